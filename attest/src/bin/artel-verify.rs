@@ -1,0 +1,2 @@
+//! artel-verify
+fn main() {}

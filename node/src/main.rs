@@ -1,0 +1,2 @@
+//! artel
+fn main() {}

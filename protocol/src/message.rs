@@ -1,0 +1,169 @@
+//! What nodes say to each other on the exchange protocol `/artel/<net8>/exchange/1`: one request, one response.
+//!
+//! The transport has proven who speaks: a message's sender is the `NodeId` of its connection, and nothing inside a message
+//! repeats it. Records inside are opaque bytes of an envelope, verified by the receiver.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ChannelName, Hash, JobId, NodeId, Timestamp,
+    blame::Failure,
+    codec::octets,
+    job::JobRequest,
+    lease::{Lease, LeaseNumber},
+};
+
+/// Envelope bytes of a signed record, or a DSSE JSON document, as received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Octets(#[serde(with = "octets")] pub Vec<u8>);
+
+/// A bid: this builder has a free slot for the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bid {
+    /// The job.
+    pub job: JobId,
+    /// Memory that the builder has for it, in MiB.
+    pub memory_mib: u32,
+}
+
+/// A builder's heartbeat for its leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// What the attempt does now, for people: `fetch`, `environment`, `build`, `attest`.
+    pub phase: String,
+}
+
+/// How an attempt ended with outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revealed {
+    /// BLAKE3 of the build log, served by the builder.
+    pub log: Hash,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// The DSSE JSON envelope of the attestation.
+    pub attestation: Octets,
+}
+
+/// How an attempt ended without outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failed {
+    /// BLAKE3 of the build log, where there is one.
+    pub log: Option<Hash>,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// Class, step and words.
+    pub failure: Failure,
+}
+
+/// A piece of a live log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogChunk {
+    /// Where the piece starts, in bytes.
+    pub at: u64,
+    /// The bytes.
+    #[serde(with = "octets")]
+    pub data: Vec<u8>,
+    /// True when the attempt is over and nothing follows.
+    pub ended: bool,
+}
+
+/// A request on the exchange protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Anybody to the coordinator: accept this signed job request. Answered by `Receipt` when it is durable.
+    Submit(Octets),
+    /// Anybody to the coordinator: accept this signed cancel request.
+    Cancel(Octets),
+    /// Anybody to the coordinator: the policy in force (answered by `Record`).
+    Policy,
+    /// Root's tool to the coordinator: adopt this signed policy.
+    AdoptPolicy(Octets),
+    /// Builder to coordinator: which jobs still want builders (answered by `Open`).
+    Open,
+    /// Anybody: the signed request of a job (answered by `Record`).
+    Job(JobId),
+    /// Anybody: who has content of an open or published work (answered by `Providers`).
+    Providers(Hash),
+    /// Builder to coordinator.
+    Bid(Bid),
+    /// Coordinator to builder: build this (answered by `Done`, or `Refused` when the slot is taken).
+    Grant(Lease),
+    /// Coordinator to builder: stop, the lease is over.
+    Revoke(LeaseNumber, String),
+    /// Builder to coordinator: these leases live; answered by `Lost` with those that do not.
+    Renew(Vec<Renewal>),
+    /// Builder to coordinator: the sandbox of this lease started.
+    Started(LeaseNumber),
+    /// Builder to coordinator: outputs, with their attestation.
+    Revealed(Revealed),
+    /// Builder to coordinator: no outputs.
+    Failed(Failed),
+    /// Anybody to a builder: the log of a lease from a byte on (answered by `Log`).
+    Log(LeaseNumber, u64),
+    /// Mirror: the newest release of a channel (answered by `Record`).
+    Release(ChannelName),
+    /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
+    View(String),
+}
+
+/// A response on the exchange protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Taken, durable where it matters.
+    Done,
+    /// The job is accepted and durable since then.
+    Receipt(JobId, Timestamp),
+    /// A signed record's envelope.
+    Record(Octets),
+    /// Jobs that want builders: envelopes of announcements.
+    Open(Vec<Octets>),
+    /// Nodes that have the content.
+    Providers(Vec<NodeId>),
+    /// Leases that are no longer valid.
+    Lost(Vec<LeaseNumber>),
+    /// A piece of a log.
+    Log(LogChunk),
+    /// A view, as JSON.
+    View(Octets),
+    /// No, and why; what to do next is in the words.
+    Refused(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// This node does not coordinate; the named one does, as far as it knows.
+    #[error("this node does not coordinate")]
+    NotCoordinator(Option<NodeId>),
+    /// There is no such thing here.
+    #[error("unknown: {0}")]
+    Unknown(String),
+    /// The request is malformed or breaks a rule; sending it again will not help.
+    #[error("{0}")]
+    Invalid(String),
+    /// The sender may not ask this.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// Not now: a queue is full or a resource short; try again later.
+    #[error("busy: {0}")]
+    Busy(String),
+}
+
+/// What a builder needs to begin, once it holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The job's id.
+    pub job: JobId,
+    /// The verified request.
+    pub request: JobRequest,
+    /// The lease.
+    pub lease: Lease,
+}

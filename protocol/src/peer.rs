@@ -1,0 +1,56 @@
+//! Node cards: what a node says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Arch, NodeId, Timestamp,
+    envelope::{Record, check_set},
+    limits,
+};
+
+/// What a builder offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Attempts at one time.
+    pub slots: u16,
+    /// Architectures that run natively, sorted.
+    pub arches: Vec<Arch>,
+    /// Free disk for builds, in MiB.
+    pub disk_mib: u32,
+    /// Memory for builds, in MiB.
+    pub memory_mib: u32,
+}
+
+/// A node's signed card, renewed before it expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeCard {
+    /// The node; the card is signed by it.
+    pub node: NodeId,
+    /// The roles that it plays, sorted: `builder`, `coordinator`, `mirror`.
+    pub roles: Vec<String>,
+    /// When the card ends.
+    pub expires: Timestamp,
+    /// The version of artel that it runs.
+    pub version: String,
+    /// What it offers, when it builds.
+    pub capacity: Option<Capacity>,
+    /// A later card has a higher number.
+    pub sequence: u64,
+    /// Where it can be reached (libp2p multiaddrs).
+    pub addresses: Vec<String>,
+}
+
+impl Record for NodeCard {
+    const KIND: &'static str = "node";
+    const LIMIT: usize = limits::GOSSIP_MAX;
+
+    fn check(&self) -> Result<(), String> {
+        check_set("roles", &self.roles, 8)?;
+        if self.addresses.len() > 16 || self.addresses.iter().any(|a| a.len() > 256) {
+            return Err("at most 16 addresses of at most 256 bytes".into());
+        }
+        if self.version.len() > 64 { Err("the version has at most 64 bytes".into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,163 @@
+//! Names that people choose, parsed once at the edge: after that they are safe in paths, headers and pages.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A name that breaks the rules of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {got:?} is not valid: {rule}")]
+pub struct WordError {
+    kind: &'static str,
+    got: String,
+    rule: &'static str,
+}
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal, $rule:literal, $ok:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Parses a name.
+            ///
+            /// # Errors
+            /// When the text is empty, too long or has a character that the kind does not allow.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, WordError> {
+                let text = text.as_ref();
+                let ok: fn(&str) -> bool = $ok;
+                if text.is_empty() || text.len() > $max || !ok(text) {
+                    return Err(WordError { kind: $kind, got: text.chars().take(80).collect(), rule: $rule });
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// Gives the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = WordError;
+
+            fn from_str(text: &str) -> Result<Self, WordError> {
+                Self::new(text)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+fn label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-+._".contains(c);
+    text.chars().all(inner) && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+word! {
+    /// A network's name, for people; its identity is the [`crate::NetworkId`].
+    NetworkName, "network name", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// Who answers for one or more nodes and has one vote.
+    OperatorName, "operator", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// Whose signature makes a job request valid.
+    MaintainerName, "maintainer", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// A channel: which suite and architectures, and how many operators must agree.
+    ChannelName, "channel", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// A suite or codename of an archive, for instance `bookworm`.
+    SuiteName, "suite", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// A Debian package name (Debian policy 5.6.1).
+    PackageName, "package name", 128, "use a-z, 0-9, + - ., starting with a letter or digit, at least two", package
+}
+word! {
+    /// A Debian version (Debian policy 5.6.12), as written.
+    DebVersion, "version", 128, "use [epoch:]upstream[-revision] of A-Z a-z 0-9 . + - ~, starting with a digit", version
+}
+word! {
+    /// One file's name, without a folder: never `.`, `..`, `/`, control characters or a leading dash.
+    FileName, "file name", 200, "use up to 200 of A-Z a-z 0-9 . _ + - ~ : = , @ %, not starting with a dot or dash", file
+}
+word! {
+    /// A relative path of [`FileName`] parts joined by `/`.
+    RelativePath, "path", 400, "use file names joined by single slashes, without . or ..", path
+}
+
+fn package(text: &str) -> bool {
+    text.len() >= 2
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
+}
+
+fn version(text: &str) -> bool {
+    let body = match text.split_once(':') {
+        Some((epoch, rest)) if !epoch.is_empty() && epoch.bytes().all(|b| b.is_ascii_digit()) => rest,
+        Some(_) => return false,
+        None => text,
+    };
+    body.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && body.chars().all(|c| c.is_ascii_alphanumeric() || ".+-~:".contains(c))
+}
+
+fn file(text: &str) -> bool {
+    !text.starts_with(['.', '-']) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+-~:=,@%".contains(c))
+}
+
+fn path(text: &str) -> bool {
+    text.split('/').all(|part| !part.is_empty() && file(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for bad in ["", ".", "..", "a/b", "-rf", "a\nb", "a\u{1b}[0m", ".hidden", "a b", "é"] {
+            assert!(FileName::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["/etc/passwd", "a//b", "a/../b", "a/", "./a"] {
+            assert!(RelativePath::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn real_names_are_accepted() {
+        FileName::new("base-files_12.4+deb12u15_amd64.deb").unwrap();
+        PackageName::new("libstdc++6").unwrap();
+        DebVersion::new("1:2.3~rc1-4+b1").unwrap();
+        RelativePath::new("pool/main/b/base-files/base-files_12.4_amd64.deb").unwrap();
+    }
+}
