@@ -82,16 +82,16 @@ pub enum Request {
     Submit(Octets),
     /// Anybody to the coordinator: accept this signed cancel request.
     Cancel(Octets),
-    /// Anybody to the coordinator: the policy in force (answered by `Record`).
+    /// Anybody: every policy of the network, the genesis first (answered by `Records`).
     Policy,
     /// Root's tool to the coordinator: adopt this signed policy.
     AdoptPolicy(Octets),
-    /// Builder to coordinator: which jobs still want builders (answered by `Open`).
+    /// Builder to coordinator: which jobs still want builders (answered by `Records`).
     Open,
     /// Anybody: the signed request of a job (answered by `Record`).
     Job(JobId),
-    /// Anybody: who has content of an open or published work (answered by `Providers`).
-    Providers(Hash),
+    /// Anybody to the coordinator: who has a job's inputs (answered by `Providers`).
+    Providers(JobId),
     /// Builder to coordinator.
     Bid(Bid),
     /// Coordinator to builder: build this (answered by `Done`, or `Refused` when the slot is taken).
@@ -123,9 +123,9 @@ pub enum Response {
     Receipt(JobId, Timestamp),
     /// A signed record's envelope.
     Record(Octets),
-    /// Jobs that want builders: envelopes of announcements.
-    Open(Vec<Octets>),
-    /// Nodes that have the content.
+    /// Several signed records' envelopes.
+    Records(Vec<Octets>),
+    /// Nodes that have the job's inputs.
     Providers(Vec<NodeId>),
     /// Leases that are no longer valid.
     Lost(Vec<LeaseNumber>),
