@@ -125,6 +125,9 @@ impl CommandJob {
             return Err(format!("an argument has at most {} bytes and no NUL", limits::TEXT_MAX));
         }
         check_set("inputs", &self.inputs.iter().map(|f| &f.path).collect::<Vec<_>>(), limits::INPUTS_MAX)?;
+        if self.outputs.is_empty() {
+            return Err("a command declares at least one output: operators agree on outputs".into());
+        }
         check_set("outputs", &self.outputs, limits::OUTPUTS_MAX)
     }
 }
