@@ -1,1 +1,18 @@
-//! artel-attest
+//! What is proven: signed statements of builders, how they are compared, and what they add up to.
+//!
+//! ```text
+//!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
+//!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
+//!  offline:   Bundle --verify::verify(network)--> Proof
+//! ```
+//!
+//! This crate holds no tokio, no sockets, no files and no clock: time comes in as an argument, bytes come in as bytes. Only
+//! its program `artel-verify` reads files and the time. It decides nothing about leases or publication; the ledger does.
+
+pub mod bundle;
+pub mod compare;
+pub mod dsse;
+pub mod independence;
+pub mod statement;
+pub mod threshold;
+pub mod verify;

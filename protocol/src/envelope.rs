@@ -246,3 +246,6 @@ pub fn check_set<T: Ord>(name: &str, list: &[T], max: usize) -> Result<(), Strin
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

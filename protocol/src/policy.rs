@@ -267,3 +267,6 @@ fn check_signers(roots: &Roots, policy: &Verified<Policy>, now: Timestamp) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

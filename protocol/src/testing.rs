@@ -1,5 +1,7 @@
 //! Samples and checks for tests of this and other crates: fixed keys, one value of every record, and a canonical check.
 
+pub mod samples;
+
 use ed25519_dalek::SigningKey;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -29,3 +31,6 @@ pub fn assert_canonical<T: Serialize + DeserializeOwned + PartialEq + std::fmt::
     let back: T = codec::decode(&bytes, usize::MAX).unwrap_or_else(|e| panic!("{}: {e}", std::any::type_name::<T>()));
     assert_eq!(&back, value);
 }
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,100 @@
+//! Bundles: everything that an offline check of one job needs, in one canonical record.
+//!
+//! A bundle proves nothing by itself and reading one checks only sizes and form; [`crate::verify`] checks what it says.
+
+use protocol::{
+    codec::{self, DoorError},
+    limits,
+    message::Octets,
+};
+use serde::{Deserialize, Serialize};
+
+/// The largest bundle, in bytes.
+pub const BUNDLE_MAX: usize = 32 * 1024 * 1024;
+/// Policies in one chain.
+pub const POLICIES_MAX: usize = 256;
+/// Attestations of one job: as many as attempts that a job may get.
+pub const ATTESTATIONS_MAX: usize = limits::ATTEMPTS_MAX as usize;
+/// What an envelope needs beside its payload, in bytes.
+const ENVELOPE_ROOM: usize = limits::SIGNATURES_MAX * 128 + 256;
+
+/// The evidence of one job: opaque bytes, each part as it was received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// The environment lock's canonical bytes.
+    pub lock: Octets,
+    /// The maintainer's signed job request.
+    pub request: Octets,
+    /// The policy chain, the genesis first.
+    pub policies: Vec<Octets>,
+    /// DSSE attestations of everybody who voted, those who differ included.
+    pub attestations: Vec<Octets>,
+}
+
+/// Why bytes are no bundle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The bytes did not pass the door.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// A list is too long.
+    #[error("a bundle has at most {limit} {part}, this one has {got}")]
+    TooMany {
+        /// What there is too much of.
+        part: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many may be.
+        limit: usize,
+    },
+    /// A part is too large.
+    #[error("{part} of {got} bytes in a bundle is over the limit of {limit}")]
+    TooLarge {
+        /// The part.
+        part: &'static str,
+        /// Its bytes.
+        got: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+}
+
+impl Bundle {
+    /// Gives the canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads a bundle: sizes and form only.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let bundle: Self = codec::decode(bytes, BUNDLE_MAX)?;
+        bundle.check()?;
+        Ok(bundle)
+    }
+
+    /// Checks the sizes of all parts.
+    ///
+    /// # Errors
+    /// [`Error`] with the first part that is too large.
+    pub fn check(&self) -> Result<(), Error> {
+        at_most("policies", self.policies.len(), POLICIES_MAX)?;
+        at_most("attestations", self.attestations.len(), ATTESTATIONS_MAX)?;
+        fits("lock", &self.lock, limits::LOCK_MAX)?;
+        fits("request", &self.request, limits::JOB_MAX + ENVELOPE_ROOM)?;
+        self.policies.iter().try_for_each(|p| fits("policy", p, limits::POLICY_MAX + ENVELOPE_ROOM))?;
+        self.attestations.iter().try_for_each(|a| fits("attestation", a, limits::ATTESTATION_MAX))
+    }
+}
+
+fn at_most(part: &'static str, got: usize, limit: usize) -> Result<(), Error> {
+    if got > limit { Err(Error::TooMany { part, got, limit }) } else { Ok(()) }
+}
+
+fn fits(part: &'static str, octets: &Octets, limit: usize) -> Result<(), Error> {
+    let got = octets.0.len();
+    if got > limit { Err(Error::TooLarge { part, got, limit }) } else { Ok(()) }
+}

@@ -1,0 +1,165 @@
+//! What a bundle proved, and how to say it.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    Arch, JobId, MaintainerName, NetworkId, OperatorName, PackageName, Sha256,
+    environment::EnvironmentLock,
+    job::JobRequest,
+    policy::Policy,
+    words::{DebVersion, RelativePath},
+};
+
+use super::Error;
+use crate::{
+    compare::Output,
+    independence::Vote,
+    threshold::{Dissent, Rule},
+};
+
+/// A bundle's claim, checked link by link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The network that was trusted.
+    pub network: NetworkId,
+    /// The policy in force.
+    pub policy: Policy,
+    /// Policies in the chain, the genesis included.
+    pub policies: usize,
+    /// The job.
+    pub job: JobId,
+    /// What the maintainer asked for.
+    pub request: JobRequest,
+    /// Who asked.
+    pub maintainer: MaintainerName,
+    /// The environment that it was built in.
+    pub lock: EnvironmentLock,
+    /// How many operators had to agree.
+    pub rule: Rule,
+    /// The votes of those who agree.
+    pub votes: Vec<Vote>,
+    /// The operators that agree, sorted.
+    pub agree: Vec<OperatorName>,
+    /// Who signed something else.
+    pub dissent: Vec<Dissent>,
+    /// The files that were reproduced, sorted by name.
+    pub outputs: Vec<Output>,
+}
+
+/// A binary package's file name, taken apart: `name_version_arch.deb`. The version has no epoch there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebName {
+    /// The package.
+    pub name: PackageName,
+    /// The version, without its epoch.
+    pub version: DebVersion,
+    /// The architecture.
+    pub arch: Arch,
+}
+
+impl DebName {
+    /// Takes a file name apart, or gives nothing where it is not one of a binary package.
+    pub fn parse(file: &str) -> Option<Self> {
+        let stem = file.strip_suffix(".deb").or_else(|| file.strip_suffix(".udeb"))?;
+        let mut parts = stem.split('_');
+        let (name, version, arch) = (parts.next()?, parts.next()?, parts.next()?);
+        match parts.next() {
+            Some(_) => None,
+            None => Some(Self { name: name.parse().ok()?, version: version.parse().ok()?, arch: arch.parse().ok()? }),
+        }
+    }
+}
+
+impl Proof {
+    /// Checks that a file is one of those reproduced: the same name, the same bytes, and, for a package, an architecture
+    /// that the job was for.
+    ///
+    /// # Errors
+    /// The job made no such file, or another one under this name.
+    pub fn file(&self, name: &str, sha256: &Sha256) -> Result<&Output, Error> {
+        let same = |output: &&Output| basename(&output.name) == name || output.name.as_str() == name;
+        let output = self.outputs.iter().find(same);
+        let output = output.ok_or_else(|| Error::NoSuchFile { job: self.job, name: cut(name) })?;
+        if output.sha256 != *sha256 {
+            return Err(Error::OtherContent { name: cut(name), got: *sha256, wanted: output.sha256 });
+        }
+        match DebName::parse(basename(&output.name)) {
+            Some(deb) if deb.arch != Arch::All && deb.arch != self.request.arch => {
+                Err(Error::OtherArchitecture { name: cut(name), arch: self.request.arch })
+            }
+            _ => Ok(output),
+        }
+    }
+
+    /// Checks that a package of an index is one of those reproduced: name, version (without epoch) and architecture as the
+    /// builders signed them in the file's name, and the digest.
+    ///
+    /// # Errors
+    /// The job made no such package, or another one.
+    pub fn package(
+        &self,
+        name: &PackageName,
+        version: &DebVersion,
+        arch: Arch,
+        sha256: &Sha256,
+    ) -> Result<&Output, Error> {
+        let plain = version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest);
+        let deb = format!("{name}_{plain}_{arch}.deb");
+        self.file(&deb, sha256)
+    }
+
+    /// Gives the chain for people: one line for each thing that was proven, and by whom.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!(
+                "network {} ({}), policy {} of a chain of {}",
+                self.network, self.policy.name, self.policy.number, self.policies
+            ),
+            format!("job {}: {}, signed by maintainer {}", self.job, self.request.title(), self.maintainer),
+            format!(
+                "environment {}: {} packages of {} {}",
+                self.request.environment,
+                self.lock.packages.len(),
+                self.lock.suite,
+                self.lock.arch
+            ),
+            format!(
+                "{} operators agree, {} needed by channel {}",
+                self.agree.len(),
+                self.rule.agree,
+                self.request.channel
+            ),
+        ];
+        if self.rule.agree < 2 {
+            lines.push("note: this channel asks for one operator only, so nothing was reproduced independently".into());
+        }
+        lines.extend(self.signers().iter().map(|vote| {
+            format!("  {} signed with node {} under profile {}", vote.operator, vote.node, vote.profile.0)
+        }));
+        for dissent in &self.dissent {
+            let files: Vec<String> = dissent.differences.iter().map(ToString::to_string).collect();
+            lines.push(format!(
+                "  {} (node {}) signed something else: {}",
+                dissent.operator,
+                dissent.node,
+                files.join("; ")
+            ));
+        }
+        lines.extend(self.outputs.iter().map(|o| format!("file {} sha256 {} ({} bytes)", o.name, o.sha256, o.size)));
+        lines
+    }
+
+    /// Gives each vote once, by operator and node.
+    fn signers(&self) -> Vec<&Vote> {
+        let votes: BTreeMap<_, &Vote> = self.votes.iter().map(|v| ((&v.operator, v.node, v.profile), v)).collect();
+        votes.into_values().collect()
+    }
+}
+
+fn basename(path: &RelativePath) -> &str {
+    path.as_str().rsplit('/').next().unwrap_or(path.as_str())
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(200).collect()
+}

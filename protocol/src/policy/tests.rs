@@ -1,0 +1,113 @@
+//! Who may change the policy, and what a policy may not say.
+
+use super::*;
+use crate::{
+    Signed,
+    envelope::EnvelopeError,
+    testing::{node, public_key, samples, signing_key},
+};
+
+fn genesis() -> (Verified<Policy>, NetworkId) {
+    samples::signed_genesis(&samples::genesis(3))
+}
+
+fn signed(policy: &Policy, network: &NetworkId, seeds: &[u8]) -> Verified<Policy> {
+    let keys: Vec<_> = seeds.iter().map(|seed| signing_key(*seed)).collect();
+    Signed::sign(policy, Some(network), &keys.iter().collect::<Vec<_>>()).verify(Some(network)).unwrap()
+}
+
+fn succession(change: impl FnOnce(&mut Policy), seeds: &[u8]) -> Result<(), SuccessionError> {
+    let (current, network) = genesis();
+    let mut next = samples::second(network, 3);
+    change(&mut next);
+    check_successor(current.get(), &network, &signed(&next, &network, seeds), samples::NOW)
+}
+
+#[test]
+fn the_network_is_its_genesis() {
+    let (policy, network) = genesis();
+    assert_eq!(check_genesis(&policy, samples::NOW), Ok(network));
+    let expiry = policy.get().expires;
+    assert_eq!(check_genesis(&policy, expiry), Err(SuccessionError::Expired));
+}
+
+#[test]
+fn a_genesis_signed_by_a_stranger_makes_no_network() {
+    let policy = Signed::sign(&samples::genesis(3), None, &[&signing_key(9)]).verify(None).unwrap();
+    assert_eq!(check_genesis(&policy, samples::NOW), Err(SuccessionError::TooFewRoots { got: 0, wanted: 1 }));
+}
+
+#[test]
+fn a_successor_needs_the_previous_roots() {
+    assert_eq!(succession(|_| (), &[1]), Ok(()));
+    assert_eq!(succession(|_| (), &[9]), Err(SuccessionError::TooFewRoots { got: 0, wanted: 1 }));
+    let takeover = |next: &mut Policy| next.roots = Roots { keys: vec![public_key(9)], threshold: 1 };
+    assert_eq!(succession(takeover, &[9]), Err(SuccessionError::TooFewRoots { got: 0, wanted: 1 }));
+    assert_eq!(succession(takeover, &[1, 9]), Ok(()), "the previous root may hand over");
+}
+
+#[test]
+fn a_threshold_counts_distinct_roots() {
+    let (_, network) = genesis();
+    let mut current = samples::second(network, 3);
+    current.roots.keys = vec![public_key(1), public_key(3)];
+    current.roots.keys.sort();
+    current.roots.threshold = 2;
+    let next = Policy { number: 3, ..current.clone() };
+    let check = |seeds: &[u8]| check_successor(&current, &network, &signed(&next, &network, seeds), samples::NOW);
+    assert_eq!(check(&[1, 1]), Err(SuccessionError::TooFewRoots { got: 1, wanted: 2 }));
+    assert_eq!(check(&[1, 9]), Err(SuccessionError::TooFewRoots { got: 1, wanted: 2 }));
+    assert_eq!(check(&[1, 3]), Ok(()));
+}
+
+#[test]
+fn a_successor_is_newer_unexpired_and_for_this_network() {
+    let (current, network) = genesis();
+    let second = samples::second(network, 3);
+    let next = signed(&second, &network, &[1]);
+    let replayed = check_successor(&second, &network, &next, samples::NOW);
+    assert_eq!(replayed, Err(SuccessionError::NotNewer { got: 2, current: 2 }));
+    let late = check_successor(current.get(), &network, &next, second.expires);
+    assert_eq!(late, Err(SuccessionError::Expired));
+    let other = NetworkId::from_bytes([9; 32]);
+    let foreign = Policy { network: Some(other), ..second };
+    assert_eq!(succession(|next| *next = foreign, &[1]), Err(SuccessionError::OtherNetwork));
+}
+
+/// Gives the rule that a changed genesis breaks.
+fn rule_broken(change: impl FnOnce(&mut Policy)) -> String {
+    let mut policy = samples::genesis(3);
+    change(&mut policy);
+    match Signed::sign(&policy, None, &[&signing_key(samples::ROOT_SEED)]).verify(None) {
+        Err(EnvelopeError::Meaning { why, .. }) => why,
+        other => panic!("accepted: {other:?}"),
+    }
+}
+
+#[test]
+fn the_rules_one_by_one() {
+    assert!(rule_broken(|p| p.roots.threshold = 0).contains("threshold"));
+    assert!(rule_broken(|p| p.roots.threshold = 2).contains("threshold"));
+    assert!(rule_broken(|p| p.number = 2).contains("version 1"));
+    assert!(rule_broken(|p| p.operators.reverse()).contains("operators"));
+    assert!(rule_broken(|p| p.channels[0].agree = 0).contains("channel stable"));
+    assert!(rule_broken(|p| p.channels[0].agree = 3).contains("channel stable"));
+    assert!(rule_broken(|p| p.channels[0].ask_max = 1).contains("channel stable"));
+    assert!(rule_broken(|p| p.channels[0].fail_quorum = 0).contains("channel stable"));
+    assert!(rule_broken(|p| p.coordinators = Coordinators::Elected(vec![])).contains("coordinate"));
+    assert!(rule_broken(|p| p.bootstrap = vec!["x".repeat(513)]).contains("bootstrap"));
+}
+
+/// A node with two operators would have two votes.
+#[test]
+fn no_node_has_two_operators() {
+    assert!(rule_broken(|p| p.operators[1].nodes = vec![node(10)]).contains("two operators"));
+}
+
+#[test]
+fn members_are_operators_nodes_and_coordinators() {
+    let policy = samples::genesis(3);
+    assert_eq!(policy.operator_of(&node(11)), Some(&samples::operator(1)));
+    assert_eq!(policy.operator_of(&node(99)), None);
+    assert!(policy.is_member(&node(10)) && !policy.is_member(&node(99)));
+}

@@ -1,0 +1,244 @@
+//! Golden bytes: what is on the wire stays on the wire.
+//!
+//! `fixtures/wire/v1` holds the bytes of every sample as hexadecimal text. A difference means that old and new nodes no
+//! longer understand each other: make a new version of the record instead, or, before the first release, run the tests once
+//! with `ARTEL_BLESS=1` and review the difference.
+
+use std::{collections::BTreeSet, fmt::Debug, fs, path::PathBuf};
+
+use data_encoding::HEXLOWER;
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{assert_canonical, samples};
+use crate::{
+    Envelope, Signed,
+    codec::{self, DoorError},
+    envelope::Record,
+    message::{Refusal, Request, Response},
+    testing::signing_key,
+};
+
+/// What the door makes of bytes that resemble a sample.
+#[derive(Debug, PartialEq)]
+enum Reading {
+    Refused,
+    SameValue,
+    OtherValue { reencoded: Vec<u8> },
+}
+
+type Reader = Box<dyn Fn(&[u8]) -> Reading>;
+
+struct Golden {
+    name: String,
+    bytes: Vec<u8>,
+    read: Reader,
+}
+
+fn golden<T>(name: impl Into<String>, value: T) -> Golden
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug + 'static,
+{
+    assert_canonical(&value);
+    let bytes = codec::encode(&value);
+    let read = move |bytes: &[u8]| match codec::decode::<T>(bytes, usize::MAX) {
+        Err(_) => Reading::Refused,
+        Ok(other) if other == value => Reading::SameValue,
+        Ok(other) => Reading::OtherValue { reencoded: codec::encode(&other) },
+    };
+    Golden { name: name.into(), bytes, read: Box::new(read) }
+}
+
+fn signed<T: Record>(value: &T) -> Envelope {
+    let network = samples::network();
+    let bytes = Signed::sign(value, Some(&network), &[&signing_key(1), &signing_key(2)]).to_bytes();
+    codec::decode(&bytes, usize::MAX).unwrap()
+}
+
+fn all() -> Vec<Golden> {
+    let network = samples::network();
+    let mut all = vec![
+        golden("record-policy-genesis", samples::genesis(3)),
+        golden("record-policy-second", samples::second(network, 3)),
+        golden("record-job-deb", samples::deb_request(network)),
+        golden("record-job-command", samples::command_request(network)),
+        golden("record-cancel", samples::cancel()),
+        golden("record-announcement", samples::announcement()),
+        golden("record-node-card", samples::node_card()),
+        golden("record-release", samples::release()),
+        golden("record-manifest", samples::manifest()),
+        golden("record-lock", samples::lock()),
+        golden("record-lease", samples::lease()),
+        golden("record-failure", samples::failure()),
+        golden("envelope-job-deb", signed(&samples::deb_request(network))),
+        golden("envelope-release", signed(&samples::release())),
+    ];
+    all.extend(samples::requests().into_iter().map(|(name, value)| golden(format!("request-{name}"), value)));
+    all.extend(samples::responses().into_iter().map(|(name, value)| golden(format!("response-{name}"), value)));
+    all
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/wire/v1")
+}
+
+/// Breaks hexadecimal text into lines that can be reviewed.
+fn as_text(bytes: &[u8]) -> String {
+    let hex = HEXLOWER.encode(bytes);
+    let lines: Vec<&str> = hex.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn every_sample_has_its_golden_bytes() {
+    let bless = std::env::var_os("ARTEL_BLESS").is_some();
+    for sample in all() {
+        let path = folder().join(format!("{}.hex", sample.name));
+        if bless {
+            fs::create_dir_all(folder()).unwrap();
+            fs::write(&path, as_text(&sample.bytes)).unwrap();
+        }
+        let kept = fs::read_to_string(&path)
+            .unwrap_or_else(|e| panic!("{}: {e}; run this test once with ARTEL_BLESS=1", sample.name));
+        assert_eq!(kept, as_text(&sample.bytes), "{} changed on the wire; see the head of this file", sample.name);
+    }
+}
+
+#[test]
+fn no_golden_file_is_forgotten() {
+    let known: Vec<String> = all().into_iter().map(|sample| format!("{}.hex", sample.name)).collect();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(known.contains(&name), "{name} belongs to no sample");
+    }
+}
+
+/// Numbers the variants without a wildcard, so that a new one does not compile until it is here and among the samples.
+fn request_ordinal(request: &Request) -> usize {
+    match request {
+        Request::Submit(_) => 0,
+        Request::Cancel(_) => 1,
+        Request::Policy => 2,
+        Request::AdoptPolicy(_) => 3,
+        Request::Open => 4,
+        Request::Job(_) => 5,
+        Request::Providers(_) => 6,
+        Request::Bid(_) => 7,
+        Request::Grant(_) => 8,
+        Request::Revoke(..) => 9,
+        Request::Renew(_) => 10,
+        Request::Started(_) => 11,
+        Request::Revealed(_) => 12,
+        Request::Failed(_) => 13,
+        Request::Log(..) => 14,
+        Request::Release(_) => 15,
+        Request::View(_) => 16,
+    }
+}
+
+fn response_ordinal(response: &Response) -> usize {
+    match response {
+        Response::Done => 0,
+        Response::Receipt(..) => 1,
+        Response::Record(_) => 2,
+        Response::Records(_) => 3,
+        Response::Providers(_) => 4,
+        Response::Lost(_) => 5,
+        Response::Log(_) => 6,
+        Response::View(_) => 7,
+        Response::Refused(Refusal::NotCoordinator(_)) => 8,
+        Response::Refused(Refusal::Unknown(_)) => 9,
+        Response::Refused(Refusal::Invalid(_)) => 10,
+        Response::Refused(Refusal::NotAllowed(_)) => 11,
+        Response::Refused(Refusal::Busy(_)) => 12,
+    }
+}
+
+#[test]
+fn every_message_variant_has_a_sample() {
+    let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
+    let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
+    assert_eq!(requests, (0..=16).collect());
+    assert_eq!(responses, (0..=12).collect());
+}
+
+/// One change of a byte string.
+#[derive(Debug, Clone)]
+enum Mutation {
+    Flip { at: prop::sample::Index, bit: u8 },
+    Set { at: prop::sample::Index, byte: u8 },
+    Insert { at: prop::sample::Index, byte: u8 },
+    Remove { at: prop::sample::Index },
+    Truncate { at: prop::sample::Index },
+    Repeat { at: prop::sample::Index, count: usize },
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), 0..8u8).prop_map(|(at, bit)| Mutation::Flip { at, bit }),
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set { at, byte }),
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Insert { at, byte }),
+        at().prop_map(|at| Mutation::Remove { at }),
+        at().prop_map(|at| Mutation::Truncate { at }),
+        (at(), 1..9usize).prop_map(|(at, count)| Mutation::Repeat { at, count }),
+    ]
+}
+
+fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
+    if bytes.is_empty() {
+        return;
+    }
+    let len = bytes.len();
+    match mutation {
+        Mutation::Flip { at, bit } => bytes[at.index(len)] ^= 1 << bit,
+        Mutation::Set { at, byte } => bytes[at.index(len)] = *byte,
+        Mutation::Insert { at, byte } => bytes.insert(at.index(len), *byte),
+        Mutation::Remove { at } => drop(bytes.remove(at.index(len))),
+        Mutation::Truncate { at } => bytes.truncate(at.index(len)),
+        Mutation::Repeat { at, count } => {
+            let start = at.index(len);
+            let part = bytes[start..(start + count).min(len)].to_vec();
+            bytes.splice(start..start, part);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Invariant: one meaning, one byte string. Whatever is done to a record's bytes, the door does not panic, and what it
+    /// lets in writes itself as exactly those bytes and means something else.
+    #[test]
+    fn mutated_records_are_refused_or_mean_something_else(mutations in prop::collection::vec(mutation(), 1..4)) {
+        for sample in all() {
+            let mut bytes = sample.bytes.clone();
+            mutations.iter().for_each(|m| mutate(&mut bytes, m));
+            match (sample.read)(&bytes) {
+                Reading::Refused => {}
+                Reading::SameValue => prop_assert_eq!(&bytes, &sample.bytes, "{} has an alias", sample.name),
+                Reading::OtherValue { reencoded } => {
+                    prop_assert_eq!(&reencoded, &bytes, "{} is not canonical", sample.name);
+                    prop_assert_ne!(&bytes, &sample.bytes);
+                }
+            }
+        }
+    }
+
+    /// Invariant: garbage never panics, neither in the form check nor in a decoder.
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = codec::check_canonical(&bytes);
+        let _ = codec::decode::<Request>(&bytes, 300);
+        let _ = codec::decode::<Response>(&bytes, 300);
+        let _ = Signed::<crate::policy::Policy>::read(&bytes);
+    }
+}
+
+#[test]
+fn a_record_over_its_limit_is_refused_before_it_is_decoded() {
+    let bytes = codec::encode(&samples::genesis(3));
+    let limit = bytes.len() - 1;
+    let refused = codec::decode::<crate::policy::Policy>(&bytes, limit);
+    assert_eq!(refused, Err(DoorError::TooLarge { got: bytes.len(), limit }));
+}

@@ -1,0 +1,286 @@
+//! One sample value of every record and of every message variant, fixed for ever: golden bytes are made from them.
+
+use crate::{
+    Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, Sha256,
+    Signed, SuiteName, Timestamp, Verified,
+    blame::{Blame, Failure},
+    environment::{EnvironmentLock, LockedPackage},
+    job::{Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, InputFile, JobKind, JobRequest, SourceFile},
+    lease::{Lease, LeaseNumber, Profile},
+    message::{Bid, Failed, LogChunk, Octets, Refusal, Renewal, Request, Response, Revealed},
+    peer::{Capacity, NodeCard},
+    policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
+    release::{Manifest, PublishedPackage, Release, ReleaseFile},
+    testing::{node, public_key, signing_key},
+    words::{DebVersion, NetworkName, RelativePath},
+};
+
+/// The key seed of the root and of the maintainer; nodes of the operators have the seeds 10, 11, and so on.
+pub const ROOT_SEED: u8 = 1;
+/// See [`ROOT_SEED`].
+pub const MAINTAINER_SEED: u8 = 2;
+
+/// 2026-11-21T00:00:00Z: when everything in the samples happens.
+pub const NOW: Timestamp = Timestamp::from_millis(1_795_219_200_000);
+const YEAR_LATER: Timestamp = Timestamp::from_millis(1_826_755_200_000);
+
+fn word<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("samples are valid words")
+}
+
+/// Gives a channel `stable` that wants `agree` of `ask` operators, at most one more than `ask`.
+pub fn channel(agree: u8, ask: u8) -> Channel {
+    Channel {
+        ask,
+        name: stable(),
+        agree,
+        suite: word::<SuiteName>("stable"),
+        arches: vec![Arch::Amd64, Arch::Arm64],
+        ask_max: ask + 1,
+        valid_secs: 7 * 86_400,
+        fail_quorum: 2,
+    }
+}
+
+/// Gives a genesis policy: operators `op-a`, `op-b` and so on, one node each with seeds from 10 on, the first coordinating;
+/// one root, one maintainer, channel `stable` with 2 of 2.
+pub fn genesis(operators: u8) -> Policy {
+    let operators: Vec<Operator> =
+        (0..operators).map(|at| Operator { name: operator(at), nodes: vec![node(10 + at)] }).collect();
+    Policy {
+        name: word::<NetworkName>("sample"),
+        roots: Roots { keys: vec![public_key(ROOT_SEED)], threshold: 1 },
+        limits: NetworkLimits { open_jobs: 100, build_secs: 4 * 3600, output_mib: 1024 },
+        number: 1,
+        expires: YEAR_LATER,
+        network: None,
+        channels: vec![channel(2, 2)],
+        bootstrap: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".to_owned()],
+        operators,
+        maintainers: vec![Maintainer {
+            key: public_key(MAINTAINER_SEED),
+            name: word::<MaintainerName>("maria"),
+            channels: vec![stable()],
+        }],
+        coordinators: Coordinators::Pinned(node(10)),
+    }
+}
+
+/// Gives the name of an operator of [`genesis`]: `op-a` for 0.
+pub fn operator(at: u8) -> OperatorName {
+    word(&format!("op-{}", char::from(b'a' + at)))
+}
+
+/// Gives a genesis policy signed by its root, and the network that it makes.
+pub fn signed_genesis(policy: &Policy) -> (Verified<Policy>, NetworkId) {
+    let signed = Signed::sign(policy, None, &[&signing_key(ROOT_SEED)]);
+    let verified = signed.verify(None).expect("the sample policy keeps its own rules");
+    let network = NetworkId::from(verified.id());
+    (verified, network)
+}
+
+/// Gives a second policy of a network, changed by the caller.
+pub fn second(network: NetworkId, operators: u8) -> Policy {
+    Policy { number: 2, network: Some(network), ..genesis(operators) }
+}
+
+fn stable() -> ChannelName {
+    word("stable")
+}
+
+fn sha(text: &str) -> Sha256 {
+    Sha256::of(text.as_bytes())
+}
+
+fn hash(text: &str) -> Hash {
+    Hash::of(text.as_bytes())
+}
+
+/// Gives an environment lock of two packages.
+pub fn lock() -> EnvironmentLock {
+    let package = |name: &str, version: &str, arch: Arch| LockedPackage {
+        arch,
+        file: word::<FileName>(&format!("{name}_{version}_{arch}.deb")),
+        hash: hash(name),
+        name: word::<PackageName>(name),
+        size: 4096,
+        sha256: sha(name),
+        version: word::<DebVersion>(version),
+    };
+    EnvironmentLock {
+        arch: Arch::Amd64,
+        epoch: 1_700_000_000,
+        suite: word("bookworm"),
+        packages: vec![package("base-files", "12.4", Arch::Amd64), package("libfaketime", "0.9.10-2.1", Arch::Amd64)],
+    }
+}
+
+/// Gives a request to build `base-files 12.4`.
+pub fn deb_request(network: NetworkId) -> JobRequest {
+    let file = |name: &str| SourceFile { hash: hash(name), name: word(name), size: 1000, sha256: sha(name) };
+    request(
+        network,
+        JobKind::Deb(DebJob {
+            files: vec![file("base-files_12.4.dsc"), file("base-files_12.4.tar.xz")],
+            source: word("base-files"),
+            options: vec!["nocheck".to_owned()],
+            version: word("12.4"),
+            profiles: vec!["nodoc".to_owned()],
+        }),
+    )
+}
+
+/// Gives a request to run a command that leaves `out/answer.txt`.
+pub fn command_request(network: NetworkId) -> JobRequest {
+    request(
+        network,
+        JobKind::Command(CommandJob {
+            argv: vec!["sh".to_owned(), "-c".to_owned(), "sort in.txt > out/answer.txt".to_owned()],
+            name: word("answer"),
+            inputs: vec![InputFile { hash: hash("in"), path: word("in.txt"), size: 2, sha256: sha("in") }],
+            outputs: vec![word::<RelativePath>("out/answer.txt")],
+        }),
+    )
+}
+
+fn request(network: NetworkId, kind: JobKind) -> JobRequest {
+    JobRequest {
+        arch: Arch::Amd64,
+        kind,
+        nonce: vec![7; 16],
+        limits: BuildLimits::default(),
+        channel: stable(),
+        created: NOW,
+        expires: Timestamp::from_millis(NOW.as_millis() + 86_400_000),
+        network,
+        environment: lock().id(),
+    }
+}
+
+/// Signs a request as the sample maintainer.
+pub fn signed_request(request: &JobRequest) -> Verified<JobRequest> {
+    let signed = Signed::sign(request, Some(&request.network), &[&signing_key(MAINTAINER_SEED)]);
+    signed.verify(Some(&request.network)).expect("the sample request keeps its own rules")
+}
+
+/// Gives the network of `genesis(3)`.
+pub fn network() -> NetworkId {
+    signed_genesis(&genesis(3)).1
+}
+
+fn job() -> JobId {
+    JobId::from(hash("job"))
+}
+
+/// Gives a wish to cancel.
+pub fn cancel() -> CancelRequest {
+    CancelRequest { at: NOW, job: job(), reason: "wrong version".to_owned() }
+}
+
+/// Gives an announcement that excludes one node.
+pub fn announcement() -> Announcement {
+    Announcement {
+        at: NOW,
+        job: job(),
+        arch: Arch::Amd64,
+        channel: stable(),
+        excluded: vec![node(11)],
+        memory_mib: 4096,
+    }
+}
+
+/// Gives a builder's card.
+pub fn node_card() -> NodeCard {
+    NodeCard {
+        node: node(10),
+        roles: vec!["builder".to_owned(), "mirror".to_owned()],
+        expires: YEAR_LATER,
+        version: "0.1.0".to_owned(),
+        capacity: Some(Capacity { slots: 2, arches: vec![Arch::Amd64], disk_mib: 20_000, memory_mib: 8192 }),
+        sequence: 3,
+        addresses: vec!["/ip4/127.0.0.1/tcp/4001".to_owned()],
+    }
+}
+
+/// Gives the first release of the channel.
+pub fn release() -> Release {
+    Release { at: NOW, channel: stable(), manifest: hash("manifest"), generation: 1 }
+}
+
+/// Gives a manifest of one package and one index.
+pub fn manifest() -> Manifest {
+    let file = |path: &str| ReleaseFile { hash: hash(path), path: word(path), size: 512, sha256: sha(path) };
+    let deb = "pool/main/b/base-files/base-files_12.4_amd64.deb";
+    Manifest {
+        files: vec![file("dists/stable/Release"), file(deb)],
+        packages: vec![PublishedPackage {
+            job: job(),
+            arch: Arch::Amd64,
+            name: word("base-files"),
+            path: word(deb),
+            bundle: hash("bundle"),
+            version: word("12.4"),
+        }],
+    }
+}
+
+/// Gives a lease.
+pub fn lease() -> Lease {
+    Lease { job: job(), node: node(10), number: LeaseNumber(7), expires: NOW, profile: Profile(1) }
+}
+
+/// Gives a failure that blames the job.
+pub fn failure() -> Failure {
+    Failure::new(Blame::Job, "build", "dpkg-buildpackage ended with status 2")
+}
+
+/// Gives every variant of [`Request`], with the name of its golden file.
+pub fn requests() -> Vec<(&'static str, Request)> {
+    let octets = || Octets(vec![0xa1, 0x61, 0x78, 0x01]);
+    vec![
+        ("submit", Request::Submit(octets())),
+        ("cancel", Request::Cancel(octets())),
+        ("policy", Request::Policy),
+        ("adopt-policy", Request::AdoptPolicy(octets())),
+        ("open", Request::Open),
+        ("job", Request::Job(job())),
+        ("providers", Request::Providers(job())),
+        ("bid", Request::Bid(Bid { job: job(), memory_mib: 8192 })),
+        ("grant", Request::Grant(lease())),
+        ("revoke", Request::Revoke(LeaseNumber(7), "the job was cancelled".to_owned())),
+        ("renew", Request::Renew(vec![Renewal { lease: LeaseNumber(7), phase: "build".to_owned() }])),
+        ("started", Request::Started(LeaseNumber(7))),
+        ("revealed", Request::Revealed(revealed())),
+        ("failed", Request::Failed(Failed { log: Some(hash("log")), lease: LeaseNumber(7), failure: failure() })),
+        ("failed-without-log", Request::Failed(Failed { log: None, lease: LeaseNumber(8), failure: failure() })),
+        ("log", Request::Log(LeaseNumber(7), 65_536)),
+        ("release", Request::Release(stable())),
+        ("view", Request::View("/api/v1/jobs".to_owned())),
+    ]
+}
+
+fn revealed() -> Revealed {
+    Revealed { log: hash("log"), lease: LeaseNumber(7), attestation: Octets(b"{}".to_vec()) }
+}
+
+/// Gives every variant of [`Response`] and of [`Refusal`], with the name of its golden file.
+pub fn responses() -> Vec<(&'static str, Response)> {
+    let octets = || Octets(vec![0xa1, 0x61, 0x78, 0x01]);
+    let nodes: Vec<NodeId> = vec![node(10), node(11)];
+    vec![
+        ("done", Response::Done),
+        ("receipt", Response::Receipt(job(), NOW)),
+        ("record", Response::Record(octets())),
+        ("records", Response::Records(vec![octets()])),
+        ("providers", Response::Providers(nodes)),
+        ("lost", Response::Lost(vec![LeaseNumber(7)])),
+        ("log", Response::Log(LogChunk { at: 65_536, data: b"dpkg-deb: building\n".to_vec(), ended: false })),
+        ("view", Response::View(Octets(b"{\"jobs\":[]}".to_vec()))),
+        ("refused-not-coordinator", Response::Refused(Refusal::NotCoordinator(Some(node(10))))),
+        ("refused-nobody-coordinates", Response::Refused(Refusal::NotCoordinator(None))),
+        ("refused-unknown", Response::Refused(Refusal::Unknown("job".to_owned()))),
+        ("refused-invalid", Response::Refused(Refusal::Invalid("expired".to_owned()))),
+        ("refused-not-allowed", Response::Refused(Refusal::NotAllowed("no maintainer".to_owned()))),
+        ("refused-busy", Response::Refused(Refusal::Busy("submissions".to_owned()))),
+    ]
+}
