@@ -1,1 +1,243 @@
-//! artel-ledger
+//! The coordinator's decisions: a deterministic state machine. One command in, effects out.
+//!
+//! ```text
+//!   Command --apply(at, ..)--> Vec<Effect>          the same commands at the same times give the same ledger
+//!
+//!                         lease ended early, nobody has it
+//!                       +----------------------------------+
+//!   Submit              v            a lease               |
+//!  ----------------> queued -----------------------------> building
+//!                       |                                  |
+//!    cancelled <--------+--- Cancel, request.expires ------+
+//!    expired            |                                  |
+//!    failed  <----------+--- quorum, poison, exhausted ----+--> disputed | unreproducible
+//!                                                          |
+//!                                         k operators agree|
+//!                                       (command) +--------+--------+ (deb)
+//!                                                 v                 v      PublishFailed, again later
+//!                                            reproduced        publishing <--+
+//!                                                              |    |    |   |
+//!                                       Published              v    v    +---+
+//!                                                       published  failed-to-publish   (after six tries)
+//! ```
+//!
+//! # Rules
+//!
+//! * **Order.** What is applied is durable before its effects are performed; an effect may be performed twice.
+//! * **Leases** carry numbers that only grow, over all jobs. A report under a lease that is over is kept as evidence, is
+//!   answered politely and decides nothing.
+//! * **One operator, one turn** for each job. The turn is over when an attempt ended with outputs or a failure, whoever is to
+//!   blame; it is not over when the attempt was declined or cut off (expired, connection gone, builder restarted). Then
+//!   operators that had no turn come first, the operator's other nodes next, and the same node after a pause: 10 s after
+//!   a first interruption, 2 s after a first refusal, doubled each time up to 10 minutes. So a network of as many operators as
+//!   must agree goes on after any of them restarted.
+//! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
+//! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
+//!   publisher gave up is not used again, since parts of it may have been seen.
+//! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
+//! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
+//!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
+//!
+//! # Memory
+//!
+//! Open jobs are limited by the policy, for each maintainer. The newest [`ENDED_FULL_MAX`] ended jobs keep their request, their
+//! attestations and lists of outputs; older ones keep facts, attempts and verdict (about 2 KiB). Beyond [`ENDED_MAX`] the
+//! oldest are forgotten, once their request has expired, since from then on the same request is refused as expired.
+//!
+//! What it does not do: no I/O, no clock, no randomness, no hash map; it holds no logs and no contents of files.
+
+pub mod command;
+pub mod effect;
+pub mod evidence;
+pub mod job;
+pub mod snapshot;
+pub mod tally;
+pub mod view;
+
+mod admission;
+mod deadlines;
+mod planted;
+mod releases;
+mod reports;
+mod schedule;
+mod timer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use command::Command;
+pub use effect::{Effect, News, Publication};
+pub use evidence::Evidence;
+
+use protocol::{
+    ChannelName, JobId, NetworkId, Timestamp, Verified,
+    lease::{Lease, LeaseNumber},
+    message::{Refusal, Response},
+    policy::{self, Policy, SuccessionError},
+};
+
+use crate::{
+    deadlines::{Deadlines, Due},
+    evidence::Dossier,
+    job::{Ended, IllegalTransition, Job, JobState, Outcome},
+};
+
+/// Ended jobs that keep their evidence.
+pub const ENDED_FULL_MAX: usize = 256;
+/// Ended jobs that are kept at all while their requests could still be replayed, and beyond that only so many.
+pub const ENDED_MAX: usize = 20_000;
+
+/// The state of one network's coordinator.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    network: NetworkId,
+    /// The chain of policies, never empty, the one in force last.
+    policies: Vec<Verified<Policy>>,
+    jobs: BTreeMap<JobId, Job>,
+    /// Jobs that are not over.
+    open: BTreeSet<JobId>,
+    /// Jobs that are over, by when.
+    ended: BTreeSet<(Timestamp, JobId)>,
+    dossiers: BTreeMap<JobId, Dossier>,
+    /// Live leases.
+    leases: BTreeMap<LeaseNumber, Lease>,
+    /// The job of every attempt that is kept in full, by lease.
+    job_of_lease: BTreeMap<LeaseNumber, JobId>,
+    /// The highest lease number that was ever given.
+    last_lease: u64,
+    /// The repository of each channel.
+    lines: BTreeMap<ChannelName, releases::Line>,
+    deadlines: Deadlines,
+    /// When the last command was applied, and the timer that was asked for then.
+    clock: timer::Clock,
+}
+
+/// One call of [`Ledger::apply`]: its time and what it wants done.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) at: Timestamp,
+    effects: Vec<Effect>,
+}
+
+impl Turn {
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(crate) fn answer(&mut self, response: Response) {
+        self.push(Effect::Answer(response));
+    }
+
+    pub(crate) fn done(&mut self) {
+        self.answer(Response::Done);
+    }
+
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.answer(Response::Refused(refusal));
+    }
+
+    pub(crate) fn tell(&mut self, news: News) {
+        self.push(Effect::Notify(news));
+    }
+}
+
+impl Ledger {
+    /// Begins a network with its first policy.
+    ///
+    /// # Errors
+    /// When the policy is not the network's genesis, or too few of its own roots signed it.
+    pub fn new(network: NetworkId, genesis: Verified<Policy>) -> Result<Self, SuccessionError> {
+        // A genesis may have expired since: then it adopts a successor and accepts nothing before.
+        if policy::check_genesis(&genesis, Timestamp::ZERO)? != network {
+            return Err(SuccessionError::OtherNetwork);
+        }
+        Ok(Self {
+            network,
+            policies: vec![genesis],
+            jobs: BTreeMap::new(),
+            open: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            dossiers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            job_of_lease: BTreeMap::new(),
+            last_lease: 0,
+            lines: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            clock: timer::Clock::default(),
+        })
+    }
+
+    /// Applies one command at one time and says what is to be done.
+    ///
+    /// # Panics
+    /// Never for what a peer sends; only when an invariant of the ledger itself is broken.
+    #[must_use = "effects must be performed, in order"]
+    pub fn apply(&mut self, at: Timestamp, command: Command) -> Vec<Effect> {
+        let mut turn = Turn { at, effects: Vec::new() };
+        self.keep_time(at);
+        let woken = matches!(command, Command::Woken | Command::Restarted);
+        match command {
+            Command::AdoptPolicy(policy) => self.adopt_policy(policy, &mut turn),
+            Command::Submit(request) => self.submit(request, &mut turn),
+            Command::Cancel(request) => self.cancel(&request, &mut turn),
+            Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
+            Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
+            Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
+            Command::Started { node, lease } => self.started(node, lease, &mut turn),
+            Command::Revealed { node, lease, log, attestation } => {
+                self.revealed(node, (lease, log), attestation, &mut turn);
+            }
+            Command::Failed { node, report } => self.failed(node, report, &mut turn),
+            Command::Lost { node } => self.lost(node),
+            Command::Woken => {}
+            Command::Restarted => self.restarted(&mut turn),
+            Command::Published { job, generation } => self.published(job, generation, &mut turn),
+            Command::PublishFailed { job, why } => self.publish_failed(job, why, &mut turn),
+        }
+        self.fall_due(&mut turn);
+        self.forget_old(at);
+        self.ask_for_timer(woken, &mut turn);
+        turn.effects
+    }
+
+    /// Gives the policy in force.
+    pub(crate) fn policy_in_force(&self) -> &Policy {
+        self.policies.last().expect("the chain begins with the genesis and only grows").get()
+    }
+
+    /// Ends a job: revokes its leases, forgets its deadlines and bidders.
+    pub(crate) fn end(&mut self, id: JobId, outcome: Outcome, turn: &mut Turn) -> Result<(), IllegalTransition> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let reason = format!("the job is {}", outcome.word());
+        job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
+        self.close_builds(id, &reason, turn);
+        self.deadlines.clear(Due::Expiry(id));
+        self.deadlines.clear(Due::Publish(id));
+        self.open.remove(&id);
+        self.ended.insert((turn.at, id));
+        self.slim_one_more();
+        Ok(())
+    }
+
+    /// Drops the evidence of the job that has just left the newest [`ENDED_FULL_MAX`].
+    fn slim_one_more(&mut self) {
+        let Some((_, old)) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
+        self.dossiers.remove(&old);
+        if let Some(job) = self.jobs.get_mut(&old) {
+            for attempt in &job.attempts {
+                self.job_of_lease.remove(&attempt.lease);
+            }
+            job.slim();
+        }
+    }
+
+    fn forget_old(&mut self, at: Timestamp) {
+        while self.ended.len() > ENDED_MAX {
+            let Some((time, oldest)) = self.ended.first().copied() else { return };
+            if self.jobs.get(&oldest).is_some_and(|job| job.facts.expires > at) {
+                return;
+            }
+            self.ended.remove(&(time, oldest));
+            self.jobs.remove(&oldest);
+        }
+    }
+}

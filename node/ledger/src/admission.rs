@@ -1,0 +1,209 @@
+//! Who may ask for what: job requests, cancels and new policies against the policy in force.
+
+use protocol::{
+    JobId, Timestamp, Verified,
+    job::{CancelRequest, JobRequest, job_id},
+    limits,
+    message::{Refusal, Response},
+    policy::{self, Maintainer, Policy},
+};
+
+use crate::{
+    Effect, Ledger, News, Turn,
+    deadlines::Due,
+    evidence::Dossier,
+    job::{AttemptState, Facts, Job, JobState, Outcome},
+};
+
+impl Ledger {
+    pub(crate) fn submit(&mut self, request: Verified<JobRequest>, turn: &mut Turn) {
+        let id = job_id(&request);
+        if let Some(job) = self.jobs.get(&id) {
+            turn.answer(Response::Receipt(id, job.facts.accepted));
+            return;
+        }
+        let facts = match self.admit(&request, turn.at) {
+            Ok(facts) => facts,
+            Err(refusal) => {
+                turn.refuse(refusal);
+                return;
+            }
+        };
+        turn.answer(Response::Receipt(id, turn.at));
+        turn.tell(News::Accepted { job: id, title: facts.title.clone() });
+        self.deadlines.set(Due::Expiry(id), facts.expires);
+        self.jobs.insert(id, Job::new(facts));
+        self.open.insert(id);
+        self.dossiers.insert(id, Dossier { request, attestations: Vec::new() });
+        self.settle(id, turn);
+    }
+
+    fn admit(&self, request: &Verified<JobRequest>, at: Timestamp) -> Result<Facts, Refusal> {
+        let (wish, policy) = (request.get(), self.policy_in_force());
+        if wish.network != self.network {
+            return Err(Refusal::Invalid(format!(
+                "the request is for network {}, this is {}",
+                wish.network, self.network
+            )));
+        }
+        if policy.expires <= at {
+            return Err(Refusal::NotAllowed("the network's policy has expired: its roots must sign a new one".into()));
+        }
+        let maintainer = maintainer(request, policy)?;
+        check_channel(wish, policy)?;
+        check_times(wish, at)?;
+        if wish.limits.wall_secs > policy.limits.build_secs {
+            return Err(Refusal::Invalid(format!(
+                "a build may take {} s here, the request asks for {} s",
+                policy.limits.build_secs, wish.limits.wall_secs
+            )));
+        }
+        let open =
+            self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == maintainer.key)).count();
+        if open >= policy.limits.open_jobs as usize {
+            return Err(Refusal::Busy(format!(
+                "maintainer {} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",
+                maintainer.name, policy.limits.open_jobs
+            )));
+        }
+        Ok(Facts {
+            key: maintainer.key,
+            arch: wish.arch,
+            kind: wish.kind.word().to_owned(),
+            title: wish.title(),
+            channel: wish.channel.clone(),
+            created: wish.created,
+            expires: wish.expires,
+            accepted: at,
+            memory_mib: wish.limits.memory_mib,
+            maintainer: maintainer.name.clone(),
+        })
+    }
+
+    pub(crate) fn cancel(&mut self, cancel: &Verified<CancelRequest>, turn: &mut Turn) {
+        let id = cancel.get().job;
+        let Some(job) = self.jobs.get(&id) else {
+            turn.refuse(Refusal::Unknown(format!("job {id}: `artel job ls` lists the jobs")));
+            return;
+        };
+        let signers = cancel.signers();
+        let roots = &self.policy_in_force().roots.keys;
+        if !signers.contains(&job.facts.key) && !signers.iter().any(|key| roots.contains(key)) {
+            turn.refuse(Refusal::NotAllowed(format!(
+                "only maintainer {} (key {}) or a root may cancel job {}",
+                job.facts.maintainer,
+                job.facts.key,
+                id.short()
+            )));
+            return;
+        }
+        if let JobState::Ended(ended) = &job.state
+            && matches!(ended.outcome, Outcome::Cancelled { .. })
+        {
+            turn.done();
+            return;
+        }
+        let reason = cancel.get().reason.clone();
+        match self.end(id, Outcome::Cancelled { reason: reason.clone() }, turn) {
+            Ok(()) => {
+                turn.done();
+                turn.tell(News::Cancelled { job: id, reason });
+            }
+            Err(illegal) => turn.refuse(Refusal::Invalid(format!("too late to cancel: {illegal}"))),
+        }
+    }
+
+    pub(crate) fn adopt_policy(&mut self, next: Verified<Policy>, turn: &mut Turn) {
+        if self.policies.iter().any(|known| known.id() == next.id()) {
+            turn.done();
+            return;
+        }
+        if let Err(why) = policy::check_successor(self.policy_in_force(), &self.network, &next, turn.at) {
+            turn.refuse(Refusal::NotAllowed(why.to_string()));
+            return;
+        }
+        turn.done();
+        turn.tell(News::PolicyAdopted { number: next.get().number });
+        self.policies.push(next);
+        self.revoke_strangers(turn);
+        for id in self.open.clone() {
+            self.settle(id, turn);
+        }
+        for channel in self.lines.keys().cloned().collect::<Vec<_>>() {
+            self.publish_next(&channel, turn);
+        }
+    }
+
+    /// Ends the leases of nodes that the new policy no longer names for the same operator.
+    fn revoke_strangers(&mut self, turn: &mut Turn) {
+        for lease in self.leases.values().cloned().collect::<Vec<_>>() {
+            let named = self.policy_in_force().operator_of(&lease.node).cloned();
+            let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
+            let attempt = job.attempt_mut(lease.number).expect("a live lease has an attempt");
+            if named.as_ref() == Some(&attempt.operator) {
+                continue;
+            }
+            let reason = "the new policy no longer names this node for its operator".to_owned();
+            let started = attempt.state.started();
+            attempt.state = AttemptState::Revoked { ended: turn.at, reason: reason.clone(), started };
+            self.release(lease.number);
+            turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
+        }
+    }
+
+    pub(crate) fn job_expired(&mut self, id: JobId, turn: &mut Turn) {
+        if self.jobs.get(&id).is_some_and(|job| matches!(job.state, JobState::Publishing(_))) {
+            self.publication_expired(id, turn);
+            return;
+        }
+        if self.end(id, Outcome::Expired, turn).is_ok() {
+            turn.tell(News::JobExpired { job: id });
+        }
+    }
+}
+
+fn maintainer<'a>(request: &Verified<JobRequest>, policy: &'a Policy) -> Result<&'a Maintainer, Refusal> {
+    let signers = request.signers();
+    let known: Vec<&Maintainer> = signers.iter().filter_map(|key| policy.maintainer(key)).collect();
+    let channel = &request.get().channel;
+    if let Some(maintainer) = known.iter().find(|m| m.channels.binary_search(channel).is_ok()) {
+        return Ok(maintainer);
+    }
+    Err(Refusal::NotAllowed(match (known.first(), signers.first()) {
+        (Some(maintainer), _) => format!(
+            "maintainer {} may not submit to channel {channel}: the policy must list it among the maintainer's channels",
+            maintainer.name
+        ),
+        (None, Some(key)) => {
+            format!(
+                "key {key} signed this request and is no maintainer of this network: its roots must add it to the policy"
+            )
+        }
+        (None, None) => "nobody signed this request".to_owned(),
+    }))
+}
+
+fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
+    let Some(channel) = policy.channel(&wish.channel) else {
+        return Err(Refusal::Invalid(format!("there is no channel {} in the policy", wish.channel)));
+    };
+    if channel.arches.binary_search(&wish.arch).is_err() {
+        let arches: Vec<_> = channel.arches.iter().map(|a| a.name()).collect();
+        let arches = arches.join(", ");
+        return Err(Refusal::Invalid(format!("channel {} builds {arches}, not {}", channel.name, wish.arch)));
+    }
+    Ok(())
+}
+
+fn check_times(wish: &JobRequest, at: Timestamp) -> Result<(), Refusal> {
+    if wish.expires <= at {
+        return Err(Refusal::Invalid("the request has expired: sign a new one".into()));
+    }
+    if wish.created > at.after(limits::CLOCK_SKEW_MAX) {
+        let ahead = wish.created.since(at).as_secs();
+        return Err(Refusal::Invalid(format!(
+            "the request was signed {ahead} s in the future: check the signer's clock"
+        )));
+    }
+    Ok(())
+}

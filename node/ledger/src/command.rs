@@ -1,0 +1,199 @@
+//! What happened: the entries of the coordinators' log. Written to the journal as bytes before any effect is performed, and
+//! believed again only after every signature was verified again.
+
+use attest::statement::{self, VerifiedAttestation};
+use protocol::{
+    Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
+    codec::{self, DoorError},
+    envelope::{EnvelopeError, Record},
+    job::{CancelRequest, JobRequest},
+    lease::LeaseNumber,
+    limits,
+    message::{Bid, Failed, Octets, Renewal},
+    policy::Policy,
+};
+use serde::{Deserialize, Serialize};
+
+/// The largest stored command, in bytes: a policy or an attestation with room around it.
+pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
+
+/// Something that happened to the coordinator.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// The roots signed a new policy.
+    AdoptPolicy(Verified<Policy>),
+    /// A maintainer wants a job.
+    Submit(Verified<JobRequest>),
+    /// A maintainer wants a job to end.
+    Cancel(Verified<CancelRequest>),
+    /// A builder has a free slot for a job.
+    Bid {
+        /// The builder.
+        node: NodeId,
+        /// Its bid.
+        bid: Bid,
+    },
+    /// A builder does not take the lease that it was granted.
+    Declined {
+        /// The builder.
+        node: NodeId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// Its words.
+        why: String,
+    },
+    /// A builder says that leases live.
+    Renewed {
+        /// The builder.
+        node: NodeId,
+        /// The leases.
+        renewals: Vec<Renewal>,
+    },
+    /// A sandbox started.
+    Started {
+        /// The builder.
+        node: NodeId,
+        /// The lease.
+        lease: LeaseNumber,
+    },
+    /// An attempt ended with outputs.
+    Revealed {
+        /// The builder.
+        node: NodeId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// BLAKE3 of the build log.
+        log: Hash,
+        /// What it attests.
+        attestation: VerifiedAttestation,
+    },
+    /// An attempt ended without outputs.
+    Failed {
+        /// The builder.
+        node: NodeId,
+        /// Lease, class, step and words.
+        report: Failed,
+    },
+    /// The connection to a builder is gone. Its leases live on until they expire.
+    Lost {
+        /// The builder.
+        node: NodeId,
+    },
+    /// The timer of the last `WakeAt` fired.
+    Woken,
+    /// The coordinator came up again: nobody could renew a lease in between.
+    Restarted,
+    /// A job's outputs are in the repository.
+    Published {
+        /// The job.
+        job: JobId,
+        /// The generation that the publication became.
+        generation: u64,
+    },
+    /// They could not be put there.
+    PublishFailed {
+        /// The job.
+        job: JobId,
+        /// The publisher's words.
+        why: String,
+    },
+}
+
+/// Why stored bytes are no command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The bytes did not pass the door.
+    #[error("stored command does not pass the door")]
+    Door(#[from] DoorError),
+    /// A signed record inside does not verify.
+    #[error("signed record in a stored command does not verify")]
+    Record(#[from] EnvelopeError),
+    /// An attestation inside does not verify.
+    #[error("attestation in a stored command does not verify: {why}")]
+    Attestation {
+        /// What its reader said.
+        why: String,
+    },
+}
+
+/// A command as bytes hold it: records as the envelopes that were received.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    AdoptPolicy(Envelope),
+    Submit(Envelope),
+    Cancel(Envelope),
+    Bid(NodeId, Bid),
+    Declined(NodeId, LeaseNumber, String),
+    Renewed(NodeId, Vec<Renewal>),
+    Started(NodeId, LeaseNumber),
+    Revealed(NodeId, LeaseNumber, Hash, Octets),
+    Failed(NodeId, Failed),
+    Lost(NodeId),
+    Woken,
+    Restarted,
+    Published(JobId, u64),
+    PublishFailed(JobId, String),
+}
+
+impl Command {
+    /// Gives the bytes for the journal.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let stored = match self {
+            Command::AdoptPolicy(policy) => Stored::AdoptPolicy(envelope(policy)),
+            Command::Submit(request) => Stored::Submit(envelope(request)),
+            Command::Cancel(request) => Stored::Cancel(envelope(request)),
+            Command::Bid { node, bid } => Stored::Bid(*node, bid.clone()),
+            Command::Declined { node, lease, why } => Stored::Declined(*node, *lease, why.clone()),
+            Command::Renewed { node, renewals } => Stored::Renewed(*node, renewals.clone()),
+            Command::Started { node, lease } => Stored::Started(*node, *lease),
+            Command::Revealed { node, lease, log, attestation } => {
+                Stored::Revealed(*node, *lease, *log, Octets(attestation.bytes().to_vec()))
+            }
+            Command::Failed { node, report } => Stored::Failed(*node, report.clone()),
+            Command::Lost { node } => Stored::Lost(*node),
+            Command::Woken => Stored::Woken,
+            Command::Restarted => Stored::Restarted,
+            Command::Published { job, generation } => Stored::Published(*job, *generation),
+            Command::PublishFailed { job, why } => Stored::PublishFailed(*job, why.clone()),
+        };
+        codec::encode(&stored)
+    }
+
+    /// Reads bytes of the journal and verifies what is signed in them.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn from_bytes(bytes: &[u8], network: &NetworkId) -> Result<Self, CommandError> {
+        Ok(match codec::decode::<Stored>(bytes, COMMAND_MAX)? {
+            Stored::AdoptPolicy(policy) => Command::AdoptPolicy(verify(&policy, network)?),
+            Stored::Submit(request) => Command::Submit(verify(&request, network)?),
+            Stored::Cancel(request) => Command::Cancel(verify(&request, network)?),
+            Stored::Bid(node, bid) => Command::Bid { node, bid },
+            Stored::Declined(node, lease, why) => Command::Declined { node, lease, why },
+            Stored::Renewed(node, renewals) => Command::Renewed { node, renewals },
+            Stored::Started(node, lease) => Command::Started { node, lease },
+            Stored::Revealed(node, lease, log, Octets(bytes)) => {
+                Command::Revealed { node, lease, log, attestation: attestation(&bytes, network)? }
+            }
+            Stored::Failed(node, report) => Command::Failed { node, report },
+            Stored::Lost(node) => Command::Lost { node },
+            Stored::Woken => Command::Woken,
+            Stored::Restarted => Command::Restarted,
+            Stored::Published(job, generation) => Command::Published { job, generation },
+            Stored::PublishFailed(job, why) => Command::PublishFailed { job, why },
+        })
+    }
+}
+
+fn envelope<T: Record>(record: &Verified<T>) -> Envelope {
+    codec::decode(&record.to_bytes(), usize::MAX).expect("a verified record writes a canonical envelope")
+}
+
+fn verify<T: Record>(envelope: &Envelope, network: &NetworkId) -> Result<Verified<T>, EnvelopeError> {
+    Signed::<T>::read(&codec::encode(envelope))?.verify(Some(network))
+}
+
+/// Verifies a stored attestation again.
+pub(crate) fn attestation(bytes: &[u8], network: &NetworkId) -> Result<VerifiedAttestation, CommandError> {
+    statement::read(bytes, network).map_err(|e| CommandError::Attestation { why: e.to_string() })
+}

@@ -1,0 +1,196 @@
+//! What the ledger wants done, and what it tells people. Performing is the daemon's work; nothing here acts.
+
+use attest::compare::Output;
+use protocol::{
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp,
+    job::Announcement,
+    lease::{Lease, LeaseNumber},
+    message::Response,
+};
+use serde::Serialize;
+
+/// Something to perform, once the command that caused it is durable. Each may be performed twice after a crash, so each is
+/// idempotent.
+#[must_use = "effects must be performed, in order"]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The reply to who sent the command; at most one per command.
+    Answer(Response),
+    /// To the builder: build this.
+    Grant(Lease),
+    /// To the builder: stop, the lease is over.
+    Revoke {
+        /// The builder.
+        node: NodeId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Onto the topic of the architecture: this job wants builders.
+    Announce(Announcement),
+    /// One timer: apply `Woken` at this time or later. It replaces the earlier one.
+    WakeAt(Timestamp),
+    /// To the publisher; comes back as `Published` or `PublishFailed`.
+    Publish(Publication),
+    /// To whoever listens.
+    Notify(News),
+}
+
+/// One job's outputs, ready for the repository of its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The job.
+    pub job: JobId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The generation of the channel's repository that this publication becomes; the same again when it is retried.
+    pub generation: u64,
+    /// What the agreeing builders made, by name.
+    pub outputs: Vec<Output>,
+    /// The nodes that agree and hold the outputs.
+    pub builders: Vec<NodeId>,
+}
+
+/// What people want to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "news", rename_all = "kebab-case")]
+pub enum News {
+    /// A policy is in force.
+    PolicyAdopted {
+        /// Its number.
+        number: u64,
+    },
+    /// A job was accepted.
+    Accepted {
+        /// The job.
+        job: JobId,
+        /// What it builds.
+        title: String,
+    },
+    /// A builder got a lease.
+    Granted {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+    },
+    /// A sandbox started.
+    Started {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+    },
+    /// A builder showed its outputs.
+    Revealed {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+        /// The digest of its set of outputs.
+        digest: Hash,
+    },
+    /// An attempt ended without outputs.
+    AttemptFailed {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+        /// Step, blame and words.
+        why: String,
+    },
+    /// A builder did not want its lease.
+    Declined {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+        /// Its words.
+        why: String,
+    },
+    /// A lease ended because nobody renewed it.
+    LeaseExpired {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+    },
+    /// A report came under a lease that is over; it is kept as evidence only.
+    LateReport {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+    },
+    /// A builder's outputs differ from what was agreed.
+    Dissent {
+        /// The job.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// The first file that differs.
+        file: String,
+        /// SHA-256 that was agreed; none when the file is extra.
+        agreed: Option<Sha256>,
+        /// SHA-256 of the dissenter; none when the file is missing.
+        got: Option<Sha256>,
+    },
+    /// The attestations add up to a verdict.
+    Verdict {
+        /// The job.
+        job: JobId,
+        /// `reproduced`, `disputed`, `unreproducible` or `failed`.
+        word: String,
+        /// One sentence.
+        why: String,
+    },
+    /// The job's outputs are in the repository.
+    Published {
+        /// The job.
+        job: JobId,
+        /// The channel.
+        channel: ChannelName,
+        /// The repository's generation.
+        generation: u64,
+    },
+    /// Publishing did not work.
+    PublishFailed {
+        /// The job.
+        job: JobId,
+        /// The publisher's words.
+        why: String,
+        /// When it is tried again; none when it was the last time.
+        again: Option<Timestamp>,
+    },
+    /// The maintainer ended the job.
+    Cancelled {
+        /// The job.
+        job: JobId,
+        /// The maintainer's words.
+        reason: String,
+    },
+    /// The job's time is over.
+    JobExpired {
+        /// The job.
+        job: JobId,
+    },
+}

@@ -1,0 +1,498 @@
+//! One job: its facts, its state and its attempts. It knows which changes of state are legal, not when they are due.
+
+use std::collections::BTreeMap;
+
+use attest::compare::Output;
+use protocol::{
+    Arch, ChannelName, Hash, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
+    blame::{Blame, Failure},
+    lease::{LeaseNumber, Profile},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::tally::{Agreement, Comparison, JobFailure};
+
+/// A change of state that the life of a job does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a job that is {from} cannot become {to}")]
+pub struct IllegalTransition {
+    /// The state's word.
+    pub from: &'static str,
+    /// The word of the state that was wanted.
+    pub to: &'static str,
+}
+
+/// What never changes about a job; small, so that it stays when the request is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The maintainer's key that signed.
+    pub key: PublicKey,
+    /// The architecture that it builds on.
+    pub arch: Arch,
+    /// `deb` or `command`.
+    pub kind: String,
+    /// What it builds, in one line.
+    pub title: String,
+    /// The channel.
+    pub channel: ChannelName,
+    /// When the maintainer signed.
+    pub created: Timestamp,
+    /// When the job is over.
+    pub expires: Timestamp,
+    /// When it became durable here.
+    pub accepted: Timestamp,
+    /// Memory that an attempt may use, in MiB.
+    pub memory_mib: u32,
+    /// The maintainer's name at that time.
+    pub maintainer: MaintainerName,
+}
+
+/// Where a job is in its life, see the crate's picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// No builder has it.
+    Queued,
+    /// Attempts run, or their outputs wait for others.
+    Building,
+    /// Reproduced, on the way into the repository.
+    Publishing(Publishing),
+    /// Over.
+    Ended(Ended),
+}
+
+/// A publication on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publishing {
+    /// Where it stands.
+    pub step: PublishStep,
+    /// What was agreed.
+    pub agreement: Agreement,
+}
+
+/// Where a publication stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PublishStep {
+    /// Another publication of the channel is before it, or the policy expired.
+    Waiting,
+    /// The publisher works on it.
+    Running {
+        /// Failed tries before.
+        tries: u32,
+        /// The generation that it becomes.
+        generation: u64,
+    },
+    /// It failed and is tried again later.
+    Resting {
+        /// Failed tries.
+        tries: u32,
+        /// The generation that it becomes.
+        generation: u64,
+    },
+}
+
+/// How and when a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Reproduced; there is nothing to publish for this kind.
+    Reproduced(Agreement),
+    /// Reproduced and in the repository.
+    Published {
+        /// What was agreed.
+        agreement: Agreement,
+        /// The repository's generation.
+        generation: u64,
+    },
+    /// Reproduced, but the publisher gave up.
+    Unpublished {
+        /// The publisher's last words.
+        why: String,
+        /// What was agreed.
+        agreement: Agreement,
+    },
+    /// Some agree, too few.
+    Disputed(Comparison),
+    /// No two agree.
+    Unreproducible(Comparison),
+    /// It does not build.
+    Failed(JobFailure),
+    /// The maintainer ended it.
+    Cancelled {
+        /// The maintainer's words.
+        reason: String,
+    },
+    /// Its time ran out.
+    Expired,
+}
+
+impl Outcome {
+    /// Gives the state's word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Outcome::Reproduced(_) => "reproduced",
+            Outcome::Published { .. } => "published",
+            Outcome::Unpublished { .. } => "failed-to-publish",
+            Outcome::Disputed(_) => "disputed",
+            Outcome::Unreproducible(_) => "unreproducible",
+            Outcome::Failed(_) => "failed",
+            Outcome::Cancelled { .. } => "cancelled",
+            Outcome::Expired => "expired",
+        }
+    }
+}
+
+impl JobState {
+    /// Gives the state's word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Building => "building",
+            JobState::Publishing(_) => "publishing",
+            JobState::Ended(ended) => ended.outcome.word(),
+        }
+    }
+
+    /// Says whether builders may still be asked.
+    pub const fn wants_builders(&self) -> bool {
+        matches!(self, JobState::Queued | JobState::Building)
+    }
+
+    /// Says whether the job is over.
+    pub const fn is_ended(&self) -> bool {
+        matches!(self, JobState::Ended(_))
+    }
+
+    /// Gives the agreement, where there is one.
+    pub fn agreement(&self) -> Option<&Agreement> {
+        match self {
+            JobState::Queued | JobState::Building => None,
+            JobState::Publishing(publishing) => Some(&publishing.agreement),
+            JobState::Ended(ended) => match &ended.outcome {
+                Outcome::Reproduced(agreement)
+                | Outcome::Published { agreement, .. }
+                | Outcome::Unpublished { agreement, .. } => Some(agreement),
+                Outcome::Disputed(_)
+                | Outcome::Unreproducible(_)
+                | Outcome::Failed(_)
+                | Outcome::Cancelled { .. }
+                | Outcome::Expired => None,
+            },
+        }
+    }
+
+    pub(crate) fn agreement_mut(&mut self) -> Option<&mut Agreement> {
+        match self {
+            JobState::Queued | JobState::Building => None,
+            JobState::Publishing(publishing) => Some(&mut publishing.agreement),
+            JobState::Ended(ended) => match &mut ended.outcome {
+                Outcome::Reproduced(agreement)
+                | Outcome::Published { agreement, .. }
+                | Outcome::Unpublished { agreement, .. } => Some(agreement),
+                Outcome::Disputed(_)
+                | Outcome::Unreproducible(_)
+                | Outcome::Failed(_)
+                | Outcome::Cancelled { .. }
+                | Outcome::Expired => None,
+            },
+        }
+    }
+
+    /// Becomes another state, where the life of a job has that step.
+    ///
+    /// # Errors
+    /// Both words, when it has not; the state stays.
+    pub fn become_state(&mut self, next: JobState) -> Result<(), IllegalTransition> {
+        let published =
+            |ended: &Ended| matches!(ended.outcome, Outcome::Published { .. } | Outcome::Unpublished { .. });
+        let legal = match (&*self, &next) {
+            (JobState::Ended(_), _) => false,
+            (JobState::Queued | JobState::Building, JobState::Queued | JobState::Building) => true,
+            (JobState::Queued, JobState::Publishing(_)) => false,
+            (JobState::Building | JobState::Publishing(_), JobState::Publishing(_)) => true,
+            (JobState::Publishing(_), JobState::Queued | JobState::Building) => false,
+            (JobState::Publishing(_), JobState::Ended(ended)) => published(ended),
+            (JobState::Queued | JobState::Building, JobState::Ended(ended)) => !published(ended),
+        };
+        if !legal {
+            return Err(IllegalTransition { from: self.word(), to: next.word() });
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+/// What an attestation says, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// BLAKE3 of the build log.
+    pub log: Hash,
+    /// The digest of the set of outputs: equal digests agree.
+    pub digest: Hash,
+    /// The outputs, by name; empty once the job is long over.
+    pub outputs: Vec<Output>,
+    /// The attestation's id.
+    pub attestation: Hash,
+}
+
+/// Where an attempt is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttemptState {
+    /// The builder has not said that it started.
+    Granted,
+    /// The sandbox runs.
+    Running {
+        /// What it does now.
+        phase: String,
+        /// Since when.
+        started: Timestamp,
+    },
+    /// It has outputs.
+    Revealed {
+        /// What it built.
+        vote: Vote,
+        /// When.
+        ended: Timestamp,
+        /// When it started.
+        started: Timestamp,
+    },
+    /// It has none.
+    Failed {
+        /// BLAKE3 of the build log, where there is one.
+        log: Option<Hash>,
+        /// When.
+        ended: Timestamp,
+        /// Why.
+        failure: Failure,
+        /// When it started.
+        started: Timestamp,
+    },
+    /// It was cut off; nobody is blamed.
+    Interrupted {
+        /// When that was noticed.
+        ended: Timestamp,
+        /// How it was noticed.
+        why: String,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
+    },
+    /// We ended it, because its result was no longer needed.
+    Revoked {
+        /// When.
+        ended: Timestamp,
+        /// Why.
+        reason: String,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
+    },
+}
+
+impl AttemptState {
+    /// Gives the state's word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            AttemptState::Granted => "granted",
+            AttemptState::Running { .. } => "running",
+            AttemptState::Revealed { .. } => "revealed",
+            AttemptState::Failed { .. } => "failed",
+            AttemptState::Interrupted { .. } => "interrupted",
+            AttemptState::Revoked { .. } => "revoked",
+        }
+    }
+
+    /// Says whether the attempt holds a live lease.
+    pub const fn is_live(&self) -> bool {
+        matches!(self, AttemptState::Granted | AttemptState::Running { .. })
+    }
+
+    /// Gives when it started, where it did.
+    pub const fn started(&self) -> Option<Timestamp> {
+        match self {
+            AttemptState::Granted => None,
+            AttemptState::Running { started, .. }
+            | AttemptState::Revealed { started, .. }
+            | AttemptState::Failed { started, .. } => Some(*started),
+            AttemptState::Interrupted { started, .. } | AttemptState::Revoked { started, .. } => *started,
+        }
+    }
+
+    /// Gives when it ended, where it did.
+    pub const fn ended(&self) -> Option<Timestamp> {
+        match self {
+            AttemptState::Granted | AttemptState::Running { .. } => None,
+            AttemptState::Revealed { ended, .. }
+            | AttemptState::Failed { ended, .. }
+            | AttemptState::Interrupted { ended, .. }
+            | AttemptState::Revoked { ended, .. } => Some(*ended),
+        }
+    }
+}
+
+/// One run of a job on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The builder.
+    pub node: NodeId,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// Where it is.
+    pub state: AttemptState,
+    /// When the lease was granted.
+    pub granted: Timestamp,
+    /// The variation.
+    pub profile: Profile,
+    /// Who answered for the node at that time.
+    pub operator: OperatorName,
+}
+
+impl Attempt {
+    /// Says whether the operator has had its turn: it holds a lease, or its attempt ended in a way that is not repeated.
+    pub fn is_spent(&self) -> bool {
+        !matches!(self.state, AttemptState::Interrupted { .. })
+    }
+
+    /// Says whether a running builder was lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, AttemptState::Interrupted { started: Some(_), .. })
+    }
+
+    /// Gives the vote, where there is one.
+    pub fn vote(&self) -> Option<&Vote> {
+        match &self.state {
+            AttemptState::Revealed { vote, .. } => Some(vote),
+            AttemptState::Granted
+            | AttemptState::Running { .. }
+            | AttemptState::Failed { .. }
+            | AttemptState::Interrupted { .. }
+            | AttemptState::Revoked { .. } => None,
+        }
+    }
+
+    /// Gives the failure, where there is one.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.state {
+            AttemptState::Failed { failure, .. } => Some(failure),
+            AttemptState::Granted
+            | AttemptState::Running { .. }
+            | AttemptState::Revealed { .. }
+            | AttemptState::Interrupted { .. }
+            | AttemptState::Revoked { .. } => None,
+        }
+    }
+}
+
+/// A report that came under a dead lease: evidence, no vote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// When it came.
+    pub at: Timestamp,
+    /// The lease that was over.
+    pub lease: LeaseNumber,
+    /// What it said.
+    pub report: LateReport,
+}
+
+/// What a late report said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LateReport {
+    /// Outputs, with a valid attestation.
+    Attested(Vote),
+    /// A failure.
+    Failed(Failure),
+}
+
+/// A builder that waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bidder {
+    /// When it bid.
+    pub at: Timestamp,
+    /// The builder.
+    pub node: NodeId,
+}
+
+/// How long a builder stands back after its attempt ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// How often that happened.
+    pub times: u32,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Late reports, at most one per lease.
+    pub late: Vec<Late>,
+    /// What never changes.
+    pub facts: Facts,
+    /// Where it is.
+    pub state: JobState,
+    /// Builders that stand back, by node.
+    pub pauses: BTreeMap<NodeId, Pause>,
+    /// Builders that wait.
+    pub bidders: Vec<Bidder>,
+    /// Attempts in order of their leases; a declined lease is none.
+    pub attempts: Vec<Attempt>,
+    /// Profile numbers given so far: the next lease's profile.
+    pub profiles: u16,
+    /// Builders that the last announcement asked for.
+    pub announced: u32,
+}
+
+impl Job {
+    /// Makes a job that nobody has.
+    pub fn new(facts: Facts) -> Self {
+        Self {
+            late: Vec::new(),
+            facts,
+            state: JobState::Queued,
+            pauses: BTreeMap::new(),
+            bidders: Vec::new(),
+            attempts: Vec::new(),
+            profiles: 0,
+            announced: 0,
+        }
+    }
+
+    /// Finds the attempt under a lease.
+    pub fn attempt(&self, lease: LeaseNumber) -> Option<&Attempt> {
+        self.attempts.iter().find(|a| a.lease == lease)
+    }
+
+    pub(crate) fn attempt_mut(&mut self, lease: LeaseNumber) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|a| a.lease == lease)
+    }
+
+    /// Counts attempts that hold a live lease.
+    pub fn live(&self) -> usize {
+        self.attempts.iter().filter(|a| a.state.is_live()).count()
+    }
+
+    /// Says whether an operator has had its turn.
+    pub fn is_spent(&self, operator: &OperatorName) -> bool {
+        self.attempts.iter().any(|a| a.operator == *operator && a.is_spent())
+    }
+
+    /// Drops what only an open job needs.
+    pub(crate) fn slim(&mut self) {
+        self.late.clear();
+        for attempt in &mut self.attempts {
+            if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
+                vote.outputs = Vec::new();
+            }
+        }
+    }
+}
+
+/// Says whether a failure ends the operator's turn, or is an interruption in other words.
+pub(crate) const fn is_interruption(blame: Blame) -> bool {
+    matches!(blame, Blame::Interrupted | Blame::Cancelled)
+}

@@ -1,0 +1,252 @@
+//! What builders report about their leases. Under a live lease it decides; under a dead one it is evidence.
+
+use attest::{compare, statement::VerifiedAttestation};
+use protocol::{
+    Hash, NodeId,
+    blame::{Blame, Failure},
+    lease::{Lease, LeaseNumber},
+    limits,
+    message::{Failed, Refusal, Renewal, Response},
+};
+
+use crate::{
+    Ledger, News, Turn,
+    deadlines::Due,
+    job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
+    planted::{self, Fault},
+    schedule::{PAUSE_INTERRUPTED, cut, stand_back},
+    tally,
+};
+
+/// Renewals that are read from one message; no builder has so many slots.
+const RENEWALS_MAX: usize = 1024;
+
+impl Ledger {
+    pub(crate) fn renewed(&mut self, node: NodeId, renewals: Vec<Renewal>, turn: &mut Turn) {
+        let mut lost = Vec::new();
+        for renewal in renewals.into_iter().take(RENEWALS_MAX) {
+            if self.held(node, renewal.lease).is_none() {
+                lost.push(renewal.lease);
+                continue;
+            }
+            let lease = self.leases.get_mut(&renewal.lease).expect("it is held");
+            lease.expires = turn.at.after(limits::LEASE_TTL);
+            self.deadlines.set(Due::Lease(renewal.lease), lease.expires);
+            self.run(renewal.lease, cut(renewal.phase), turn);
+        }
+        turn.answer(Response::Lost(lost));
+    }
+
+    pub(crate) fn started(&mut self, node: NodeId, number: LeaseNumber, turn: &mut Turn) {
+        if self.held(node, number).is_none() {
+            turn.answer(Response::Lost(vec![number]));
+            return;
+        }
+        turn.done();
+        self.run(number, "start".to_owned(), turn);
+    }
+
+    /// Notes that the attempt under a live lease runs, and what it does.
+    fn run(&mut self, number: LeaseNumber, now: String, turn: &mut Turn) {
+        let lease = self.leases.get(&number).expect("the caller holds it");
+        let (job, node) = (lease.job, lease.node);
+        let attempt = self.attempt_mut(lease.clone());
+        if let AttemptState::Running { phase, .. } = &mut attempt.state {
+            *phase = now;
+        } else {
+            attempt.state = AttemptState::Running { phase: now, started: turn.at };
+            turn.tell(News::Started { job, lease: number, node });
+        }
+    }
+
+    pub(crate) fn revealed(
+        &mut self,
+        node: NodeId,
+        (number, log): (LeaseNumber, Hash),
+        attestation: VerifiedAttestation,
+        turn: &mut Turn,
+    ) {
+        let Some(lease) = self.held(node, number).cloned() else {
+            self.revealed_late(node, (number, log), attestation, turn);
+            return;
+        };
+        let job = lease.job;
+        let fits = self.fits(&attestation, &lease);
+        let ended = turn.at;
+        self.release(number);
+        let attempt = self.attempt_mut(lease);
+        let started = attempt.state.started().unwrap_or(attempt.granted);
+        match fits {
+            Ok(()) => {
+                let vote = vote(log, &attestation);
+                let digest = vote.digest;
+                attempt.state = AttemptState::Revealed { vote, ended, started };
+                self.dossiers.get_mut(&job).expect("an open job has its dossier").attestations.push(attestation);
+                turn.done();
+                turn.tell(News::Revealed { job, lease: number, node, digest });
+            }
+            Err(why) => {
+                let failure = Failure::new(Blame::Builder, "attest", &why);
+                attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started };
+                turn.refuse(Refusal::Invalid(why.clone()));
+                turn.tell(News::AttemptFailed { job, lease: number, node, why });
+            }
+        }
+        self.settle(job, turn);
+    }
+
+    /// Says whether an attestation answers the job and the lease that it came under.
+    fn fits(&self, attestation: &VerifiedAttestation, lease: &Lease) -> Result<(), String> {
+        let dossier = self.dossiers.get(&lease.job).ok_or("the job's request is no longer kept")?;
+        attestation.matches_lease(lease).map_err(|e| e.to_string())?;
+        attestation.matches_request(&dossier.request).map_err(|e| e.to_string())
+    }
+
+    fn revealed_late(
+        &mut self,
+        node: NodeId,
+        (number, log): (LeaseNumber, Hash),
+        attestation: VerifiedAttestation,
+        turn: &mut Turn,
+    ) {
+        let Some(attempt) = self.past(node, number) else {
+            turn.refuse(unknown_lease(number));
+            return;
+        };
+        if attempt.vote().is_some_and(|vote| vote.attestation == attestation.id()) {
+            turn.done();
+            return;
+        }
+        let (job, profile) = (self.job_of_lease[&number], attempt.profile);
+        let was = Lease { job, node, number, expires: turn.at, profile };
+        if let Err(why) = self.fits(&attestation, &was) {
+            turn.refuse(Refusal::Invalid(why));
+            return;
+        }
+        let vote = vote(log, &attestation);
+        if planted::is(Fault::DeadLeaseCounts) {
+            let state = AttemptState::Revealed { vote: vote.clone(), ended: turn.at, started: turn.at };
+            self.attempt_mut(was.clone()).state = state;
+            self.settle(job, turn);
+        }
+        self.name_late_dissent(&was, &vote, turn);
+        if self.keep_late(&was, LateReport::Attested(vote), turn) {
+            self.dossiers.get_mut(&job).expect("it fits the dossier's request").attestations.push(attestation);
+        }
+        turn.done();
+    }
+
+    /// A builder whose lease we ended because the job was decided had built as asked: if it differs, it is named like the
+    /// others. It changes no verdict.
+    fn name_late_dissent(&mut self, was: &Lease, vote: &Vote, turn: &mut Turn) {
+        let job = self.jobs.get_mut(&was.job).expect("the lease has a job");
+        let attempt = job.attempt(was.number).expect("the lease has an attempt");
+        let operator = attempt.operator.clone();
+        let revoked = matches!(attempt.state, AttemptState::Revoked { .. });
+        let Some(builder) = job.state.agreement().and_then(|a| a.builders.first().copied()).filter(|_| revoked) else {
+            return;
+        };
+        let agreed = job.attempts.iter().filter(|a| a.node == builder).find_map(Attempt::vote).cloned();
+        let Some(agreed) = agreed.filter(|agreed| agreed.digest != vote.digest && !agreed.outputs.is_empty()) else {
+            return;
+        };
+        let dissent = tally::dissent(&operator, was.node, &agreed, vote);
+        let agreement = job.state.agreement_mut().expect("seen above");
+        if agreement.dissent.iter().any(|d| d.operator == operator) {
+            return;
+        }
+        if let Some(first) = dissent.files.first() {
+            let (job, file) = (was.job, first.file.to_string());
+            turn.tell(News::Dissent { job, node: was.node, operator, file, agreed: first.agreed, got: first.got });
+        }
+        agreement.dissent.push(dissent);
+    }
+
+    pub(crate) fn failed(&mut self, node: NodeId, report: Failed, turn: &mut Turn) {
+        let number = report.lease;
+        let Failure { step, what, blame } = report.failure;
+        let failure = Failure::new(blame, cut(step), what);
+        let Some(lease) = self.held(node, number).cloned() else {
+            self.failed_late(node, number, failure, turn);
+            return;
+        };
+        let (job, ended) = (lease.job, turn.at);
+        turn.done();
+        turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
+        self.release(number);
+        let attempt = self.attempt_mut(lease);
+        if is_interruption(blame) {
+            let started = attempt.state.started();
+            attempt.state = AttemptState::Interrupted { ended, why: failure.to_string(), started };
+            self.pause(job, node, turn);
+        } else {
+            let started = attempt.state.started().unwrap_or(attempt.granted);
+            attempt.state = AttemptState::Failed { log: report.log, ended, failure, started };
+        }
+        self.settle(job, turn);
+    }
+
+    fn failed_late(&mut self, node: NodeId, number: LeaseNumber, failure: Failure, turn: &mut Turn) {
+        let Some(attempt) = self.past(node, number) else {
+            turn.refuse(unknown_lease(number));
+            return;
+        };
+        let repeated = attempt.failure() == Some(&failure);
+        let was = Lease { job: self.job_of_lease[&number], node, number, expires: turn.at, profile: attempt.profile };
+        if !repeated {
+            self.keep_late(&was, LateReport::Failed(failure), turn);
+        }
+        turn.done();
+    }
+
+    /// Keeps a report under a dead lease; the first one only.
+    fn keep_late(&mut self, was: &Lease, report: LateReport, turn: &mut Turn) -> bool {
+        let job = self.jobs.get_mut(&was.job).expect("the lease has a job");
+        if job.late.iter().any(|late| late.lease == was.number) {
+            return false;
+        }
+        job.late.push(Late { at: turn.at, lease: was.number, report });
+        turn.tell(News::LateReport { job: was.job, lease: was.number, node: was.node });
+        true
+    }
+
+    pub(crate) fn lease_expired(&mut self, number: LeaseNumber, turn: &mut Turn) {
+        let Some(lease) = self.leases.get(&number).cloned() else { return };
+        let (job, node, ended) = (lease.job, lease.node, turn.at);
+        self.release(number);
+        if planted::is(Fault::ForgetsLost) {
+            return;
+        }
+        let attempt = self.attempt_mut(lease);
+        let why = format!("no sign of life for {} s", limits::LEASE_TTL.as_secs());
+        attempt.state = AttemptState::Interrupted { ended, why, started: attempt.state.started() };
+        self.pause(job, node, turn);
+        turn.tell(News::LeaseExpired { job, lease: number, node });
+        self.settle(job, turn);
+    }
+
+    fn pause(&mut self, job: protocol::JobId, node: NodeId, turn: &Turn) {
+        let job = self.jobs.get_mut(&job).expect("the lease has a job");
+        stand_back(job, node, PAUSE_INTERRUPTED, turn.at);
+    }
+
+    fn attempt_mut(&mut self, lease: Lease) -> &mut Attempt {
+        let job = self.jobs.get_mut(&lease.job).expect("a lease has a job");
+        job.attempt_mut(lease.number).expect("a lease has an attempt")
+    }
+
+    /// Finds this node's attempt under a lease that is over.
+    fn past(&self, node: NodeId, number: LeaseNumber) -> Option<&Attempt> {
+        let job = self.job_of_lease.get(&number)?;
+        self.jobs.get(job)?.attempt(number).filter(|attempt| attempt.node == node)
+    }
+}
+
+fn vote(log: Hash, attestation: &VerifiedAttestation) -> Vote {
+    let outputs = attestation.get().outputs.clone();
+    Vote { log, digest: compare::digest(&outputs), outputs, attestation: attestation.id() }
+}
+
+fn unknown_lease(number: LeaseNumber) -> Refusal {
+    Refusal::Unknown(format!("lease {number} of this node: it was never granted, or its job is long over"))
+}

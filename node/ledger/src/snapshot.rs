@@ -1,0 +1,157 @@
+//! The ledger as bytes, so that a restart replays only the journal since then. Signed records are kept as the envelopes that
+//! were received, and are verified again when they are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{
+    ChannelName, JobId, NetworkId, Signed, Verified,
+    codec::{self, DoorError},
+    envelope::{EnvelopeError, Record},
+    lease::{Lease, LeaseNumber},
+    message::Octets,
+    policy::{self, SuccessionError},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Ledger,
+    command::{self, CommandError},
+    deadlines::{Deadlines, Due},
+    evidence::Dossier,
+    job::{Job, JobState},
+    releases::Line,
+    timer::Clock,
+};
+
+/// Why bytes are no ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes did not pass the door.
+    #[error("snapshot does not pass the door")]
+    Door(#[from] DoorError),
+    /// A signed record inside does not verify.
+    #[error("signed record in the snapshot does not verify")]
+    Record(#[from] EnvelopeError),
+    /// An attestation inside does not verify.
+    #[error("attestation in the snapshot does not verify")]
+    Attestation(#[from] CommandError),
+    /// The policies are no chain of this network.
+    #[error("policy chain in the snapshot does not hold")]
+    Policies(#[from] SuccessionError),
+    /// Two parts contradict each other.
+    #[error("snapshot contradicts itself: {0}")]
+    Contradiction(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snapshot {
+    jobs: Vec<(JobId, Job)>,
+    clock: Clock,
+    lines: Vec<(ChannelName, Line)>,
+    leases: Vec<Lease>,
+    network: NetworkId,
+    dossiers: Vec<(JobId, Octets, Vec<Octets>)>,
+    policies: Vec<Octets>,
+    deadlines: Vec<(Due, protocol::Timestamp)>,
+    last_lease: u64,
+}
+
+impl Ledger {
+    /// Gives the whole state; equal ledgers give equal bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let dossier = |(id, dossier): (&JobId, &Dossier)| {
+            let attestations = dossier.attestations.iter().map(|a| Octets(a.bytes().to_vec())).collect();
+            (*id, Octets(dossier.request.to_bytes()), attestations)
+        };
+        codec::encode(&Snapshot {
+            jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
+            clock: self.clock,
+            lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
+            leases: self.leases.values().cloned().collect(),
+            network: self.network,
+            dossiers: self.dossiers.iter().map(dossier).collect(),
+            policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
+            deadlines: self.deadlines.entries(),
+            last_lease: self.last_lease,
+        })
+    }
+
+    /// Reads what [`Ledger::to_bytes`] gave, and verifies everything that is signed.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let snapshot: Snapshot = codec::decode(bytes, usize::MAX)?;
+        let network = snapshot.network;
+        let mut dossiers = BTreeMap::new();
+        for (id, request, attestations) in snapshot.dossiers {
+            let request = verified(&request, Some(&network))?;
+            let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
+            let attestations = attestations.iter().map(read).collect::<Result<_, _>>()?;
+            dossiers.insert(id, Dossier { request, attestations });
+        }
+        let ended = |(id, job): &(JobId, Job)| match &job.state {
+            JobState::Ended(ended) => Some((ended.at, *id)),
+            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
+        };
+        let full = snapshot.jobs.iter().filter(|(id, _)| dossiers.contains_key(id));
+        let ledger = Self {
+            network,
+            policies: policies(&snapshot.policies, network)?,
+            open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
+            ended: snapshot.jobs.iter().filter_map(ended).collect(),
+            job_of_lease: full.flat_map(|(id, job)| job.attempts.iter().map(|a| (a.lease, *id))).collect(),
+            jobs: snapshot.jobs.into_iter().collect(),
+            dossiers,
+            leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
+            last_lease: snapshot.last_lease,
+            lines: snapshot.lines.into_iter().collect(),
+            deadlines: Deadlines::from_entries(snapshot.deadlines),
+            clock: snapshot.clock,
+        };
+        ledger.check()?;
+        Ok(ledger)
+    }
+
+    /// Checks what every command relies on.
+    fn check(&self) -> Result<(), SnapshotError> {
+        let contradiction = |what: String| Err(SnapshotError::Contradiction(what));
+        if let Some(id) = self.open.iter().find(|id| !self.dossiers.contains_key(id)) {
+            return contradiction(format!("open job {id} has no request"));
+        }
+        if let Some(id) = self.dossiers.keys().find(|id| !self.jobs.contains_key(id)) {
+            return contradiction(format!("the request of job {id} has no job"));
+        }
+        let live: BTreeSet<LeaseNumber> = self.leases.keys().copied().collect();
+        let attempts = self.jobs.values().flat_map(|job| &job.attempts);
+        if live != attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect() {
+            return contradiction("the live leases are not those of the attempts that run".into());
+        }
+        match live.last() {
+            Some(lease) if lease.0 > self.last_lease => contradiction(format!("lease {lease} was never given")),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn verified<T: Record>(Octets(bytes): &Octets, network: Option<&NetworkId>) -> Result<Verified<T>, EnvelopeError> {
+    Signed::read(bytes)?.verify(network)
+}
+
+fn policies(chain: &[Octets], network: NetworkId) -> Result<Vec<Verified<policy::Policy>>, SnapshotError> {
+    let Some((genesis, rest)) = chain.split_first() else {
+        return Err(SnapshotError::Contradiction("there is no policy".into()));
+    };
+    let mut policies = vec![verified::<policy::Policy>(genesis, None)?];
+    if policy::check_genesis(&policies[0], protocol::Timestamp::ZERO)? != network {
+        return Err(SuccessionError::OtherNetwork.into());
+    }
+    for next in rest {
+        let next = verified(next, Some(&network))?;
+        let current = policies.last().expect("it begins with the genesis").get();
+        policy::check_successor(current, &network, &next, protocol::Timestamp::ZERO)?;
+        policies.push(next);
+    }
+    Ok(policies)
+}

@@ -1,0 +1,300 @@
+//! What the attempts of one job add up to. A pure function of attempts and policy: it changes nothing and asks nobody.
+//!
+//! * k operators with equal outputs, under at least two profiles where k is more than one: **reproduced**.
+//! * A quorum of operators reports the same failing step: **failed**.
+//! * Otherwise more operators are asked: n first, then one more at a time, up to `ask_max` opinions. An opinion is a set of
+//!   outputs or a failure that counts on the job; a builder's own fault is none, so another builder gets the chance.
+//! * When nobody is left to ask (`ask_max` opinions, every operator of the policy had its turn, or the job used its
+//!   attempts): two or more agree, but fewer than k: **disputed**; two or more built it and no two agree:
+//!   **unreproducible**; otherwise there is nothing to compare and the job has **failed** for want of opinions.
+//! * One set of outputs and no failure at all is never a verdict: the job waits for an operator to compare it with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use attest::compare;
+use protocol::{Hash, NodeId, OperatorName, Sha256, limits, policy::Channel, policy::Policy, words::RelativePath};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job::{Attempt, Job, Vote},
+    planted::{self, Fault},
+};
+
+/// Differing files that a verdict names for one pair of output sets; the attestations name all.
+pub const DIFFERENCES_MAX: usize = 32;
+
+/// One file that is not the same in two sets of outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// SHA-256 on the other side; none when the file is missing there.
+    pub got: Option<Sha256>,
+    /// The file's name.
+    pub file: RelativePath,
+    /// SHA-256 on the agreed (or first) side; none when the file is missing there.
+    pub agreed: Option<Sha256>,
+}
+
+/// A builder that saw other outputs than were agreed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dissent {
+    /// The builder.
+    pub node: NodeId,
+    /// The files that differ, at most [`DIFFERENCES_MAX`].
+    pub files: Vec<Difference>,
+    /// Who answers for it.
+    pub operator: OperatorName,
+}
+
+/// k operators built the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The digest of the agreed set of outputs.
+    pub digest: Hash,
+    /// Who differed.
+    pub dissent: Vec<Dissent>,
+    /// The nodes of the agreeing operators, in the same order.
+    pub builders: Vec<NodeId>,
+    /// The operators that agree, by name.
+    pub operators: Vec<OperatorName>,
+}
+
+/// Operators that built the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The digest of their set of outputs.
+    pub digest: Hash,
+    /// The operators, by name.
+    pub operators: Vec<OperatorName>,
+}
+
+/// Outputs that do not agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The first two groups' differing files, at most [`DIFFERENCES_MAX`] for each further group.
+    pub files: Vec<Difference>,
+    /// Who agrees with whom, the largest group first.
+    pub groups: Vec<Group>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobFailure {
+    /// A quorum reports the same failing step.
+    Quorum {
+        /// The step.
+        step: String,
+        /// What the first of them said.
+        what: String,
+        /// Who reports it.
+        operators: Vec<OperatorName>,
+    },
+    /// It lost too many builders.
+    Poison {
+        /// Builders lost.
+        lost: u32,
+    },
+    /// Nobody is left to ask, and there is nothing to compare.
+    Exhausted {
+        /// What the attempts gave, in one sentence.
+        why: String,
+    },
+}
+
+impl std::fmt::Display for JobFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            JobFailure::Quorum { step, what, operators } => {
+                write!(f, "{} operators report that the step {step} fails: {what}", operators.len())
+            }
+            JobFailure::Poison { lost } => write!(f, "{lost} builders were lost while they built it"),
+            JobFailure::Exhausted { why } => f.write_str(why),
+        }
+    }
+}
+
+/// What the attempts add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// A verdict.
+    Decided(Decision),
+    /// So many more leases are wanted now; zero waits for those that run, or for the policy.
+    Wants(u32),
+}
+
+/// A verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// k agree.
+    Reproduced(Agreement),
+    /// Some agree, too few.
+    Disputed(Comparison),
+    /// No two agree.
+    Unreproducible(Comparison),
+    /// It does not build.
+    Failed(JobFailure),
+}
+
+/// One operator's vote: the operator that the policy names for the node now.
+type Ballot<'a> = BTreeMap<&'a OperatorName, (&'a Attempt, &'a Vote)>;
+
+/// Adds up the attempts of a job.
+pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
+    let ballot = votes(job, policy);
+    if let Some(agreement) = agreement(&ballot, channel) {
+        return Standing::Decided(Decision::Reproduced(agreement));
+    }
+    if let Some(failure) = quorum(job, channel).or_else(|| poison(job)) {
+        return Standing::Decided(Decision::Failed(failure));
+    }
+    let failures = counted_failures(job).count();
+    let opinions = ballot.len() + failures;
+    let live = job.live();
+    let target = opinions.saturating_add(1).clamp(channel.ask.into(), channel.ask_max.into());
+    let may_ask = opinions < channel.ask_max.into()
+        && possible(job, policy) > 0
+        && job.attempts.len() < limits::ATTEMPTS_MAX as usize;
+    if may_ask {
+        return Standing::Wants(u32::try_from(target.saturating_sub(opinions + live)).unwrap_or(0));
+    }
+    if live > 0 || nothing_to_compare(job, &ballot) {
+        return Standing::Wants(0);
+    }
+    Standing::Decided(without_agreement(job, &ballot))
+}
+
+/// Counts the operators of the policy that may still get a lease for the job.
+pub fn possible(job: &Job, policy: &Policy) -> usize {
+    policy.operators.iter().filter(|o| !o.nodes.is_empty() && !job.is_spent(&o.name)).count()
+}
+
+/// Gives the votes that count: of nodes that the policy still names, one for each operator, the earliest lease first.
+fn votes<'a>(job: &'a Job, policy: &'a Policy) -> Ballot<'a> {
+    let mut ballot = Ballot::new();
+    for attempt in &job.attempts {
+        if let (Some(vote), Some(operator)) = (attempt.vote(), policy.operator_of(&attempt.node)) {
+            ballot.entry(operator).or_insert((attempt, vote));
+        }
+    }
+    ballot
+}
+
+/// Who voted for one digest.
+type Members<'a> = Vec<(&'a OperatorName, &'a Attempt, &'a Vote)>;
+
+/// Gives who voted for what, the largest group first.
+fn groups<'a>(ballot: &Ballot<'a>) -> Vec<(Hash, Members<'a>)> {
+    let mut by_digest: BTreeMap<Hash, Vec<_>> = BTreeMap::new();
+    for (operator, (attempt, vote)) in ballot {
+        by_digest.entry(vote.digest).or_default().push((*operator, *attempt, *vote));
+    }
+    let mut groups: Vec<_> = by_digest.into_iter().collect();
+    groups.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.0.cmp(&b.0)));
+    groups
+}
+
+fn agreement(ballot: &Ballot<'_>, channel: &Channel) -> Option<Agreement> {
+    let wanted = if planted::is(Fault::OneIsEnough) { 1 } else { usize::from(channel.agree) };
+    let groups = groups(ballot);
+    let (digest, members) = groups.first()?;
+    let profiles: BTreeSet<_> = members.iter().map(|(_, attempt, _)| attempt.profile).collect();
+    if members.len() < wanted || profiles.len() < wanted.min(2) {
+        return None;
+    }
+    let agreed = members.first()?.2;
+    let others = groups.iter().skip(1).flat_map(|(_, members)| members);
+    Some(Agreement {
+        digest: *digest,
+        dissent: others.map(|(operator, attempt, vote)| dissent(operator, attempt.node, agreed, vote)).collect(),
+        builders: members.iter().map(|(_, attempt, _)| attempt.node).collect(),
+        operators: members.iter().map(|(operator, ..)| (*operator).clone()).collect(),
+    })
+}
+
+/// Names what an operator saw otherwise than was agreed.
+pub(crate) fn dissent(operator: &OperatorName, node: NodeId, agreed: &Vote, vote: &Vote) -> Dissent {
+    Dissent { node, files: differences(agreed, vote), operator: operator.clone() }
+}
+
+fn differences(agreed: &Vote, other: &Vote) -> Vec<Difference> {
+    let all = compare::differences(&agreed.outputs, &other.outputs);
+    all.into_iter().take(DIFFERENCES_MAX).map(difference).collect()
+}
+
+fn difference(difference: compare::Difference) -> Difference {
+    match difference {
+        compare::Difference::OnlyLeft(left) => Difference { got: None, file: left.name, agreed: Some(left.sha256) },
+        compare::Difference::OnlyRight(right) => Difference { got: Some(right.sha256), file: right.name, agreed: None },
+        compare::Difference::Content { left, right } => {
+            Difference { got: Some(right.sha256), file: left.name, agreed: Some(left.sha256) }
+        }
+    }
+}
+
+fn counted_failures(job: &Job) -> impl Iterator<Item = (&Attempt, &str, &str)> {
+    job.attempts.iter().filter_map(|attempt| {
+        let failure = attempt.failure().filter(|f| f.blame.counts_on_job())?;
+        Some((attempt, failure.step.as_str(), failure.what.as_str()))
+    })
+}
+
+/// One operator has at most one attempt that failed, so that attempts count as operators.
+fn quorum(job: &Job, channel: &Channel) -> Option<JobFailure> {
+    let mut steps: BTreeMap<&str, (&str, BTreeSet<&OperatorName>)> = BTreeMap::new();
+    for (attempt, step, what) in counted_failures(job) {
+        steps.entry(step).or_insert((what, BTreeSet::new())).1.insert(&attempt.operator);
+    }
+    let enough = |operators: &BTreeSet<_>| operators.len() >= usize::from(channel.fail_quorum);
+    steps.into_iter().find(|(_, (_, operators))| enough(operators)).map(|(step, (what, operators))| {
+        JobFailure::Quorum { step: step.into(), what: what.into(), operators: operators.into_iter().cloned().collect() }
+    })
+}
+
+fn poison(job: &Job) -> Option<JobFailure> {
+    let lost = u32::try_from(job.attempts.iter().filter(|a| a.is_lost()).count()).unwrap_or(u32::MAX);
+    (lost >= limits::LOST_BUILDERS_MAX).then_some(JobFailure::Poison { lost })
+}
+
+/// One set of outputs, no failure, and attempts left: only the number of operators is too small.
+fn nothing_to_compare(job: &Job, ballot: &Ballot<'_>) -> bool {
+    ballot.len() < 2
+        && job.attempts.iter().all(|a| a.failure().is_none())
+        && job.attempts.len() < limits::ATTEMPTS_MAX as usize
+}
+
+fn without_agreement(job: &Job, ballot: &Ballot<'_>) -> Decision {
+    let groups = groups(ballot);
+    if ballot.len() < 2 {
+        return Decision::Failed(JobFailure::Exhausted { why: exhausted(job, ballot.len()) });
+    }
+    let comparison = comparison(&groups);
+    if groups[0].1.len() >= 2 { Decision::Disputed(comparison) } else { Decision::Unreproducible(comparison) }
+}
+
+fn comparison(groups: &[(Hash, Members<'_>)]) -> Comparison {
+    let vote = |group: &(Hash, Members<'_>)| group.1.first().map(|member| member.2.clone());
+    let first = groups.first().and_then(vote);
+    let mut files: Vec<Difference> = Vec::new();
+    for other in groups.iter().skip(1).filter_map(vote) {
+        let known: BTreeSet<RelativePath> = files.iter().map(|d| d.file.clone()).collect();
+        let all = first.as_ref().map(|first| differences(first, &other)).unwrap_or_default();
+        files.extend(all.into_iter().filter(|d| !known.contains(&d.file)));
+    }
+    files.truncate(DIFFERENCES_MAX);
+    let group = |(digest, members): &(Hash, Members<'_>)| Group {
+        digest: *digest,
+        operators: members.iter().map(|(operator, ..)| (*operator).clone()).collect(),
+    };
+    Comparison { files, groups: groups.iter().map(group).collect() }
+}
+
+fn exhausted(job: &Job, built: usize) -> String {
+    let failures: Vec<_> = job.attempts.iter().filter_map(Attempt::failure).collect();
+    let on_job = failures.iter().filter(|f| f.blame.counts_on_job()).count();
+    let on_builder = failures.len() - on_job;
+    let last = failures.last().map(|f| format!("; the last one: {f}")).unwrap_or_default();
+    format!(
+        "nobody is left to ask: {built} built it, {on_job} reported that it fails, {on_builder} could not try, {} were cut \
+         off{last}",
+        job.attempts.iter().filter(|a| !a.is_spent()).count()
+    )
+}

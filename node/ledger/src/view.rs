@@ -1,0 +1,327 @@
+//! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
+
+mod waiting;
+
+use attest::compare::Output;
+use protocol::{
+    ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
+    blame::Failure,
+    job::{Announcement, JobRequest},
+    lease::{Lease, LeaseNumber, Profile},
+    policy::Policy,
+};
+use serde::Serialize;
+
+use crate::{
+    Evidence, Ledger,
+    job::{Attempt, AttemptState, Job, JobState, LateReport, Outcome},
+    tally::{Agreement, Comparison, Difference, Dissent, Group, JobFailure},
+};
+
+/// One job, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobView {
+    /// The job's id.
+    pub id: JobId,
+    /// What it builds, in one line.
+    pub title: String,
+    /// `deb` or `command`.
+    pub kind: String,
+    /// `queued`, `building`, `publishing` or how it ended.
+    pub state: String,
+    /// The channel.
+    pub channel: ChannelName,
+    /// Whose signature made it valid.
+    pub maintainer: MaintainerName,
+    /// Its times.
+    pub times: Times,
+    /// Its attempts, in order of their leases.
+    pub attempts: Vec<AttemptView>,
+    /// What the attempts add up to.
+    pub verdict: VerdictView,
+    /// Reports that came under leases that were over.
+    pub late: Vec<LateView>,
+    /// Why nothing moves, in one sentence; none when something does.
+    pub waiting: Option<String>,
+}
+
+/// When things happened to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// When the maintainer signed.
+    pub created: Timestamp,
+    /// When it became durable here.
+    pub accepted: Timestamp,
+    /// When its time runs out.
+    pub expires: Timestamp,
+    /// When it ended, where it did.
+    pub ended: Option<Timestamp>,
+}
+
+/// One attempt, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttemptView {
+    /// The builder.
+    pub node: NodeId,
+    /// Who answers for it.
+    pub operator: OperatorName,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// The variation.
+    pub profile: Profile,
+    /// `granted`, `running`, `revealed`, `failed`, `interrupted` or `revoked`.
+    pub state: String,
+    /// What it does now, while it runs.
+    pub phase: Option<String>,
+    /// When its lease was granted.
+    pub granted: Timestamp,
+    /// When its sandbox started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// BLAKE3 of its log.
+    pub log: Option<Hash>,
+    /// How it ended.
+    pub result: ResultView,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum ResultView {
+    /// Not at all, so far.
+    None,
+    /// With outputs.
+    Outputs {
+        /// The digest of the set.
+        digest: Hash,
+        /// The files; empty once the job is long over.
+        outputs: Vec<Output>,
+        /// The attestation's id.
+        attestation: Hash,
+    },
+    /// Without.
+    Failed(Failure),
+    /// Cut off, or ended by us.
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A report that came under a lease that was over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LateView {
+    /// When it came.
+    pub at: Timestamp,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// What it said: the digest of its outputs.
+    pub digest: Option<Hash>,
+    /// What it said: a failure.
+    pub failure: Option<Failure>,
+}
+
+/// What the attempts of a job add up to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum VerdictView {
+    /// Nothing yet, or the job ended without one.
+    Pending,
+    /// k operators agree.
+    Reproduced {
+        /// The digest of the agreed set of outputs.
+        digest: Hash,
+        /// Operators that agree.
+        agree: Vec<OperatorName>,
+        /// Who differs, with both hashes.
+        dissent: Vec<Dissent>,
+        /// The agreed files; empty once the job is long over.
+        outputs: Vec<Output>,
+        /// The repository's generation, once published.
+        generation: Option<u64>,
+        /// Why it could not be published, where that is so.
+        unpublished: Option<String>,
+    },
+    /// Some agree, too few.
+    Disputed {
+        /// Who agrees with whom.
+        groups: Vec<Group>,
+        /// The files that differ.
+        files: Vec<Difference>,
+    },
+    /// No two agree.
+    Unreproducible {
+        /// Who built what.
+        groups: Vec<Group>,
+        /// The files that differ.
+        files: Vec<Difference>,
+    },
+    /// It does not build.
+    Failed {
+        /// One sentence.
+        why: String,
+        /// The same for programs.
+        failure: JobFailure,
+    },
+}
+
+/// One lease that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeaseView {
+    /// The lease.
+    pub lease: Lease,
+    /// Who answers for the builder.
+    pub operator: OperatorName,
+}
+
+impl Ledger {
+    /// Gives every job, the newest first.
+    pub fn jobs(&self) -> Vec<JobView> {
+        let mut views: Vec<_> = self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect();
+        views.sort_by_key(|view| (std::cmp::Reverse(view.times.accepted), view.id));
+        views
+    }
+
+    /// Gives one job.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.jobs.get(&id).map(|job| self.view(id, job))
+    }
+
+    /// Gives an announcement of every job that wants builders at `at`.
+    pub fn open_jobs(&self, at: Timestamp) -> Vec<Announcement> {
+        let wanting = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|job| job.announced > 0));
+        wanting.filter_map(|id| self.announcement(*id, at)).collect()
+    }
+
+    /// Gives a lease that lives.
+    pub fn lease(&self, number: LeaseNumber) -> Option<LeaseView> {
+        let lease = self.leases.get(&number)?;
+        let operator = self.jobs.get(&lease.job)?.attempt(number)?.operator.clone();
+        Some(LeaseView { lease: lease.clone(), operator })
+    }
+
+    /// Gives a job's signed request, while it is kept.
+    pub fn request(&self, id: JobId) -> Option<&Verified<JobRequest>> {
+        self.dossiers.get(&id).map(|dossier| &dossier.request)
+    }
+
+    /// Gives what a bundle of the job needs, while it is kept.
+    pub fn evidence(&self, id: JobId) -> Option<Evidence> {
+        let dossier = self.dossiers.get(&id)?;
+        Some(Evidence {
+            request: dossier.request.to_bytes(),
+            policies: self.policies.iter().map(Verified::to_bytes).collect(),
+            attestations: dossier.attestations.iter().map(|a| a.bytes().to_vec()).collect(),
+        })
+    }
+
+    /// Gives the policy in force.
+    pub fn policy(&self) -> &Verified<Policy> {
+        self.policies.last().expect("the chain begins with the genesis and only grows")
+    }
+
+    /// Gives every policy, the genesis first.
+    pub fn policy_chain(&self) -> &[Verified<Policy>] {
+        &self.policies
+    }
+
+    /// Gives the network.
+    pub fn network(&self) -> protocol::NetworkId {
+        self.network
+    }
+
+    /// Gives the newest generation that a publication of the channel was given; zero before the first.
+    pub fn generation(&self, channel: &ChannelName) -> u64 {
+        self.lines.get(channel).map_or(0, |line| line.generation)
+    }
+
+    fn view(&self, id: JobId, job: &Job) -> JobView {
+        let facts = &job.facts;
+        let ended = match &job.state {
+            JobState::Ended(ended) => Some(ended.at),
+            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
+        };
+        JobView {
+            id,
+            title: facts.title.clone(),
+            kind: facts.kind.clone(),
+            state: job.state.word().to_owned(),
+            channel: facts.channel.clone(),
+            maintainer: facts.maintainer.clone(),
+            times: Times { created: facts.created, accepted: facts.accepted, expires: facts.expires, ended },
+            attempts: job.attempts.iter().map(attempt).collect(),
+            verdict: verdict(job),
+            late: job.late.iter().map(late).collect(),
+            waiting: self.why_waiting(job),
+        }
+    }
+}
+
+fn attempt(attempt: &Attempt) -> AttemptView {
+    let (phase, log, result) = match &attempt.state {
+        AttemptState::Granted => (None, None, ResultView::None),
+        AttemptState::Running { phase, .. } => (Some(phase.clone()), None, ResultView::None),
+        AttemptState::Revealed { vote, .. } => {
+            let (digest, outputs, attestation) = (vote.digest, vote.outputs.clone(), vote.attestation);
+            (None, Some(vote.log), ResultView::Outputs { digest, outputs, attestation })
+        }
+        AttemptState::Failed { log, failure, .. } => (None, *log, ResultView::Failed(failure.clone())),
+        AttemptState::Interrupted { why, .. } => (None, None, ResultView::Stopped { why: why.clone() }),
+        AttemptState::Revoked { reason, .. } => (None, None, ResultView::Stopped { why: reason.clone() }),
+    };
+    AttemptView {
+        node: attempt.node,
+        operator: attempt.operator.clone(),
+        lease: attempt.lease,
+        profile: attempt.profile,
+        state: attempt.state.word().to_owned(),
+        phase,
+        granted: attempt.granted,
+        started: attempt.state.started(),
+        ended: attempt.state.ended(),
+        log,
+        result,
+    }
+}
+
+fn late(late: &crate::job::Late) -> LateView {
+    let (digest, failure) = match &late.report {
+        LateReport::Attested(vote) => (Some(vote.digest), None),
+        LateReport::Failed(failure) => (None, Some(failure.clone())),
+    };
+    LateView { at: late.at, lease: late.lease, digest, failure }
+}
+
+fn verdict(job: &Job) -> VerdictView {
+    match &job.state {
+        JobState::Queued | JobState::Building => VerdictView::Pending,
+        JobState::Publishing(publishing) => reproduced(job, &publishing.agreement, None, None),
+        JobState::Ended(ended) => match &ended.outcome {
+            Outcome::Reproduced(agreement) => reproduced(job, agreement, None, None),
+            Outcome::Published { agreement, generation } => reproduced(job, agreement, Some(*generation), None),
+            Outcome::Unpublished { agreement, why } => reproduced(job, agreement, None, Some(why.clone())),
+            Outcome::Disputed(Comparison { files, groups }) => {
+                VerdictView::Disputed { groups: groups.clone(), files: files.clone() }
+            }
+            Outcome::Unreproducible(Comparison { files, groups }) => {
+                VerdictView::Unreproducible { groups: groups.clone(), files: files.clone() }
+            }
+            Outcome::Failed(failure) => VerdictView::Failed { why: failure.to_string(), failure: failure.clone() },
+            Outcome::Cancelled { .. } | Outcome::Expired => VerdictView::Pending,
+        },
+    }
+}
+
+fn reproduced(job: &Job, agreement: &Agreement, generation: Option<u64>, unpublished: Option<String>) -> VerdictView {
+    let first = agreement.builders.first();
+    let vote = job.attempts.iter().filter(|a| Some(&a.node) == first).find_map(Attempt::vote);
+    VerdictView::Reproduced {
+        digest: agreement.digest,
+        agree: agreement.operators.clone(),
+        dissent: agreement.dissent.clone(),
+        outputs: vote.map(|v| v.outputs.clone()).unwrap_or_default(),
+        generation,
+        unpublished,
+    }
+}

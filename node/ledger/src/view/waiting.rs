@@ -1,0 +1,57 @@
+//! Why a job does not move, in one sentence for people. It reads the ledger and changes nothing.
+
+use protocol::policy::{Channel, Policy};
+
+use crate::{
+    Ledger,
+    job::{Attempt, Job, JobState, PublishStep},
+    tally,
+};
+
+impl Ledger {
+    /// Says why an open job waits; nothing when builders work on all that is wanted, or the job is over.
+    pub(super) fn why_waiting(&self, job: &Job) -> Option<String> {
+        let policy = self.policy_in_force();
+        match &job.state {
+            JobState::Ended(_) => None,
+            JobState::Publishing(publishing) => match publishing.step {
+                PublishStep::Running { .. } => None,
+                PublishStep::Resting { tries, .. } => {
+                    Some(format!("publishing failed {tries} times and is tried again"))
+                }
+                PublishStep::Waiting => {
+                    let queue = self.lines.get(&job.facts.channel).map_or(0, |line| line.queue.len());
+                    Some(format!("{queue} publications of channel {} come one after another", job.facts.channel))
+                }
+            },
+            JobState::Queued | JobState::Building => Some(match policy.channel(&job.facts.channel) {
+                None => format!("channel {} is no longer in the policy", job.facts.channel),
+                Some(channel) => return open(job, channel, policy),
+            }),
+        }
+    }
+}
+
+fn open(job: &Job, channel: &Channel, policy: &Policy) -> Option<String> {
+    let (missing, possible) = (job.announced, tally::possible(job, policy));
+    let built = job.attempts.iter().filter_map(Attempt::vote).count();
+    if missing == 0 {
+        return (job.live() == 0).then(|| {
+            format!(
+                "{built} operators have built it, channel {} wants {} that agree, and the policy names no other: add an \
+                 operator, or lower agree",
+                channel.name, channel.agree
+            )
+        });
+    }
+    let so_far = if built == 0 { String::new() } else { format!("{built} built it; ") };
+    let paused = job.bidders.len();
+    Some(if paused > 0 {
+        format!("{so_far}{paused} builders stand back for a moment after an interruption, so that others may have it")
+    } else {
+        format!(
+            "{so_far}waiting for {missing} more builders of {possible} operators that may bid: {} with {} MiB",
+            job.facts.arch, job.facts.memory_mib
+        )
+    })
+}
