@@ -1,1 +1,4 @@
-//! The daemon and the command line of artel.
+//! artel
+
+pub mod blobs;
+pub mod store;

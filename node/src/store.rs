@@ -1,0 +1,202 @@
+//! What the node must not forget: the journal of the ledger, the policy chain, signed records, releases, mirrors, peers
+//! and the attempts that this builder holds, in one redb file.
+//!
+//! Every change is one transaction with immediate durability and two-phase commit: when a function returns, the bytes
+//! are on the disk. The store keeps bytes and numbers; it does not decode, verify or decide. Content of packages is not
+//! kept here (see `blobs`).
+//!
+//! The functions block: a read takes microseconds, a commit waits for the disk twice (milliseconds). Async callers
+//! go through [`Store::run`], which moves the work to a blocking thread; a caller that awaits nothing else, such as the
+//! ledger's own thread, may call them directly.
+
+mod facts;
+mod journal;
+mod migrate;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+pub use facts::Generation;
+pub use journal::Snapshot;
+
+/// Pages that redb may keep in memory, in bytes. The node's state is small; the idle daemon must stay small too.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be created, opened or protected.
+    #[error("cannot open the database file {}", path.display())]
+    File {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process holds the database.
+    #[error("the database {} is open in another process: stop that node first, or give this one its own directory", path.display())]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The database is damaged, so nothing in it can be relied on.
+    #[error("the database {} is damaged: move it away and let the node fetch its state from its peers, or restore a backup", path.display())]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What redb found.
+        #[source]
+        source: Option<Box<redb::Error>>,
+    },
+    /// The database was written by a newer artel.
+    #[error("the database has schema {found}, this artel knows {known}: install the newer artel that wrote it")]
+    NewerSchema {
+        /// The number in the file.
+        found: u64,
+        /// The newest number that this program knows.
+        known: u64,
+    },
+    /// A read or a write failed.
+    #[error("the database failed to {operation}")]
+    Database {
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// An entry does not follow the last one.
+    #[error("journal entry {got} does not follow: expected {expected}")]
+    JournalGap {
+        /// The only number that may come next.
+        expected: u64,
+        /// The number that came.
+        got: u64,
+    },
+    /// A snapshot is older than the one kept, or newer than the journal.
+    #[error("a snapshot at {offered} is refused: one at {kept} is kept and the journal ends at {last}")]
+    SnapshotOutOfRange {
+        /// The number offered.
+        offered: u64,
+        /// The number of the snapshot that is kept; 0 without one.
+        kept: u64,
+        /// The journal's last number.
+        last: u64,
+    },
+    /// A policy is not the next one of the chain.
+    #[error("policy version {offered} does not follow version {kept}")]
+    PolicyOutOfOrder {
+        /// The version offered.
+        offered: u64,
+        /// The newest version kept.
+        kept: u64,
+    },
+    /// A release is not newer than the one kept.
+    #[error("generation {offered} of {name} is not newer than {kept}: a repository never goes back")]
+    GenerationNotNewer {
+        /// The channel or the mirrored repository.
+        name: String,
+        /// The generation offered.
+        offered: u64,
+        /// The generation kept.
+        kept: u64,
+    },
+    /// The blocking thread panicked or the runtime is shutting down.
+    #[error("the database task was stopped")]
+    Stopped,
+}
+
+/// The node's database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    database: Arc<Database>,
+}
+
+impl Store {
+    /// Opens the database at `path`, creates it with mode 0600 when it is not there, and brings it to the current schema.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] when another process holds it, [`Error::Damaged`] when its checksums do not hold,
+    /// [`Error::NewerSchema`] when a newer program wrote it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file_error = |source| Error::File { path: path.to_owned(), source };
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(file_error)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file_error)?;
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
+        Self::from_database(database, path)
+    }
+
+    /// Opens the database over another storage, which is how the tests make writes fail.
+    #[cfg(test)]
+    fn open_with(backend: impl redb::StorageBackend) -> Result<Self, Error> {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self::from_database(database, Path::new("test"))
+    }
+
+    fn from_database(database: Result<Database, DatabaseError>, path: &Path) -> Result<Self, Error> {
+        let damaged = |source| Error::Damaged { path: path.to_owned(), source };
+        let mut database = database.map_err(|error| match redb::Error::from(error) {
+            redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
+            redb::Error::Io(source) => Error::File { path: path.to_owned(), source },
+            other => damaged(Some(Box::new(other))),
+        })?;
+        // What is signed from this state cannot be taken back, so a flipped bit stops the node here. A repair would
+        // silently go back to an older commit, so it counts as damage as well.
+        match database.check_integrity() {
+            Ok(true) => {}
+            Ok(false) => return Err(damaged(None)),
+            Err(error) => return Err(damaged(Some(Box::new(error.into())))),
+        }
+        let store = Self { database: Arc::new(database) };
+        migrate::to_current(&store)?;
+        Ok(store)
+    }
+
+    /// Runs blocking work on the store in a thread made for it.
+    ///
+    /// The work goes on to its end when the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and [`Error::Stopped`] when the thread did not finish.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&store)).await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Performs `change` in one transaction; nothing of it stays when it fails.
+    fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        let mut transaction = self.database.begin_write().map_err(failed("begin a transaction"))?;
+        // Immediate durability is redb's default; two-phase commit keeps hostile input from forging a half commit.
+        transaction.set_two_phase_commit(true);
+        let value = change(&transaction)?;
+        transaction.commit().map_err(failed("commit"))?;
+        Ok(value)
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        let transaction = self.database.begin_read().map_err(failed("begin a read"))?;
+        look(&transaction)
+    }
+}
+
+/// Gives redb's many error types the words of ours.
+fn failed<E: Into<redb::Error>>(operation: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Database { operation, source: Box::new(source.into()) }
+}

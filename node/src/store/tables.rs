@@ -1,0 +1,50 @@
+//! All tables of the database, in one place. A name carries the version of its layout: a new layout is a new table.
+
+use redb::{TableDefinition, WriteTransaction};
+
+use super::{Error, failed};
+
+/// A node's, a record's or a policy's key: 32 bytes.
+pub(super) type Key32 = &'static [u8; 32];
+/// Encoded bytes that the store does not look into.
+pub(super) type Bytes = &'static [u8];
+
+/// About the database itself: `schema`.
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta-1");
+/// The ledger's commands, by sequence number.
+pub(super) const JOURNAL: TableDefinition<u64, Bytes> = TableDefinition::new("journal-1");
+/// The ledger's state at a sequence number; one row, with the key [`SNAPSHOT_KEY`].
+pub(super) const SNAPSHOT: TableDefinition<&str, (u64, Bytes)> = TableDefinition::new("snapshot-1");
+/// Signed policies, by version.
+pub(super) const POLICIES: TableDefinition<u64, Bytes> = TableDefinition::new("policies-1");
+/// Signed records as received, by the hash of their payload.
+pub(super) const RECORDS: TableDefinition<Key32, Bytes> = TableDefinition::new("records-1");
+/// The newest release of each channel: generation and signed bytes.
+pub(super) const RELEASES: TableDefinition<&str, (u64, Bytes)> = TableDefinition::new("releases-1");
+/// How far each mirrored repository is: generation and the mirror's own bytes.
+pub(super) const MIRRORS: TableDefinition<&str, (u64, Bytes)> = TableDefinition::new("mirrors-1");
+/// Addresses of known peers, by node.
+pub(super) const PEERS: TableDefinition<Key32, Bytes> = TableDefinition::new("peers-1");
+/// The attempts that this builder holds or held, by lease number.
+pub(super) const ATTEMPTS: TableDefinition<u64, Bytes> = TableDefinition::new("attempts-1");
+/// Small numbers that must survive a restart.
+pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters-1");
+
+/// The only key of [`SNAPSHOT`].
+pub(super) const SNAPSHOT_KEY: &str = "ledger";
+
+/// Creates every table, so that a read never meets a missing one.
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {
+    let create = "create the tables";
+    transaction.open_table(META).map_err(failed(create))?;
+    transaction.open_table(JOURNAL).map_err(failed(create))?;
+    transaction.open_table(SNAPSHOT).map_err(failed(create))?;
+    transaction.open_table(POLICIES).map_err(failed(create))?;
+    transaction.open_table(RECORDS).map_err(failed(create))?;
+    transaction.open_table(RELEASES).map_err(failed(create))?;
+    transaction.open_table(MIRRORS).map_err(failed(create))?;
+    transaction.open_table(PEERS).map_err(failed(create))?;
+    transaction.open_table(ATTEMPTS).map_err(failed(create))?;
+    transaction.open_table(COUNTERS).map_err(failed(create))?;
+    Ok(())
+}
