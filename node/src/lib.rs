@@ -1,1 +1,4 @@
 //! The daemon and the command line of artel.
+
+pub mod publish;
+pub mod resolve;
