@@ -1,4 +1,6 @@
-//! artel
+//! The daemon and the command line of artel.
 
 pub mod blobs;
+pub mod publish;
+pub mod resolve;
 pub mod store;

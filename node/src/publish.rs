@@ -1,0 +1,1 @@
+//! Repositories: from attested packages to a signed apt repository.

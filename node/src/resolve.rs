@@ -1,0 +1,17 @@
+//! From the machine's configured apt archive to what a job names: a source package and an environment lock.
+//!
+//! ```text
+//!  /etc/apt sources --archive--> private apt directory --source--> .dsc and files --lock--> EnvironmentLock + .debs
+//! ```
+//!
+//! apt itself checks the chain of signatures and solves dependencies, always in a directory of its own and against an empty
+//! package status, so the machine's packages, pins and third-party sources never reach a lock. Nothing here builds
+//! or installs anything, and no archive's address stands in the code.
+
+pub mod archive;
+pub mod lock;
+pub mod source;
+
+mod configured;
+mod digest;
+mod index;

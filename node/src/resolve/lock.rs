@@ -1,0 +1,252 @@
+//! Environment locks: the exact packages of one build, and their files.
+//!
+//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, and what
+//! the source package's relations ask for. apt solves it in one go against an empty status; the SHA-256 of each file comes
+//! from the archive's signed index and is checked again after the download. The same index gives the same lock.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use protocol::{
+    Arch, FileName, PackageName, Sha256, SuiteName,
+    environment::{EnvironmentLock, LockedPackage},
+    words::DebVersion,
+};
+
+use super::{
+    archive::{self, Archive, file_error},
+    digest::Digest,
+    index,
+    source::{BuildRelations, SourcePackage, joined, unsigned},
+};
+
+/// Packages beside the required ones that every environment has: without apt and build-essential there is no buildd set,
+/// and a profile that moves the date preloads libfaketime.
+const ALWAYS: &[&str] = &["apt", "build-essential", "faketime", "libfaketime"];
+
+/// The question to apt, as a source package of its own.
+const QUESTION: &str = "environment.dsc";
+
+/// Why no lock was made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive could not be used.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// apt found no solution, or printed something else than files.
+    #[error("the environment cannot be solved: {0}")]
+    Solve(String),
+    /// A downloaded file is not what the index says.
+    #[error(
+        "{file} is not the file of the archive's index: wanted sha256 {wanted}, got {got}; remove it and try again"
+    )]
+    WrongFile {
+        /// The file.
+        file: PathBuf,
+        /// What the index says.
+        wanted: Sha256,
+        /// What was downloaded.
+        got: Sha256,
+    },
+    /// The lock breaks a rule of the protocol.
+    #[error("the lock is not acceptable: {0}")]
+    Lock(String),
+}
+
+/// A lock and the files that it names.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    /// The lock.
+    pub lock: EnvironmentLock,
+    /// The `.deb`s, in the order of the lock's packages.
+    pub files: Vec<PathBuf>,
+}
+
+/// Locks the environment of a source package's build, under build profiles.
+///
+/// # Errors
+/// When apt finds no solution, or a file cannot be had as the index names it.
+pub fn lock_for_source(archive: &Archive, source: &SourcePackage, profiles: &[String]) -> Result<Locked, Error> {
+    lock(archive, &source.relations, profiles)
+}
+
+/// Locks an environment for commands: the buildd set and further packages.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Error> {
+    let depends = extra.iter().map(PackageName::as_str).collect::<Vec<_>>().join(", ");
+    lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
+}
+
+/// One file that apt would download.
+struct Wanted {
+    file: FileName,
+    name: PackageName,
+    version: DebVersion,
+    arch: Arch,
+    size: u64,
+    sha256: Sha256,
+}
+
+fn lock(archive: &Archive, relations: &BuildRelations, profiles: &[String]) -> Result<Locked, Error> {
+    let _guard = archive.lock()?;
+    archive.write(QUESTION, &question(&base_set(archive)?, relations))?;
+    let mut wanted = solve(archive, profiles)?;
+    wanted.sort_by(|a, b| a.name.cmp(&b.name));
+    let (suite, epoch) = release(archive)?;
+    download(archive, &wanted, profiles)?;
+    let (mut packages, mut files) = (Vec::new(), Vec::new());
+    for package in wanted {
+        let path = archive.debs().join(package.file.as_str());
+        let got = Digest::of_file(&path).map_err(file_error("read", &path))?;
+        if (got.sha256, got.size) != (package.sha256, package.size) {
+            return Err(Error::WrongFile { file: path, wanted: package.sha256, got: got.sha256 });
+        }
+        let Wanted { file, name, version, arch, size, sha256 } = package;
+        packages.push(LockedPackage { arch, file, hash: got.hash, name, size, sha256, version });
+        files.push(path);
+    }
+    let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, packages };
+    lock.check().map_err(Error::Lock)?;
+    Ok(Locked { lock, files })
+}
+
+fn base_set(archive: &Archive) -> Result<BTreeSet<String>, Error> {
+    let mut names: BTreeSet<String> = ALWAYS.iter().map(|name| (*name).to_owned()).collect();
+    index::each_package(archive, |package| {
+        if package.is_required() {
+            names.insert(package.name.clone());
+        }
+    })?;
+    Ok(names)
+}
+
+/// Writes what the environment must satisfy as a `.dsc`: apt reads build dependencies from one, with architecture lists,
+/// build profiles and conflicts.
+fn question(base: &BTreeSet<String>, relations: &BuildRelations) -> String {
+    let base = base.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "Format: 1.0\nSource: environment\nBinary: environment\nArchitecture: any\nVersion: 1\n\
+         Maintainer: artel <artel@localhost>\nBuild-Depends: {}\n",
+        joined(&[base, relations.depends.clone()])
+    );
+    let others = [
+        ("Build-Depends-Arch", &relations.depends_arch),
+        ("Build-Depends-Indep", &relations.depends_indep),
+        ("Build-Conflicts", &relations.conflicts),
+    ];
+    for (field, value) in others.iter().filter(|(_, value)| !value.is_empty()) {
+        text += &format!("{field}: {value}\n");
+    }
+    text
+}
+
+fn build_dep(archive: &Archive, mode: &str, profiles: &[String], debs: &Path) -> Result<String, Error> {
+    let profiles = format!("--build-profiles={}", profiles.join(","));
+    let debs = format!("Dir::Cache::archives={}", debs.display());
+    let question = format!("./{QUESTION}");
+    let arguments = ["-y", "-q", "-q", "-o", &debs, &profiles, mode, "build-dep", &question];
+    archive.run("apt-get", &arguments, "solve the build dependencies").map_err(|error| match error {
+        archive::Error::Failed { said, .. } => Error::Solve(said),
+        other => Error::Archive(other),
+    })
+}
+
+/// Asks apt what it would download into an empty folder.
+fn solve(archive: &Archive, profiles: &[String]) -> Result<Vec<Wanted>, Error> {
+    let printed = build_dep(archive, "--print-uris", profiles, &archive.path("none"))?;
+    let files = printed.lines().filter(|line| line.starts_with('\'')).map(wanted).collect::<Result<Vec<_>, _>>()?;
+    match ALWAYS.iter().find(|name| !files.iter().any(|f| f.name.as_str() == **name)) {
+        Some(missing) => Err(Error::Solve(format!("apt left out {missing}"))),
+        None => Ok(files),
+    }
+}
+
+/// Reads `'uri' name_version_arch.deb size SHA256:hex`.
+fn wanted(line: &str) -> Result<Wanted, Error> {
+    let parse = || {
+        let mut parts = line.rsplit(' ');
+        let (sha256, size, file) = (parts.next()?, parts.next()?, parts.next()?);
+        let mut stem = file.strip_suffix(".deb")?.split('_');
+        let (name, version, arch) = (stem.next()?, stem.next()?, stem.next()?);
+        Some(Wanted {
+            file: FileName::new(file).ok()?,
+            name: PackageName::new(name).ok()?,
+            version: DebVersion::new(version.replace("%3a", ":")).ok()?,
+            arch: arch.parse().ok()?,
+            size: size.parse().ok()?,
+            sha256: sha256.strip_prefix("SHA256:")?.parse().ok()?,
+        })
+    };
+    parse().ok_or_else(|| Error::Solve(format!("apt printed {line:?}, which names no .deb with its SHA-256")))
+}
+
+/// Downloads what is missing. A file with a wrong hash, left by an interrupted run, is removed and fetched once more.
+fn download(archive: &Archive, wanted: &[Wanted], profiles: &[String]) -> Result<(), Error> {
+    for package in wanted {
+        let path = archive.debs().join(package.file.as_str());
+        match Digest::of_file(&path) {
+            Ok(got) if got.sha256 == package.sha256 => {}
+            Ok(_) => fs::remove_file(&path).map_err(file_error("remove", &path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error("read", &path)(error).into()),
+        }
+    }
+    build_dep(archive, "--download-only", profiles, &archive.debs()).map(drop)
+}
+
+/// Gives the codename and the date of the suite's own Release file: they change only when the suite itself does, so that
+/// source packages with the same dependencies share one environment.
+fn release(archive: &Archive) -> Result<(SuiteName, u64), Error> {
+    let lists = archive.path("state/lists");
+    let mut found: Option<(u64, SuiteName)> = None;
+    for entry in fs::read_dir(&lists).map_err(file_error("list", &lists))?.flatten() {
+        if !entry.file_name().to_string_lossy().ends_with("Release") {
+            continue;
+        }
+        let path = entry.path();
+        let text = fs::read_to_string(&path).map_err(file_error("read", &path))?;
+        let Ok(parsed) = unsigned(&text).parse::<deb822_fast::Deb822>() else { continue };
+        let Some(fields) = parsed.iter().next() else { continue };
+        let (codename, suite) = (fields.get("Codename").unwrap_or_default(), fields.get("Suite").unwrap_or_default());
+        let ours = [codename, suite].contains(&archive.suite().as_str());
+        if let (true, Some(date), Ok(name)) = (ours, fields.get("Date").and_then(date), SuiteName::new(codename)) {
+            found = found.max(Some((date, name)));
+        }
+    }
+    let why = || archive::Error::Index(format!("no Release file names the suite {} with a date", archive.suite()));
+    found.map(|(date, suite)| (suite, date)).ok_or_else(|| why().into())
+}
+
+/// Reads the date of a Release file, for instance `Sat, 11 Jul 2026 10:16:37 UTC`, as seconds since 1970.
+fn date(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches("UTC").trim_end_matches("GMT").trim_end();
+    let text = if text.ends_with("+0000") { text.to_owned() } else { format!("{text} +0000") };
+    jiff::fmt::rfc2822::parse(&text).ok().and_then(|zoned| zoned.timestamp().as_second().try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_date_is_seconds() {
+        assert_eq!(date("Sat, 11 Jul 2026 10:16:37 UTC"), Some(1_783_764_997));
+        assert_eq!(date("Sat,  6 Sep 2025 10:11:12 +0000"), Some(1_757_153_472));
+        assert_eq!(date("yesterday"), None);
+    }
+
+    #[test]
+    fn a_printed_line_gives_the_version_with_its_epoch() {
+        let hex = "ab".repeat(32);
+        let line =
+            format!("'http://a.example/p/libcap2_2.66-4_amd64.deb' libcap2_1%3a2.66-4_amd64.deb 27708 SHA256:{hex}");
+        let wanted = wanted(&line).unwrap();
+        assert_eq!((wanted.version.as_str(), wanted.arch, wanted.size), ("1:2.66-4", Arch::Amd64, 27708));
+        assert!(super::wanted("'http://a.example/x.deb' x.deb 3 MD5Sum:00").is_err());
+    }
+}
