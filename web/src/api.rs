@@ -1,0 +1,18 @@
+//! The JSON that programs read: one type per view, the same for the API, the pages and the client.
+//!
+//! The contract is additive: fields and words are added, never renamed, removed or given another meaning. Readers ignore
+//! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
+//! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
+
+mod error;
+mod job;
+mod network;
+mod time;
+
+pub use error::{ApiError, ErrorBody};
+pub use job::{
+    Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobPage,
+    JobState, JobSummary, LogChunk, PublishedView, RequestView, Submitted, VerdictView, VerdictWord,
+};
+pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
+pub use time::Time;

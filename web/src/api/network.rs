@@ -1,0 +1,172 @@
+//! Views of the node and its network: status, peers, repositories, news, figures.
+
+use std::collections::BTreeMap;
+
+use protocol::{Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, SuiteName};
+use serde::{Deserialize, Serialize};
+
+use super::{JobState, Time};
+
+/// The network by id and name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// The network.
+    pub id: NetworkId,
+    /// Its name, for people.
+    pub name: String,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Its version.
+    pub number: u64,
+    /// When it ends.
+    pub expires: Time,
+}
+
+/// What the blob store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobUsage {
+    /// Blobs.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that may be used; 0 when there is no quota.
+    #[serde(default)]
+    pub quota: u64,
+}
+
+/// What this node is and does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this view was made, by the node's clock.
+    pub at: Time,
+    /// This node.
+    pub node: NodeId,
+    /// Its network.
+    pub network: NetworkView,
+    /// The roles it plays.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Who coordinates, as far as it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<NodeId>,
+    /// The policy in force.
+    pub policy: PolicyView,
+    /// Jobs by state; a state that is missing has none.
+    #[serde(default)]
+    pub jobs: BTreeMap<JobState, u64>,
+    /// Peers connected now.
+    #[serde(default)]
+    pub peers: u64,
+    /// The blob store.
+    #[serde(default)]
+    pub blobs: BlobUsage,
+    /// Repositories that it serves.
+    #[serde(default)]
+    pub repositories: Vec<RepositoryView>,
+    /// The version of artel.
+    pub version: String,
+    /// For how long it has been running, in seconds.
+    #[serde(default)]
+    pub uptime_seconds: u64,
+}
+
+/// A node that this one knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// The node.
+    pub node: NodeId,
+    /// Who answers for it, by the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorName>,
+    /// The roles it says it plays.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Architectures that it builds for.
+    #[serde(default)]
+    pub arches: Vec<Arch>,
+    /// Attempts that it runs at one time.
+    #[serde(default)]
+    pub slots: u16,
+    /// Where it is connected; empty when it is not.
+    #[serde(default)]
+    pub address: String,
+    /// Round trip in microseconds, once measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// Since when it is connected; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The version of artel that it says it runs.
+    #[serde(default)]
+    pub version: String,
+    /// Whether the policy names it.
+    #[serde(default)]
+    pub member: bool,
+}
+
+/// One channel's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// The channel: its files lie below `/repo/<channel>/`.
+    pub channel: ChannelName,
+    /// The suite.
+    pub suite: SuiteName,
+    /// The generation; 0 before the first publication.
+    #[serde(default)]
+    pub generation: u64,
+    /// Binary packages in it.
+    #[serde(default)]
+    pub packages: u64,
+    /// When it was published last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Time>,
+    /// Until when its signed index is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Time>,
+    /// The OpenPGP fingerprint that signs it; empty when not known.
+    #[serde(default)]
+    pub fingerprint: String,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// When.
+    pub at: Time,
+    /// Which job.
+    pub job: JobId,
+    /// The state it is in now.
+    pub state: JobState,
+    /// One sentence, for people.
+    pub text: String,
+}
+
+/// The answer to an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The content's address.
+    pub hash: Hash,
+}
+
+/// Figures of the node; the web server adds its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Jobs by state.
+    #[serde(default)]
+    pub jobs: BTreeMap<JobState, u64>,
+    /// Leases that live now.
+    #[serde(default)]
+    pub leases: u64,
+    /// Peers connected now.
+    #[serde(default)]
+    pub peers: u64,
+    /// Bytes in the blob store.
+    #[serde(default)]
+    pub blob_bytes: u64,
+    /// For how long the node has been running, in seconds.
+    #[serde(default)]
+    pub uptime_seconds: u64,
+}
