@@ -14,5 +14,6 @@ pub mod compare;
 pub mod dsse;
 pub mod independence;
 pub mod statement;
+pub mod testing;
 pub mod threshold;
 pub mod verify;
