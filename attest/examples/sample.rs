@@ -4,12 +4,17 @@
 use std::{fs, path::PathBuf};
 
 use attest::testing::{DEB, bundle};
-use protocol::testing::{node, samples};
+use protocol::{
+    Timestamp,
+    policy::Policy,
+    testing::{node, samples},
+};
 
 fn main() -> std::io::Result<()> {
     let folder: PathBuf = std::env::args().nth(1).ok_or_else(|| std::io::Error::other("name a FOLDER"))?.into();
     fs::create_dir_all(&folder)?;
-    let (bundle, network) = bundle(&samples::genesis(3), &["honest", "honest", "other"]);
+    let policy = Policy { expires: Timestamp::from_millis(u64::MAX), ..samples::genesis(3) };
+    let (bundle, network) = bundle(&policy, &["honest", "honest", "other"]);
     fs::write(folder.join("sample.bundle"), bundle.to_bytes())?;
     fs::write(folder.join("network"), network.to_string())?;
     fs::write(folder.join(DEB), "honest")?;

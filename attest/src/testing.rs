@@ -32,8 +32,8 @@ pub fn output(name: &str, content: &str) -> Output {
     }
 }
 
-/// Gives a vote of the sample operator `at` (see `samples::operator`) for a package of this content, under the profile and
-/// lease of the same number.
+/// Gives a vote of the sample operator `at` (see `samples::operator`) for a package of this content, under the profile
+/// and lease of the same number.
 pub fn vote(at: u8, content: &str) -> Vote {
     Vote {
         node: node(10 + at),
@@ -69,7 +69,8 @@ pub fn signed_attestation(request: &Verified<JobRequest>, at: u8, content: &str)
     attestation(request, at, content).sign(&signing_key(10 + at)).expect("the sample attestation keeps its own rules")
 }
 
-/// Gives a bundle under a genesis policy of this many operators; operator 0 signs the first content, 1 the second, and so on.
+/// Gives a bundle under a genesis policy of this many operators; operator 0 signs the first content, 1 the second, and
+/// so on.
 pub fn bundle(policy: &Policy, contents: &[&str]) -> (Bundle, NetworkId) {
     let (genesis, network) = samples::signed_genesis(policy);
     let request = samples::signed_request(&samples::deb_request(network));

@@ -163,6 +163,29 @@ fn when_all_were_asked_there_is_always_a_word() {
     assert_eq!(mixed, "unreproducible: ", "one built it, three failed, each elsewhere");
 }
 
+/// What the ledger stores and sends has one byte string.
+#[test]
+fn votes_reports_and_verdicts_are_canonical() {
+    let votes = [vote(0, "x"), vote(1, "lie"), vote(2, "x")];
+    let reports = [report(0, "build", Blame::Job), report(1, "build", Blame::Job)];
+    let verdicts = [
+        verdict(TWO_OF_TWO, &[], &[], reach(0, 3)),
+        verdict(TWO_OF_TWO, &votes, &[], Reach::NOBODY),
+        verdict(Rule { agree: 3, ..TWO_OF_TWO }, &votes, &[], Reach::NOBODY),
+        verdict(TWO_OF_TWO, &votes[..2], &[], Reach::NOBODY),
+        verdict(TWO_OF_TWO, &[], &reports, Reach::NOBODY),
+    ];
+    let words: Vec<&str> = verdicts.iter().map(Verdict::word).collect();
+    assert_eq!(words, ["pending", "reproduced", "disputed", "unreproducible", "failed"]);
+    verdicts.iter().for_each(protocol::testing::assert_canonical);
+    votes.iter().for_each(protocol::testing::assert_canonical);
+    reports.iter().for_each(protocol::testing::assert_canonical);
+    let left = votes[0].outputs[0].clone();
+    [Difference::OnlyLeft(left.clone()), Difference::OnlyRight(left)]
+        .iter()
+        .for_each(protocol::testing::assert_canonical);
+}
+
 /// Votes of five operators with up to three nodes each, three contents and four profiles; also repetitions.
 fn votes() -> impl Strategy<Value = Vec<Vote>> {
     let vote = (0..5u8, 0..3u8, 0..3usize, 0..4u16).prop_map(|(operator, machine, content, profile)| Vote {

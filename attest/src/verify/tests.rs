@@ -2,6 +2,7 @@
 
 use protocol::{
     Arch, Sha256,
+    job::JobKind,
     message::Octets,
     policy::Roots,
     testing::{node, public_key, samples, signing_key},
@@ -62,6 +63,46 @@ fn a_package_for_another_architecture_is_not_proven() {
     let bundle = Bundle { attestations: vec![signed(0), signed(1)], ..honest().0 };
     let proof = verify(&bundle, &network, samples::NOW).unwrap();
     assert_eq!(proof.file(foreign, &Sha256::of(b"x")).unwrap_err().exit_code(), 12);
+}
+
+/// Who holds the newest policy judges by it, whatever chain a bundle carries.
+#[test]
+fn a_bundle_is_judged_under_the_policy_that_the_caller_believes() {
+    let (mut bundle, network) = honest();
+    bundle.policies.clear();
+    let mut newest = samples::second(network, 3);
+    assert_eq!(verify_under(&bundle, &network, &newest).unwrap().policy.number, 2);
+    newest.operators.remove(0);
+    assert_eq!(verify_under(&bundle, &network, &newest).unwrap_err().exit_code(), 12, "op-b against op-c");
+    newest.maintainers.clear();
+    assert_eq!(verify_under(&bundle, &network, &newest).unwrap_err().exit_code(), 13, "an expelled maintainer");
+}
+
+/// Two files of one base name in two folders are two files.
+#[test]
+fn files_in_folders() {
+    let (mut bundle, network) = honest();
+    let request = samples::signed_request(&{
+        let mut request = samples::command_request(network);
+        let JobKind::Command(command) = &mut request.kind else { panic!("a command") };
+        command.outputs = vec!["a/x".parse().unwrap(), "b/x".parse().unwrap()];
+        request
+    });
+    bundle.request = Octets(request.to_bytes());
+    let signed = |at: u8| {
+        let mut attestation = attestation(&request, at, "");
+        attestation.outputs = vec![output("a/x", "1"), output("b/x", "2")];
+        Octets(attestation.sign(&signing_key(10 + at)).unwrap())
+    };
+    bundle.attestations = vec![signed(0), signed(1)];
+    let proof = verify(&bundle, &network, samples::NOW).unwrap();
+    let name = |path: &str, content: &str| {
+        proof.file(path, &Sha256::of(content.as_bytes())).map(|o| o.name.to_string()).map_err(|e| e.exit_code())
+    };
+    assert_eq!(name("x", "2"), Ok("b/x".to_owned()));
+    assert_eq!(name("a/x", "1"), Ok("a/x".to_owned()));
+    assert_eq!(name("a/x", "2"), Err(12), "a path names one file");
+    assert_eq!(name("x", "3"), Err(12));
 }
 
 #[test]
@@ -229,6 +270,25 @@ fn a_bundle_has_one_form() {
     padded.push(0);
     assert!(matches!(Bundle::from_bytes(&padded), Err(crate::bundle::Error::Door(_))));
     assert!(Bundle::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+}
+
+/// The bundle and an attestation as this version writes them: a later version must still read and accept them. See
+/// `protocol/src/testing/golden.rs` for when to run this with `ARTEL_BLESS=1`.
+#[test]
+fn golden_bundle_and_attestation() {
+    let (bundle, network) = honest();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/wire/v1/attest");
+    let (deb, whole) = (folder.join("deb.intoto.json"), folder.join("sample.bundle"));
+    if std::env::var_os("ARTEL_BLESS").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&deb, &bundle.attestations[0].0).unwrap();
+        std::fs::write(&whole, bundle.to_bytes()).unwrap();
+    }
+    let (deb, whole) = (std::fs::read(deb).unwrap(), std::fs::read(whole).unwrap());
+    assert_eq!(deb, bundle.attestations[0].0, "the attestation changed on the wire");
+    assert_eq!(whole, bundle.to_bytes(), "the bundle changed on the wire");
+    let proof = verify(&Bundle::from_bytes(&whole).unwrap(), &network, samples::NOW).unwrap();
+    assert_eq!(proof.agree.len(), 2);
 }
 
 mod any_byte {
