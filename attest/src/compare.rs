@@ -35,8 +35,8 @@ pub enum Role {
 /// Names of Debian's own byproducts: they hold dates, paths and environment variables of one build.
 const DEB_BYPRODUCTS: [&str; 4] = [".buildinfo", ".changes", ".log", ".log.zst"];
 
-/// Says which role a file has. A command's declared outputs all count; of a package's files all but the records about the
-/// build.
+/// Says which role a file has. A command's declared outputs all count; of a package's files all but the records about
+/// the build.
 pub fn role(work: &Work, name: &RelativePath) -> Role {
     match work {
         Work::Deb { .. } if DEB_BYPRODUCTS.iter().any(|end| name.as_str().ends_with(end)) => Role::Byproduct,

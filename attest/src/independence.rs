@@ -1,7 +1,7 @@
 //! Independence: one operator, one vote, however many nodes it runs.
 //!
-//! A node that no operator of the policy answers for has no vote. An operator whose votes contradict each other counts for
-//! no group and is named. Nothing here says how many votes are enough; [`crate::threshold`] does.
+//! A node that no operator of the policy answers for has no vote. An operator whose votes contradict each other counts
+//! for no group and is named. Nothing here says how many votes are enough; [`crate::threshold`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -12,12 +12,13 @@
 //!
 //! The function is pure and does not depend on the order of the votes. It does not decide when to ask whom.
 //!
-//! **Monotony.** Whoever leaves attestations out should never make something reproduced. Agreement is by counting, and a
-//! dissenter only fails to add to it, so leaving out a dissenter changes nothing. Two exceptions are wanted, and both need
-//! that somebody signed two truths: leaving out one of two contradictory votes of *one operator* gives it its vote back
-//! (it could have kept silent in the first place, so a liar gains nothing); and leaving out one of *two groups of k* hides
-//! that at least k operators lie (such a group could have published its own files, so an attacker gains nothing either).
-//! In both cases the votes left out are signed evidence; the transparency log is what makes leaving them out visible.
+//! **Monotony.** Whoever leaves attestations out should never make something reproduced. Agreement is by counting, and
+//! a dissenter only fails to add to it, so leaving out a dissenter changes nothing. Two exceptions are wanted, and both
+//! need that somebody signed two truths: leaving out one of two contradictory votes of *one operator* gives it its vote
+//! back (it could have kept silent in the first place, so a liar gains nothing); and leaving out one of *two groups of
+//! k* hides that at least k operators lie (such a group could have published its own files, so an attacker gains
+//! nothing either). In both cases the votes left out are signed evidence; the transparency log is what makes leaving
+//! them out visible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -214,7 +215,8 @@ struct Answers<'a> {
     steps: Vec<Step>,
 }
 
-/// Groups the reports that count on the job by step. An operator has one say: its newest report, and none once it built.
+/// Groups the reports that count on the job by step. An operator has one say: its newest report, and none once it
+/// built.
 fn steps(votes: &[Vote], failures: &[FailureReport]) -> Vec<Step> {
     let built: BTreeSet<&OperatorName> = votes.iter().map(|vote| &vote.operator).collect();
     let counts = |report: &&FailureReport| report.failure.blame.counts_on_job() && !built.contains(&report.operator);
@@ -287,7 +289,8 @@ fn last_word(answers: &Answers<'_>, quorum: usize, room: usize) -> Option<Verdic
     if !differing.is_empty() {
         return Some(Verdict::Unreproducible { differing });
     }
-    // Everybody that may be asked has answered, and no two the same: some built it and some failed, or each in its own step.
+    // Everybody that may be asked has answered, and no two the same: some built it and some failed, or each in its own
+    // step.
     match (room, answers.votes.is_empty()) {
         (0, true) => answers.failed(1),
         (0, false) if answers.blaming() > 0 => Some(Verdict::Unreproducible { differing }),
