@@ -62,6 +62,11 @@ mod reports;
 mod schedule;
 mod timer;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use command::Command;
