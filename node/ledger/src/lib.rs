@@ -63,6 +63,10 @@ mod schedule;
 mod timer;
 
 #[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
