@@ -41,10 +41,10 @@ pub struct Facts {
     pub expires: Timestamp,
     /// When it became durable here.
     pub accepted: Timestamp,
-    /// Memory that an attempt may use, in MiB.
-    pub memory_mib: u32,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
+    /// Memory that an attempt may use, in MiB.
+    pub memory_mib: u32,
 }
 
 /// Where a job is in its life, see the crate's picture.
@@ -276,10 +276,10 @@ pub enum AttemptState {
     },
     /// It was cut off; nobody is blamed.
     Interrupted {
-        /// When that was noticed.
-        ended: Timestamp,
         /// How it was noticed.
         why: String,
+        /// When that was noticed.
+        ended: Timestamp,
         /// When it started; none when the builder never said so.
         started: Option<Timestamp>,
     },

@@ -62,6 +62,15 @@ mod reports;
 mod schedule;
 mod timer;
 
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use command::Command;

@@ -9,7 +9,6 @@ use crate::{
     Effect, Ledger, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
-    planted::{self, Fault},
     schedule::cut,
 };
 
@@ -55,9 +54,6 @@ impl Ledger {
     /// Tells the publisher of the publication that is under way; it may have heard it before.
     pub(crate) fn say_publication(&self, id: JobId, turn: &mut Turn) {
         let Some(PublishStep::Running { generation, .. }) = self.step(id) else { return };
-        if planted::is(Fault::ForgetsPublication) && turn.effects.iter().any(|e| matches!(e, Effect::Grant(_))) {
-            return;
-        }
         let job = &self.jobs[&id];
         let agreement = job.state.agreement().expect("a publication has an agreement");
         let first = agreement.builders.first();

@@ -109,7 +109,9 @@ impl Ledger {
             job.bidders.clear();
             job.announced = 0;
             self.settle(id, turn);
-            self.say_publication(id, turn);
+            if !planted::is(Fault::ForgetsPublication) {
+                self.say_publication(id, turn);
+            }
         }
     }
 

@@ -1,0 +1,178 @@
+//! What must hold after every command, each a named function. The property tests and the simulation check all of them.
+//!
+//! They recompute from signed evidence and from effects; they do not trust the tally.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use attest::compare;
+use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber};
+
+use crate::{
+    Command, Effect, Ledger,
+    deadlines::Due,
+    job::{AttemptState, Job, JobState, Outcome, PublishStep},
+};
+
+/// What was seen of one ledger's life, beside the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    accepted: BTreeSet<JobId>,
+    highest_lease: u64,
+    generations: BTreeMap<ChannelName, BTreeMap<u64, JobId>>,
+    published: BTreeMap<JobId, u64>,
+    /// Jobs whose agreement was checked, under the policy of that moment.
+    decided: BTreeSet<JobId>,
+    /// Leases under which a report came while they lived.
+    honoured: BTreeSet<LeaseNumber>,
+}
+
+type Held = Result<(), String>;
+
+fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Held {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+impl Witness {
+    /// Notes which report comes under a live lease, before it is applied.
+    pub(crate) fn before(&mut self, ledger: &Ledger, command: &Command) {
+        if let Command::Revealed { node, lease, .. } = command
+            && ledger.held(*node, *lease).is_some()
+        {
+            self.honoured.insert(*lease);
+        }
+    }
+
+    /// Checks everything after a command.
+    pub(crate) fn after(&mut self, ledger: &Ledger, at: Timestamp, effects: &[Effect]) -> Held {
+        let (known, mut answers) = (self.highest_lease, 0);
+        for effect in effects {
+            match effect {
+                Effect::Answer(protocol::message::Response::Receipt(job, _)) => {
+                    answers += 1;
+                    self.accepted.insert(*job);
+                }
+                Effect::Answer(_) => answers += 1,
+                Effect::Grant(lease) => {
+                    self.highest_lease = self.highest_lease.max(lease.number.0);
+                    let again = ledger.leases.contains_key(&lease.number);
+                    must(lease.number.0 > known || again, || format!("lease numbers only grow: {lease:?}"))?;
+                }
+                Effect::Publish(publication) => {
+                    self.generations_strictly_grow(&publication.channel, publication.generation, publication.job)?;
+                }
+                Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
+                Effect::Revoke { .. } | Effect::Announce(_) | Effect::Notify(_) => {}
+            }
+        }
+        must(answers <= 1, || "one answer at most".into())?;
+        i1_an_accepted_job_is_never_lost(ledger, &self.accepted)?;
+        for (id, job) in &ledger.jobs {
+            one_operator_has_one_turn(job)?;
+            no_profile_twice(job)?;
+            self.only_live_leases_vote(job)?;
+            if job.state.agreement().is_some() && self.decided.insert(*id) {
+                i3_what_is_reproduced_has_its_attestations(ledger, *id, job)?;
+            }
+            i5_every_open_job_goes_on_or_waits_with_a_reason(ledger, *id, job)?;
+            self.published_once(*id, job)?;
+        }
+        live_leases_are_the_running_attempts(ledger)
+    }
+
+    /// Each generation of a channel belongs to one job, and a new one is above all before.
+    fn generations_strictly_grow(&mut self, channel: &ChannelName, generation: u64, job: JobId) -> Held {
+        let known = self.generations.entry(channel.clone()).or_default();
+        let newest = known.last_key_value().map_or(0, |(newest, _)| *newest);
+        let owner = *known.entry(generation).or_insert(job);
+        must(owner == job && generation >= newest, || format!("generation {generation} after {newest} for {job:?}"))
+    }
+
+    fn published_once(&mut self, id: JobId, job: &Job) -> Held {
+        let JobState::Ended(ended) = &job.state else {
+            return must(!self.published.contains_key(&id), || format!("{id:?} was published and is open again"));
+        };
+        let Outcome::Published { generation, .. } = &ended.outcome else { return Ok(()) };
+        let first = *self.published.entry(id).or_insert(*generation);
+        must(first == *generation, || format!("{id:?} published twice: {first} and {generation}"))
+    }
+
+    fn only_live_leases_vote(&self, job: &Job) -> Held {
+        let strange = job.attempts.iter().find(|a| a.vote().is_some() && !self.honoured.contains(&a.lease));
+        must(strange.is_none(), || format!("a vote without a live lease: {strange:?}"))
+    }
+}
+
+fn i1_an_accepted_job_is_never_lost(ledger: &Ledger, accepted: &BTreeSet<JobId>) -> Held {
+    let lost = accepted.iter().find(|id| !ledger.jobs.contains_key(id));
+    must(lost.is_none(), || format!("I1: an accepted job was lost: {lost:?}"))
+}
+
+fn one_operator_has_one_turn(job: &Job) -> Held {
+    let mut turns: BTreeMap<&OperatorName, u32> = BTreeMap::new();
+    for attempt in job.attempts.iter().filter(|a| a.is_spent()) {
+        *turns.entry(&attempt.operator).or_default() += 1;
+    }
+    let greedy = turns.into_iter().find(|(_, turns)| *turns > 1);
+    must(greedy.is_none(), || format!("one operator, one turn: {greedy:?}"))
+}
+
+fn no_profile_twice(job: &Job) -> Held {
+    let profiles: BTreeSet<_> = job.attempts.iter().map(|a| a.profile).collect();
+    must(profiles.len() == job.attempts.len(), || "a profile was given twice".into())
+}
+
+/// I3: at least k distinct operators signed the same outputs, under at least two profiles.
+fn i3_what_is_reproduced_has_its_attestations(ledger: &Ledger, id: JobId, job: &Job) -> Held {
+    let (Some(agreement), Some(dossier)) = (job.state.agreement(), ledger.dossiers.get(&id)) else { return Ok(()) };
+    let policy = ledger.policy_in_force();
+    let Some(channel) = policy.channel(&job.facts.channel) else { return Ok(()) };
+    let mut signers: BTreeMap<Hash, BTreeSet<&OperatorName>> = BTreeMap::new();
+    let mut profiles = BTreeSet::new();
+    for attestation in &dossier.attestations {
+        let statement = attestation.get();
+        let digest = compare::digest(&statement.outputs);
+        if let Some(operator) = policy.operator_of(&attestation.signer()) {
+            signers.entry(digest).or_default().insert(operator);
+        }
+        if digest == agreement.digest {
+            profiles.insert(statement.run.profile);
+        }
+    }
+    let agree = signers.get(&agreement.digest).map_or(0, BTreeSet::len);
+    let wanted = usize::from(channel.agree);
+    must(agree >= wanted && profiles.len() >= wanted.min(2), || {
+        format!("I3: {agree} operators and {} profiles stand behind {}", profiles.len(), job.facts.title)
+    })
+}
+
+/// I5: an open job has a deadline of its own, and either somebody works on it or the view says why not.
+fn i5_every_open_job_goes_on_or_waits_with_a_reason(ledger: &Ledger, id: JobId, job: &Job) -> Held {
+    let deadlines = ledger.deadlines.entries();
+    let has = |due: Due| deadlines.iter().any(|(d, _)| *d == due);
+    let waits = || ledger.job(id).and_then(|view| view.waiting).is_some();
+    let holds = match &job.state {
+        JobState::Ended(_) => return Ok(()),
+        JobState::Queued | JobState::Building => {
+            has(Due::Expiry(id)) && (job.live() > 0 || waits()) && (job.announced == 0 || has(Due::Announce(id)))
+        }
+        JobState::Publishing(publishing) => match publishing.step {
+            PublishStep::Running { .. } => true,
+            PublishStep::Resting { .. } => has(Due::Publish(id)),
+            PublishStep::Waiting => waits(),
+        },
+    };
+    must(holds, || format!("I5: {id:?} neither goes on nor waits with a reason: {job:?}"))
+}
+
+fn live_leases_are_the_running_attempts(ledger: &Ledger) -> Held {
+    let live: BTreeSet<_> = ledger.leases.keys().copied().collect();
+    let attempts = ledger.jobs.values().flat_map(|job| &job.attempts);
+    let running: BTreeSet<_> = attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect();
+    let odd: Vec<_> = live.symmetric_difference(&running).collect();
+    must(odd.is_empty(), || format!("leases and running attempts differ: {odd:?}"))?;
+    let timed = ledger.leases.values().all(|l| ledger.deadlines.entries().contains(&(Due::Lease(l.number), l.expires)));
+    must(timed, || "a lease without its deadline".into())?;
+    let ended = ledger.jobs.values().filter(|job| job.state.is_ended());
+    let running = ended.flat_map(|j| &j.attempts).any(|a| matches!(a.state, AttemptState::Running { .. }));
+    must(!running, || "an attempt of an ended job runs".into())
+}

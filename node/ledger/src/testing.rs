@@ -1,0 +1,230 @@
+//! What the tests of this crate share: a network of sample operators, builders' answers, and a ledger with a clock.
+
+use std::time::Duration;
+
+use attest::{
+    compare::Output,
+    statement::{self, Attestation, Material, Run, Task, VerifiedAttestation},
+};
+use protocol::{
+    Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
+    blame::{Blame, Failure},
+    job::{CancelRequest, JobRequest, job_id},
+    lease::{Lease, LeaseNumber},
+    message::{Bid, Failed, Renewal, Response},
+    policy::{Channel, Policy},
+    testing::{node, samples, signing_key},
+};
+
+use crate::{Command, Effect, Ledger};
+
+/// Gives a genesis: `nodes` builders for each of `operators` operators, and a channel.
+pub(crate) fn policy(operators: u8, nodes: u8, channel: Channel) -> Policy {
+    let mut policy = samples::genesis(operators);
+    policy.channels = vec![channel];
+    for (at, operator) in (0..).zip(&mut policy.operators) {
+        operator.nodes = (0..nodes).map(|n| builder(at, n)).collect();
+        operator.nodes.sort();
+    }
+    policy
+}
+
+/// Gives the key seed of an operator's n-th node.
+pub(crate) fn seed(operator: u8, n: u8) -> u8 {
+    10 + operator + 40 * n
+}
+
+/// Gives an operator's n-th node.
+pub(crate) fn builder(operator: u8, n: u8) -> NodeId {
+    node(seed(operator, n))
+}
+
+/// Gives a channel.
+pub(crate) fn channel(agree: u8, ask: u8, ask_max: u8) -> Channel {
+    Channel { ask_max, fail_quorum: ask_max.min(2), ..samples::channel(agree, ask) }
+}
+
+/// Gives the `number`-th request of a kind.
+pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<JobRequest> {
+    let mut request = match kind {
+        "deb" => samples::deb_request(network),
+        _ => samples::command_request(network),
+    };
+    request.nonce = vec![number; 16];
+    samples::signed_request(&request)
+}
+
+/// Gives what a builder attests under a lease; equal contents give equal outputs.
+pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, content: &str) -> VerifiedAttestation {
+    let name = match request.get().kind.word() {
+        "deb" => "base-files_12.4_amd64.deb",
+        _ => "out/answer.txt",
+    };
+    let output = Output {
+        hash: Hash::of(content.as_bytes()),
+        name: name.parse().unwrap(),
+        size: content.len() as u64,
+        sha256: Sha256::of(content.as_bytes()),
+    };
+    let attestation = Attestation {
+        task: Task::of(job_id(request), request.get()),
+        run: Run {
+            node: lease.node,
+            lease: lease.number,
+            profile: lease.profile,
+            started: samples::NOW,
+            finished: samples::NOW,
+            version: "0.1.0".to_owned(),
+            node_info: std::collections::BTreeMap::new(),
+        },
+        outputs: vec![output],
+        byproducts: Vec::new(),
+        materials: Material::of(request.get()),
+    };
+    statement::read(&attestation.sign(&signing_key(key)).unwrap(), &request.get().network).unwrap()
+}
+
+/// A ledger, its clock, and every effect of the last command.
+pub(crate) struct Bench {
+    pub(crate) ledger: Ledger,
+    pub(crate) network: NetworkId,
+    pub(crate) now: Timestamp,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) journal: Vec<(Timestamp, Vec<u8>)>,
+    pub(crate) genesis: Verified<Policy>,
+}
+
+impl Bench {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let (genesis, network) = samples::signed_genesis(policy);
+        let ledger = Ledger::new(network, genesis.clone()).unwrap();
+        Self { ledger, network, now: samples::NOW, effects: Vec::new(), journal: Vec::new(), genesis }
+    }
+
+    /// Gives a network of operators with one node each.
+    pub(crate) fn of(operators: u8, agree: u8, ask: u8, ask_max: u8) -> Self {
+        Self::new(&policy(operators, 1, channel(agree, ask, ask_max)))
+    }
+
+    /// Applies a command and gives the answer.
+    pub(crate) fn apply(&mut self, command: Command) -> Option<Response> {
+        self.journal.push((self.now, command.to_bytes()));
+        self.effects = self.ledger.apply(self.now, command);
+        let mut answers = self.effects.iter().filter_map(|e| match e {
+            Effect::Answer(response) => Some(response.clone()),
+            _ => None,
+        });
+        let answer = answers.next();
+        assert_eq!(answers.next(), None, "one answer at most");
+        answer
+    }
+
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self.apply(Command::Woken);
+    }
+
+    /// Submits the `number`-th request.
+    pub(crate) fn submit(&mut self, kind: &str, number: u8) -> JobId {
+        match self.apply(Command::Submit(request(self.network, kind, number))) {
+            Some(Response::Receipt(job, _)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn bid(&mut self, node: NodeId, job: JobId) -> Option<Response> {
+        self.apply(Command::Bid { node, bid: Bid { job, memory_mib: 1 << 20 } })
+    }
+
+    /// Bids and gives the lease that was granted at once.
+    pub(crate) fn lease(&mut self, node: NodeId, job: JobId) -> Lease {
+        assert_eq!(self.bid(node, job), Some(Response::Done));
+        self.granted().into_iter().find(|l| l.node == node).expect("a lease at once")
+    }
+
+    pub(crate) fn granted(&self) -> Vec<Lease> {
+        let lease = |effect: &Effect| match effect {
+            Effect::Grant(lease) => Some(lease.clone()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(lease).collect()
+    }
+
+    pub(crate) fn revoked(&self) -> Vec<LeaseNumber> {
+        let lease = |effect: &Effect| match effect {
+            Effect::Revoke { lease, .. } => Some(*lease),
+            _ => None,
+        };
+        self.effects.iter().filter_map(lease).collect()
+    }
+
+    pub(crate) fn published(&self) -> Vec<u64> {
+        let generation = |effect: &Effect| match effect {
+            Effect::Publish(publication) => Some(publication.generation),
+            _ => None,
+        };
+        self.effects.iter().filter_map(generation).collect()
+    }
+
+    pub(crate) fn announced(&self) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::Announce(_)))
+    }
+
+    /// Finds the key of a lease's node.
+    pub(crate) fn key_of(node: NodeId) -> u8 {
+        (10..250).find(|seed| protocol::testing::node(*seed) == node).expect("a node of the tests")
+    }
+
+    pub(crate) fn reveal(&mut self, lease: &Lease, content: &str) -> Option<Response> {
+        let request = self.ledger.request(lease.job).expect("an open job").clone();
+        let attestation = attest(&request, lease, Self::key_of(lease.node), content);
+        let log = Hash::of(b"log");
+        self.apply(Command::Revealed { node: lease.node, lease: lease.number, log, attestation })
+    }
+
+    pub(crate) fn fail(&mut self, lease: &Lease, blame: Blame, step: &str) -> Option<Response> {
+        let failure = Failure::new(blame, step, "it did not work");
+        self.apply(Command::Failed { node: lease.node, report: Failed { log: None, lease: lease.number, failure } })
+    }
+
+    pub(crate) fn start(&mut self, lease: &Lease) -> Option<Response> {
+        self.apply(Command::Started { node: lease.node, lease: lease.number })
+    }
+
+    pub(crate) fn renew(&mut self, leases: &[&Lease]) -> Option<Response> {
+        let renewals = leases.iter().map(|l| Renewal { lease: l.number, phase: "build".to_owned() }).collect();
+        self.apply(Command::Renewed { node: leases[0].node, renewals })
+    }
+
+    pub(crate) fn cancel(&mut self, job: JobId, key: u8) -> Option<Response> {
+        let cancel = CancelRequest { at: self.now, job, reason: "wrong version".to_owned() };
+        let signed = Signed::sign(&cancel, Some(&self.network), &[&signing_key(key)]);
+        self.apply(Command::Cancel(signed.verify(Some(&self.network)).unwrap()))
+    }
+
+    pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Policy)) -> Option<Response> {
+        let mut next = self.ledger.policy().get().clone();
+        next.number += 1;
+        next.network = Some(self.network);
+        change(&mut next);
+        let signed = Signed::sign(&next, Some(&self.network), &[&signing_key(samples::ROOT_SEED)]);
+        self.apply(Command::AdoptPolicy(signed.verify(Some(&self.network)).unwrap()))
+    }
+
+    pub(crate) fn state(&self, job: JobId) -> String {
+        self.ledger.job(job).expect("a known job").state
+    }
+
+    /// Asserts that the journal gives this ledger again, and that its snapshot does.
+    pub(crate) fn assert_replays(&self) {
+        let mut again = Ledger::new(self.network, self.genesis.clone()).unwrap();
+        for (at, bytes) in &self.journal {
+            let command = Command::from_bytes(bytes, &self.network).unwrap();
+            assert_eq!(&command.to_bytes(), bytes);
+            let _ = again.apply(*at, command);
+        }
+        let bytes = self.ledger.to_bytes();
+        assert!(again.to_bytes() == bytes, "the journal gives another ledger");
+        assert!(Ledger::from_bytes(&bytes).unwrap().to_bytes() == bytes, "the snapshot gives another ledger");
+    }
+}

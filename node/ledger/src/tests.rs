@@ -1,0 +1,6 @@
+//! Tables: commands in, effects and states out, one rule of the ledger each.
+
+mod admission;
+mod leases;
+mod publication;
+mod verdicts;

@@ -1,0 +1,177 @@
+//! What attempts add up to.
+
+use protocol::{
+    Sha256,
+    blame::Blame,
+    message::{Refusal, Response},
+};
+
+use crate::{
+    Command, Effect, News,
+    testing::{Bench, attest, builder, channel, policy},
+    view::VerdictView,
+};
+
+/// Lets each operator in turn build with the given contents; stops when the job wants nobody.
+fn build(bench: &mut Bench, contents: &[&str]) -> (protocol::JobId, String) {
+    let job = bench.submit("deb", 1);
+    for (at, content) in (0..).zip(contents) {
+        let lease = bench.lease(builder(at, 0), job);
+        assert_eq!(bench.reveal(&lease, content), Some(Response::Done));
+    }
+    bench.assert_replays();
+    (job, bench.state(job))
+}
+
+#[test]
+fn verdicts_by_outputs() {
+    let table: &[(&str, [u8; 4], &[&str])] = &[
+        ("publishing", [3, 2, 2, 3], &["a", "a"]),
+        ("building", [3, 2, 2, 3], &["a", "b"]),
+        ("publishing", [3, 2, 2, 3], &["a", "b", "a"]),
+        ("unreproducible", [3, 2, 2, 3], &["a", "b", "c"]),
+        ("unreproducible", [2, 2, 2, 3], &["a", "b"]),
+        ("unreproducible", [5, 2, 2, 3], &["a", "b", "c"]),
+        ("disputed", [5, 3, 3, 4], &["a", "a", "b", "c"]),
+        ("disputed", [5, 3, 3, 4], &["a", "a", "b", "b"]),
+        ("disputed", [2, 3, 3, 3], &["a", "a"]),
+        ("publishing", [1, 1, 1, 1], &["a"]),
+        ("building", [1, 2, 2, 2], &["a"]),
+    ];
+    for (expect, [operators, agree, ask, ask_max], contents) in table {
+        let mut bench = Bench::of(*operators, *agree, *ask, *ask_max);
+        let (job, state) = build(&mut bench, contents);
+        assert_eq!(state, *expect, "{operators} operators, {agree} of {ask} to {ask_max}: {contents:?}");
+        assert_eq!(bench.published().len(), usize::from(state == "publishing"));
+        let waits = bench.ledger.job(job).unwrap().waiting.is_some();
+        assert_eq!(waits, state == "building", "a job that waits says why");
+    }
+}
+
+#[test]
+fn a_liar_is_named_with_both_hashes() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let (job, state) = build(&mut bench, &["lie", "true", "true"]);
+    assert_eq!(state, "publishing");
+    let VerdictView::Reproduced { dissent, agree, outputs, .. } = bench.ledger.job(job).unwrap().verdict else {
+        panic!("not reproduced");
+    };
+    assert_eq!(agree.len(), 2);
+    assert_eq!(outputs[0].sha256, Sha256::of(b"true"));
+    assert_eq!((dissent[0].operator.as_str(), dissent[0].node), ("op-a", builder(0, 0)));
+    let file = &dissent[0].files[0];
+    assert_eq!((file.agreed, file.got), (Some(Sha256::of(b"true")), Some(Sha256::of(b"lie"))));
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Notify(News::Dissent { .. }))));
+}
+
+#[test]
+fn a_liar_that_is_slower_than_the_verdict_is_named_too() {
+    let mut bench = Bench::of(3, 2, 3, 3);
+    let job = bench.submit("deb", 1);
+    let leases: Vec<_> = (0..3).map(|at| bench.lease(builder(at, 0), job)).collect();
+    bench.reveal(&leases[0], "true");
+    bench.reveal(&leases[1], "true");
+    assert_eq!(bench.revoked(), [leases[2].number]);
+    assert_eq!(bench.reveal(&leases[2], "lie"), Some(Response::Done));
+    assert_eq!(bench.state(job), "publishing");
+    let VerdictView::Reproduced { dissent, .. } = bench.ledger.job(job).unwrap().verdict else { panic!("reproduced") };
+    assert_eq!(dissent[0].node, leases[2].node);
+    bench.assert_replays();
+}
+
+#[test]
+fn failures_count_by_blame_and_step() {
+    use Blame::{Builder, InputMismatch, Job, Timeout};
+    let table: &[(&str, &[(Blame, &str)])] = &[
+        ("building", &[(Job, "build")]),
+        ("failed", &[(Job, "build"), (Job, "build")]),
+        ("failed", &[(Job, "build"), (Timeout, "build")]),
+        ("building", &[(Job, "build"), (Job, "outputs")]),
+        ("failed", &[(Job, "build"), (Job, "outputs"), (Job, "build")]),
+        ("building", &[(Builder, "build"), (Builder, "build"), (InputMismatch, "fetch")]),
+        ("building", &[(Builder, "sandbox"), (Job, "build"), (Builder, "sandbox")]),
+        ("failed", &[(Builder, "sandbox"), (Job, "build"), (Builder, "sandbox"), (Job, "build")]),
+        ("failed", &[(Builder, "a"), (Builder, "a"), (Builder, "a"), (Builder, "a"), (Builder, "a")]),
+    ];
+    for (expect, failures) in table {
+        let mut bench = Bench::of(5, 2, 2, 4);
+        let job = bench.submit("deb", 1);
+        for (at, (blame, step)) in (0..).zip(*failures) {
+            let lease = bench.lease(builder(at, 0), job);
+            bench.start(&lease);
+            assert_eq!(bench.fail(&lease, *blame, step), Some(Response::Done));
+        }
+        assert_eq!(bench.state(job), *expect, "{failures:?}");
+        bench.assert_replays();
+    }
+}
+
+#[test]
+fn a_contradicted_failure_does_not_fail_the_job() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("command", 1);
+    let leases: Vec<_> = (0..2).map(|at| bench.lease(builder(at, 0), job)).collect();
+    bench.fail(&leases[0], Blame::Job, "build");
+    bench.reveal(&leases[1], "a");
+    let third = bench.lease(builder(2, 0), job);
+    bench.reveal(&third, "a");
+    assert_eq!(bench.state(job), "reproduced", "a command has nothing to publish");
+    bench.assert_replays();
+}
+
+#[test]
+fn an_attestation_for_another_lease_ends_the_attempt_and_asks_another() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let (first, second) = (bench.lease(builder(0, 0), job), bench.lease(builder(1, 0), job));
+    let request = bench.ledger.request(job).unwrap().clone();
+    let stolen = attest(&request, &second, Bench::key_of(second.node), "a");
+    let log = protocol::Hash::of(b"log");
+    let answer = bench.apply(Command::Revealed { node: first.node, lease: first.number, log, attestation: stolen });
+    assert!(matches!(answer, Some(Response::Refused(Refusal::Invalid(_)))), "{answer:?}");
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "failed");
+    assert!(bench.announced());
+    bench.assert_replays();
+}
+
+#[test]
+fn a_report_under_another_nodes_lease_or_none_is_refused() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let lease = bench.lease(builder(0, 0), job);
+    let theirs = protocol::lease::Lease { node: builder(1, 0), ..lease.clone() };
+    assert!(matches!(bench.reveal(&theirs, "a"), Some(Response::Refused(Refusal::Unknown(_)))));
+    assert!(matches!(bench.fail(&theirs, Blame::Job, "build"), Some(Response::Refused(Refusal::Unknown(_)))));
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "granted");
+    bench.reveal(&lease, "a");
+    assert_eq!(bench.reveal(&lease, "a"), Some(Response::Done), "a repeated report is answered again");
+    assert_eq!(bench.ledger.job(job).unwrap().late, []);
+    bench.assert_replays();
+}
+
+#[test]
+fn new_operators_are_asked_by_a_job_that_waits_for_them() {
+    let mut bench = Bench::new(&policy(1, 1, channel(2, 2, 3)));
+    let job = bench.submit("deb", 1);
+    let lease = bench.lease(builder(0, 0), job);
+    bench.reveal(&lease, "a");
+    let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();
+    assert!(waiting.contains("add an operator"), "{waiting}");
+    bench.adopt(|p| p.operators = policy(2, 1, channel(2, 2, 3)).operators);
+    assert!(bench.announced());
+    let lease = bench.lease(builder(1, 0), job);
+    bench.reveal(&lease, "a");
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
+fn evidence_holds_what_an_offline_check_needs() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let (job, _) = build(&mut bench, &["lie", "true", "true"]);
+    let evidence = bench.ledger.evidence(job).unwrap();
+    assert_eq!((evidence.attestations.len(), evidence.policies.len()), (3, 1));
+    for bytes in &evidence.attestations {
+        attest::statement::read(bytes, &bench.network).unwrap();
+    }
+}
