@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 pub use facts::Generation;
 pub use journal::Snapshot;
@@ -147,10 +147,14 @@ impl Store {
 
     fn from_database(database: Result<Database, DatabaseError>, path: &Path) -> Result<Self, Error> {
         let damaged = |source| Error::Damaged { path: path.to_owned(), source };
-        let mut database = database.map_err(|error| match redb::Error::from(error) {
-            redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
-            redb::Error::Io(source) => Error::File { path: path.to_owned(), source },
-            other => damaged(Some(Box::new(other))),
+        let mut database = database.map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                return Error::InUse { path: path.to_owned() };
+            }
+            if let DatabaseError::Storage(StorageError::Io(source)) = error {
+                return Error::File { path: path.to_owned(), source };
+            }
+            damaged(Some(Box::new(error.into())))
         })?;
         // What is signed from this state cannot be taken back, so a flipped bit stops the node here. A repair would
         // silently go back to an older commit, so it counts as damage as well.

@@ -169,10 +169,10 @@ impl Blobs {
     }
 
     fn read_error(&self, hash: &Hash, error: ExportBaoError) -> Error {
-        match error {
-            ExportBaoError::ExportBaoInner { source, .. } => self.encode_error(hash, source),
-            other => failed("read a blob")(other),
+        if let ExportBaoError::ExportBaoInner { source, .. } = error {
+            return self.encode_error(hash, source);
         }
+        failed("read a blob")(error)
     }
 
     /// Tells damage from other failures. The store said before that the blob is whole, so a missing part is damage.

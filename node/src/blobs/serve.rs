@@ -241,8 +241,5 @@ impl Drop for Slot<'_> {
 }
 
 fn damaged(error: &ExportBaoError) -> bool {
-    match error {
-        ExportBaoError::ExportBaoInner { source, .. } => is_damage(source),
-        _ => false,
-    }
+    matches!(error, ExportBaoError::ExportBaoInner { source, .. } if is_damage(source))
 }

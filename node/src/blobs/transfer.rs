@@ -256,10 +256,8 @@ fn count(item: &BaoContentItem, received: &AtomicU64) {
 }
 
 fn decode_fault(hash: &Hash, error: DecodeError) -> Fault {
-    match error {
-        DecodeError::ParentHashMismatch { .. } | DecodeError::LeafHashMismatch { .. } => {
-            Fault::WrongBytes { hash: *hash }
-        }
-        other => stream_fault(io::Error::from(other)),
+    if matches!(error, DecodeError::ParentHashMismatch { .. } | DecodeError::LeafHashMismatch { .. }) {
+        return Fault::WrongBytes { hash: *hash };
     }
+    stream_fault(io::Error::from(error))
 }

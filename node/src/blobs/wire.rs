@@ -121,12 +121,14 @@ pub(super) struct Receiver<S>(BufReader<ReadHalf<Impatient<S>>>);
 
 /// The half that sends. When it is dropped the stream goes to its [`Closing`], which shuts it down.
 pub(super) struct Sender<S> {
-    half: Option<BufWriter<WriteHalf<Impatient<S>>>>,
+    half: Option<Writer<S>>,
     closing: Closing<S>,
 }
 
 /// Where the sending half comes back to when the library has dropped it.
-pub(super) struct Closing<S>(Arc<Mutex<Option<BufWriter<WriteHalf<Impatient<S>>>>>>);
+pub(super) struct Closing<S>(Arc<Mutex<Option<Writer<S>>>>);
+
+type Writer<S> = BufWriter<WriteHalf<Impatient<S>>>;
 
 /// Splits a stream whose other side may be idle for `limit`.
 pub(super) fn halves<S: Duplex>(stream: S, limit: Duration) -> (Receiver<S>, Sender<S>, Closing<S>) {
@@ -156,7 +158,7 @@ impl<S> Drop for Sender<S> {
 }
 
 impl<S: Duplex> Sender<S> {
-    fn half(&mut self) -> io::Result<&mut BufWriter<WriteHalf<Impatient<S>>>> {
+    fn half(&mut self) -> io::Result<&mut Writer<S>> {
         self.half.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 

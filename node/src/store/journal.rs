@@ -24,14 +24,13 @@ impl Store {
             return Ok(());
         }
         self.write(|transaction| {
-            let mut expected = last(transaction)? + 1;
+            let first = last(transaction)? + 1;
             let mut journal = transaction.open_table(tables::JOURNAL).map_err(failed("open the journal"))?;
-            for (seq, bytes) in entries {
+            for (expected, (seq, bytes)) in (first..).zip(entries) {
                 if *seq != expected {
                     return Err(Error::JournalGap { expected, got: *seq });
                 }
                 journal.insert(seq, bytes.as_ref()).map_err(failed("append to the journal"))?;
-                expected += 1;
             }
             Ok(())
         })

@@ -91,7 +91,7 @@ impl<'a, D: Dial> Crew<'a, D> {
             let Some(joined) = running.join_next().await else { break };
             // The tasks do not panic and are only aborted with this future.
             let Ok((node, pending, outcome)) = joined else { continue };
-            if let Some(rest) = self.settle(node, pending, outcome).await? {
+            for rest in self.settle(node, pending, outcome).await? {
                 queue.push_front(rest);
             }
         }
@@ -109,7 +109,8 @@ impl<'a, D: Dial> Crew<'a, D> {
     ) {
         let mut held = VecDeque::new();
         while let Some(pending) = queue.pop_front() {
-            let able = self.providers.iter_mut().filter(|p| p.free() > 0 && !pending.lacking.contains(&p.node));
+            // Of those that are equally free the last one is taken, so the order of preference is turned round.
+            let able = self.providers.iter_mut().rev().filter(|p| p.free() > 0 && !pending.lacking.contains(&p.node));
             let Some(provider) = able.max_by_key(|provider| provider.free()) else {
                 held.push_back(pending);
                 if self.providers.iter().all(|provider| provider.free() == 0) {
@@ -137,40 +138,45 @@ impl<'a, D: Dial> Crew<'a, D> {
         node: NodeId,
         mut pending: Pending,
         outcome: Result<(), Failure>,
-    ) -> Result<Option<Pending>, FetchError> {
+    ) -> Result<Vec<Pending>, FetchError> {
         let Err(Failure { done, fault }) = outcome else {
             self.release(node, true);
-            return Ok(None);
+            return Ok(Vec::new());
         };
         tracing::debug!(%node, %fault, "provider did not carry out an order");
+        let mut left = Vec::new();
         match fault {
             Fault::Local { source } => {
                 return Err(FetchError::Local(super::super::failed("store what was fetched")(source)));
             }
             // One provider may lie about a size; the others are still asked.
             Fault::Lacks { .. } | Fault::TooLarge { .. } => {
-                pending.lacking.insert(node);
                 self.release(node, done > 0);
+                left.extend(refuse(node, &mut pending, done));
             }
-            Fault::WrongBytes { .. } | Fault::Stream { .. } => self.dismiss(node),
+            Fault::WrongBytes { .. } | Fault::Stream { .. } => {
+                self.dismiss(node);
+                if let Order::Many { blobs } = &mut pending.order {
+                    blobs.drain(..done);
+                }
+            }
         }
         self.faults.insert(node, fault);
-        let rest = self.rest(pending.order, done).await?;
-        Ok(rest.map(|order| Pending { order, lacking: pending.lacking }))
+        if let Some(order) = self.rest(pending.order).await? {
+            left.push(Pending { order, lacking: pending.lacking });
+        }
+        Ok(left)
     }
 
     /// Gives the part of an order that is still to be done, if any.
-    async fn rest(&self, order: Order, done: usize) -> Result<Option<Order>, FetchError> {
+    async fn rest(&self, order: Order) -> Result<Option<Order>, FetchError> {
         match order {
             Order::Parts { hash, parts, limit } => {
                 let present = present(&self.blobs.inner.store, &hash).await.map_err(FetchError::Local)?;
                 let parts = &parts - &present.ranges;
                 Ok((!parts.is_empty()).then_some(Order::Parts { hash, parts, limit }))
             }
-            Order::Many { mut blobs } => {
-                blobs.drain(..done);
-                Ok((!blobs.is_empty()).then_some(Order::Many { blobs }))
-            }
+            Order::Many { blobs } => Ok((!blobs.is_empty()).then_some(Order::Many { blobs })),
             Order::Repair { .. } => Ok(Some(order)),
         }
     }
@@ -217,6 +223,19 @@ impl<'a, D: Dial> Crew<'a, D> {
             }
         }
     }
+}
+
+/// Notes that a provider does not have what stopped it. Of many blobs it is the one after those done: that one becomes
+/// an order of its own, for others, and the rest goes on.
+fn refuse(node: NodeId, pending: &mut Pending, done: usize) -> Option<Pending> {
+    let Order::Many { blobs } = &mut pending.order else {
+        pending.lacking.insert(node);
+        return None;
+    };
+    let refused = blobs.drain(..=done).next_back()?;
+    let mut lacking = pending.lacking.clone();
+    lacking.insert(node);
+    Some(Pending { order: Order::Many { blobs: vec![refused] }, lacking })
 }
 
 fn first_hash(order: &Order) -> Hash {
