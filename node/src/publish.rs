@@ -16,4 +16,4 @@ pub mod version;
 
 mod disk;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

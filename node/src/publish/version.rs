@@ -145,7 +145,7 @@ mod tests {
         let text = "([0-9]{1,2}:)?[0-9][0-9a-cA-B.+~]{0,6}(-[0-9a-b.+~]{1,4})?";
         let pairs = (text, text, 0..3u8, 0..8usize, "[0-9a~+.]");
         let (mut script, mut expected) = (String::new(), Vec::new());
-        while expected.len() < 3000 {
+        while expected.len() < 2500 {
             let (a, other, how, at, insert) = pairs.new_tree(&mut runner).unwrap().current();
             let mut b = a.clone();
             match how {

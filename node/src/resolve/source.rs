@@ -170,7 +170,7 @@ pub fn fetch_source(archive: &Archive, wanted: &str, into: &Path) -> Result<Sour
         let arguments = ["-q", "-q", "--only-source", mode, "source", wanted];
         archive.run_in(into, "apt-get", &arguments, "fetch the source package").map_err(|error| {
             if let archive::Error::Failed { said, .. } = &error
-                && said.contains("Unable to find a source package")
+                && (said.contains("Unable to find a source package") || said.contains("deb-src"))
             {
                 let (name, suite) = (wanted.to_owned(), archive.suite().to_string());
                 return Error::NoSuchSource { name, suite, said: said.clone() };
@@ -245,6 +245,7 @@ pub fn archive_binaries(
     source: &PackageName,
     version: &DebVersion,
 ) -> Result<Option<Vec<ArchiveBinary>>, Error> {
+    let _guard = archive.lock()?;
     let mut found = Vec::new();
     index::each_package(archive, |package| {
         let from = package.source();

@@ -4,7 +4,10 @@
 //! architecture's own package wins. An `all` package gets a reprieve in an architecture as long as a package of the same
 //! source version is still the newest there: its siblings may need exactly that version.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use protocol::{Arch, PackageName};
 
@@ -21,8 +24,9 @@ pub(super) fn index(packages: &[Pooled], arch: Arch) -> Vec<&Pooled> {
             *best = package;
         }
     }
-    let own: Vec<&Pooled> = newest.values().copied().filter(|p| p.arch == arch).collect();
-    let sibling = |p: &Pooled| own.iter().any(|o| (&o.source, &o.source_version) == (&p.source, &p.source_version));
+    let own = newest.values().filter(|p| p.arch == arch);
+    let sources: BTreeSet<_> = own.map(|p| (&p.source, &p.source_version)).collect();
+    let sibling = |p: &Pooled| sources.contains(&(&p.source, &p.source_version));
     let reprieved = here().filter(|p| p.arch == Arch::All && newest[&p.name].arch == Arch::All && sibling(p));
     let mut listed: Vec<&Pooled> = newest.values().copied().chain(reprieved).collect();
     listed.sort_by(|a, b| (&a.name, &a.file.path).cmp(&(&b.name, &b.file.path)));
@@ -32,7 +36,7 @@ pub(super) fn index(packages: &[Pooled], arch: Arch) -> Vec<&Pooled> {
 
 /// Splits packages into those that some index lists and those that none does.
 pub(super) fn split(packages: Vec<Pooled>, arches: &[Arch]) -> (Vec<Pooled>, Vec<Pooled>) {
-    let listed: std::collections::BTreeSet<_> =
+    let listed: BTreeSet<_> =
         arches.iter().flat_map(|arch| index(&packages, *arch)).map(|p| p.file.path.clone()).collect();
     packages.into_iter().partition(|p| listed.contains(&p.file.path))
 }

@@ -1,7 +1,7 @@
 use std::{fs, time::Duration};
 
 use super::*;
-use crate::publish::testing::{AT, addition, key, repository, settings, tree};
+use crate::publish::testing::{AT, addition, addition_of, control, deb, key, repository, settings, tree};
 
 mod client;
 
@@ -62,7 +62,7 @@ fn a_newer_version_replaces_the_older_one_which_goes_after_a_day() {
 }
 
 #[test]
-fn all_counts_in_each_architecture_and_keeps_its_siblings() {
+fn all_counts_in_each_architecture() {
     let (dir, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut repository = repository(dir.path());
     let add = |id, salt| addition(debs.path(), id, salt);
@@ -79,6 +79,25 @@ fn all_counts_in_each_architecture_and_keeps_its_siblings() {
     repository.publish(&[add(("tiny", "4", "amd64"), "a")], AT, 4).unwrap();
     assert!(listed(&repository, "amd64").contains("Version: 4\n"));
     assert!(listed(&repository, "arm64").contains("Version: 3\n"));
+}
+
+#[test]
+fn data_for_all_stays_where_its_siblings_are_not_built_yet() {
+    let (dir, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut repository = repository(dir.path());
+    let add = |(name, version, arch): (&str, &str, &str)| {
+        let text = control(name, version, arch).replace("Maintainer", "Source: tiny\nMaintainer");
+        addition_of(debs.path(), (name, version, arch), &deb(&text, "a"))
+    };
+    let (one, two) = ("1", "2");
+    let first = [add(("tiny", one, "amd64")), add(("tiny", one, "arm64")), add(("tiny-data", one, "all"))];
+    repository.publish(&first, AT, 1).unwrap();
+    repository.publish(&[add(("tiny", two, "amd64")), add(("tiny-data", two, "all"))], AT, 2).unwrap();
+    assert_eq!(listed(&repository, "amd64").matches("Package: tiny-data\n").count(), 1);
+    assert_eq!(listed(&repository, "arm64").matches("Package: tiny-data\n").count(), 2, "version 1 has a reprieve");
+    repository.publish(&[add(("tiny", two, "arm64"))], AT, 3).unwrap();
+    assert_eq!(listed(&repository, "arm64").matches("Package: tiny-data\n").count(), 1);
+    assert_eq!(repository.published().unwrap().manifest.packages.len(), 3);
 }
 
 #[test]

@@ -130,3 +130,30 @@ fn hostile_releases_are_refused() {
     let bytes = manifest.to_bytes();
     assert!(matches!(mirror.apply(&release(&bytes, 2), &bytes, AT, &mut none), Err(Error::Different { .. })));
 }
+
+#[test]
+fn a_stop_in_the_middle_of_the_switch_goes_forward_only() {
+    let (dir, pair) = (tempfile::tempdir().unwrap(), two_generations());
+    let (first, second) = (release(&pair.first.0, 1), release(&pair.second.0, 2));
+    let named: Vec<ReleaseFile> = Manifest::from_bytes(&pair.second.0).unwrap().files;
+    let named: Vec<_> = named.into_iter().filter(|f| stage(&f.path) >= Stage::Named).collect();
+    for done in 0..=named.len() {
+        let dir = dir.path().join(done.to_string());
+        let mut mirror = Mirror::open(&dir, channel(), ROOM).unwrap();
+        mirror.apply(&first, &pair.first.0, AT, &mut from(&pair.first.1)).unwrap();
+        // What a process leaves that dies after the promise and some of the renames.
+        mirror.state.promised = (2, second.get().manifest);
+        mirror.record().unwrap();
+        for file in &named[..done] {
+            fs::write(mirror.root().join(file.path.as_str()), &pair.second.1[&file.hash]).unwrap();
+        }
+        drop(mirror);
+        let mut mirror = Mirror::open(&dir, channel(), ROOM).unwrap();
+        let back = mirror.apply(&first, &pair.first.0, AT, &mut from(&pair.first.1));
+        assert!(matches!(back, Err(Error::Backwards { got: 1, have: 2 })));
+        mirror.apply(&second, &pair.second.0, AT, &mut from(&pair.second.1)).unwrap();
+        for (path, bytes) in &pair.public {
+            assert_eq!(&fs::read(mirror.root().join(path)).unwrap(), bytes, "{path} after {done} renames");
+        }
+    }
+}
