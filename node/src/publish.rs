@@ -1,1 +1,19 @@
-//! Repositories: from attested packages to a signed apt repository.
+//! Repositories: from attested packages to a signed apt repository, and from its releases to a mirror.
+//!
+//! ```text
+//!  incoming -> checks -> pool -> indexes -> InRelease, Release.gpg -> swap        apt (the publisher)
+//!  release -> manifest -> fetch by hash -> pool -> indexes -> InRelease           follow (a mirror)
+//! ```
+//!
+//! The same packages, settings, key and time give the same bytes, so anybody can compute a repository again. Who may
+//! publish, and whether enough operators agreed, was decided before anything comes here.
+
+pub mod apt;
+pub mod follow;
+pub mod incoming;
+pub mod sign;
+pub mod version;
+
+mod disk;
+#[cfg(test)]
+pub(crate) mod testing;

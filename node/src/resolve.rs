@@ -13,5 +13,5 @@ pub mod lock;
 pub mod source;
 
 mod configured;
-mod digest;
+pub(crate) mod digest;
 mod index;

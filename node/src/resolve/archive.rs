@@ -121,6 +121,7 @@ pub(super) struct Index {
 #[derive(Debug, Clone)]
 pub struct Archive {
     root: PathBuf,
+    etc: PathBuf,
     suite: SuiteName,
     arch: Arch,
 }
@@ -150,9 +151,25 @@ impl Archive {
     /// # Errors
     /// When the machine has no source for the suite, apt is missing, or the directory cannot be written.
     pub fn open(state: &Path, suite: SuiteName, arch: Arch) -> Result<Self, Error> {
+        Self::open_configured(Path::new("/etc/apt"), state, suite, arch)
+    }
+
+    /// As [`Archive::open`], with the sources and keys of another folder than `/etc/apt`.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn open_configured(etc: &Path, state: &Path, suite: SuiteName, arch: Arch) -> Result<Self, Error> {
         let root = std::path::absolute(state).map_err(file_error("find", state))?.join(format!("{suite}-{arch}"));
-        let archive = Self { root, suite, arch };
-        for folder in ["state/lists/partial", "debs/partial", "none/partial", "etc/sources.list.d", "log"] {
+        let archive = Self { root, etc: etc.into(), suite, arch };
+        for folder in [
+            "state/lists/partial",
+            "debs/partial",
+            "none/partial",
+            "etc/sources.list.d",
+            "etc/apt.conf.d",
+            "etc/preferences.d",
+            "log",
+        ] {
             let path = archive.root.join(folder);
             fs::create_dir_all(&path).map_err(file_error("create", &path))?;
         }
@@ -195,9 +212,12 @@ impl Archive {
             (Refresh::WhenStale, Some(age)) if age < INDEX_FRESH_FOR => return Ok(()),
             (Refresh::WhenStale | Refresh::Always, _) => {}
         }
-        self.fetch_index(&wanted)?;
+        let first = self.fetch_index(&wanted);
         let own = self.own_origin(&entries)?;
-        if own != entries {
+        if own == entries {
+            first?;
+        } else {
+            // Whatever a stranger's repository said or failed to say in the first round does not matter now.
             self.fetch_index(&configured::write(&own))?;
         }
         self.write("updated", &stamp)
@@ -212,7 +232,7 @@ impl Archive {
     }
 
     fn configured(&self) -> Result<Vec<Entry>, Error> {
-        let all = configured::read(Path::new("/etc/apt"));
+        let all = configured::read(&self.etc);
         let entries = configured::narrow(&all, self.suite.as_str(), self.arch.name());
         if entries.is_empty() {
             let suites: BTreeSet<_> = all.iter().flat_map(|e| &e.suites).map(String::as_str).collect();
@@ -237,7 +257,9 @@ impl Archive {
             return Ok(entries.to_vec());
         };
         let foreign = |entry: &&Entry| {
-            let at = |uri: &str| uri.trim_end_matches('/').to_owned();
+            // apt shows file:///x, which was written as copy:///x, as copy:/x/.
+            let local = |uri: &str| uri.replacen("file:", "copy:", 1).replacen("copy:///", "copy:/", 1);
+            let at = |uri: &str| local(uri).trim_end_matches('/').to_owned();
             let mine = |i: &&Index| entry.uris.iter().any(|u| at(u) == at(&i.uri)) && entry.suites.contains(&i.suite);
             let mut origins = indexes.iter().filter(mine).peekable();
             origins.peek().is_some() && !origins.any(|i| i.origin.eq_ignore_ascii_case(&id))
@@ -285,12 +307,12 @@ impl Archive {
     }
 
     fn settings(&self) -> Result<String, Error> {
-        let root = self.root.display();
+        let (root, etc) = (self.root.display(), self.etc.display());
         let mut text = format!(
             "Dir::State \"{root}/state\";\nDir::State::status \"{root}/state/status\";\nDir::Cache \"{root}\";\n\
              Dir::Cache::archives \"{root}/debs\";\nDir::Etc \"{root}/etc\";\nDir::Log \"{root}/log\";\n\
-             Dir::Etc::trusted \"/etc/apt/trusted.gpg\";\nDir::Etc::trustedparts \"/etc/apt/trusted.gpg.d\";\n\
-             Dir::Etc::netrc \"/etc/apt/auth.conf\";\nDir::Etc::netrcparts \"/etc/apt/auth.conf.d\";\n\
+             Dir::Etc::trusted \"{etc}/trusted.gpg\";\nDir::Etc::trustedparts \"{etc}/trusted.gpg.d\";\n\
+             Dir::Etc::netrc \"{etc}/auth.conf\";\nDir::Etc::netrcparts \"{etc}/auth.conf.d\";\n\
              APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\nAPT::Install-Recommends \"false\";\n\
              APT::Install-Suggests \"false\";\nAPT::Keep-Downloaded-Packages \"true\";\nAPT::Default-Release \"\";\n\
              Acquire::Languages \"none\";\nAcquire::GzipIndexes \"false\";\nAcquire::ForceHash \"SHA256\";\n\
@@ -319,7 +341,7 @@ fn output(mut command: Command, program: &str, purpose: &str) -> Result<String, 
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
     let text = String::from_utf8_lossy(&out.stderr);
-    let mut said: Vec<_> = text.lines().filter(|l| l.starts_with("E:") || l.starts_with("W:")).collect();
+    let mut said: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("E: ")).collect();
     if said.is_empty() {
         said = text.lines().rev().take(5).collect();
     }
@@ -328,3 +350,6 @@ fn output(mut command: Command, program: &str, purpose: &str) -> Result<String, 
     let said: String = said.join("; ").chars().filter(|c| !c.is_control()).take(1200).collect();
     Err(Error::Failed { program: program.into(), purpose: purpose.into(), said })
 }
+
+#[cfg(test)]
+mod tests;

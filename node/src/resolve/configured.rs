@@ -32,9 +32,12 @@ pub(super) struct Entry {
 impl Entry {
     /// Writes the entry as a stanza of binary and source packages.
     fn stanza(&self) -> String {
+        // From file: apt would use packages in place; from copy: it brings them to where the lock's files lie.
+        let reachable = |uri: &String| uri.strip_prefix("file:").map_or(uri.clone(), |path| format!("copy:{path}"));
+        let uris: Vec<_> = self.uris.iter().map(reachable).collect();
         let mut out = format!(
             "Types: deb deb-src\nURIs: {}\nSuites: {}\nComponents: {}\n",
-            self.uris.join(" "),
+            uris.join(" "),
             self.suites.join(" "),
             self.components.join(" ")
         );

@@ -149,10 +149,9 @@ fn build_dep(archive: &Archive, mode: &str, profiles: &[String], debs: &Path) ->
     let profiles = format!("--build-profiles={}", profiles.join(","));
     let debs = format!("Dir::Cache::archives={}", debs.display());
     let question = format!("./{QUESTION}");
-    let arguments = ["-y", "-q", "-q", "-o", &debs, &profiles, mode, "build-dep", &question];
-    archive.run("apt-get", &arguments, "solve the build dependencies").map_err(|error| match error {
-        archive::Error::Failed { said, .. } => Error::Solve(said),
-        other => Error::Archive(other),
+    let arguments = ["-y", "-q", "-o", &debs, &profiles, mode, "build-dep", &question];
+    archive.run("apt-get", &arguments, "solve the build dependencies").map_err(|error| {
+        if let archive::Error::Failed { said, .. } = error { Error::Solve(said) } else { Error::Archive(error) }
     })
 }
 

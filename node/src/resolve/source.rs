@@ -168,11 +168,14 @@ pub fn fetch_source(archive: &Archive, wanted: &str, into: &Path) -> Result<Sour
     let _guard = archive.lock()?;
     let run = |mode: &str| {
         let arguments = ["-q", "-q", "--only-source", mode, "source", wanted];
-        archive.run_in(into, "apt-get", &arguments, "fetch the source package").map_err(|error| match error {
-            archive::Error::Failed { said, .. } if said.contains("Unable to find a source package") => {
-                Error::NoSuchSource { name: wanted.into(), suite: archive.suite().to_string(), said }
+        archive.run_in(into, "apt-get", &arguments, "fetch the source package").map_err(|error| {
+            if let archive::Error::Failed { said, .. } = &error
+                && (said.contains("Unable to find a source package") || said.contains("deb-src"))
+            {
+                let (name, suite) = (wanted.to_owned(), archive.suite().to_string());
+                return Error::NoSuchSource { name, suite, said: said.clone() };
             }
-            other => Error::Archive(other),
+            Error::Archive(error)
         })
     };
     let listed = run("--print-uris")?;
@@ -242,6 +245,7 @@ pub fn archive_binaries(
     source: &PackageName,
     version: &DebVersion,
 ) -> Result<Option<Vec<ArchiveBinary>>, Error> {
+    let _guard = archive.lock()?;
     let mut found = Vec::new();
     index::each_package(archive, |package| {
         let from = package.source();
@@ -304,9 +308,11 @@ fn named_files(value: &str) -> Result<Vec<(FileName, Sha256, u64)>, String> {
 
 fn checked_file(dir: &Path, dsc: &Path, name: &FileName, wanted: (Sha256, u64)) -> Result<Digest, Error> {
     let path = dir.join(name.as_str());
-    let got = Digest::of_file(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Error::MissingFile { dsc: dsc.into(), file: name.clone() },
-        _ => Error::Read { path: path.clone(), source },
+    let got = Digest::of_file(&path).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            return Error::MissingFile { dsc: dsc.into(), file: name.clone() };
+        }
+        Error::Read { path: path.clone(), source }
     })?;
     if (got.sha256, got.size) != wanted {
         return Err(Error::WrongFile {

@@ -1,0 +1,539 @@
+//! The publisher of one apt repository.
+//!
+//! ```text
+//!  publish: fence -> admit (copy, hash, inspect, stage) -> plan -> record plan -> switch -> record state -> prune
+//!                                                                   |
+//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease
+//! ```
+//!
+//! Until the plan is recorded nothing that others see has changed; from then on every step may be repeated, and opening
+//! the repository after a crash carries the plan out. Names in the pool are never given twice to different bytes.
+//! It decides nothing about agreement: an addition's hashes are those that the verdict names.
+
+mod dominate;
+pub(super) mod index;
+mod state;
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use protocol::{
+    Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,
+    release::{Manifest, ReleaseFile},
+    words::{DebVersion, RelativePath},
+};
+use serde::{Deserialize, Serialize};
+
+use self::state::{Entering, Pooled, Retired, State};
+use super::{
+    disk::{self, Lock},
+    incoming::{self, Control, DEB_MAX},
+    sign::{self, RepositoryKey},
+};
+use crate::resolve::digest::Digest;
+
+/// How long a file stays after the last index that named it: running clients still hold that index.
+pub const REMOVE_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// The largest bundle of evidence, in bytes.
+pub const BUNDLE_MAX: usize = 64 << 20;
+/// What a bundle's name adds to its package's.
+pub const BUNDLE_SUFFIX: &str = ".artel-bundle";
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A package may not enter.
+    #[error(transparent)]
+    Incoming(#[from] incoming::Error),
+    /// The key could not sign.
+    #[error(transparent)]
+    Sign(#[from] sign::Error),
+    /// Another process publishes here.
+    #[error("another process publishes to {dir}; stop it, or wait until it ends")]
+    Locked {
+        /// The repository's folder.
+        dir: PathBuf,
+    },
+    /// A setting cannot stand in a Release file.
+    #[error("the channel's settings are not acceptable: {0}")]
+    Settings(String),
+    /// The publisher's own record cannot be read.
+    #[error("the publisher's record {path} cannot be read: {why}; restore it from a copy")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The reader's words.
+        why: String,
+    },
+    /// A file is not the one that the builders attested.
+    #[error("{file} is not what was attested: wanted {wanted} ({wanted_size} bytes), got {got} ({got_size} bytes)")]
+    NotAttested {
+        /// The file.
+        file: FileName,
+        /// The attested SHA-256.
+        wanted: Sha256,
+        /// The attested size.
+        wanted_size: u64,
+        /// The SHA-256 of the file.
+        got: Sha256,
+        /// The size of the file.
+        got_size: u64,
+    },
+    /// A name of the pool has other bytes already.
+    #[error(
+        "{path} was published with other bytes ({published}) than these ({got}); a changed package needs a new version"
+    )]
+    Different {
+        /// The name.
+        path: RelativePath,
+        /// What it names.
+        published: Sha256,
+        /// What should have entered.
+        got: Sha256,
+    },
+    /// A newer version is published.
+    #[error(
+        "{name} {version} ({arch}) is not newer than the published {published}; ask for a downgrade if that is meant"
+    )]
+    Older {
+        /// The package.
+        name: PackageName,
+        /// Its architecture.
+        arch: Arch,
+        /// The version that should have entered.
+        version: DebVersion,
+        /// The published version.
+        published: DebVersion,
+    },
+    /// The generation was decided before the one that is published.
+    #[error("generation {got} comes after generation {published} was published; an older coordinator may not go back")]
+    Fenced {
+        /// The generation asked for.
+        got: u64,
+        /// The generation that is published.
+        published: u64,
+    },
+    /// One generation would have two contents.
+    #[error("generation {generation} was published with other content")]
+    Conflict {
+        /// The generation.
+        generation: u64,
+    },
+    /// The time is before that of the published generation.
+    #[error("the time {at} (s) is before the published generation's {published} (s); check the clock")]
+    Backwards {
+        /// The time asked for, in seconds since 1970.
+        at: u64,
+        /// The published generation's time, in seconds since 1970.
+        published: u64,
+    },
+    /// A time that a Release file cannot carry.
+    #[error("{} ms after 1970 is no date for a Release file", at.as_millis())]
+    Date {
+        /// The time.
+        at: Timestamp,
+    },
+    /// A file of the pool is gone or has another size.
+    #[error("{path} in the pool is not as it was published; restore it from a mirror")]
+    Damaged {
+        /// The file.
+        path: RelativePath,
+    },
+    /// A test stopped the publisher here.
+    #[cfg(test)]
+    #[error("stopped by a test")]
+    Stopped,
+}
+
+/// What the Release file says about the channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `Suite`, for instance `stable`.
+    pub suite: SuiteName,
+    /// `Codename`, and the folder below `dists`.
+    pub codename: SuiteName,
+    /// `Origin`: one line of at most 64 printable ASCII characters.
+    pub origin: String,
+    /// `Label`: likewise.
+    pub label: String,
+    /// The architectures with an index, without `all`.
+    pub arches: Vec<Arch>,
+    /// How long a signature stays valid, in seconds.
+    pub valid_secs: u32,
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        let line = |t: &str| !t.is_empty() && t.len() <= 64 && t.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        if !line(&self.origin) || !line(&self.label) {
+            return Err(Error::Settings("origin and label are lines of 1 to 64 printable ASCII characters".into()));
+        }
+        if self.arches.is_empty() || self.arches.contains(&Arch::All) {
+            return Err(Error::Settings("name at least one architecture, and not all".into()));
+        }
+        if self.valid_secs < 60 {
+            return Err(Error::Settings("a signature is valid for at least 60 seconds".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a lower version may replace a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Order {
+    /// Only upwards.
+    Upwards,
+    /// Downwards too, because somebody asked for it.
+    Downgrade,
+}
+
+/// One `.deb` that is to enter, with the evidence for it.
+#[derive(Debug, Clone)]
+pub struct Addition {
+    /// Where the bytes lie now.
+    pub path: PathBuf,
+    /// What the file is called.
+    pub file: FileName,
+    /// The attested SHA-256.
+    pub sha256: Sha256,
+    /// The attested size in bytes.
+    pub size: u64,
+    /// The job that built it.
+    pub job: JobId,
+    /// The bundle of evidence.
+    pub bundle: Vec<u8>,
+    /// Whether it may go below the published version.
+    pub order: Order,
+}
+
+/// A generation on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Every file, and every package with its evidence.
+    pub manifest: Manifest,
+    /// The folder that is served.
+    pub root: PathBuf,
+    /// The generation.
+    pub generation: u64,
+    /// The time in its Release file.
+    pub at: Timestamp,
+}
+
+/// The publisher of one repository; it holds the folder's lock.
+#[derive(Debug)]
+pub struct Repository {
+    dir: PathBuf,
+    settings: Settings,
+    key: RepositoryKey,
+    state: State,
+    _lock: Lock,
+    #[cfg(test)]
+    steps_left: std::cell::Cell<usize>,
+}
+
+impl Repository {
+    /// Opens or creates a repository below `dir` and finishes what a crash interrupted.
+    ///
+    /// # Errors
+    /// When another process publishes here, the settings cannot be written, or a file operation fails.
+    pub fn open(dir: &Path, settings: Settings, key: RepositoryKey) -> Result<Self, Error> {
+        settings.check()?;
+        for folder in ["public", "state/incoming"] {
+            disk::create_folder(&dir.join(folder))?;
+        }
+        let lock = Lock::take(&dir.join("state/lock"))?.ok_or_else(|| Error::Locked { dir: dir.into() })?;
+        let state = State::read(&dir.join("state/state"))?.unwrap_or_else(|| State::empty(settings.clone()));
+        let mut repository = Self {
+            dir: dir.into(),
+            settings,
+            key,
+            state,
+            _lock: lock,
+            #[cfg(test)]
+            steps_left: std::cell::Cell::new(usize::MAX),
+        };
+        repository.recover()?;
+        Ok(repository)
+    }
+
+    /// Gives the folder that is served.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("public")
+    }
+
+    /// Gives the published generation, 0 before the first.
+    pub fn generation(&self) -> u64 {
+        self.state.generation
+    }
+
+    /// Says whether half of the signature's life is over.
+    pub fn needs_signature(&self, at: Timestamp) -> bool {
+        let half = Duration::from_secs(u64::from(self.state.settings.valid_secs) / 2);
+        self.state.generation > 0 && at >= self.state.at.after(half)
+    }
+
+    /// Gives the published generation again.
+    ///
+    /// # Errors
+    /// When the key cannot sign any more.
+    pub fn published(&self) -> Result<Published, Error> {
+        let outputs = index::generate(&self.state, &self.key)?;
+        Ok(self.describe(&self.state, &outputs))
+    }
+
+    /// Publishes the next generation. Repeating a generation with the same additions gives it back as it was recorded.
+    ///
+    /// # Errors
+    /// The first rule that is broken; then nothing has changed. A file error may leave a plan, which the next call finishes.
+    pub fn publish(&mut self, additions: &[Addition], at: Timestamp, generation: u64) -> Result<Published, Error> {
+        self.recover()?;
+        let request = request(additions);
+        if generation == self.state.generation && generation > 0 {
+            return if request == self.state.request { self.published() } else { Err(Error::Conflict { generation }) };
+        }
+        self.fence(at, generation)?;
+        let mut next = State { generation, at, request, settings: self.settings.clone(), ..self.state.clone() };
+        for addition in additions {
+            self.admit(&mut next, addition)?;
+        }
+        self.check_pool(&next)?;
+        let outputs = self.retire(&mut next)?;
+        self.step()?;
+        next.write(&self.dir.join("state"), &self.dir.join("state/next"))?;
+        self.step()?;
+        self.switch(next, &outputs)?;
+        Ok(self.describe(&self.state, &outputs))
+    }
+
+    /// Signs the same packages again, as a generation of their own.
+    ///
+    /// # Errors
+    /// As [`Repository::publish`].
+    pub fn resign(&mut self, at: Timestamp, generation: u64) -> Result<Published, Error> {
+        self.publish(&[], at, generation)
+    }
+
+    fn describe(&self, state: &State, outputs: &[index::Output]) -> Published {
+        let manifest = index::manifest(state, outputs);
+        Published { manifest, root: self.root(), generation: state.generation, at: state.at }
+    }
+
+    fn fence(&self, at: Timestamp, generation: u64) -> Result<(), Error> {
+        if generation < self.state.generation || generation == 0 {
+            return Err(Error::Fenced { got: generation, published: self.state.generation });
+        }
+        if at.as_secs() < self.state.at.as_secs() {
+            return Err(Error::Backwards { at: at.as_secs(), published: self.state.at.as_secs() });
+        }
+        Ok(())
+    }
+
+    /// Copies an addition into the publisher's own folder, checks exactly that copy and plans its place.
+    fn admit(&self, next: &mut State, addition: &Addition) -> Result<(), Error> {
+        let incoming = self.dir.join("state/incoming");
+        let copy = incoming.join("copying");
+        let mut from = File::open(&addition.path).map_err(disk::failed("open", &addition.path))?;
+        let digest = disk::copy(&mut from, &copy, DEB_MAX.min(addition.size.saturating_add(1)))?;
+        if (digest.sha256, digest.size) != (addition.sha256, addition.size) {
+            return Err(Error::NotAttested {
+                file: addition.file.clone(),
+                wanted: addition.sha256,
+                wanted_size: addition.size,
+                got: digest.sha256,
+                got_size: digest.size,
+            });
+        }
+        let control = incoming::inspect(&copy, &addition.file, &next.settings.arches)?;
+        if addition.bundle.len() > BUNDLE_MAX {
+            return Err(Error::Settings(format!("the evidence for {} has over {BUNDLE_MAX} bytes", addition.file)));
+        }
+        let package = pooled(control, addition, &digest);
+        match next.content_of(&package.file.path) {
+            Some(known) if known != digest.sha256 => {
+                return Err(Error::Different { path: package.file.path, published: known, got: digest.sha256 });
+            }
+            // The same bytes are there already, with evidence that stays as it was.
+            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => return Ok(()),
+            Some(_) | None => {}
+        }
+        disk::rename(&copy, &incoming.join(staged(&package.file.path)))?;
+        disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &addition.bundle)?;
+        self.step()?;
+        enter(next, package, addition.order)
+    }
+
+    /// Compares sizes only: contents were hashed when they entered.
+    fn check_pool(&self, next: &State) -> Result<(), Error> {
+        let entering: BTreeSet<_> = next.entering.iter().map(|e| &e.path).collect();
+        let files = next.packages.iter().flat_map(|p| [&p.file, &p.bundle]).filter(|f| !entering.contains(&f.path));
+        for file in files {
+            if disk::size_of(&self.root().join(file.path.as_str())) != Some(file.size) {
+                return Err(Error::Damaged { path: file.path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans what no index names any more, and gives the files of the new generation.
+    fn retire(&self, next: &mut State) -> Result<Vec<index::Output>, Error> {
+        // A channel may have stopped to build an architecture since the last generation.
+        let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
+        next.packages = listed;
+        next.packages.sort_by(|a, b| a.file.path.cmp(&b.file.path));
+        let outputs = index::generate(next, &self.key)?;
+        let by_hash = outputs.iter().filter(|o| index::stage(&o.path) == index::Stage::ByHash);
+        next.by_hash = by_hash.map(|o| o.path.clone()).collect();
+        let named = |state: &State| -> BTreeSet<RelativePath> {
+            let pool = state.packages.iter().flat_map(|p| [p.file.path.clone(), p.bundle.path.clone()]);
+            pool.chain(state.by_hash.iter().cloned()).collect()
+        };
+        let (before, after) = (named(&self.state), named(next));
+        next.retired.extend(before.difference(&after).map(|path| Retired { path: path.clone(), since: next.at }));
+        next.retired.retain(|r| !after.contains(&r.path));
+        next.retired.sort();
+        next.retired.dedup_by(|a, b| a.path == b.path);
+        Ok(outputs)
+    }
+
+    /// Carries out a recorded plan, if there is one, and empties the staging folder.
+    fn recover(&mut self) -> Result<(), Error> {
+        let path = self.dir.join("state/next");
+        if let Some(next) = State::read(&path)? {
+            if next.generation > self.state.generation {
+                let outputs = index::generate(&next, &self.key)?;
+                self.switch(next, &outputs)?;
+            } else {
+                disk::remove(&path)?;
+            }
+        }
+        let incoming = self.dir.join("state/incoming");
+        let entries = std::fs::read_dir(&incoming).map_err(disk::failed("list", &incoming))?;
+        for entry in entries.flatten() {
+            disk::remove(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, mut next: State, outputs: &[index::Output]) -> Result<(), Error> {
+        let (root, private) = (self.root(), self.dir.join("state"));
+        for entering in &next.entering {
+            let from = private.join("incoming").join(staged(&entering.path));
+            let place = root.join(entering.path.as_str());
+            if from.exists() {
+                disk::rename(&from, &place)?;
+            } else if disk::size_of(&place) != Some(entering.size) {
+                return Err(Error::Damaged { path: entering.path.clone() });
+            }
+            self.step()?;
+        }
+        for output in outputs {
+            let place = root.join(output.path.as_str());
+            // What lies under its own hash was written whole; writing it again would only wear the disk.
+            let there = index::stage(&output.path) == index::Stage::ByHash
+                && disk::size_of(&place) == Some(output.bytes.len() as u64);
+            if !there {
+                disk::write(&private, &place, &output.bytes)?;
+            }
+            self.step()?;
+        }
+        next.entering.clear();
+        let at = next.at;
+        for retired in next.retired.extract_if(.., |r| at.since(r.since) >= REMOVE_AFTER) {
+            let path = root.join(retired.path.as_str());
+            disk::remove(&path)?;
+            disk::remove_empty_folders(&root, &path);
+        }
+        self.step()?;
+        next.write(&private, &private.join("state"))?;
+        self.step()?;
+        disk::remove(&private.join("next"))?;
+        tracing::info!(generation = next.generation, packages = next.packages.len(), "repository published");
+        self.state = next;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn step(&self) -> Result<(), Error> {
+        let left = self.steps_left.get().checked_sub(1).ok_or(Error::Stopped)?;
+        self.steps_left.set(left);
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests stop the publisher between any two steps")]
+    fn step(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Names what was asked for, so that a repetition is recognised. Time and evidence are left out: who repeats after a crash
+/// may have a later clock and more attestations, and gets the generation as it was recorded.
+fn request(additions: &[Addition]) -> Hash {
+    let line = |a: &Addition| (a.file.as_str().to_owned(), a.sha256, a.size, a.job, a.order);
+    let mut lines: Vec<_> = additions.iter().map(line).collect();
+    lines.sort_by(|a, b| (&a.0, a.1, a.3).cmp(&(&b.0, b.1, b.3)));
+    Hash::of(&serde_json::to_vec(&lines).expect("names, numbers and hashes can be written"))
+}
+
+/// Gives the name under which a file waits: by its place, since the packages of one job share one bundle.
+fn staged(path: &RelativePath) -> String {
+    Hash::of(path.as_str().as_bytes()).to_string()
+}
+
+fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
+    let source = control.source.as_str();
+    let prefix = if source.starts_with("lib") { &source[..source.len().min(4)] } else { &source[..1] };
+    let path = |name: &str| {
+        let text = format!("pool/main/{prefix}/{source}/{name}");
+        RelativePath::new(text).expect("made of checked words")
+    };
+    let evidence = Digest::of(&addition.bundle);
+    let file = |name: &str, d: &Digest| ReleaseFile { hash: d.hash, path: path(name), size: d.size, sha256: d.sha256 };
+    Pooled {
+        file: file(addition.file.as_str(), digest),
+        bundle: file(&format!("{}{BUNDLE_SUFFIX}", addition.file), &evidence),
+        job: addition.job,
+        name: control.name,
+        version: control.version,
+        arch: control.arch,
+        source: control.source,
+        source_version: control.source_version,
+        control: control.text,
+    }
+}
+
+/// Plans a package's place; whatever no index lists any more leaves the list of packages.
+fn enter(next: &mut State, package: Pooled, order: Order) -> Result<(), Error> {
+    if order == Order::Downgrade {
+        let meets = |p: &Pooled| p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All;
+        let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;
+        next.packages.retain(|p| p.name != package.name || !meets(p) || !above(p));
+    }
+    next.packages.push(package.clone());
+    let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
+    next.packages = listed;
+    if !next.packages.iter().any(|p| p.file.path == package.file.path) {
+        let same = next.packages.iter().filter(|p| p.name == package.name);
+        let newest = same.max_by(|a, b| dominate::order(a, b)).map(|p| p.version.clone());
+        let published = newest.unwrap_or_else(|| package.version.clone());
+        return Err(Error::Older { name: package.name, arch: package.arch, version: package.version, published });
+    }
+    for file in [&package.file, &package.bundle] {
+        next.entering.push(Entering { path: file.path.clone(), size: file.size });
+    }
+    let path = package.file.path;
+    if let Err(at) = next.seen.binary_search_by(|(p, _)| p.cmp(&path)) {
+        next.seen.insert(at, (path, package.file.sha256));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

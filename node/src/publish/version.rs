@@ -1,0 +1,173 @@
+//! Debian's order of versions. It decides which of two packages of one name stays.
+//!
+//! The parts come from the crate `debversion`; the comparison is dpkg's `verrevcmp` (lib/dpkg/version.c), because the crate
+//! puts an absent number before 0 (`2~` before `2~0`), which dpkg calls equal.
+
+use std::cmp::Ordering;
+
+use protocol::words::DebVersion;
+
+/// The largest epoch that dpkg accepts.
+const EPOCH_MAX: u32 = i32::MAX as u32;
+
+/// A version that the order cannot place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("version {version} has no place in Debian's order: {why}")]
+pub struct Error {
+    version: DebVersion,
+    why: String,
+}
+
+/// A version with its parts apart, ready to be compared.
+#[derive(Debug, Clone)]
+pub struct Ordered(debversion::Version);
+
+impl Ordered {
+    /// Takes a version apart.
+    ///
+    /// # Errors
+    /// An epoch beyond what dpkg accepts, or an empty revision.
+    pub fn new(version: &DebVersion) -> Result<Self, Error> {
+        let refuse = |why: String| Error { version: version.clone(), why };
+        let parsed: debversion::Version = version.as_str().parse().map_err(|e| refuse(format!("{e}")))?;
+        if parsed.epoch.is_some_and(|epoch| epoch > EPOCH_MAX) {
+            return Err(refuse("the epoch is too large".into()));
+        }
+        if version.as_str().ends_with('-') {
+            return Err(refuse("the revision is empty".into()));
+        }
+        Ok(Self(parsed))
+    }
+}
+
+impl Ordered {
+    fn compare(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.0, &other.0);
+        let revision = |v: &debversion::Version| v.debian_revision.clone().unwrap_or_default();
+        a.epoch
+            .unwrap_or(0)
+            .cmp(&b.epoch.unwrap_or(0))
+            .then_with(|| compare_part(&a.upstream_version, &b.upstream_version))
+            .then_with(|| compare_part(&revision(a), &revision(b)))
+    }
+}
+
+/// Compares upstream versions or revisions: text and numbers in turns.
+fn compare_part(mut a: &str, mut b: &str) -> Ordering {
+    while !a.is_empty() || !b.is_empty() {
+        let (text_a, text_b) = (take(&mut a, |c| !c.is_ascii_digit()), take(&mut b, |c| !c.is_ascii_digit()));
+        let (number_a, number_b) = (take(&mut a, |c| c.is_ascii_digit()), take(&mut b, |c| c.is_ascii_digit()));
+        let (number_a, number_b) = (number_a.trim_start_matches('0'), number_b.trim_start_matches('0'));
+        let order = compare_text(text_a, text_b)
+            .then_with(|| number_a.len().cmp(&number_b.len()))
+            .then_with(|| number_a.cmp(number_b));
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+fn take<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
+    let (head, tail) = text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()));
+    *text = tail;
+    head
+}
+
+/// A tilde comes before the end, the end before letters, letters before everything else.
+fn compare_text(a: &str, b: &str) -> Ordering {
+    let weight = |text: &str, at: usize| match text.as_bytes().get(at) {
+        None => 0,
+        Some(b'~') => -1,
+        Some(c) if c.is_ascii_alphabetic() => i32::from(*c),
+        Some(c) => i32::from(*c) + 256,
+    };
+    let places = 0..a.len().max(b.len());
+    places.map(|at| weight(a, at).cmp(&weight(b, at))).find(|o| *o != Ordering::Equal).unwrap_or(Ordering::Equal)
+}
+
+/// Compares as `dpkg --compare-versions` does. A version that the order cannot place comes before every other.
+pub fn compare(a: &DebVersion, b: &DebVersion) -> Ordering {
+    match (Ordered::new(a), Ordered::new(b)) {
+        (Ok(a), Ok(b)) => a.compare(&b),
+        (Ok(_), Err(_)) => Ordering::Greater,
+        (Err(_), Ok(_)) => Ordering::Less,
+        (Err(_), Err(_)) => a.cmp(b),
+    }
+}
+
+/// Gives the version without its epoch, as file names carry it.
+pub fn without_epoch(version: &DebVersion) -> &str {
+    version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::{
+        strategy::{Strategy, ValueTree},
+        test_runner::TestRunner,
+    };
+
+    use super::*;
+
+    fn version(text: &str) -> DebVersion {
+        DebVersion::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_order_of_the_manual() {
+        for (low, high) in [
+            ("1.0~rc1", "1.0"),
+            ("1.0-1", "1.0-1+b1"),
+            ("9", "1:1"),
+            ("1.2.9", "1.2.10"),
+            ("1.0a", "1.0+"),
+            ("1", "1-1"),
+        ] {
+            assert_eq!(compare(&version(low), &version(high)), Ordering::Less, "{low} {high}");
+        }
+        assert_eq!(compare(&version("2~"), &version("2~0")), Ordering::Equal);
+        assert_eq!(compare(&version("0:1.00"), &version("1.0")), Ordering::Equal);
+        assert!(Ordered::new(&version("99999999999:1")).is_err());
+        assert!(Ordered::new(&version("1-")).is_err());
+    }
+
+    /// Each pair is near: the second is the first with one edit, which is where orders differ.
+    #[test]
+    fn dpkg_says_the_same_of_generated_pairs() {
+        if Command::new("dpkg").arg("--version").output().is_err() {
+            eprintln!("skipped: dpkg is not installed");
+            return;
+        }
+        let mut runner = TestRunner::deterministic();
+        let text = "([0-9]{1,2}:)?[0-9][0-9a-cA-B.+~]{0,6}(-[0-9a-b.+~]{1,4})?";
+        let pairs = (text, text, 0..3u8, 0..8usize, "[0-9a~+.]");
+        let (mut script, mut expected) = (String::new(), Vec::new());
+        while expected.len() < 2500 {
+            let (a, other, how, at, insert) = pairs.new_tree(&mut runner).unwrap().current();
+            let mut b = a.clone();
+            match how {
+                0 => b = other,
+                1 => b.insert_str(at.min(b.len()), &insert),
+                _ => drop(b.remove(at.min(b.len() - 1))),
+            }
+            let (Ok(x), Ok(y)) = (DebVersion::new(&a), DebVersion::new(&b)) else { continue };
+            if Ordered::new(&x).is_err() || Ordered::new(&y).is_err() || !b.starts_with(|c: char| c.is_ascii_digit()) {
+                continue;
+            }
+            expected.push((a.clone(), b.clone(), compare(&x, &y)));
+            script += &format!("c '{a}' '{b}'\n");
+        }
+        let program = "c() { if dpkg --compare-versions \"$1\" lt \"$2\"; then echo -1; elif dpkg --compare-versions \"$1\" eq \
+                       \"$2\"; then echo 0; else echo 1; fi; }\n";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{program}{script}")).unwrap();
+        let out = Command::new("sh").arg(file.path()).output().unwrap();
+        let said: Vec<i8> = String::from_utf8(out.stdout).unwrap().lines().map(|l| l.parse().unwrap()).collect();
+        assert_eq!(said.len(), expected.len(), "{}", String::from_utf8_lossy(&out.stderr));
+        let wrong: Vec<_> = expected.iter().zip(said).filter(|((_, _, ours), theirs)| *ours as i8 != *theirs).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+}
