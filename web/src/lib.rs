@@ -11,6 +11,9 @@
 
 pub mod api;
 pub mod backend;
+mod pages;
+pub mod server;
 
 pub use api::ApiError;
 pub use backend::Backend;
+pub use server::{Access, Limits, Listener, Server};

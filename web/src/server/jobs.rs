@@ -1,0 +1,66 @@
+//! Routes of jobs: submit, list, show, cancel, bundle. The log is in `live`.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use protocol::JobId;
+
+use super::{reply, routes::App};
+use crate::{
+    api::{ApiError, JobDetail, JobFilter, JobPage, Submitted},
+    backend::Backend,
+};
+
+/// Words of a query, as sent.
+pub(super) type Words = Query<Vec<(String, String)>>;
+
+pub(super) async fn list<B: Backend>(
+    State(app): State<App<B>>,
+    Query(words): Words,
+) -> Result<Json<JobPage>, ApiError> {
+    app.server.backend.jobs(JobFilter::from_words(&words)?).await.map(Json)
+}
+
+pub(super) async fn submit<B: Backend>(
+    State(app): State<App<B>>,
+    body: Body,
+) -> Result<(StatusCode, Json<Submitted>), ApiError> {
+    let request = reply::small_body(body, app.server.limits).await?;
+    let submitted = app.server.backend.submit(request).await?;
+    Ok((StatusCode::CREATED, Json(submitted)))
+}
+
+pub(super) async fn show<B: Backend>(
+    State(app): State<App<B>>,
+    Path(job): Path<String>,
+) -> Result<Json<JobDetail>, ApiError> {
+    let job: JobId = reply::word(&job)?;
+    app.server.backend.job(job).await.map(Json)
+}
+
+/// The signed request names the job; the path's is only checked to be one.
+pub(super) async fn cancel<B: Backend>(
+    State(app): State<App<B>>,
+    Path(job): Path<String>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let _: JobId = reply::word(&job)?;
+    let request = reply::small_body(body, app.server.limits).await?;
+    app.server.backend.cancel(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn bundle<B: Backend>(
+    State(app): State<App<B>>,
+    Path(job): Path<String>,
+) -> Result<Response, ApiError> {
+    let job: JobId = reply::word(&job)?;
+    let bytes = app.server.backend.bundle(job).await?;
+    let name = format!("attachment; filename=\"{}.artel-bundle\"", job.short());
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)];
+    Ok((headers, bytes).into_response())
+}
