@@ -12,7 +12,7 @@ use protocol::JobId;
 use super::{reply, routes::App};
 use crate::{
     api::{ApiError, JobDetail, JobFilter, JobPage, Submitted},
-    backend::Backend,
+    backend::{Backend, cancelled_job},
 };
 
 /// Words of a query, as sent.
@@ -42,14 +42,16 @@ pub(super) async fn show<B: Backend>(
     app.server.backend.job(job).await.map(Json)
 }
 
-/// The signed request names the job; the path's is only checked to be one.
 pub(super) async fn cancel<B: Backend>(
     State(app): State<App<B>>,
     Path(job): Path<String>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let _: JobId = reply::word(&job)?;
+    let job: JobId = reply::word(&job)?;
     let request = reply::small_body(body, app.server.limits).await?;
+    if cancelled_job(&request)? != job {
+        return Err(ApiError::Refused { reason: "the signed request names another job than the address".to_owned() });
+    }
     app.server.backend.cancel(request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
