@@ -5,14 +5,18 @@
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
 mod error;
+mod filter;
 mod job;
 mod network;
+mod state;
 mod time;
 
 pub use error::{ApiError, ErrorBody};
+pub use filter::{JobFilter, JobPage};
 pub use job::{
-    Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobPage,
-    JobState, JobSummary, LogChunk, PublishedView, RequestView, Submitted, VerdictView, VerdictWord,
+    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobSummary, LogChunk, PublishedView,
+    RequestView, Submitted, VerdictView,
 };
 pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
+pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

@@ -7,7 +7,9 @@ use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use protocol::{ChannelName, Hash, JobId, lease::LeaseNumber, words::RelativePath};
+use protocol::{
+    ChannelName, Envelope, Hash, JobId, codec, job::CancelRequest, lease::LeaseNumber, words::RelativePath,
+};
 
 use crate::api::{
     ApiError, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView, Status, Submitted,
@@ -142,6 +144,18 @@ pub enum Follow {
     No,
     /// End when the attempt is over.
     Yes,
+}
+
+/// Reads which job a signed cancel request names. Its signature is not checked here.
+///
+/// # Errors
+/// [`ApiError::Refused`] when the bytes are no such request.
+pub fn cancelled_job(request: &[u8]) -> Result<JobId, ApiError> {
+    let refused =
+        |error: codec::DoorError| ApiError::Refused { reason: format!("not a signed cancel request: {error}") };
+    let envelope: Envelope = codec::decode(request, 64 * 1024).map_err(refused)?;
+    let request: CancelRequest = codec::decode(&envelope.payload, 64 * 1024).map_err(refused)?;
+    Ok(request.job)
 }
 
 /// What people may ask of a node. Futures may be dropped at any point; what is signed and accepted stays accepted.

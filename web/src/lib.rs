@@ -11,6 +11,11 @@
 
 pub mod api;
 pub mod backend;
+pub mod client;
+mod pages;
+pub mod server;
 
 pub use api::ApiError;
 pub use backend::Backend;
+pub use client::{Address, Client};
+pub use server::{Access, Limits, Listener, Server};

@@ -1,0 +1,263 @@
+//! The client: a [`Backend`] over `http://host:port` or `unix:/path`. What the command line uses.
+//!
+//! Every answer has a largest size and every wait for one an end; it follows no redirects and keeps nothing on disk.
+
+mod address;
+mod connect;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use http::{HeaderMap, Method, Request, Response, header};
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use protocol::{ChannelName, Hash, JobId, words::RelativePath};
+use serde::de::DeserializeOwned;
+
+pub use address::{Address, AddressError};
+use connect::Connector;
+
+use crate::{
+    api::{
+        ApiError, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView,
+        Status, Stored, Submitted, Time,
+    },
+    backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, cancelled_job, collect},
+};
+
+/// The largest JSON answer, in bytes: a page of 1,000 jobs, or one job with every attempt and file.
+const JSON_MAX: usize = 16 * 1024 * 1024;
+/// The largest bundle, in bytes.
+const BUNDLE_MAX: usize = 64 * 1024 * 1024;
+/// The largest error, in bytes.
+const ERROR_MAX: usize = 64 * 1024;
+/// The longest line of news, in bytes.
+const LINE_MAX: usize = 64 * 1024;
+/// How long the head of an answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// A connection to a daemon; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: legacy::Client<Connector, Body>,
+    address: Address,
+}
+
+impl Client {
+    /// Makes a client; nothing is dialled before the first call.
+    pub fn new(address: Address) -> Self {
+        let http = legacy::Client::builder(TokioExecutor::new()).build(Connector::new(address.clone()));
+        Self { http, address }
+    }
+
+    /// Gives the address of the page of a job, where a browser can open it.
+    pub fn job_page(&self, job: &JobId) -> Option<String> {
+        self.address.authority().map(|authority| format!("http://{authority}/jobs/{job}"))
+    }
+
+    fn request(&self, method: Method, path: &str, headers: HeaderMap, body: Body) -> Request<Body> {
+        let authority = self.address.authority().unwrap_or("localhost");
+        let uri = format!("http://{authority}{path}");
+        let mut request = Request::builder().method(method).uri(uri).body(body).expect("paths are made of valid words");
+        request.headers_mut().extend(headers);
+        request
+    }
+
+    async fn send(&self, request: Request<Body>, patience: Duration) -> Result<Response<ByteStream>, ApiError> {
+        let unreachable = |why: String| ApiError::Unreachable { reason: format!("{}: {why}", self.address) };
+        let answer = match tokio::time::timeout(patience, self.http.request(request)).await {
+            Err(_) => return Err(unreachable(format!("no answer within {} s", patience.as_secs()))),
+            Ok(Err(error)) => return Err(unreachable(innermost(&error))),
+            Ok(Ok(answer)) => answer,
+        };
+        let address = self.address.to_string();
+        let answer = answer.map(|body| -> ByteStream {
+            let broken = move |_| ApiError::Unreachable { reason: format!("{address}: the answer broke off") };
+            Body::new(body).into_data_stream().map(move |piece| piece.map_err(&broken)).boxed()
+        });
+        if answer.status().is_success() { Ok(answer) } else { Err(failure(answer).await) }
+    }
+
+    async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response<ByteStream>, ApiError> {
+        self.send(self.request(Method::GET, path, headers, Body::empty()), ANSWER_TIME).await
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        json(self.get(path, HeaderMap::new()).await?).await
+    }
+
+    async fn post(&self, path: &str, body: Bytes) -> Result<Response<ByteStream>, ApiError> {
+        self.send(self.request(Method::POST, path, HeaderMap::new(), Body::from(body)), ANSWER_TIME).await
+    }
+
+    async fn content(&self, path: &str, range: ByteRange) -> Result<Content, ApiError> {
+        let mut headers = HeaderMap::new();
+        let wanted = match range {
+            ByteRange::All => None,
+            ByteRange::From { start, last } => {
+                Some(format!("bytes={start}-{}", last.map(|l| l.to_string()).unwrap_or_default()))
+            }
+            ByteRange::Last(count) => Some(format!("bytes=-{count}")),
+        };
+        if let Some(wanted) = wanted {
+            headers.insert(header::RANGE, wanted.parse().expect("digits are valid in a header"));
+        }
+        let answer = self.get(path, headers).await?;
+        read_content(answer).ok_or_else(|| not_artel("content without size or address"))
+    }
+}
+
+/// Reads size, span, address and age from the headers of an answer.
+fn read_content(answer: Response<ByteStream>) -> Option<Content> {
+    let text = |name| answer.headers().get(name)?.to_str().ok();
+    let length: u64 = text(header::CONTENT_LENGTH)?.parse().ok()?;
+    let hash = text(header::ETAG)?.trim_matches('"').parse().ok()?;
+    let modified = text(header::LAST_MODIFIED).and_then(Time::from_http_date);
+    let (span, size) = match text(header::CONTENT_RANGE) {
+        None => (Span { start: 0, end: length }, length),
+        Some(range) => {
+            let (range, size) = range.strip_prefix("bytes ")?.split_once('/')?;
+            let (start, last) = range.split_once('-')?;
+            let (start, last): (u64, u64) = (start.parse().ok()?, last.parse().ok()?);
+            (Span { start, end: last.checked_add(1).filter(|end| *end >= start)? }, size.parse().ok()?)
+        }
+    };
+    Some(Content { size, span, hash, modified, bytes: answer.into_body() })
+}
+
+fn not_artel(what: &str) -> ApiError {
+    ApiError::Unreachable { reason: format!("what answers there is no artel daemon of this version ({what})") }
+}
+
+async fn json<T: DeserializeOwned>(answer: Response<ByteStream>) -> Result<T, ApiError> {
+    let bytes = collect(answer.into_body(), JSON_MAX).await?;
+    serde_json::from_slice(&bytes).map_err(|error| not_artel(&error.to_string()))
+}
+
+async fn failure(answer: Response<ByteStream>) -> ApiError {
+    let status = answer.status().as_u16();
+    let bytes = collect(answer.into_body(), ERROR_MAX).await.unwrap_or_default();
+    let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let error = format!("status {status} without an explanation");
+        ErrorBody { error, hint: String::new(), detail: String::new() }
+    });
+    ApiError::from_response(status, body)
+}
+
+/// Gives the cause at the bottom: `connection refused` says more than `client error`.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// Cuts a stream of JSON lines into values; a line that cannot be read ends it.
+fn lines<T: DeserializeOwned + Send + 'static>(bytes: ByteStream) -> impl Stream<Item = T> + Send {
+    stream::unfold((bytes, Vec::new()), |(mut bytes, mut rest): (ByteStream, Vec<u8>)| async move {
+        loop {
+            if let Some(end) = rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                return serde_json::from_slice(&line).ok().map(|value| (value, (bytes, rest)));
+            }
+            if rest.len() > LINE_MAX {
+                return None;
+            }
+            rest.extend_from_slice(&bytes.next().await?.ok()?);
+        }
+    })
+}
+
+impl Backend for Client {
+    async fn status(&self) -> Result<Status, ApiError> {
+        self.get_json("/api/v1/status").await
+    }
+
+    async fn submit(&self, request: Bytes) -> Result<Submitted, ApiError> {
+        json(self.post("/api/v1/jobs", request).await?).await
+    }
+
+    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
+        let job = cancelled_job(&request)?;
+        self.post(&format!("/api/v1/jobs/{job}/cancel"), request).await.map(drop)
+    }
+
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
+        self.get_json(&format!("/api/v1/jobs?{}", filter.to_query())).await
+    }
+
+    async fn job(&self, job: JobId) -> Result<JobDetail, ApiError> {
+        self.get_json(&format!("/api/v1/jobs/{job}")).await
+    }
+
+    async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        let mut path = format!("/api/v1/jobs/{}/log?from={}", request.job, request.from);
+        if let Some(number) = request.attempt {
+            path += &format!("&attempt={number}");
+        }
+        if request.follow == Follow::Yes {
+            path += "&follow=1";
+        }
+        Ok(self.get(&path, HeaderMap::new()).await?.into_body())
+    }
+
+    async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/api/v1/jobs/{job}/bundle"), HeaderMap::new()).await?;
+        collect(answer.into_body(), BUNDLE_MAX).await
+    }
+
+    async fn policy(&self) -> Result<Bytes, ApiError> {
+        let answer = self.get("/api/v1/policy", HeaderMap::new()).await?;
+        collect(answer.into_body(), 2 * protocol::limits::POLICY_MAX).await
+    }
+
+    async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {
+        json(self.post("/api/v1/policy", policy).await?).await
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
+        self.get_json("/api/v1/peers").await
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {
+        self.get_json("/api/v1/repositories").await
+    }
+
+    async fn blob(&self, hash: Hash, range: ByteRange) -> Result<Content, ApiError> {
+        self.content(&format!("/api/v1/blobs/{hash}"), range).await
+    }
+
+    async fn put_blob(&self, bytes: ByteStream, size: u64) -> Result<Hash, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, size.into());
+        let request = self.request(Method::POST, "/api/v1/blobs", headers, Body::from_stream(bytes));
+        // An upload takes as long as it takes; the server ends one that stops moving.
+        let stored: Stored = json(self.send(request, Duration::MAX).await?).await?;
+        Ok(stored.hash)
+    }
+
+    async fn repository_file(
+        &self,
+        channel: ChannelName,
+        path: RelativePath,
+        range: ByteRange,
+    ) -> Result<Content, ApiError> {
+        let path = path.as_str().replace('%', "%25");
+        self.content(&format!("/repo/{channel}/{path}"), range).await
+    }
+
+    async fn news(&self) -> Result<NewsStream, ApiError> {
+        let answer = self.get("/api/v1/news", HeaderMap::new()).await?;
+        Ok(lines::<News>(answer.into_body()).boxed())
+    }
+
+    async fn shutdown(&self) -> Result<(), ApiError> {
+        self.post("/api/v1/shutdown", Bytes::new()).await.map(drop)
+    }
+
+    async fn metrics(&self) -> Result<Metrics, ApiError> {
+        self.get_json("/api/v1/metrics").await
+    }
+}

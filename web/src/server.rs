@@ -1,0 +1,90 @@
+//! The HTTP server: own accept loop, guards, routes.
+//!
+//! `axum::serve` sets no timer, so its header timeout never fires; here every wait has one. A TCP listener is public: it
+//! reads, and it takes only what carries its own signature. A unix socket (mode 0600) is the owner's. The server holds no
+//! sessions, no cookies and no passwords.
+
+mod accept;
+mod content;
+mod guard;
+mod jobs;
+mod listener;
+mod live;
+mod metrics;
+mod node;
+mod reply;
+mod routes;
+mod stall;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+pub use listener::{BindError, Listener};
+
+use crate::backend::Backend;
+
+/// Who may be at the other end of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: reads, and writes that carry their own signature.
+    Public,
+    /// The owner of the node: uploads and shutdown too.
+    Owner,
+}
+
+/// What the server grants to one caller and to all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of one listener at one time; more wait in the kernel's queue.
+    pub connections: usize,
+    /// How long a caller may take to send a request's head; an idle connection ends after it too.
+    pub header_time: Duration,
+    /// How long a caller may pause while it sends a body or receives an answer.
+    pub idle_time: Duration,
+    /// How long open requests may go on after the stop.
+    pub grace_time: Duration,
+    /// The largest body in bytes, uploads aside.
+    pub body_bytes: usize,
+    /// The largest upload in bytes.
+    pub upload_bytes: u64,
+}
+
+impl Default for Limits {
+    /// The figures of the security checklist: 10 s for a head, 30 s idle, 256 connections, 2 MiB.
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            header_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(30),
+            grace_time: Duration::from_secs(5),
+            body_bytes: 2 * 1024 * 1024,
+            upload_bytes: 64 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// A server over one backend; it may serve several listeners, which share its counters.
+#[derive(Clone)]
+pub struct Server<B> {
+    backend: B,
+    limits: Limits,
+    hosts: Arc<[String]>,
+    counters: metrics::Counters,
+}
+
+impl<B: Backend> Server<B> {
+    /// Makes a server. `hosts` are the names, beside loopback and literal addresses, that callers may use for it.
+    pub fn new(backend: B, limits: Limits, hosts: impl IntoIterator<Item = String>) -> Self {
+        let hosts = hosts.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self { backend, limits, hosts, counters: metrics::Counters::default() }
+    }
+
+    /// Serves a listener until `stop`, then lets open requests finish within the grace time.
+    ///
+    /// Dropping the future closes every connection at once.
+    pub async fn serve(&self, listener: Listener, access: Access, stop: CancellationToken) {
+        let state = routes::App { server: self.clone(), access, stop: stop.clone() };
+        accept::run(listener, routes::router(state), self.limits, stop).await;
+    }
+}

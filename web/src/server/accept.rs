@@ -1,0 +1,88 @@
+//! The accept loop: bounded connections, a timer on every wait, every task joined.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{Limits, Listener, listener::Stream, stall::Stall};
+
+/// How long to wait after a failed accept (usually: no file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The largest head of a request, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// Accepts until the stop, then waits for open connections within the grace time.
+pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            next = accept(&listener, &slots) => next,
+        };
+        let (stream, slot) = next;
+        let (router, stop) = (router.clone(), stop.clone());
+        match stream {
+            Stream::Tcp(stream) => drop(connections.spawn(connection(stream, router, limits, stop, slot))),
+            Stream::Unix(stream) => drop(connections.spawn(connection(stream, router, limits, stop, slot))),
+            Stream::Stranger => tracing::warn!("connection of another user to the owner's socket refused"),
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.grace_time, all).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Waits for a free slot first, then for a caller: who comes when all slots are taken waits in the kernel's queue.
+async fn accept(listener: &Listener, slots: &Arc<Semaphore>) -> (Stream, OwnedSemaphorePermit) {
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return (stream, slot),
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<S>(stream: S, router: Router, limits: Limits, stop: CancellationToken, slot: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(|request: http::Request<Incoming>| request.map(Body::new));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(HEAD_BYTES);
+    let io = TokioIo::new(Stall::new(stream, limits.idle_time));
+    let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
+    let result = tokio::select! {
+        biased;
+        result = serving.as_mut() => result,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended early");
+    }
+    drop(slot);
+}

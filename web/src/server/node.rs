@@ -1,0 +1,58 @@
+//! Routes of the node and its network: status, peers, policy, repositories, shutdown.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+
+use super::{reply, routes::App};
+use crate::{
+    api::{ApiError, Metrics, PeerView, PolicyView, RepositoryView, Status},
+    backend::Backend,
+};
+
+/// The type of signed envelopes and other canonical bytes.
+const BYTES: &str = "application/octet-stream";
+
+pub(super) async fn status<B: Backend>(State(app): State<App<B>>) -> Result<Json<Status>, ApiError> {
+    app.server.backend.status().await.map(Json)
+}
+
+pub(super) async fn peers<B: Backend>(State(app): State<App<B>>) -> Result<Json<Vec<PeerView>>, ApiError> {
+    app.server.backend.peers().await.map(Json)
+}
+
+pub(super) async fn repositories<B: Backend>(State(app): State<App<B>>) -> Result<Json<Vec<RepositoryView>>, ApiError> {
+    app.server.backend.repositories().await.map(Json)
+}
+
+pub(super) async fn figures<B: Backend>(State(app): State<App<B>>) -> Result<Json<Metrics>, ApiError> {
+    app.server.backend.metrics().await.map(Json)
+}
+
+pub(super) async fn policy<B: Backend>(State(app): State<App<B>>) -> Result<Response, ApiError> {
+    let bytes = app.server.backend.policy().await?;
+    Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
+}
+
+pub(super) async fn adopt_policy<B: Backend>(
+    State(app): State<App<B>>,
+    body: Body,
+) -> Result<Json<PolicyView>, ApiError> {
+    let bytes = reply::small_body(body, app.server.limits).await?;
+    app.server.backend.adopt_policy(bytes).await.map(Json)
+}
+
+pub(super) async fn shutdown<B: Backend>(State(app): State<App<B>>) -> Result<StatusCode, ApiError> {
+    app.owner_only()?;
+    app.server.backend.shutdown().await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Healthy means: the backend answers.
+pub(super) async fn health<B: Backend>(State(app): State<App<B>>) -> Result<&'static str, ApiError> {
+    app.server.backend.status().await.map(|_| "ok\n")
+}

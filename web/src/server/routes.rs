@@ -1,0 +1,67 @@
+//! The table of routes. One line per call; what a handler needs is in `App`.
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Access, Server, content, guard, jobs, live, metrics, node};
+use crate::{api::ApiError, backend::Backend, pages};
+
+/// What every handler gets.
+#[derive(Clone)]
+pub(super) struct App<B> {
+    pub(super) server: Server<B>,
+    pub(super) access: Access,
+    pub(super) stop: CancellationToken,
+}
+
+impl<B> App<B> {
+    /// Lets only the owner pass.
+    pub(super) fn owner_only(&self) -> Result<(), ApiError> {
+        match self.access {
+            Access::Owner => Ok(()),
+            Access::Public => {
+                Err(ApiError::NotAllowed { reason: "only the owner may do this, over the unix socket".to_owned() })
+            }
+        }
+    }
+}
+
+/// Gives the routes of one listener.
+pub(super) fn router<B: Backend>(app: App<B>) -> Router {
+    Router::new()
+        .route("/", get(pages::overview::<B>))
+        .route("/jobs/{id}", get(pages::job::<B>))
+        .route("/static/{name}", get(pages::asset))
+        .with_state(app.server.backend.clone())
+        .merge(api(app.clone()))
+        .fallback(async || ApiError::NotFound { what: "this page".to_owned() })
+        .layer(middleware::from_fn_with_state(app, guard::pass::<B>))
+        .layer(DefaultBodyLimit::disable())
+}
+
+fn api<B: Backend>(app: App<B>) -> Router {
+    Router::new()
+        .route("/api/v1/status", get(node::status::<B>))
+        .route("/api/v1/jobs", get(jobs::list::<B>).post(jobs::submit::<B>))
+        .route("/api/v1/jobs/{id}", get(jobs::show::<B>))
+        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B>))
+        .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
+        .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
+        .route("/api/v1/news", get(live::news::<B>))
+        .route("/api/v1/peers", get(node::peers::<B>))
+        .route("/api/v1/policy", get(node::policy::<B>).post(node::adopt_policy::<B>))
+        .route("/api/v1/repositories", get(node::repositories::<B>))
+        .route("/api/v1/blobs", post(content::put_blob::<B>))
+        .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
+        .route("/api/v1/metrics", get(node::figures::<B>))
+        .route("/api/v1/shutdown", post(node::shutdown::<B>))
+        .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
+        .route("/healthz", get(node::health::<B>))
+        .route("/metrics", get(metrics::show::<B>))
+        .with_state(app)
+}
