@@ -1,0 +1,80 @@
+//! How bytes reach another node: QUIC, and TCP with noise and yamux, by address or by DNS name.
+//!
+//! Windows and stream counts are smaller than libp2p's defaults, because every peer may be a stranger: what one connection
+//! can make this process hold is bounded here.
+
+use std::time::Duration;
+
+use libp2p::{
+    PeerId, Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
+    dns,
+    identity::Keypair,
+    noise, quic, swarm, tcp, yamux,
+};
+use tracing::warn;
+
+/// How long a connection may take to be dialled or accepted, handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this silence a QUIC connection is dead.
+const QUIC_IDLE_MAX: Duration = Duration::from_secs(8);
+/// A QUIC connection that is otherwise silent says so this often; a restarted peer answers with a reset.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Unacknowledged bytes on one QUIC stream.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Unacknowledged bytes on one QUIC connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that one peer may hold open on one connection: exchange, blobs, gossip, ping, identify.
+const STREAMS_MAX: u32 = 64;
+/// Inbound streams of one connection that may negotiate their protocol at one time; further ones wait.
+const NEGOTIATING_MAX: usize = 16;
+/// A connection that nothing uses and nobody wants is closed after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Builds the transport.
+pub(super) fn build(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let transport = match dns::tokio::Transport::system(plain(keypair)?) {
+        Ok(transport) => transport.boxed(),
+        Err(error) => {
+            warn!(%error, "no DNS: only numeric addresses can be dialled");
+            plain(keypair)?
+        }
+    };
+    Ok(TransportTimeout::new(transport, CONNECT_TIMEOUT).boxed())
+}
+
+/// Gives the settings of the swarm above the transport.
+pub(super) fn swarm_config() -> swarm::Config {
+    swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+        .with_smart_dial()
+}
+
+fn plain(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX as usize);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex(muxer)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic =
+        quic::tokio::Transport::new(quic_config(keypair)).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
+}
+
+fn quic_config(keypair: &Keypair) -> quic::Config {
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = CONNECT_TIMEOUT;
+    config.max_idle_timeout = u32::try_from(QUIC_IDLE_MAX.as_millis()).expect("seconds fit");
+    config.keep_alive_interval = QUIC_KEEP_ALIVE;
+    config.max_concurrent_stream_limit = STREAMS_MAX;
+    config.max_stream_data = STREAM_WINDOW;
+    config.max_connection_data = CONNECTION_WINDOW;
+    config
+}
