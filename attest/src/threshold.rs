@@ -30,6 +30,10 @@ use crate::{
     independence::{Count, Group, Vote},
 };
 
+/// Files that a verdict names at most, for each dissenter and for a job: verdicts are stored and sent, and strangers choose
+/// how many files there are. [`compare::differences`] over the attestations gives all.
+pub const NAMED_FILES_MAX: usize = 256;
+
 /// How many operators must agree, and how many are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
@@ -100,7 +104,7 @@ pub struct Dissent {
     pub lease: LeaseNumber,
     /// Who answers for it.
     pub operator: OperatorName,
-    /// The files that differ: left what was agreed, right what this builder signed.
+    /// The files that differ, at most [`NAMED_FILES_MAX`]: left what was agreed, right what this builder signed.
     pub differences: Vec<Difference>,
 }
 
@@ -148,7 +152,7 @@ pub enum Verdict {
     },
     /// No two operators agree.
     Unreproducible {
-        /// The files that differ; empty where some built it and others failed.
+        /// The files that differ, at most [`NAMED_FILES_MAX`]; empty where some built it and others failed.
         differing: Vec<DifferingFile>,
     },
     /// The job itself fails.
@@ -171,6 +175,11 @@ impl Verdict {
             Verdict::Failed { .. } => "failed",
         }
     }
+
+    /// Says whether nothing more is awaited: every verdict but pending is the last one.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Verdict::Pending { .. })
+    }
 }
 
 /// Adds up the votes and failure reports of one job.
@@ -188,18 +197,23 @@ pub fn verdict(rule: Rule, votes: &[Vote], failures: &[FailureReport], reach: Re
 
 fn reproduced(group: &Group, votes: &[Vote]) -> Verdict {
     let mut others: Vec<&Vote> = votes.iter().filter(|vote| vote.digest() != group.digest).collect();
-    others.sort_by_key(|vote| (vote.lease, vote.node));
+    others.sort_by_cached_key(|vote| (vote.lease, vote.node, vote.digest()));
     let mut dissent: Vec<Dissent> = others
         .into_iter()
         .map(|vote| Dissent {
             node: vote.node,
             lease: vote.lease,
             operator: vote.operator.clone(),
-            differences: compare::differences(&group.outputs, &vote.outputs),
+            differences: named(compare::differences(&group.outputs, &vote.outputs)),
         })
         .collect();
     dissent.dedup();
     Verdict::Reproduced { agree: group.operators.iter().cloned().collect(), dissent, outputs: group.outputs.clone() }
+}
+
+fn named(mut differences: Vec<Difference>) -> Vec<Difference> {
+    differences.truncate(NAMED_FILES_MAX);
+    differences
 }
 
 /// Operators that blame the job, by the step that failed.
@@ -300,19 +314,26 @@ fn last_word(answers: &Answers<'_>, quorum: usize, room: usize) -> Option<Verdic
 
 /// Names the files that are not the same in all votes.
 fn differing(votes: &[Vote]) -> Vec<DifferingFile> {
-    let names: BTreeSet<&RelativePath> = votes.iter().flat_map(|vote| vote.outputs.iter().map(|o| &o.name)).collect();
-    names.into_iter().filter_map(|name| differing_file(name, votes)).collect()
-}
-
-fn differing_file(name: &RelativePath, votes: &[Vote]) -> Option<DifferingFile> {
-    let mut variants: BTreeMap<Option<&Output>, BTreeSet<OperatorName>> = BTreeMap::new();
-    for vote in votes {
-        let output = vote.outputs.iter().find(|o| o.name == *name);
-        variants.entry(output).or_default().insert(vote.operator.clone());
-    }
-    let several = variants.len() > 1;
-    let variants = variants.into_iter().map(|(output, operators)| Variant { output: output.cloned(), operators });
-    several.then(|| DifferingFile { name: name.clone(), variants: variants.collect() })
+    let sets: Vec<_> = votes.iter().map(|vote| (&vote.operator, compare::by_name(&vote.outputs))).collect();
+    let names: BTreeSet<&RelativePath> = sets.iter().flat_map(|(_, set)| set.keys().copied()).collect();
+    let variants = |name: &RelativePath| {
+        let mut variants: BTreeMap<Option<&Output>, BTreeSet<OperatorName>> = BTreeMap::new();
+        for (operator, set) in &sets {
+            variants.entry(set.get(name).copied()).or_default().insert((*operator).clone());
+        }
+        variants
+    };
+    let all = names.into_iter().map(|name| (name, variants(name)));
+    all.filter(|(_, variants)| variants.len() > 1)
+        .take(NAMED_FILES_MAX)
+        .map(|(name, variants)| DifferingFile {
+            name: name.clone(),
+            variants: variants
+                .into_iter()
+                .map(|(output, operators)| Variant { output: output.cloned(), operators })
+                .collect(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
