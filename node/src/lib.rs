@@ -1,1 +1,3 @@
 //! The daemon and the command line of artel.
+
+pub mod build;
