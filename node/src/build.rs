@@ -157,18 +157,16 @@ impl Error {
 
     /// Gives the failure as it is reported to the coordinator.
     pub fn failure(&self) -> Failure {
-        match self {
-            Error::Ended(failure) => failure.clone(),
-            other => {
-                let mut what = other.to_string();
-                let mut source = std::error::Error::source(other);
-                while let Some(error) = source {
-                    what = format!("{what}: {error}");
-                    source = error.source();
-                }
-                Failure::new(other.blame(), other.step(), what)
-            }
+        if let Error::Ended(failure) = self {
+            return failure.clone();
         }
+        let mut what = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            what = format!("{what}: {error}");
+            source = error.source();
+        }
+        Failure::new(self.blame(), self.step(), what)
     }
 }
 
@@ -178,3 +176,6 @@ fn input_blame(error: &InputError) -> Blame {
         InputError::Missing { .. } | InputError::Copy { .. } => Blame::Builder,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,9 +122,9 @@ fn hand_over(placing: &Placing) -> io::Result<()> {
 
 fn place_one(wanted: &Wanted, placing: &Placing) -> Result<(), InputError> {
     let name = || wanted.name.clone();
-    let copy = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => InputError::Missing { name: name() },
-        _ => InputError::Copy { name: name(), source },
+    let copy = |source: io::Error| {
+        let missing = source.kind() == io::ErrorKind::NotFound;
+        if missing { InputError::Missing { name: name() } } else { InputError::Copy { name: name(), source } }
     };
     let mut source = File::open(placing.from.join(&wanted.name)).map_err(copy)?;
     let got = source.metadata().map_err(copy)?.len();

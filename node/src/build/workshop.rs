@@ -287,7 +287,8 @@ fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environm
         variables,
         script,
         arguments,
-        name: format!("artel-{}-{}", std::process::id(), task.lease.number),
+        // Named after the folder: several workshops of one machine must not meet in one group.
+        name: format!("artel-{}", protocol::Hash::of(folder.path.as_os_str().as_encoded_bytes()).short()),
     }
 }
 
