@@ -1,0 +1,317 @@
+//! Environments on disk: installed once from a lock, kept by the lock's id, shared by every attempt through an overlay.
+//!
+//! ```text
+//! nothing -> new-<id> (packages checked and copied, installed without network) -> rename -> <id> (complete) -> evicted
+//! ```
+//! A crash leaves only `new-` folders, which the next start removes. First uses of one lock wait for one another. The
+//! least recently used ones go when all together are over the limit; what an attempt uses stays.
+//!
+//! This module does not choose packages: that is the lock's matter.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use protocol::{Hash, Timestamp, environment::EnvironmentLock};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    inputs::{self, InputError, Placing, Wanted},
+    sandbox::rig::Rig,
+};
+
+const INSTALL: &str = include_str!("environment/install.sh");
+const COMPLETE: &str = "complete.json";
+/// An installation that takes longer than this hangs; a cold one takes under a minute.
+const INSTALL_WITHIN: Duration = Duration::from_secs(900);
+/// Packages named by one `--include`, so that no argument is too long.
+const INCLUDE_AT_ONCE: usize = 200;
+const SAID_MAX: u64 = 256 * 1024;
+
+/// Why there is no environment.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// A package is not what the lock names.
+    #[error("environment package")]
+    Package(#[source] InputError),
+    /// The disk does not do its part.
+    #[error("cannot {what} in {folder}")]
+    Disk {
+        /// What was to be done.
+        what: &'static str,
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The installation failed; the end of what it said.
+    #[error("the environment cannot be installed from its lock: {said}")]
+    Install {
+        /// The end of what it said.
+        said: String,
+    },
+    /// The installation did not end.
+    #[error("the environment was not installed within {} s", INSTALL_WITHIN.as_secs())]
+    Slow,
+    /// Cancelled meanwhile.
+    #[error("cancelled while the environment was installed")]
+    Cancelled,
+}
+
+/// What an installation found out about its result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Complete {
+    /// SHA-256 of the tree as a sorted tar: the same on every node.
+    tree: String,
+    kib: u64,
+}
+
+/// The environments of a node.
+#[derive(Debug)]
+pub(in crate::build) struct Environments {
+    folder: PathBuf,
+    bytes_max: u64,
+    rig: Arc<Rig>,
+    now: fn() -> Timestamp,
+    installing: Mutex<BTreeMap<Hash, Arc<tokio::sync::Mutex<()>>>>,
+    used: Arc<Mutex<BTreeMap<Hash, u32>>>,
+}
+
+/// An environment in use: it is not evicted before this is dropped.
+#[derive(Debug)]
+pub(in crate::build) struct Environment {
+    pub(in crate::build) root: PathBuf,
+    pub(in crate::build) tree: String,
+    /// How long it took to have it.
+    pub(in crate::build) took: Duration,
+    id: Hash,
+    used: Arc<Mutex<BTreeMap<Hash, u32>>>,
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        match used.get_mut(&self.id) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(used.remove(&self.id)),
+        }
+    }
+}
+
+impl Environments {
+    pub(in crate::build) fn new(folder: PathBuf, bytes_max: u64, rig: Arc<Rig>, now: fn() -> Timestamp) -> Self {
+        Self { folder, bytes_max, rig, now, installing: Mutex::default(), used: Arc::default() }
+    }
+
+    /// Removes what a crash left half done.
+    pub(in crate::build) fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("new-") || !entry.path().join(COMPLETE).is_file() {
+                self.rig.remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether a lock's environment is here already.
+    pub(in crate::build) fn has(&self, id: &Hash) -> bool {
+        self.folder.join(id.to_string()).join(COMPLETE).is_file()
+    }
+
+    /// Gives the environment of a lock; installs it from `packages` if it is not here.
+    pub(in crate::build) async fn get(
+        &self,
+        lock: &EnvironmentLock,
+        packages: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Environment, EnvironmentError> {
+        let begun = Instant::now();
+        let id = lock.id();
+        let turn = self.installing.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone();
+        let _turn = tokio::select! {
+            () = stop.cancelled() => return Err(EnvironmentError::Cancelled),
+            turn = turn.lock() => turn,
+        };
+        // Counted before it is looked for, so that it cannot be evicted in between.
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
+        let folder = self.folder.join(id.to_string());
+        let (root, used) = (folder.join("root"), self.used.clone());
+        let mut environment = Environment { root, tree: String::new(), took: Duration::ZERO, id, used };
+        if !self.has(&id) {
+            self.install(lock, packages, &folder, stop).await?;
+            self.evict();
+        }
+        environment.tree = self.touch(&folder)?.tree;
+        environment.took = begun.elapsed();
+        Ok(environment)
+    }
+
+    /// Takes a root file system in a tar file as the environment of a lock. For tests and for rootfs images made
+    /// elsewhere: nothing in it is checked against the lock.
+    pub(in crate::build) async fn adopt(&self, id: Hash, tar: &Path) -> Result<(), EnvironmentError> {
+        let folder = self.folder.join(id.to_string());
+        let new = self.begin(&id)?;
+        let script = "set -eu; cd \"$1\"; mkdir root; tar -C root -xf \"$2\"; echo artel:tree given; echo artel:kib 0";
+        let arguments = [new.path.as_os_str(), tar.as_os_str()].map(|word| word.to_string_lossy().into_owned());
+        let complete = self.run(&[], script, &arguments, &CancellationToken::new()).await?;
+        self.end(new, &complete, &folder)
+    }
+
+    async fn install(
+        &self,
+        lock: &EnvironmentLock,
+        packages: &Path,
+        folder: &Path,
+        stop: &CancellationToken,
+    ) -> Result<(), EnvironmentError> {
+        let id = lock.id();
+        tracing::info!(environment = %id, packages = lock.packages.len(), "environment is installed");
+        let begun = Instant::now();
+        let new = self.begin(&id)?;
+        let wanted: Vec<_> = lock.packages.iter().map(Wanted::package).collect();
+        let (from, to) = (packages.to_owned(), new.path.join("repository"));
+        let placing = Placing { from, to, epoch: lock.epoch, rig: self.rig.clone() };
+        inputs::place(wanted, placing).await.map_err(EnvironmentError::Package)?;
+        let arguments = install_arguments(lock, &new.path);
+        let complete = self.run(&["--net"], INSTALL, &arguments, stop).await?;
+        self.end(new, &complete, folder)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        tracing::info!(environment = %id, tree = %complete.tree, seconds, "environment is ready");
+        Ok(())
+    }
+
+    fn begin(&self, id: &Hash) -> Result<NewFolder<'_>, EnvironmentError> {
+        let path = self.folder.join(format!("new-{id}"));
+        let disk = |source| EnvironmentError::Disk { what: "make a folder", folder: path.clone(), source };
+        self.rig.remove_tree(&path).map_err(disk)?;
+        self.rig.make_folder(&path).map_err(disk)?;
+        Ok(NewFolder { rig: &self.rig, path })
+    }
+
+    fn end(&self, new: NewFolder<'_>, complete: &Complete, folder: &Path) -> Result<(), EnvironmentError> {
+        let disk = |source| EnvironmentError::Disk { what: "keep an environment", folder: folder.to_owned(), source };
+        self.rig.remove_tree(folder).map_err(disk)?;
+        let bytes = serde_json::to_vec(complete).map_err(|error| disk(io::Error::other(error)))?;
+        fs::write(new.path.join(COMPLETE), bytes).map_err(disk)?;
+        fs::rename(&new.path, folder).map_err(disk)
+    }
+
+    /// Runs a script in namespaces of its own and reads what it says about its result.
+    async fn run(
+        &self,
+        more: &[&str],
+        script: &str,
+        arguments: &[String],
+        stop: &CancellationToken,
+    ) -> Result<Complete, EnvironmentError> {
+        let failed = |error: io::Error| EnvironmentError::Install { said: error.to_string() };
+        let mut command = self.rig.command(&[], more, script);
+        command.args(arguments).env("HOME", "/nonexistent");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+        let _lifeline = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (mut result, mut said) = (String::new(), Vec::new());
+        let (mut stdout, mut stderr) = (stdout.take(SAID_MAX), stderr.take(SAID_MAX * 16));
+        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), stderr.read_to_end(&mut said)) };
+        let read = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(EnvironmentError::Cancelled),
+            () = tokio::time::sleep(INSTALL_WITHIN) => Err(EnvironmentError::Slow),
+            read = work => read.map_err(failed),
+        };
+        if let Err(error) = read {
+            child.kill().await.map_err(failed)?;
+            return Err(error);
+        }
+        let status = child.wait().await.map_err(failed)?;
+        let value = |name: &str| result.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        match (status.success(), value("artel:tree "), value("artel:kib ")) {
+            (true, Some(tree), Some(kib)) => Ok(Complete { tree, kib: kib.parse().unwrap_or(0) }),
+            _ => Err(EnvironmentError::Install { said: end_of(&said) }),
+        }
+    }
+
+    /// Notes the use of an environment, for eviction.
+    fn touch(&self, folder: &Path) -> Result<Complete, EnvironmentError> {
+        let path = folder.join(COMPLETE);
+        let disk = |source| EnvironmentError::Disk { what: "use an environment", folder: folder.to_owned(), source };
+        let complete = serde_json::from_slice(&fs::read(&path).map_err(disk)?);
+        let used = SystemTime::UNIX_EPOCH + Duration::from_millis((self.now)().as_millis());
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(used)).map_err(disk)?;
+        complete.map_err(|error| disk(io::Error::other(error)))
+    }
+
+    /// Removes the least recently used environments until the rest fit.
+    fn evict(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut all: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let file = entry.path().join(COMPLETE);
+                let complete: Complete = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+                let id: Hash = entry.file_name().to_str()?.parse().ok()?;
+                Some((fs::metadata(&file).ok()?.modified().ok()?, id, complete.kib * 1024, entry.path()))
+            })
+            .collect();
+        all.sort();
+        let mut bytes: u64 = all.iter().map(|(_, _, bytes, _)| bytes).sum();
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, id, size, path) in all {
+            if bytes <= self.bytes_max || used.contains_key(&id) {
+                continue;
+            }
+            // The marker goes first: half of an environment must not look whole.
+            let removed = fs::remove_file(path.join(COMPLETE)).and_then(|()| self.rig.remove_tree(&path));
+            match removed {
+                Ok(()) => {
+                    bytes = bytes.saturating_sub(size);
+                    tracing::info!(environment = %id, size, "environment evicted");
+                }
+                Err(error) => tracing::warn!(environment = %id, %error, "environment not evicted"),
+            }
+        }
+    }
+}
+
+/// A folder that is removed unless it was renamed into place.
+struct NewFolder<'a> {
+    rig: &'a Rig,
+    path: PathBuf,
+}
+
+impl Drop for NewFolder<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.rig.remove_tree(&self.path) {
+            tracing::debug!(%error, "half an environment is left for the next sweep");
+        }
+    }
+}
+
+fn install_arguments(lock: &EnvironmentLock, folder: &Path) -> Vec<String> {
+    let variant = if lock.package("build-essential").is_some() { "buildd" } else { "apt" };
+    let variant = if lock.package("apt").is_some() { variant } else { "essential" };
+    let fixed = [folder.to_string_lossy().into_owned(), lock.suite.to_string(), lock.epoch.to_string(), variant.into()];
+    let includes = lock.packages.chunks(INCLUDE_AT_ONCE).map(|some| {
+        let names: Vec<_> = some.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
+        format!("--include={}", names.join(","))
+    });
+    fixed.into_iter().chain(includes).collect()
+}
+
+fn end_of(said: &[u8]) -> String {
+    // A line may repeat the whole command with every package.
+    let short = |line: &str| line.trim().chars().take(160).collect::<String>();
+    let text = String::from_utf8_lossy(&said[said.len().saturating_sub(32 * 1024)..]);
+    let lines: Vec<_> = text.lines().map(short).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join(" | ")
+}

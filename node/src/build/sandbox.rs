@@ -1,0 +1,448 @@
+//! One command in one sandbox, from start to the last process gone.
+//!
+//! ```text
+//! daemon -> sh (enters cgroups) = setpriv (leaves root) = unshare        `=` is exec, the same process
+//!             `- sh: pid 1 of the namespaces, root of the mapped range: overlay, limits, watchers
+//!                  |- cat: ends when the daemon ends, then kills everything
+//!                  |- du: says how much disk is used, every second
+//!                  `- bwrap: mounts, network, ipc, uts, pid namespaces
+//!                       `- setpriv (becomes the build user, without any capability) = sh = the build
+//! ```
+//!
+//! The build's output comes through stdout; stderr, which the build never gets, carries what the helpers say. When pid 1
+//! ends the kernel kills the rest, and `unshare` ends only after that: when it was waited for, nothing is left.
+//!
+//! This module knows no job: what to run comes as a [`Plan`].
+
+pub(in crate::build) mod cgroup;
+pub(in crate::build) mod outputs;
+pub(in crate::build) mod rig;
+pub(in crate::build) mod watch;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use protocol::job::BuildLimits;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    cgroup::{Controller, Group},
+    rig::Rig,
+    watch::Usage,
+};
+use super::{
+    log::{LogError, LogSink, Phase},
+    vary::Variation,
+};
+
+/// How often limits are checked.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+/// How long a killed tree may take to end before its first process is killed too.
+const END_WITHIN: Duration = Duration::from_millis(1500);
+/// What the helpers may say; more is not kept.
+const SAID_MAX: usize = 8 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// The unit in which Linux tells processes' times to programs (`USER_HZ`).
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Files of the smallest size take one block each: so many of them fill a MiB.
+const INODES_PER_MIB: u64 = 256;
+const NAMESPACE: &str = include_str!("sandbox/namespace.sh");
+
+/// A limit that an attempt broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Breach {
+    /// More memory than asked for.
+    Memory,
+    /// More processes.
+    Pids,
+    /// More disk.
+    Disk,
+    /// More files than the disk limit has blocks for.
+    Inodes,
+    /// A longer log.
+    Log,
+    /// More time.
+    Wall,
+    /// More time without output.
+    Silence,
+}
+
+impl Breach {
+    /// Names the limit for people.
+    pub(in crate::build) fn words(self, limits: &BuildLimits) -> String {
+        match self {
+            Breach::Memory => format!("memory limit of {} MiB reached", limits.memory_mib),
+            Breach::Pids => format!("process limit of {} reached", limits.pids),
+            Breach::Disk => format!("disk limit of {} MiB reached", limits.disk_mib),
+            Breach::Inodes => {
+                format!("file count limit of {} reached", u64::from(limits.disk_mib) * INODES_PER_MIB)
+            }
+            Breach::Log => format!("log limit of {} KiB reached", limits.log_kib),
+            Breach::Wall => format!("time limit of {} s reached", limits.wall_secs),
+            Breach::Silence => format!("no output for {} s", limits.silence_secs),
+        }
+    }
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(in crate::build) struct Plan<'a> {
+    /// The attempt's folder; its `inputs` become the build directory.
+    pub(in crate::build) folder: &'a Path,
+    /// The environment's root folder.
+    pub(in crate::build) environment: &'a Path,
+    /// The circumstances.
+    pub(in crate::build) variation: &'a Variation,
+    /// What may be used.
+    pub(in crate::build) limits: &'a BuildLimits,
+    /// More environment variables.
+    pub(in crate::build) variables: Vec<(String, String)>,
+    /// What `sh` runs as the build user in the build directory.
+    pub(in crate::build) script: String,
+    /// The script's arguments.
+    pub(in crate::build) arguments: Vec<String>,
+    /// The attempt's name among control groups.
+    pub(in crate::build) name: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Ending {
+    /// By itself.
+    Exited(i32),
+    /// Killed for a broken limit.
+    Broke(Breach),
+    /// Killed on request.
+    Cancelled,
+}
+
+/// What a run used.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::build) struct Ran {
+    /// How it ended.
+    pub(in crate::build) ending: Ending,
+    /// CPU time, where it is known.
+    pub(in crate::build) cpu: Option<Duration>,
+    /// The most memory at one time, in bytes, where it is known.
+    pub(in crate::build) memory_peak: Option<u64>,
+}
+
+/// What stands in an attempt's folder so that a later daemon can clean up.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(in crate::build) struct Trace {
+    /// The first process and its start time in ticks since boot, once it runs.
+    pub(in crate::build) process: Option<(u32, u64)>,
+    /// The attempt's control groups.
+    pub(in crate::build) groups: Vec<PathBuf>,
+}
+
+impl Trace {
+    pub(in crate::build) const FILE: &'static str = "trace.json";
+
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
+        std::fs::write(folder.join(Self::FILE), bytes)
+    }
+}
+
+/// Why a sandbox did not run; always the builder's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Control groups cannot be made.
+    #[error("cannot make control groups")]
+    Group(#[source] io::Error),
+    /// The first process cannot be started or recorded.
+    #[error("cannot start the sandbox")]
+    Spawn(#[source] io::Error),
+    /// A helper failed before the build's command ran.
+    #[error("the sandbox did not start: {said}")]
+    Start {
+        /// What the helpers said.
+        said: String,
+    },
+    /// The output cannot be read or kept.
+    #[error("cannot keep the log")]
+    Log(#[source] LogError),
+    /// The sandbox cannot be waited for.
+    #[error("cannot wait for the sandbox")]
+    Wait(#[source] io::Error),
+}
+
+/// Runs a plan until everything of it is gone. When the future is dropped, the whole tree is killed.
+///
+/// # Errors
+/// [`SandboxError`] when the build's own command never ran.
+pub(in crate::build) async fn run(
+    rig: &Rig,
+    plan: &Plan<'_>,
+    log: &LogSink,
+    stop: &CancellationToken,
+) -> Result<Ran, SandboxError> {
+    let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
+    let mut trace = Trace { process: None, groups: group.folders() };
+    trace.write(plan.folder).map_err(SandboxError::Spawn)?;
+    let mut command = rig.command(&group.folders(), &[], NAMESPACE);
+    command.args(namespace_arguments(rig, plan)).args(inner_command(&group, plan));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(SandboxError::Spawn)?;
+    drop(command);
+    let mut running = Running::new(child, group, *plan.limits, log.clone());
+    trace.process = watch::started(running.pid).map(|started| (running.pid, started));
+    trace.write(plan.folder).map_err(SandboxError::Spawn)?;
+    let ending = running.until_end(stop).await?;
+    running.kill().await?;
+    running.finish(ending).await
+}
+
+fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
+    let v = plan.variation;
+    let modes = match rig.account() {
+        rig::Account::Own => "readable",
+        rig::Account::Dedicated { .. } => "as-is",
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    [text(plan.folder), text(plan.environment), v.place.clone(), v.user.clone(), v.uid.to_string()]
+        .into_iter()
+        .chain([v.hostname.clone(), modes.to_owned()])
+        .collect()
+}
+
+fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
+    let v = plan.variation;
+    // Where a group limits processes it also tells; the resource limit then only stands behind it.
+    let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
+    let processes = plan.limits.pids.saturating_add(spare);
+    let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
+    let words = format!(
+        "taskset -c {} nice -n {} prlimit --core=0 --nproc={processes}:{processes} bwrap --unshare-ipc --unshare-pid \
+         --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent --new-session --cap-add ALL --clearenv",
+        affinity(v.cpus),
+        v.nice
+    );
+    let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    let root = plan.folder.join("merged").to_string_lossy().into_owned();
+    command.extend(["--bind".into(), root]);
+    let mounts = format!(
+        "/ --proc /proc --dev /dev --perms 1777 --size {shm} --tmpfs /dev/shm --perms 0755 --size {} --tmpfs /run \
+         --hostname {} --chdir {}",
+        16 * MIB,
+        v.hostname,
+        v.place
+    );
+    command.extend(mounts.split_whitespace().map(str::to_owned));
+    for (key, value) in v.variables.iter().chain(&plan.variables) {
+        command.extend(["--setenv".into(), key.clone(), value.clone()]);
+    }
+    let drop = format!(
+        "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all sh -c",
+        uid = v.uid
+    );
+    command.extend(drop.split_whitespace().map(str::to_owned));
+    command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
+    command.push("artel-build".into());
+    command.extend(plan.arguments.iter().cloned());
+    command
+}
+
+/// Gives as many CPUs as wanted of those that this process may use, as `taskset` writes them.
+fn affinity(wanted: u32) -> String {
+    let set = rustix::thread::sched_getaffinity(None).unwrap_or_else(|_| rustix::thread::CpuSet::new());
+    let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let chosen: Vec<_> = allowed.take(wanted.max(1) as usize).map(|cpu| cpu.to_string()).collect();
+    if chosen.is_empty() { "0".into() } else { chosen.join(",") }
+}
+
+struct Running {
+    child: Child,
+    /// Open for as long as this process lives; its end is the sandbox's signal to die.
+    lifeline: Option<ChildStdin>,
+    output: ChildStdout,
+    control: Lines<BufReader<ChildStderr>>,
+    pid: u32,
+    group: Group,
+    limits: BuildLimits,
+    log: LogSink,
+    clock: Clock,
+    peak: Usage,
+    said: String,
+}
+
+struct Clock {
+    begun: Instant,
+    /// When the build's own command started.
+    started: Option<Instant>,
+    output: Instant,
+}
+
+impl Running {
+    fn new(mut child: Child, group: Group, limits: BuildLimits, log: LogSink) -> Self {
+        let now = Instant::now();
+        Self {
+            lifeline: child.stdin.take(),
+            output: child.stdout.take().expect("stdout is a pipe"),
+            control: BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines(),
+            pid: child.id().expect("a child that was not waited for has a number"),
+            child,
+            group,
+            limits,
+            log,
+            clock: Clock { begun: now, started: None, output: now },
+            peak: Usage::default(),
+            said: String::new(),
+        }
+    }
+
+    async fn until_end(&mut self, stop: &CancellationToken) -> Result<Ending, SandboxError> {
+        let mut check = interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = vec![0; 64 * 1024];
+        let (mut output_open, mut control_open) = (true, true);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Ending::Cancelled),
+                _ = check.tick() => if let Some(breach) = self.check() { return Ok(Ending::Broke(breach)) },
+                line = self.control.next_line(), if control_open => match line {
+                    Ok(Some(line)) => if let Some(breach) = self.hear(&line) { return Ok(Ending::Broke(breach)) },
+                    Ok(None) | Err(_) => control_open = false,
+                },
+                read = self.output.read(&mut buffer), if output_open => match read {
+                    Ok(0) | Err(_) => output_open = false,
+                    Ok(count) => if let Some(breach) = self.keep(&buffer[..count])? {
+                        return Ok(Ending::Broke(breach));
+                    },
+                },
+                status = self.child.wait() => return Ok(Ending::Exited(code(status.map_err(SandboxError::Wait)?))),
+            }
+        }
+    }
+
+    /// Takes a piece of the build's output.
+    fn keep(&mut self, bytes: &[u8]) -> Result<Option<Breach>, SandboxError> {
+        self.clock.output = Instant::now();
+        let room = (u64::from(self.limits.log_kib) * 1024).saturating_sub(self.log.progress().borrow().bytes);
+        let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        match self.log.append(&bytes[..fits]) {
+            Ok(()) => Ok((fits < bytes.len()).then_some(Breach::Log)),
+            Err(LogError::Full { .. }) => Ok(Some(Breach::Log)),
+            Err(error @ LogError::Write { .. }) => Err(SandboxError::Log(error)),
+        }
+    }
+
+    /// Takes a line of the helpers.
+    fn hear(&mut self, line: &str) -> Option<Breach> {
+        let Some(word) = line.strip_prefix("artel:") else {
+            if self.said.len() + line.len() < SAID_MAX {
+                self.said.push_str(line);
+                self.said.push('\n');
+            }
+            return None;
+        };
+        if word == "started" {
+            let now = Instant::now();
+            self.clock.started = Some(now);
+            self.clock.output = now;
+            self.log.enter(Phase::Build);
+            return None;
+        }
+        let mut numbers = word.split(' ').skip(1).map(|number| number.parse::<u64>().unwrap_or(0));
+        let (kib, inodes) = (numbers.next()?, numbers.next()?);
+        let disk = u64::from(self.limits.disk_mib);
+        if kib > disk * 1024 {
+            return Some(Breach::Disk);
+        }
+        (inodes > disk * INODES_PER_MIB).then_some(Breach::Inodes)
+    }
+
+    fn check(&mut self) -> Option<Breach> {
+        if self.clock.begun.elapsed() > self.limits.wall() {
+            return Some(Breach::Wall);
+        }
+        if self.clock.output.elapsed() > self.limits.silence() {
+            return Some(Breach::Silence);
+        }
+        if let Some(breach) = self.group.breach() {
+            return Some(breach);
+        }
+        if self.group.limits(Controller::Memory) && self.group.limits(Controller::Pids) {
+            return None;
+        }
+        let now = watch::usage(self.pid);
+        self.peak.memory = self.peak.memory.max(now.memory);
+        self.peak.ticks = self.peak.ticks.max(now.ticks);
+        if now.memory > u64::from(self.limits.memory_mib) * MIB {
+            return Some(Breach::Memory);
+        }
+        (now.threads >= u64::from(self.limits.pids)).then_some(Breach::Pids)
+    }
+
+    /// Ends everything, and waits until it is gone.
+    async fn kill(&mut self) -> Result<(), SandboxError> {
+        self.lifeline.take();
+        let below = watch::children(self.pid);
+        if below.is_empty() {
+            // Nothing below: it ended, or it has not come as far.
+            self.child.start_kill().ok();
+        }
+        for pid in below.into_iter().filter_map(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            // A process that ended meanwhile is what we want.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        if timeout(END_WITHIN, self.child.wait()).await.is_err() {
+            self.child.kill().await.map_err(SandboxError::Wait)?;
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, ending: Ending) -> Result<Ran, SandboxError> {
+        let mut ending = ending;
+        if let Ending::Exited(_) = ending {
+            ending = self.drain().await?.map_or(ending, Ending::Broke);
+            ending = self.group.breach().map_or(ending, Ending::Broke);
+        }
+        if self.clock.started.is_none() && matches!(ending, Ending::Exited(_)) {
+            return Err(SandboxError::Start { said: self.said.trim().to_owned() });
+        }
+        let ticks = Duration::from_secs_f64(self.peak.ticks as f64 / TICKS_PER_SECOND);
+        let (cpu, memory) = (self.group.cpu(), self.group.memory_peak());
+        Ok(Ran {
+            ending,
+            cpu: cpu.or((self.peak.ticks > 0).then_some(ticks)),
+            memory_peak: memory.or((self.peak.memory > 0).then_some(self.peak.memory)),
+        })
+    }
+
+    /// Reads what is left in the pipes of a tree that is gone.
+    async fn drain(&mut self) -> Result<Option<Breach>, SandboxError> {
+        while let Ok(Some(line)) = self.control.next_line().await {
+            if let Some(breach) = self.hear(&line) {
+                return Ok(Some(breach));
+            }
+        }
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match self.output.read(&mut buffer).await {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(count) => {
+                    if let Some(breach) = self.keep(&buffer[..count])? {
+                        return Ok(Some(breach));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}

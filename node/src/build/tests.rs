@@ -1,0 +1,269 @@
+//! Real attempts in real sandboxes: an honest one, hostile ones, cancelled and killed ones. Skipped, with the reason, where
+//! the machine cannot make sandboxes.
+
+mod bench;
+
+use std::{
+    fs,
+    io::Read,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    blame::{Blame, Failure},
+    job::BuildLimits,
+    lease::{LeaseNumber, Profile},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::bench::{Bench, Job, limits, lives};
+use super::{Error, InputError, Phase};
+
+const HONEST: &str = include_str!("../../../fixtures/command/honest.sh");
+const VICTIM: &str = "ARTEL_TEST_VICTIM";
+
+fn honest() -> Job<'static> {
+    Job { script: HONEST, arguments: &[], outputs: &["out/result.txt"], limits: limits() }
+}
+
+/// Runs a hostile script, checks that nothing is left, then that the next job succeeds.
+async fn hostile(script: &str, arguments: &[&str], limits: BuildLimits) -> Option<Failure> {
+    let bench = Bench::open().await?;
+    let job = Job { script, arguments, outputs: &["out.txt"], limits };
+    let error = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(bench.attempts(), 0, "the attempt's folder is gone");
+    let next = bench.workshop.attempt(bench.task(&honest()), bench.log(), CancellationToken::new()).await;
+    assert_eq!(next.unwrap().outputs.len(), 1, "the node carries on");
+    Some(error.failure())
+}
+
+async fn check(script: &str, limits: BuildLimits, blame: Blame, what: &str) {
+    if let Some(failure) = hostile(script, &[], limits).await {
+        assert_eq!(failure, Failure::new(blame, "build", what));
+    }
+}
+
+#[tokio::test]
+async fn an_honest_command_gives_its_output_and_leaves_nothing() {
+    let Some(bench) = Bench::open().await else { return };
+    let log = bench.log();
+    let task = bench.task(&honest());
+    let built = bench.workshop.attempt(task, log.clone(), CancellationToken::new()).await.unwrap();
+    let [output] = &built.outputs[..] else { panic!("{:?}", built.outputs) };
+    assert_eq!(fs::read_to_string(&output.path).unwrap(), "artel\nbuilt\n");
+    assert!(log.tail(1000).contains("hello from artel\n"), "{}", log.tail(1000));
+    assert_eq!(log.progress().borrow().phase, Phase::Done);
+    assert_eq!(built.node_info["profile"], "0");
+    bench.workshop.discard(&built).unwrap();
+    assert!(!output.path.exists());
+    assert_eq!(bench.attempts(), 0);
+}
+
+#[tokio::test]
+async fn the_build_has_no_rights_and_sees_its_profile() {
+    let Some(bench) = Bench::open().await else { return };
+    let script = "id -u; cat /proc/self/status; umask; hostname; pwd; nproc; date +%Y; cat /etc/hostname; touch /x; :";
+    let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
+    let log = bench.log();
+    bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()).await.unwrap();
+    let text = log.tail(8000);
+    for line in ["1000\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "0022\n"] {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+    assert!(text.contains("\nartel\n/build/reproducible-path\n") && text.contains("/x': Permission denied"), "{text}");
+    let mut varied = bench.task(&job);
+    varied.lease.profile = Profile(1);
+    // The small root file system has no libfaketime, which every lock has.
+    let error = bench.workshop.attempt(varied, log.clone(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.blame(), Blame::Job);
+    assert!(log.tail(8000).contains("no libfaketime"));
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_named() {
+    let bomb = include_str!("../../../fixtures/command/hostile/fork-bomb.sh");
+    check(bomb, limits(), Blame::Job, "process limit of 64 reached").await;
+}
+
+#[tokio::test]
+async fn a_memory_hog_is_named() {
+    let hog = include_str!("../../../fixtures/command/hostile/memory-hog.sh");
+    check(hog, limits(), Blame::Job, "memory limit of 256 MiB reached").await;
+}
+
+#[tokio::test]
+async fn a_disk_filler_is_named() {
+    let filler = include_str!("../../../fixtures/command/hostile/disk-filler.sh");
+    check(filler, limits(), Blame::Job, "disk limit of 64 MiB reached").await;
+}
+
+#[tokio::test]
+async fn a_filler_of_inodes_is_named() {
+    let Some(bench) = Bench::open().await else { return };
+    let script = include_str!("../../../fixtures/command/hostile/file-filler.sh");
+    let limits = BuildLimits { disk_mib: 2, ..limits() };
+    let job = Job { script, arguments: &[], outputs: &[], limits };
+    let error = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap_err();
+    let what = error.failure().what;
+    assert!(["file count limit of 512 reached", "disk limit of 2 MiB reached"].contains(&what.as_str()), "{what}");
+}
+
+#[tokio::test]
+async fn a_log_flood_is_named() {
+    let flood = include_str!("../../../fixtures/command/hostile/log-flood.sh");
+    check(flood, limits(), Blame::Job, "log limit of 256 KiB reached").await;
+}
+
+#[tokio::test]
+async fn silence_and_long_builds_time_out() {
+    let silent = BuildLimits { silence_secs: 1, ..limits() };
+    check("sleep 86398", silent, Blame::Timeout, "no output for 1 s").await;
+    let short = BuildLimits { wall_secs: 1, ..limits() };
+    check("while sleep 0.2; do echo still here; done", short, Blame::Timeout, "time limit of 1 s reached").await;
+    assert!(!lives("86398"));
+}
+
+#[tokio::test]
+async fn a_survivor_does_not_survive() {
+    let Some(bench) = Bench::open().await else { return };
+    let script = include_str!("../../../fixtures/command/hostile/survivor.sh");
+    let job = Job { script, arguments: &[], outputs: &["out.txt"], limits: limits() };
+    let built = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap();
+    assert_eq!(built.outputs.len(), 1);
+    assert!(!lives("86399"), "the session is gone with its namespace");
+}
+
+#[tokio::test]
+async fn there_is_no_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let script = include_str!("../../../fixtures/command/hostile/network.sh");
+    let Some(failure) = hostile(script, &[&port], limits()).await else { return };
+    assert_eq!(failure, Failure::new(Blame::Job, "build", "ended with exit code 7"));
+    assert!(listener.accept().is_err(), "nobody came");
+}
+
+#[tokio::test]
+async fn there_is_no_way_back_to_rights() {
+    let script = include_str!("../../../fixtures/command/hostile/nested-namespace.sh");
+    let Some(bench) = Bench::open().await else { return };
+    let job = Job { script, arguments: &[], outputs: &["out.txt"], limits: limits() };
+    let log = bench.log();
+    let error = bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::new(Blame::Job, "build", "ended with exit code 7"));
+    assert!(log.tail(2000).contains("unshare failed: No space left on device"), "{}", log.tail(2000));
+}
+
+#[tokio::test]
+async fn links_and_pipes_are_no_outputs() {
+    let link = include_str!("../../../fixtures/command/hostile/output-link.sh");
+    let pipe = include_str!("../../../fixtures/command/hostile/output-pipe.sh");
+    for (script, word) in [(link, "symbolic link"), (pipe, "pipe"), ("true", "missing")] {
+        let Some(failure) = hostile(script, &[], limits()).await else { return };
+        assert_eq!((failure.blame, failure.step.as_str()), (Blame::Job, "outputs"));
+        assert!(failure.what.contains("out.txt") && failure.what.contains(word), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_tampered_input_is_refused_by_name() {
+    let Some(bench) = Bench::open().await else { return };
+    let task = bench.task(&honest());
+    fs::write(task.inputs.join("in/name.txt"), b"artem\n").unwrap();
+    let error = bench.workshop.attempt(task, bench.log(), CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(&error, Error::Input(InputError::Tampered { name, .. }) if name == "in/name.txt"), "{error}");
+    assert_eq!(error.blame(), Blame::InputMismatch);
+    let mut other = bench.task(&honest());
+    other.lock.epoch += 1;
+    let error = bench.workshop.attempt(other, bench.log(), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.blame(), Blame::InputMismatch, "another lock than the request names");
+}
+
+#[tokio::test]
+async fn cancelling_and_dropping_end_everything() {
+    let Some(bench) = Bench::open().await else { return };
+    let job = Job { script: "setsid sleep 86397 & sleep 86397", arguments: &[], outputs: &[], limits: limits() };
+    let (stop, log) = (CancellationToken::new(), bench.log());
+    let running = bench.workshop.attempt(bench.task(&job), log.clone(), stop.clone());
+    let mut progress = log.progress();
+    let begun = async {
+        progress.wait_for(|p| p.phase == Phase::Build).await.unwrap();
+        stop.cancel();
+        Instant::now()
+    };
+    let (result, cancelled) = tokio::join!(running, begun);
+    assert_eq!(result.unwrap_err().blame(), Blame::Cancelled);
+    assert!(cancelled.elapsed() < Duration::from_secs(2));
+    assert!(!lives("86397"));
+    let log = bench.log();
+    let mut progress = log.progress();
+    tokio::select! {
+        _ = bench.workshop.attempt(bench.task(&job), log, CancellationToken::new()) => panic!("it sleeps"),
+        _ = progress.wait_for(|p| p.phase == Phase::Build) => {}
+    }
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while lives("86397") && Instant::now() < deadline {
+        tokio::task::yield_now().await;
+    }
+    assert!(!lives("86397"));
+    assert_eq!(bench.attempts(), 0);
+}
+
+/// Not a test of its own: the process that [`a_killed_daemon_leaves_nothing`] starts and kills.
+#[tokio::test]
+async fn victim() {
+    let Some(folder) = std::env::var_os(VICTIM) else { return };
+    let bench = Bench::open_in(Path::new(&folder)).expect("the parent could");
+    bench.install().await;
+    let script = "echo running; setsid sleep 86396 & sleep 86396";
+    let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
+    let log = bench.log();
+    let mut reader = log.follow(0);
+    let say = async {
+        loop {
+            let piece = reader.next().await.unwrap().unwrap();
+            if piece.windows(8).any(|w| w == b"running\n") {
+                println!("running");
+            }
+        }
+    };
+    tokio::select! {
+        _ = bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()) => panic!("it sleeps"),
+        () = say => {}
+    }
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_nothing() {
+    let keep = tempfile::tempdir().unwrap();
+    let Some(bench) = Bench::open_in(keep.path()) else { return };
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["build::tests::victim", "--exact", "--nocapture"]).env(VICTIM, keep.path());
+    let mut victim = command.stdout(Stdio::piped()).spawn().unwrap();
+    let (mut said, mut output) = (Vec::new(), victim.stdout.take().unwrap());
+    while !String::from_utf8_lossy(&said).contains("\nrunning\n") {
+        let mut piece = [0; 4096];
+        let count = output.read(&mut piece).unwrap();
+        assert!(count > 0, "the victim ended: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&piece[..count]);
+    }
+    assert!(lives("86396"));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert_eq!(bench.workshop.sweep().unwrap(), [LeaseNumber(1)], "the attempt is known as interrupted");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while lives("86396") && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert!(!lives("86396"), "no process is left");
+    assert_eq!(bench.attempts(), 0, "no folder is left");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(keep.path().to_str().unwrap()), "no mount is left");
+    assert_eq!(bench.workshop.sweep().unwrap(), [], "once");
+    let next = bench.workshop.attempt(bench.task(&honest()), bench.log(), CancellationToken::new()).await;
+    assert_eq!(next.unwrap().outputs.len(), 1, "the environment is still good");
+}

@@ -1,0 +1,190 @@
+//! Profiles: under which circumstances an attempt runs. Profile 0 is plain; each further one differs from all others.
+//!
+//! What is varied, and why each choice breaks no honest package:
+//! * the date moves only forward, by over a year (`dpkg-deb` lowers times that are later than `SOURCE_DATE_EPOCH` and
+//!   never raises earlier ones), and stays before 2038;
+//! * time zones are POSIX strings, which need no zone files in the environment;
+//! * `LC_ALL` stays `C.UTF-8`, the only locale that every environment has and that can carry any file name; `LANG` and
+//!   `LANGUAGE` name others, which shows in translated messages;
+//! * `umask` is 0022 or 0002, as on the machines of Debian's own reproducibility tests.
+//!
+//! This module starts nothing: it is a function from a number to words.
+
+use protocol::lease::Profile;
+
+const DAY: u64 = 86_400;
+/// The smallest shift of the date of a varied attempt: over a year, so that the year itself is another.
+const DAYS_MIN: u64 = 398;
+/// Shifts repeat after this many profiles, which keeps every date before 2038.
+const SHIFTS: u64 = 64;
+const LANGUAGES: [(&str, &str); 5] = [
+    ("fr_CH.UTF-8", "fr_CH:fr"),
+    ("de_DE.UTF-8", "de_DE:de"),
+    ("et_EE.UTF-8", "et_EE:et"),
+    ("ja_JP.UTF-8", "ja_JP:ja"),
+    ("tr_TR.UTF-8", "tr_TR:tr"),
+];
+
+/// The circumstances of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variation {
+    /// The profile's number.
+    pub profile: u16,
+    /// The host's name inside.
+    pub hostname: String,
+    /// The build user's name.
+    pub user: String,
+    /// The build user's number, in the namespace.
+    pub uid: u32,
+    /// The folder below which the build runs.
+    pub place: String,
+    /// The file mode mask, as four octal digits.
+    pub umask: &'static str,
+    /// CPUs that the build sees.
+    pub cpus: u32,
+    /// Niceness.
+    pub nice: u8,
+    /// Seconds by which the date is moved forward; 0 leaves the clock alone.
+    pub shift_secs: u64,
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Variation {
+    /// Gives the lines of shell that move the date for what follows; empty for the plain profile.
+    ///
+    /// Times of files stay real (`NO_FAKE_STAT`): they would otherwise be moved too and no longer be the source's own.
+    /// The monotonic clock stays real, or waiting would not end.
+    pub(in crate::build) fn preload(&self) -> String {
+        if self.shift_secs == 0 {
+            return String::new();
+        }
+        format!(
+            "for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
+             [ -e \"$library\" ] || {{ echo 'the environment has no libfaketime: lock it again'; exit 1; }}\n\
+             done\n\
+             export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=+{} LD_PRELOAD=\"$library\"\n",
+            self.shift_secs
+        )
+    }
+}
+
+/// Gives the circumstances of a profile on a node that gives the attempt at most `cpus` CPUs.
+pub fn variation(profile: Profile, cpus: u32) -> Variation {
+    let cpus = cpus.max(1);
+    match profile.0 {
+        0 => plain(cpus),
+        n => varied(n, cpus),
+    }
+}
+
+fn plain(cpus: u32) -> Variation {
+    Variation {
+        profile: 0,
+        hostname: "artel".into(),
+        user: "builder".into(),
+        uid: 1000,
+        place: "/build/reproducible-path".into(),
+        umask: "0022",
+        cpus,
+        nice: 0,
+        shift_secs: 0,
+        variables: words(&[
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("TZ", "UTC"),
+            ("LC_ALL", "C.UTF-8"),
+            ("LANG", "C.UTF-8"),
+            ("TERM", "dumb"),
+            ("COLUMNS", "80"),
+            ("LINES", "24"),
+            ("SHELL", "/bin/sh"),
+        ]),
+    }
+}
+
+fn varied(n: u16, cpus: u32) -> Variation {
+    let number = u32::from(n);
+    let (lang, language) = LANGUAGES[usize::from(n - 1) % LANGUAGES.len()];
+    let path = format!("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/nonexistent/path-{n}");
+    Variation {
+        profile: n,
+        hostname: format!("varied-host-{n}"),
+        user: format!("varied{n}"),
+        uid: 1000 + 1 + number % 50_000,
+        place: format!("/build/{}-{n}", "another-path".repeat(usize::from(n % 4) + 1)),
+        umask: if n % 2 == 1 { "0002" } else { "0022" },
+        cpus: fewer(number, cpus),
+        nice: u8::try_from(n % 10).unwrap_or(0),
+        shift_secs: (DAYS_MIN + (u64::from(n) - 1) % SHIFTS * 37) * DAY + u64::from(n % 24) * 3671,
+        variables: words(&[
+            ("PATH", &path),
+            ("TZ", &zone(number)),
+            ("LC_ALL", "C.UTF-8"),
+            ("LANG", lang),
+            ("LANGUAGE", language),
+            ("TERM", if n % 2 == 1 { "xterm-256color" } else { "linux" }),
+            ("COLUMNS", &(81 + number % 200).to_string()),
+            ("LINES", &(25 + number % 100).to_string()),
+            ("SHELL", "/bin/bash"),
+        ]),
+    }
+}
+
+/// Gives fewer CPUs than there are, another count for each profile where there is a choice.
+fn fewer(n: u32, cpus: u32) -> u32 {
+    if cpus < 2 { 1 } else { cpus - 1 - (n - 1) % (cpus - 1) }
+}
+
+/// Gives a zone of whole and half hours between UTC-11:30 and UTC+13:30, never UTC itself.
+fn zone(n: u32) -> String {
+    let half_hours = i64::from(n) * 11 % 51 - 23;
+    let half_hours = if half_hours == 0 { 27 } else { half_hours };
+    // POSIX counts westward: the sign is the opposite of what people write.
+    let sign = if half_hours > 0 { '-' } else { '+' };
+    format!("ART{sign}{}:{:02}", half_hours.abs() / 2, half_hours.abs() % 2 * 30)
+}
+
+fn words(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn plain_leaves_the_clock_alone() {
+        let plain = variation(Profile(0), 8);
+        assert_eq!((plain.shift_secs, plain.cpus, plain.umask), (0, 8, "0022"));
+    }
+
+    #[test]
+    fn any_two_profiles_differ_in_what_matters() {
+        let all: Vec<_> = (0..25).map(|n| variation(Profile(n), 4)).collect();
+        let distinct = |what: fn(&Variation) -> String| all.iter().map(what).collect::<BTreeSet<_>>().len();
+        assert_eq!(distinct(|v| v.hostname.clone()), 25);
+        assert_eq!(distinct(|v| v.user.clone()), 25);
+        assert_eq!(distinct(|v| v.uid.to_string()), 25);
+        assert_eq!(distinct(|v| v.place.clone()), 25);
+        assert_eq!(distinct(|v| (v.shift_secs / DAY).to_string()), 25);
+        assert!(distinct(|v| format!("{:?}", v.variables.iter().find(|(key, _)| key == "TZ"))) >= 24);
+    }
+
+    #[test]
+    fn every_varied_date_is_over_a_year_ahead_and_before_2038() {
+        for n in 1..=u16::MAX {
+            let days = variation(Profile(n), 2).shift_secs / DAY;
+            assert!((366..3650).contains(&days), "profile {n}: {days} days");
+        }
+    }
+
+    #[test]
+    fn every_profile_fits_the_mapped_range_and_a_path() {
+        for n in [1, 2, 3, 4, 1000, u16::MAX] {
+            let v = variation(Profile(n), 2);
+            assert!(v.uid < 65_000 && v.place.len() < 80 && v.hostname.len() < 64 && v.cpus == 1, "{v:?}");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The workshop: where attempts are made, one folder each, and where what a crash left is cleaned up.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    Arch, Timestamp,
+    blame::{Blame, Failure},
+    job::{BuildLimits, JobKind},
+    lease::LeaseNumber,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
+    environment::{Environment, Environments},
+    inputs::{self, Placing, Wanted},
+    sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, watch},
+    vary::{Variation, variation},
+};
+
+/// How long a removal waits for processes that were just killed.
+const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where a workshop keeps its things.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Attempts and their outputs: `attempts` and `outputs` below this folder. Nothing here survives a restart.
+    pub state_dir: PathBuf,
+    /// Environments: `environments` below this folder. Kept.
+    pub cache_dir: PathBuf,
+    /// What all environments together may take, in bytes; what is in use stays.
+    pub environment_bytes_max: u64,
+    /// How to find the sandbox's tools.
+    pub rig: RigConfig,
+    /// Tells the time.
+    pub now: fn() -> Timestamp,
+}
+
+/// Why a workshop cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkshopError {
+    /// The machine lacks something.
+    #[error("this machine cannot build")]
+    Rig(#[from] super::RigError),
+    /// A folder cannot be used.
+    #[error("cannot use the folder {folder}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The build user cannot get there.
+    #[error("the build user cannot enter {folder}: choose another folder, or `chmod o+x` each folder above it")]
+    Unreachable {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The name has characters that mount options cannot carry.
+    #[error("the folder {folder} must be absolute and named with A-Z a-z 0-9 . _ + - @ and / only")]
+    Name {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// Makes attempts.
+#[derive(Debug)]
+pub struct Workshop {
+    rig: Arc<Rig>,
+    attempts: PathBuf,
+    outputs: PathBuf,
+    environments: Environments,
+    now: fn() -> Timestamp,
+}
+
+impl Workshop {
+    /// Looks at the machine and makes the folders.
+    ///
+    /// # Errors
+    /// [`WorkshopError`], which says what to do.
+    pub fn open(config: Config) -> Result<Self, WorkshopError> {
+        let rig = Arc::new(Rig::find(&config.rig)?);
+        let attempts = make_folder(&rig, &config.state_dir, "attempts")?;
+        let outputs = make_folder(&rig, &config.state_dir, "outputs")?;
+        let environments = make_folder(&rig, &config.cache_dir, "environments")?;
+        let environments = Environments::new(environments, config.environment_bytes_max, rig.clone(), config.now);
+        Ok(Self { rig, attempts, outputs, environments, now: config.now })
+    }
+
+    /// Gives the rig, for what it says about this machine.
+    pub fn rig(&self) -> &Rig {
+        &self.rig
+    }
+
+    /// Says whether a lock's environment is installed, so that its packages need not be fetched.
+    pub fn has_environment(&self, id: &protocol::Hash) -> bool {
+        self.environments.has(id)
+    }
+
+    /// Takes a root file system in a tar file as the environment of a lock's id. Nothing is checked against the lock:
+    /// for tests, and for an operator who vouches for an image.
+    ///
+    /// # Errors
+    /// [`Error::Environment`].
+    pub async fn adopt_environment(&self, id: protocol::Hash, tar: &Path) -> Result<(), Error> {
+        self.environments.adopt(id, tar).await.map_err(Error::Environment)
+    }
+
+    /// Cleans up after a daemon that was killed: processes, mounts, control groups, folders. Gives the numbers of the
+    /// leases whose attempts were interrupted. Call it once, before the first attempt.
+    ///
+    /// # Errors
+    /// When something cannot be removed; blocks until what was killed is gone.
+    pub fn sweep(&self) -> io::Result<Vec<LeaseNumber>> {
+        let mut interrupted = Vec::new();
+        for entry in fs::read_dir(&self.attempts)? {
+            let entry = entry?;
+            end_leftovers(&entry.path());
+            unmount_below(&entry.path());
+            remove_patiently(&self.rig, &entry.path())?;
+            interrupted.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(LeaseNumber));
+        }
+        for entry in fs::read_dir(&self.outputs)? {
+            self.rig.remove_tree(&entry?.path())?;
+        }
+        self.environments.sweep()?;
+        interrupted.sort();
+        if !interrupted.is_empty() {
+            tracing::info!(count = interrupted.len(), "interrupted attempts were cleaned up");
+        }
+        Ok(interrupted)
+    }
+
+    /// Makes one attempt. When the future is dropped, everything of it is killed and removed.
+    ///
+    /// # Errors
+    /// [`Error`], with who is at fault.
+    pub async fn attempt(&self, task: Task, log: LogSink, stop: CancellationToken) -> Result<Built, Error> {
+        let result = self.steps(&task, &log, &stop).await;
+        match &result {
+            Ok(built) => log.note(&format!("done: {} outputs", built.outputs.len())),
+            Err(error) => log.note(&error.failure().to_string()),
+        }
+        log.enter(Phase::Done);
+        result
+    }
+
+    /// Removes the outputs of an attempt, when they were taken over.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn discard(&self, built: &Built) -> io::Result<()> {
+        self.rig.remove_tree(&built.folder)
+    }
+
+    async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
+        check(task)?;
+        let request = &task.request;
+        let cpus = cpus(&request.limits);
+        let variation = variation(task.lease.profile, cpus);
+        log.note(&format!("{}, profile {}", request.title(), variation.profile));
+        let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
+        log.enter(Phase::Inputs);
+        let (from, to) = (task.inputs.clone(), folder.path.join("inputs"));
+        let placing = Placing { from, to, epoch: task.lock.epoch, rig: self.rig.clone() };
+        inputs::place(wanted(&request.kind), placing).await.map_err(Error::Input)?;
+        log.enter(Phase::Environment);
+        let environment = self.environments.get(&task.lock, &task.packages, stop).await.map_err(Error::Environment)?;
+        log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
+        log.enter(Phase::Sandbox);
+        let started = (self.now)();
+        let ran = sandbox::run(&self.rig, &plan(task, &folder, &environment, &variation), log, stop).await;
+        let ran = ran.map_err(Error::Sandbox)?;
+        judge(&ran, &request.limits)?;
+        log.enter(Phase::Outputs);
+        let into = self.outputs.join(task.lease.number.to_string());
+        let (outputs, byproducts) = self.collect(task, &folder, &variation, &into).await?;
+        let info = Info { task, variation: &variation, environment: &environment, started };
+        Ok(Built {
+            outputs,
+            byproducts,
+            folder: into,
+            started,
+            finished: (self.now)(),
+            cpu: ran.cpu,
+            memory_peak: ran.memory_peak,
+            environment_took: environment.took,
+            node_info: node_info(&info),
+        })
+    }
+
+    async fn collect(
+        &self,
+        task: &Task,
+        folder: &AttemptFolder,
+        variation: &Variation,
+        into: &Path,
+    ) -> Result<(Vec<OutputFile>, Vec<OutputFile>), Error> {
+        let disk = |source| Error::Folder { folder: into.to_owned(), source };
+        self.rig.remove_tree(into).map_err(disk)?;
+        fs::create_dir(into).map_err(disk)?;
+        let left = folder.path.join(format!("upper{}", variation.place));
+        let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
+        let mut leftovers = Leftovers::open(&left, limit).map_err(disk)?;
+        let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
+        let work = tokio::task::spawn_blocking(move || match &kind {
+            JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
+            JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
+        });
+        let taken = work.await.map_err(|error| disk(io::Error::other(error)))?;
+        taken.map_err(|error: OutputError| {
+            // What was copied before the refusal is of no use.
+            if let Err(error) = self.rig.remove_tree(into) {
+                tracing::warn!(%error, "refused outputs left behind");
+            }
+            Error::Output(error)
+        })
+    }
+}
+
+/// An attempt's folder; removed with everything in it.
+struct AttemptFolder {
+    rig: Arc<Rig>,
+    path: PathBuf,
+}
+
+impl AttemptFolder {
+    fn make(rig: &Arc<Rig>, attempts: &Path, number: LeaseNumber) -> Result<Self, Error> {
+        let path = attempts.join(number.to_string());
+        let made = rig.make_folder(&path);
+        made.map_err(|source| Error::Folder { folder: path.clone(), source })?;
+        Ok(Self { rig: rig.clone(), path })
+    }
+}
+
+impl Drop for AttemptFolder {
+    fn drop(&mut self) {
+        if let Err(error) = remove_patiently(&self.rig, &self.path) {
+            tracing::warn!(folder = %self.path.display(), %error, "attempt's folder left for the next sweep");
+        }
+    }
+}
+
+fn check(task: &Task) -> Result<(), Error> {
+    let refuse = |blame, what: String| Err(Error::Task { what, blame });
+    if Arch::native() != Some(task.request.arch) {
+        return refuse(Blame::Builder, format!("it is for {}, which this machine is not", task.request.arch));
+    }
+    if task.lock.id() != task.request.environment {
+        let what =
+            format!("the environment lock is {}, the request names {}", task.lock.id(), task.request.environment);
+        return refuse(Blame::InputMismatch, what);
+    }
+    if task.lock.arch != task.request.arch {
+        return refuse(Blame::Job, format!("its environment is for {}", task.lock.arch));
+    }
+    Ok(())
+}
+
+fn wanted(kind: &JobKind) -> Vec<Wanted> {
+    match kind {
+        JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
+        JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
+    }
+}
+
+fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environment, v: &'a Variation) -> Plan<'a> {
+    let (variables, script, arguments) = match &task.request.kind {
+        JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
+        JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
+    };
+    Plan {
+        folder: &folder.path,
+        environment: &environment.root,
+        variation: v,
+        limits: &task.request.limits,
+        variables,
+        script,
+        arguments,
+        // Named after the folder: several workshops of one machine must not meet in one group.
+        name: format!("artel-{}", protocol::Hash::of(folder.path.as_os_str().as_encoded_bytes()).short()),
+    }
+}
+
+/// Turns the end of a run into a failure, unless it is success.
+fn judge(ran: &Ran, limits: &BuildLimits) -> Result<(), Error> {
+    let (blame, what) = match ran.ending {
+        Ending::Exited(0) => return Ok(()),
+        Ending::Exited(code) if code > 128 => (Blame::Job, format!("killed by signal {}", code - 128)),
+        Ending::Exited(code) => (Blame::Job, format!("ended with exit code {code}")),
+        Ending::Broke(breach @ (sandbox::Breach::Wall | sandbox::Breach::Silence)) => {
+            (Blame::Timeout, breach.words(limits))
+        }
+        Ending::Broke(breach) => (Blame::Job, breach.words(limits)),
+        Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
+    };
+    Err(Error::Ended(Failure::new(blame, "build", what)))
+}
+
+fn cpus(limits: &BuildLimits) -> u32 {
+    let here = thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX));
+    limits.cpu_milli.div_ceil(1000).clamp(1, here)
+}
+
+struct Info<'a> {
+    task: &'a Task,
+    variation: &'a Variation,
+    environment: &'a Environment,
+    started: Timestamp,
+}
+
+fn node_info(info: &Info<'_>) -> BTreeMap<String, String> {
+    let v = info.variation;
+    let variable = |key: &str| v.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+    let seconds = i64::try_from(info.started.as_secs() + v.shift_secs).unwrap_or(i64::MAX);
+    let date = jiff::Timestamp::from_second(seconds).map(|date| date.to_string()).unwrap_or_default();
+    let system = rustix::system::uname();
+    let pairs = [
+        ("arch", info.task.request.arch.to_string()),
+        ("cpu_count", v.cpus.to_string()),
+        ("cpu_model", cpu_model()),
+        ("date", date),
+        ("environment_tree", info.environment.tree.clone()),
+        ("hostname", v.hostname.clone()),
+        ("kernel", system.release().to_string_lossy().into_owned()),
+        ("nice", v.nice.to_string()),
+        ("path", v.place.clone()),
+        ("profile", v.profile.to_string()),
+        ("umask", v.umask.to_owned()),
+        ("user", format!("{} ({})", v.user, v.uid)),
+    ];
+    let fixed = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let variables = ["TZ", "LANG", "LANGUAGE", "LC_ALL", "TERM"];
+    fixed.chain(variables.into_iter().filter_map(|key| Some((key.to_owned(), variable(key)?)))).collect()
+}
+
+fn cpu_model() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(':')).map_or_else(|| "unknown".into(), |(_, model)| model.trim().to_owned())
+}
+
+fn make_folder(rig: &Rig, parent: &Path, name: &str) -> Result<PathBuf, WorkshopError> {
+    let folder = parent.join(name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-@/".contains(c);
+    if !folder.is_absolute() || !folder.to_str().is_some_and(|text| text.chars().all(plain)) {
+        return Err(WorkshopError::Name { folder });
+    }
+    fs::create_dir_all(&folder).map_err(|source| WorkshopError::Folder { folder: folder.clone(), source })?;
+    if rig.can_reach(&folder) { Ok(folder) } else { Err(WorkshopError::Unreachable { folder }) }
+}
+
+/// Kills what an attempt's trace names, if it is still the same process.
+fn end_leftovers(folder: &Path) {
+    let Ok(bytes) = fs::read(folder.join(Trace::FILE)) else { return };
+    let Ok(trace) = serde_json::from_slice::<Trace>(&bytes) else { return };
+    if let Some((pid, started)) = trace.process.filter(|(pid, started)| watch::started(*pid) == Some(*started)) {
+        tracing::warn!(pid, started, "process of an interrupted attempt is killed");
+        for pid in watch::children(pid).into_iter().chain([pid]).filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            // A process that ended meanwhile is what we want.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    for group in &trace.groups {
+        if let Err(error) = cgroup::clear(group) {
+            tracing::warn!(group = %group.display(), %error, "control group left behind");
+        }
+    }
+}
+
+/// Unmounts what stands below a folder in this mount namespace: normally nothing, mounts end with their namespace.
+fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    for point in points.filter(|point| point.starts_with(folder)) {
+        if let Err(error) = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH) {
+            tracing::warn!(mount = %point.display(), %error, "mount left behind");
+        }
+    }
+}
+
+/// Removes a folder in which killed processes may still be ending.
+fn remove_patiently(rig: &Rig, folder: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + REMOVE_WITHIN;
+    loop {
+        match rig.remove_tree(folder) {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+}
