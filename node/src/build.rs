@@ -177,5 +177,21 @@ fn input_blame(error: &InputError) -> Blame {
     }
 }
 
+/// Removes a tree, some of whose files may belong to the ids that builds are mapped to.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_tree(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--map-auto", "rm", "-rf", "--"]).arg(path);
+            if command.status()?.success() { Ok(()) } else { Err(error) }
+        }
+        done => done,
+    }
+}
+
 #[cfg(test)]
 mod tests;

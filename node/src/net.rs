@@ -44,6 +44,7 @@ pub use self::{
     discovery::AddressError,
     exchange::{AskError, FrameError, Reply},
     gossip::{PublishError, Topic, Verdictor},
+    identity::address_suffix,
     streams::{ByteStream, ReadHalf, StreamError, WriteHalf},
     swarm::Task,
 };

@@ -51,6 +51,11 @@ impl Client {
         Self { http, address }
     }
 
+    /// Makes a client of the daemon behind a control socket.
+    pub fn at_socket(path: impl Into<std::path::PathBuf>) -> Self {
+        Self::new(Address::Unix(path.into()))
+    }
+
     /// Gives the address of the page of a job, where a browser can open it.
     pub fn job_page(&self, job: &JobId) -> Option<String> {
         self.address.authority().map(|authority| format!("http://{authority}/jobs/{job}"))

@@ -4,7 +4,7 @@ mod waiting;
 
 use attest::compare::Output;
 use protocol::{
-    ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
+    Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
     blame::Failure,
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
@@ -27,6 +27,8 @@ pub struct JobView {
     pub title: String,
     /// `deb` or `command`.
     pub kind: String,
+    /// The architecture that it builds on.
+    pub arch: Arch,
     /// `queued`, `building`, `publishing` or how it ended.
     pub state: String,
     /// The channel.
@@ -194,6 +196,11 @@ impl Ledger {
         wanting.filter_map(|id| self.announcement(*id, at)).collect()
     }
 
+    /// Counts the leases that live.
+    pub fn live_leases(&self) -> usize {
+        self.leases.len()
+    }
+
     /// Gives a lease that lives.
     pub fn lease(&self, number: LeaseNumber) -> Option<LeaseView> {
         let lease = self.leases.get(&number)?;
@@ -246,6 +253,7 @@ impl Ledger {
             id,
             title: facts.title.clone(),
             kind: facts.kind.clone(),
+            arch: facts.arch,
             state: job.state.word().to_owned(),
             channel: facts.channel.clone(),
             maintainer: facts.maintainer.clone(),

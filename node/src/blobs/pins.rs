@@ -1,6 +1,9 @@
 //! Pins: names under which content is kept from the sweep. A name is a path such as `job/<id>/source`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use futures::TryStreamExt;
 use iroh_blobs::{BlobFormat, HashAndFormat, api::TempTag, api::blobs::AddBytesOptions};
 use protocol::Hash;
 
@@ -41,6 +44,28 @@ impl Blobs {
     /// [`Error::Store`].
     pub async fn unpin_prefix(&self, prefix: &str) -> Result<u64, Error> {
         self.inner.store.tags().delete_prefix(prefix).await.map_err(failed("remove pins"))
+    }
+
+    /// Gives the content of every pin whose name begins with `prefix`; of a set, its members.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn pinned(&self, prefix: &str) -> Result<BTreeSet<Hash>, Error> {
+        let tags = self.inner.store.tags().list_prefix(prefix).await.map_err(failed("list pins"))?;
+        let tags: Vec<_> = tags.try_collect().await.map_err(failed("list pins"))?;
+        let mut hashes = BTreeSet::new();
+        for tag in tags {
+            match tag.format {
+                BlobFormat::Raw => drop(hashes.insert(Hash::from_bytes(*tag.hash.as_bytes()))),
+                BlobFormat::HashSeq => {
+                    let members = self.inner.store.blobs().get_bytes(tag.hash).await.map_err(failed("list pins"))?;
+                    let members = members.as_chunks::<32>().0.iter();
+                    hashes.extend(members.map(|member| Hash::from_bytes(*member)));
+                }
+            }
+        }
+        Ok(hashes)
     }
 
     /// Deletes now what is neither pinned nor young.

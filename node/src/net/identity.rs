@@ -33,6 +33,11 @@ pub(super) fn node_of(peer: &PeerId) -> Option<NodeId> {
     Some(NodeId::from_bytes(key.to_bytes()))
 }
 
+/// Gives the end of an address that names a node: `/p2p/<PeerId>`; empty when its 32 bytes are no ed25519 key.
+pub fn address_suffix(node: NodeId) -> String {
+    peer_of(node).map(|peer| format!("/p2p/{peer}")).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

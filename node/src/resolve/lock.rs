@@ -24,8 +24,8 @@ use super::{
 };
 
 /// Packages beside the required ones that every environment has: without apt and build-essential there is no buildd set,
-/// and a profile that moves the date preloads libfaketime.
-const ALWAYS: &[&str] = &["apt", "build-essential", "faketime", "libfaketime"];
+/// and a profile that moves the date preloads libfaketime; packages that need root in their rules are built with fakeroot.
+const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "libfaketime"];
 
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";

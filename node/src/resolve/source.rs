@@ -166,9 +166,9 @@ pub fn fetch_source(archive: &Archive, wanted: &str, into: &Path) -> Result<Sour
     version.map(DebVersion::new).transpose().map_err(refuse)?;
     fs::create_dir_all(into).map_err(archive::file_error("create", into))?;
     let _guard = archive.lock()?;
-    let run = |mode: &str| {
+    let run = |mode: &str, folder: &Path| {
         let arguments = ["-q", "-q", "--only-source", mode, "source", wanted];
-        archive.run_in(into, "apt-get", &arguments, "fetch the source package").map_err(|error| {
+        archive.run_in(folder, "apt-get", &arguments, "fetch the source package").map_err(|error| {
             if let archive::Error::Failed { said, .. } = &error
                 && (said.contains("Unable to find a source package") || said.contains("deb-src"))
             {
@@ -178,8 +178,9 @@ pub fn fetch_source(archive: &Archive, wanted: &str, into: &Path) -> Result<Sour
             Error::Archive(error)
         })
     };
-    let listed = run("--print-uris")?;
-    run("--download-only")?;
+    // apt lists only what the folder lacks, so it is asked in one that has nothing.
+    let listed = run("--print-uris", &archive.path("none"))?;
+    run("--download-only", into)?;
     let dsc = listed.lines().filter_map(|l| l.split(' ').nth(1)).find(|f| f.ends_with(".dsc"));
     let dsc = dsc.and_then(|name| FileName::new(name).ok());
     let dsc = dsc.ok_or_else(|| archive::Error::Index(format!("the source package {wanted} has no .dsc")))?;

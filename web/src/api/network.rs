@@ -71,6 +71,9 @@ pub struct Status {
     /// For how long it has been running, in seconds.
     #[serde(default)]
     pub uptime_seconds: u64,
+    /// libp2p addresses that it listens on, for tickets.
+    #[serde(default)]
+    pub addresses: Vec<String>,
 }
 
 /// A node that this one knows.

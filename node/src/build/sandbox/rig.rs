@@ -186,12 +186,7 @@ impl Rig {
 
     /// Makes a command that starts `script` with `sh` as the first process of new user, mount and pid namespaces, as
     /// their root, in the given cgroups. When that process ends, everything in the namespaces ends.
-    pub(in crate::build) fn command(
-        &self,
-        cgroups: &[PathBuf],
-        more: &[&str],
-        script: &str,
-    ) -> tokio::process::Command {
+    pub(crate) fn command(&self, cgroups: &[PathBuf], more: &[&str], script: &str) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("sh");
         command.args(["-c", ENTER, "artel-enter"]).args(cgroups).arg("--");
         if let Account::Dedicated { uid, gid } = self.account {
@@ -204,7 +199,7 @@ impl Rig {
     }
 
     /// Gives a folder to the account, so that the namespace's root owns it.
-    pub(in crate::build) fn give(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
         match self.account {
             Account::Own => Ok(()),
             Account::Dedicated { uid, gid } => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
@@ -212,7 +207,7 @@ impl Rig {
     }
 
     /// Makes a folder that the account owns and everybody may enter.
-    pub(in crate::build) fn make_folder(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn make_folder(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
         self.give(path)

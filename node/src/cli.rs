@@ -1,0 +1,147 @@
+//! The command line: one noun, one verb, one file each.
+//!
+//! Standard output carries data (tables for people, `--json` for programs), standard error carries talk. Exit codes are
+//! few and documented in [`exit`]. Here, and only here, errors are `anyhow`: they are printed once, with a hint.
+
+mod attest;
+mod completions;
+mod demo;
+mod env;
+mod init;
+mod job;
+mod keys;
+mod mirror;
+mod node;
+mod output;
+mod policy;
+mod repo;
+mod status;
+
+pub mod exit;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use demo::Demo;
+pub(crate) use job::{Until, watch};
+
+use crate::config::Home;
+
+/// A peer-to-peer build network: what k independent operators built bit for bit the same is published.
+#[derive(Debug, Parser)]
+#[command(name = "artel", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Arguments {
+    /// The node's folder [default: $ARTEL_HOME, else ~/.local/state/artel]
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Print data as JSON on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a network, or a node that joins one
+    Init(init::Init),
+    /// Run the daemon, or ask who and where it is
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Say what this node is doing
+    Status,
+    /// Make and list keys of people (roots, maintainers)
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Show, sign and publish the network's policy
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Lock the environment of a build, or show one
+    #[command(subcommand)]
+    Env(env::Env),
+    /// Submit and watch jobs
+    #[command(subcommand)]
+    Job(job::Job),
+    /// Show and check evidence
+    #[command(subcommand)]
+    Attest(attest::Attest),
+    /// Follow repositories and serve them
+    #[command(subcommand)]
+    Mirror(mirror::Mirror),
+    /// List and explain repositories
+    #[command(subcommand)]
+    Repo(repo::Repo),
+    /// Show the whole line on this machine, with a real package
+    Demo(Demo),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// What every command gets.
+pub(crate) struct Context {
+    pub(crate) home: Home,
+    pub(crate) format: output::Format,
+}
+
+/// Parses the command line, runs it and gives the exit code.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+            // A closed terminal is no reason to panic.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            if let Some(hint) = exit::hint_of(&error) {
+                anstream::eprintln!("hint: {hint}");
+            }
+            ExitCode::from(exit::code_of(&error))
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    let format = if arguments.json { output::Format::Json } else { output::Format::People };
+    let context = Context { home: Home::find(arguments.home)?, format };
+    match arguments.command {
+        Command::Completions(command) => command.run(),
+        Command::Keys(command) => command.run(&context),
+        Command::Node(node::Node::Run(command)) => command.run(&context),
+        Command::Demo(command) => block(command.run(&context)),
+        Command::Init(command) => block(command.run(&context)),
+        Command::Node(command) => block(command.run(&context)),
+        Command::Status => block(status::run(&context)),
+        Command::Policy(command) => block(command.run(&context)),
+        Command::Env(command) => block(command.run(&context)),
+        Command::Job(command) => block(command.run(&context)),
+        Command::Attest(command) => block(command.run(&context)),
+        Command::Mirror(command) => block(command.run(&context)),
+        Command::Repo(command) => block(command.run(&context)),
+    }
+}
+
+fn block(future: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Ok(exit::INTERRUPTED),
+            result = future => result,
+        }
+    })
+}
+
+impl Context {
+    /// Gives the way to the running daemon: its control socket.
+    pub(crate) fn client(&self) -> web::Client {
+        web::Client::at_socket(self.home.socket())
+    }
+}

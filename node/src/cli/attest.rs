@@ -1,0 +1,91 @@
+//! `artel attest`: show and check evidence.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use attest::{bundle::Bundle, verify};
+use clap::Subcommand;
+use protocol::{NetworkId, Sha256};
+use web::Backend;
+
+use super::{
+    Context, exit, job,
+    output::{self, Format},
+};
+use crate::{clock, config::Config};
+
+/// Show and check evidence
+#[derive(Debug, Subcommand)]
+pub(super) enum Attest {
+    /// Print what the evidence of a job proves, and by whom
+    Show {
+        /// The job's id or its first digits, or a bundle file
+        what: String,
+        /// Also write the bundle here, for a check elsewhere
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Check files against a bundle, offline
+    Verify {
+        /// The bundle (`<package>.artel-bundle` in a repository, or from `attest show --out`)
+        bundle: PathBuf,
+        /// Files that the bundle must prove
+        files: Vec<PathBuf>,
+        /// The network that is trusted [default: this node's]
+        #[arg(long)]
+        network: Option<NetworkId>,
+    },
+}
+
+impl Attest {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        match self {
+            Attest::Show { what, out } => {
+                let network = Config::load(&context.home)?.network.id;
+                let path = PathBuf::from(&what);
+                let bytes = if path.is_file() {
+                    fs::read(&path)?
+                } else {
+                    context.client().bundle(job::find(context, &what).await?).await?.to_vec()
+                };
+                if let Some(out) = out {
+                    fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
+                    anstream::eprintln!("wrote {}", out.display());
+                }
+                check(context, &bytes, &network, &[])
+            }
+            Attest::Verify { bundle, files, network } => {
+                let network = match network {
+                    Some(network) => network,
+                    None => Config::load(&context.home)?.network.id,
+                };
+                let bytes = fs::read(&bundle).with_context(|| format!("cannot read {}", bundle.display()))?;
+                check(context, &bytes, &network, &files)
+            }
+        }
+    }
+}
+
+fn check(context: &Context, bytes: &[u8], network: &NetworkId, files: &[PathBuf]) -> anyhow::Result<u8> {
+    let failed = |error: verify::Error| {
+        let code = error.exit_code();
+        anyhow::Error::from(error).context(exit::failure(code, "the evidence does not prove it"))
+    };
+    let bundle = Bundle::from_bytes(bytes).map_err(|e| failed(e.into()))?;
+    let proof = verify::verify(&bundle, network, clock::now()).map_err(failed)?;
+    let mut lines = proof.lines();
+    for path in files {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let sha256 = Sha256::of(&bytes);
+        proof.file(&name, &sha256).map_err(failed)?;
+        lines.push(format!("file {name} is the one that they built ({sha256})"));
+    }
+    match context.format {
+        Format::Json => output::json(&serde_json::json!({
+            "network": proof.network, "job": proof.job, "agree": proof.agree, "proven": lines,
+        }))?,
+        Format::People => output::line(&output::printable(&lines.join("\n")))?,
+    }
+    Ok(exit::DONE)
+}

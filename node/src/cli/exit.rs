@@ -1,0 +1,91 @@
+//! Exit codes, few and documented.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed for another reason |
+//! | 2 | the command line is wrong |
+//! | 3 | configuration missing or wrong |
+//! | 4 | the job failed, or its outputs were not agreed on |
+//! | 5 | the builders failed, not the job |
+//! | 6 | the node does not run or cannot be reached |
+//! | 7 | not allowed |
+//! | 8 | timed out waiting |
+//! | 10 | there is no attestation |
+//! | 11 | fewer operators than needed agree |
+//! | 12 | operators disagree, or a file differs |
+//! | 13 | a signature does not verify |
+//! | 130 | interrupted |
+
+use web::api::ApiError;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed for another reason.
+pub const FAILED: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// Configuration missing or wrong.
+pub const CONFIGURATION: u8 = 3;
+/// The job failed, or its outputs were not agreed on.
+pub const JOB_FAILED: u8 = 4;
+/// The builders failed, not the job.
+pub const BUILDER_FAILED: u8 = 5;
+/// The node does not run or cannot be reached.
+pub const UNREACHABLE: u8 = 6;
+/// Not allowed.
+pub const NOT_ALLOWED: u8 = 7;
+/// Timed out waiting.
+pub const TIMED_OUT: u8 = 8;
+/// Interrupted from the keyboard.
+pub const INTERRUPTED: u8 = 130;
+
+/// An error that knows its exit code and what to do next.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Failure {
+    code: u8,
+    what: String,
+    hint: Option<String>,
+}
+
+/// Makes an error with an exit code.
+pub fn failure(code: u8, what: impl Into<String>) -> Failure {
+    Failure { code, what: what.into(), hint: None }
+}
+
+impl Failure {
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Gives an error's exit code.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.code;
+        }
+        if let Some(error) = cause.downcast_ref::<ApiError>() {
+            return match error {
+                ApiError::Unavailable { .. } | ApiError::Unreachable { .. } => UNREACHABLE,
+                ApiError::NotAllowed { .. } => NOT_ALLOWED,
+                ApiError::NotFound { .. } | ApiError::Refused { .. } | ApiError::Range { .. } | ApiError::Internal => {
+                    FAILED
+                }
+            };
+        }
+        if cause.is::<crate::config::Error>() || cause.is::<crate::keys::Error>() {
+            return CONFIGURATION;
+        }
+    }
+    FAILED
+}
+
+/// Gives what to do next, when the error says so.
+pub fn hint_of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Failure>().and_then(|f| f.hint.clone()))
+}

@@ -1,0 +1,173 @@
+//! `artel init`: a network, or a node that joins one.
+
+use std::{fs, time::Duration};
+
+use anyhow::Context as _;
+use protocol::{
+    Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, SuiteName, envelope::Signed, words::NetworkName,
+};
+
+use super::{Context, exit, output};
+use crate::{
+    charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
+    clock,
+    config::{Builder, Config, Home, Mirror, Network, Reach, Storage},
+    keys,
+    ticket::Ticket,
+};
+
+/// Days that a policy is valid when nobody says otherwise.
+const POLICY_DAYS: u64 = 365;
+
+/// Make a network, or a node that joins one
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// Join the network of this ticket (from `artel node ticket` there)
+    #[arg(long, value_name = "TICKET", conflicts_with_all = ["network", "suite", "agree", "ask", "ask_max"])]
+    join: Option<Ticket>,
+    /// Name of the new network
+    #[arg(long, value_name = "NAME", default_value = "artel")]
+    network: NetworkName,
+    /// The first channel, or the one to mirror
+    #[arg(long, default_value = "main")]
+    channel: ChannelName,
+    /// Suite of the first channel [default: this system's codename]
+    #[arg(long)]
+    suite: Option<SuiteName>,
+    /// Operators that must agree bit for bit (k)
+    #[arg(long, default_value_t = 2)]
+    agree: u8,
+    /// Operators that are asked first (n) [default: k]
+    #[arg(long)]
+    ask: Option<u8>,
+    /// Operators that are asked at most [default: n + 1]
+    #[arg(long)]
+    ask_max: Option<u8>,
+    /// Who answers for this node
+    #[arg(long, default_value = "first")]
+    operator: OperatorName,
+    /// Name of the maintainer key to make
+    #[arg(long, default_value = "maintainer")]
+    maintainer: MaintainerName,
+    /// Roles of this node: builder, mirror
+    #[arg(long, value_delimiter = ',', default_value = "builder")]
+    role: Vec<Role>,
+    /// libp2p addresses to listen on [default: QUIC and TCP on port 4700]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Where the web interface listens, or `off`
+    #[arg(long, default_value = "127.0.0.1:4780")]
+    web: String,
+    /// Make this node known by these addresses
+    #[arg(long, value_name = "MULTIADDR")]
+    announce: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Role {
+    Builder,
+    Mirror,
+}
+
+impl Init {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        let home = &context.home;
+        if home.config().exists() {
+            let what = format!("{} exists already", home.config().display());
+            return Err(exit::failure(exit::CONFIGURATION, what)
+                .hint("choose another --home, or run `artel node run` with this one")
+                .into());
+        }
+        fs::create_dir_all(home.path()).with_context(|| format!("cannot make {}", home.path().display()))?;
+        let key =
+            if home.node_key().exists() { keys::load(&home.node_key())? } else { keys::create(&home.node_key())? };
+        let node = NodeId::from(keys::public(&key));
+        let network = match &self.join {
+            Some(ticket) => Network { id: ticket.network, bootstrap: ticket.bootstrap.clone() },
+            None => Network { id: self.found(home, node)?, bootstrap: Vec::new() },
+        };
+        let config = self.config(network);
+        config.save(home)?;
+        self.explain(context, &config, node)?;
+        Ok(exit::DONE)
+    }
+
+    /// Founds a network: root and maintainer keys, and the genesis policy.
+    fn found(&self, home: &Home, node: NodeId) -> anyhow::Result<NetworkId> {
+        fs::create_dir_all(home.path().join("keys"))?;
+        let root = key_of(home, "root")?;
+        let maintainer = key_of(home, self.maintainer.as_str())?;
+        let suite = match &self.suite {
+            Some(suite) => suite.clone(),
+            None => crate::resolve::archive::system_suite()?,
+        };
+        let ask = self.ask.unwrap_or(self.agree);
+        let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
+        let channel = ChannelEntry {
+            name: self.channel.clone(),
+            suite,
+            arches: vec![arch],
+            agree: self.agree,
+            ask,
+            ask_max: self.ask_max.unwrap_or(ask + 1),
+            fail_quorum: self.agree.min(2),
+            valid_days: 7,
+        };
+        let charter = Charter {
+            name: self.network.clone(),
+            number: 1,
+            expires: clock::rfc3339(clock::now().after(Duration::from_secs(POLICY_DAYS * 86_400))),
+            network: None,
+            bootstrap: Vec::new(),
+            roots: RootsEntry { threshold: 1, keys: vec![keys::public(&root)] },
+            coordinators: CoordinatorsEntry::Pinned(node),
+            limits: Charter::usual_limits(),
+            operators: [(self.operator.clone(), vec![node])].into(),
+            maintainers: vec![MaintainerEntry {
+                name: self.maintainer.clone(),
+                key: keys::public(&maintainer),
+                channels: vec![self.channel.clone()],
+            }],
+            channels: vec![channel],
+        };
+        let genesis = Signed::sign(&charter.to_policy()?, None, &[&root]);
+        fs::write(home.genesis(), genesis.to_bytes())?;
+        Ok(NetworkId::from(genesis.id()))
+    }
+
+    fn config(&self, network: Network) -> Config {
+        let usual = Reach::default();
+        let listen = if self.listen.is_empty() { usual.listen.clone() } else { self.listen.clone() };
+        Config {
+            network,
+            reach: Reach { listen, announce: self.announce.clone(), web: self.web.clone(), ..usual },
+            builder: self.role.contains(&Role::Builder).then(Builder::default),
+            mirror: self.role.contains(&Role::Mirror).then(|| Mirror { channels: vec![self.channel.clone()] }),
+            storage: Storage::default(),
+        }
+    }
+
+    fn explain(&self, context: &Context, config: &Config, node: NodeId) -> anyhow::Result<()> {
+        if context.format == output::Format::Json {
+            return output::json(&serde_json::json!({ "node": node, "network": config.network.id }));
+        }
+        output::line(&format!("node     {node}\nnetwork  {}", config.network.id))?;
+        anstream::eprintln!("wrote {}", context.home.config().display());
+        match self.join {
+            Some(_) => anstream::eprintln!(
+                "next: start it with `artel node run`, and have a root of the network admit it:\n  artel policy admit OPERATOR {node}"
+            ),
+            None => anstream::eprintln!(
+                "next: start it with `artel node run`; `artel node ticket` prints what others paste to join.\n\
+                 keep {} offline: it changes the policy",
+                context.home.key("root").display()
+            ),
+        }
+        Ok(())
+    }
+}
+
+fn key_of(home: &Home, name: &str) -> anyhow::Result<ed25519_dalek::SigningKey> {
+    let path = home.key(name);
+    Ok(if path.exists() { keys::load(&path)? } else { keys::create(&path)? })
+}

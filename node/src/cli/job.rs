@@ -1,0 +1,302 @@
+//! `artel job`: submit and watch jobs.
+
+mod show;
+mod watch;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Subcommand, ValueEnum};
+use futures::StreamExt;
+use protocol::{
+    Arch, ChannelName, JobId, MaintainerName, SuiteName,
+    envelope::Signed,
+    job::{BuildLimits, CancelRequest},
+    lease::LeaseNumber,
+};
+use web::{
+    Backend,
+    api::{JobFilter, JobState},
+    backend::{Follow, LogRequest},
+};
+
+pub(crate) use watch::{Until, watch};
+
+use super::{
+    Context, exit,
+    output::{self, Format},
+};
+use crate::{
+    clock,
+    config::Config,
+    keys,
+    resolve::{
+        archive::{self, Archive, Refresh},
+        source,
+    },
+    submit::{self, DebWords, Prepared, Wish},
+};
+
+/// Submit and watch jobs
+#[derive(Debug, Subcommand)]
+pub(super) enum Job {
+    /// Submit a job and return when it is accepted
+    Queue(Submit),
+    /// Submit a job and wait until a build starts
+    Start(Submit),
+    /// Submit a job, wait for its end, and exit with its result
+    Run(Submit),
+    /// List jobs, newest first
+    Ls(List),
+    /// Show one job: attempts, verdict, why it waits
+    Show {
+        /// The job's id, or its first digits
+        job: String,
+    },
+    /// Print the log of one attempt
+    Log(Log),
+    /// Cancel a job (signed with the maintainer's key)
+    Cancel {
+        /// The job's id, or its first digits
+        job: String,
+        /// Name of the maintainer's key
+        #[arg(long, default_value = "maintainer")]
+        key: MaintainerName,
+        /// Why, for people
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// What to build, and how
+#[derive(Debug, clap::Args)]
+pub(super) struct Submit {
+    /// A .dsc file, a command file (.toml), or the name of a source package of the archive (NAME or NAME=VERSION)
+    what: String,
+    /// The channel
+    #[arg(long, default_value = "main")]
+    channel: ChannelName,
+    /// Name of the maintainer's key
+    #[arg(long, default_value = "maintainer")]
+    key: MaintainerName,
+    /// Words of DEB_BUILD_OPTIONS, for instance nocheck
+    #[arg(long, value_delimiter = ',')]
+    option: Vec<String>,
+    /// Words of DEB_BUILD_PROFILES
+    #[arg(long, value_delimiter = ',')]
+    profile: Vec<String>,
+    /// The archive's suite that gives sources and environment [default: this system's]
+    #[arg(long)]
+    suite: Option<SuiteName>,
+    /// Memory of one attempt, in MiB
+    #[arg(long, default_value_t = BuildLimits::default().memory_mib)]
+    memory: u32,
+    /// Wall time of one attempt, in seconds
+    #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
+    wall: u32,
+    /// Hours until the job is over, waiting included
+    #[arg(long, default_value_t = 72)]
+    hours: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only jobs in this state
+    #[arg(long)]
+    state: Option<State>,
+    /// Only jobs of this channel
+    #[arg(long)]
+    channel: Option<ChannelName>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    limit: u16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    Waiting,
+    Building,
+    Publishing,
+    Published,
+    Reproduced,
+    Disputed,
+    Unreproducible,
+    Failed,
+    Cancelled,
+    Expired,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Log {
+    /// The job's id, or its first digits
+    job: String,
+    /// Which attempt, by the number that `job show` prints [default: the newest]
+    #[arg(long)]
+    attempt: Option<u64>,
+    /// Stay until the attempt is over
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl Job {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        match self {
+            Job::Queue(submit) => submit.run(context, Until::Accepted).await,
+            Job::Start(submit) => submit.run(context, Until::Started).await,
+            Job::Run(submit) => submit.run(context, Until::Over).await,
+            Job::Ls(list) => list.run(context).await,
+            Job::Show { job } => show::run(context, find(context, &job).await?).await,
+            Job::Log(log) => log.run(context).await,
+            Job::Cancel { job, key, reason } => cancel(context, find(context, &job).await?, &key, reason).await,
+        }
+    }
+}
+
+impl Submit {
+    async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
+        let key = keys::load(&context.home.key(self.key.as_str()))?;
+        Config::load(&context.home)?;
+        let client = context.client();
+        client.status().await?;
+        let prepared = self.prepare(context).await?;
+        let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
+        let lifetime = Duration::from_secs(self.hours * 3600);
+        let wish = Wish { channel: self.channel.clone(), limits, lifetime };
+        let submitted = submit::submit(&client, &prepared, &wish, clock::now(), &key).await?;
+        anstream::eprintln!("job {} accepted", submitted.job);
+        match until {
+            Until::Accepted => {
+                match context.format {
+                    Format::Json => output::json(&submitted)?,
+                    Format::People => output::line(&submitted.job.to_string())?,
+                }
+                Ok(exit::DONE)
+            }
+            Until::Started | Until::Over => {
+                let detail = watch(&client, submitted.job, until).await?;
+                match context.format {
+                    Format::Json => output::json(&detail)?,
+                    Format::People => output::line(&show::text(&detail))?,
+                }
+                Ok(show::exit_code(&detail))
+            }
+        }
+    }
+
+    /// Resolves what was named; apt runs in a thread of its own.
+    async fn prepare(&self, context: &Context) -> anyhow::Result<Prepared> {
+        let suite = self.suite.clone().map_or_else(archive::system_suite, Ok)?;
+        let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
+        let (what, state) = (self.what.clone(), context.home.archive());
+        let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
+        anstream::eprintln!("locking the environment of {what} ...");
+        tokio::task::spawn_blocking(move || {
+            let archive = Archive::open(&state, suite, arch)?;
+            archive.update(clock::now(), Refresh::WhenStale)?;
+            prepare(&archive, &what, &words, &state.join("sources"))
+        })
+        .await?
+    }
+}
+
+fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> anyhow::Result<Prepared> {
+    let path = Path::new(what);
+    let is_file = |ending: &str| path.extension().is_some_and(|e| e == ending);
+    if is_file("toml") {
+        return Ok(submit::command(archive, path)?);
+    }
+    let source = if is_file("dsc") {
+        source::read_source(path)?
+    } else {
+        source::fetch_source(archive, what, &folder_for(sources, what))?
+    };
+    Ok(submit::deb(archive, &source, words)?)
+}
+
+fn folder_for(sources: &Path, what: &str) -> PathBuf {
+    let safe: String =
+        what.chars().map(|c| if c.is_ascii_alphanumeric() || "+-.".contains(c) { c } else { '_' }).collect();
+    sources.join(format!("{safe}_"))
+}
+
+/// Finds a job by its id or the beginning of it.
+pub(super) async fn find(context: &Context, text: &str) -> anyhow::Result<JobId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let filter = JobFilter { limit: Some(JobFilter::LIMIT_MAX), ..JobFilter::default() };
+    let page = context.client().jobs(filter).await?;
+    let matching: Vec<JobId> =
+        page.jobs.iter().map(|j| j.id).filter(|id| text.len() >= 4 && id.to_string().starts_with(text)).collect();
+    match matching[..] {
+        [one] => Ok(one),
+        [] => Err(exit::failure(exit::FAILED, format!("no job {text:?}"))
+            .hint("`artel job ls` lists jobs; give at least four digits of the id")
+            .into()),
+        _ => Err(exit::failure(exit::FAILED, format!("{} jobs begin with {text:?}", matching.len()))
+            .hint("give more digits")
+            .into()),
+    }
+}
+
+impl List {
+    async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        let state = self.state.map(|s| {
+            let word = s.to_possible_value().expect("no state is hidden").get_name().to_owned();
+            word.parse::<JobState>().expect("both lists have the same words")
+        });
+        let filter = JobFilter { state, channel: self.channel, limit: Some(self.limit), ..JobFilter::default() };
+        let page = context.client().jobs(filter).await?;
+        match context.format {
+            Format::Json => output::json(&page)?,
+            Format::People => {
+                let row = |job: &web::api::JobSummary| {
+                    vec![
+                        job.id.short(),
+                        format!("{} {}", job.state.symbol(), job.state),
+                        format!("{}/{}", job.agreement.agree, job.agreement.needed),
+                        job.title.clone(),
+                        job.why.clone(),
+                    ]
+                };
+                let rows = page.jobs.iter().map(row).collect();
+                output::table(&["JOB", "STATE", "AGREE", "WHAT", "WHY"], rows)?;
+            }
+        }
+        Ok(exit::DONE)
+    }
+}
+
+impl Log {
+    async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        let request = LogRequest {
+            job: find(context, &self.job).await?,
+            attempt: self.attempt.map(LeaseNumber),
+            from: 0,
+            follow: if self.follow { Follow::Yes } else { Follow::No },
+        };
+        let mut log = context.client().log(request).await?;
+        while let Some(piece) = log.next().await {
+            // Build output is a stranger's text: it must not drive the terminal.
+            let text = output::printable(&String::from_utf8_lossy(&piece?));
+            let mut out = std::io::stdout().lock();
+            if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                break;
+            }
+        }
+        Ok(exit::DONE)
+    }
+}
+
+async fn cancel(context: &Context, job: JobId, key: &MaintainerName, reason: String) -> anyhow::Result<u8> {
+    let key = keys::load(&context.home.key(key.as_str()))?;
+    let network = Config::load(&context.home)?.network.id;
+    let request = Signed::sign(&CancelRequest { at: clock::now(), job, reason }, Some(&network), &[&key]);
+    context.client().cancel(request.to_bytes().into()).await?;
+    anstream::eprintln!("job {job} cancelled");
+    Ok(exit::DONE)
+}

@@ -1,0 +1,101 @@
+//! One job, for people.
+
+use std::fmt::Write;
+
+use protocol::{JobId, blame::Blame};
+use web::{
+    Backend,
+    api::{AttemptView, JobDetail, JobState},
+};
+
+use crate::cli::{
+    Context, exit,
+    output::{self, Format},
+};
+
+pub(super) async fn run(context: &Context, job: JobId) -> anyhow::Result<u8> {
+    let detail = context.client().job(job).await?;
+    match context.format {
+        Format::Json => output::json(&detail)?,
+        Format::People => output::line(&text(&detail))?,
+    }
+    Ok(exit::DONE)
+}
+
+/// Gives the exit code of a finished job.
+pub(super) fn exit_code(detail: &JobDetail) -> u8 {
+    match detail.summary.state {
+        JobState::Published | JobState::Reproduced => exit::DONE,
+        JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Unknown => exit::DONE,
+        JobState::Expired => exit::TIMED_OUT,
+        JobState::Failed if only_builders_failed(detail) => exit::BUILDER_FAILED,
+        JobState::Disputed | JobState::Unreproducible | JobState::Failed | JobState::Cancelled => exit::JOB_FAILED,
+    }
+}
+
+fn only_builders_failed(detail: &JobDetail) -> bool {
+    let mut failures = detail.attempts.iter().filter_map(|a| a.failure.as_ref()).peekable();
+    failures.peek().is_some() && failures.all(|f| matches!(f.blame, Blame::Builder | Blame::Interrupted))
+}
+
+/// Writes a job as lines.
+pub(super) fn text(detail: &JobDetail) -> String {
+    let summary = &detail.summary;
+    let mut out = String::new();
+    let mut line = |text: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{}", output::printable(&text));
+    };
+    line(format!("job        {}", summary.id));
+    line(format!("what       {}", summary.title));
+    line(format!("state      {} {}", summary.state.symbol(), summary.state));
+    if !summary.why.is_empty() {
+        line(format!("why        {}", summary.why));
+    }
+    line(format!("maintainer {} on channel {}", summary.maintainer, summary.channel));
+    line(format!(
+        "agreement  {} of {} needed, {} asked",
+        summary.agreement.agree, summary.agreement.needed, summary.agreement.asked
+    ));
+    for attempt in &detail.attempts {
+        attempt_lines(attempt, &mut line);
+    }
+    if let Some(verdict) = &detail.verdict {
+        let names: Vec<_> = verdict.agree.iter().map(ToString::to_string).collect();
+        line(format!("verdict    {} {}", verdict.word, names.join(", ")));
+        for dissent in &verdict.dissent {
+            let hash = |h: &Option<protocol::Sha256>| h.map_or_else(|| "(no such file)".into(), |h| h.to_string());
+            line(format!("  {} differs in {}", dissent.operator, dissent.file));
+            line(format!("    theirs {}", hash(&dissent.theirs)));
+            line(format!("    agreed {}", hash(&dissent.agreed)));
+        }
+        if !verdict.differing.is_empty() {
+            line(format!("  differing files: {}", verdict.differing.join(", ")));
+        }
+    }
+    if let Some(published) = &detail.published {
+        line(format!("published  {} generation {}", published.channel, published.generation));
+        for file in &published.files {
+            line(format!("  {file}"));
+        }
+    }
+    out.trim_end().to_owned()
+}
+
+fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
+    line(format!(
+        "attempt {:>3} {} {} by {} ({}), profile {}",
+        attempt.number.0,
+        attempt.state.symbol(),
+        attempt.state,
+        attempt.builder.operator,
+        attempt.builder.node.short(),
+        attempt.profile
+    ));
+    for file in &attempt.outputs {
+        line(format!("    {} {} {}", file.sha256, file.size, file.name));
+    }
+    if let Some(failure) = &attempt.failure {
+        line(format!("    {} failed (blame: {}): {}", failure.step, failure.blame.word(), failure.what));
+    }
+}

@@ -1,0 +1,94 @@
+//! Waits for a job and tells what happens meanwhile, on standard error.
+
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use protocol::{JobId, lease::LeaseNumber};
+use web::{
+    Backend,
+    api::{AttemptState, AttemptView, JobDetail, JobState},
+};
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The job is durable.
+    Accepted,
+    /// A sandbox has started.
+    Started,
+    /// Nothing more will happen.
+    Over,
+}
+
+/// Follows a job, printing one line for each step of each attempt.
+pub(crate) async fn watch(node: &impl Backend, job: JobId, until: Until) -> anyhow::Result<JobDetail> {
+    let mut teller = Teller::new();
+    loop {
+        let detail = node.job(job).await?;
+        teller.tell(&detail);
+        let started = detail.attempts.iter().any(|a| a.started.is_some());
+        let done = match until {
+            Until::Accepted => true,
+            Until::Started => started || detail.summary.state.is_over(),
+            Until::Over => detail.summary.state.is_over(),
+        };
+        if done {
+            teller.bar.finish_and_clear();
+            return Ok(detail);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Says each thing once.
+struct Teller {
+    bar: ProgressBar,
+    said: BTreeMap<LeaseNumber, String>,
+    state: Option<(JobState, String)>,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is fixed");
+            ProgressBar::new_spinner().with_style(style)
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar, said: BTreeMap::new(), state: None }
+    }
+
+    fn tell(&mut self, detail: &JobDetail) {
+        for attempt in &detail.attempts {
+            let now = step(attempt);
+            if self.said.insert(attempt.number, now.clone()).as_ref() != Some(&now) {
+                self.line(&format!("  attempt {} by {}: {now}", attempt.number, attempt.builder.operator));
+            }
+        }
+        let state = (detail.summary.state, detail.summary.why.clone());
+        if self.state.as_ref() != Some(&state) {
+            let why = if state.1.is_empty() { String::new() } else { format!(": {}", state.1) };
+            self.line(&format!("  {} {}{why}", state.0.symbol(), state.0));
+            self.state = Some(state);
+        }
+        self.bar.set_message(format!("{} {}", detail.summary.title, detail.summary.state));
+    }
+
+    fn line(&self, text: &str) {
+        let text = crate::cli::output::printable(text);
+        self.bar.suspend(|| anstream::eprintln!("{text}"));
+    }
+}
+
+fn step(attempt: &AttemptView) -> String {
+    match (&attempt.failure, attempt.state) {
+        (Some(failure), _) => format!("{}: {} failed, {}", failure.blame.word(), failure.step, failure.what),
+        (None, AttemptState::Granted | AttemptState::Running) if !attempt.phase.is_empty() => {
+            format!("{} (profile {})", attempt.phase, attempt.profile)
+        }
+        (None, state) => format!("{state} (profile {})", attempt.profile),
+    }
+}

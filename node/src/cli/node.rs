@@ -1,0 +1,108 @@
+//! `artel node`: run the daemon, or ask who and where it is.
+
+use clap::Subcommand;
+use web::Backend;
+
+use super::{
+    Context, exit,
+    output::{self, Format},
+};
+use crate::{config::Config, daemon, keys, ticket::Ticket, trace};
+
+/// Run the daemon, or ask who and where it is
+#[derive(Debug, Subcommand)]
+pub(super) enum Node {
+    /// Run the daemon until it is told to stop
+    Run(Run),
+    /// Print this node's id
+    Id,
+    /// List the peers that the daemon knows
+    Peers,
+    /// Print the string that others paste to join the network
+    Ticket,
+    /// Ask the daemon to stop
+    Stop,
+}
+
+/// Run the daemon until it is told to stop
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// Log as JSON lines instead of text
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Run {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<u8> {
+        trace::start(if self.log_json { trace::Form::Json } else { trace::Form::Text });
+        let config = Config::load(&context.home)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(async {
+            let stop = tokio_util::sync::CancellationToken::new();
+            let signals = daemon::stop_on_signals(stop.clone())?;
+            let result = daemon::run(context.home.clone(), config, stop).await;
+            signals.abort();
+            result
+        })?;
+        Ok(exit::DONE)
+    }
+}
+
+impl Node {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        match self {
+            Node::Run(run) => run.run(context),
+            Node::Id => id(context),
+            Node::Peers => peers(context).await,
+            Node::Ticket => ticket(context).await,
+            Node::Stop => {
+                context.client().shutdown().await?;
+                Ok(exit::DONE)
+            }
+        }
+    }
+}
+
+fn id(context: &Context) -> anyhow::Result<u8> {
+    let id = keys::public(&keys::load(&context.home.node_key())?);
+    match context.format {
+        Format::Json => output::json(&serde_json::json!({ "node": id }))?,
+        Format::People => output::line(&id.to_string())?,
+    }
+    Ok(exit::DONE)
+}
+
+async fn peers(context: &Context) -> anyhow::Result<u8> {
+    let peers = context.client().peers().await?;
+    match context.format {
+        Format::Json => output::json(&peers)?,
+        Format::People => {
+            let row = |p: &web::api::PeerView| {
+                vec![
+                    p.node.short(),
+                    p.operator.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+                    p.roles.join(","),
+                    p.rtt_us.map_or_else(|| "-".into(), |us| format!("{:.1} ms", us as f64 / 1000.0)),
+                    p.address.clone(),
+                ]
+            };
+            output::table(&["NODE", "OPERATOR", "ROLES", "ROUND TRIP", "ADDRESS"], peers.iter().map(row).collect())?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+async fn ticket(context: &Context) -> anyhow::Result<u8> {
+    let config = Config::load(&context.home)?;
+    let bootstrap = if config.reach.announce.is_empty() {
+        context.client().status().await?.addresses
+    } else {
+        config.reach.announce
+    };
+    let ticket = Ticket { network: config.network.id, bootstrap }.to_string();
+    match context.format {
+        Format::Json => output::json(&serde_json::json!({ "ticket": ticket }))?,
+        Format::People => output::line(&ticket)?,
+    }
+    Ok(exit::DONE)
+}

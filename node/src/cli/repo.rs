@@ -1,0 +1,77 @@
+//! `artel repo`: list and explain the repositories that this node serves.
+
+use clap::Subcommand;
+use protocol::ChannelName;
+use web::{Backend, api::RepositoryView};
+
+use super::{
+    Context, exit,
+    output::{self, Format},
+};
+use crate::config::Config;
+
+/// List and explain repositories
+#[derive(Debug, Subcommand)]
+pub(super) enum Repo {
+    /// List repositories
+    Ls,
+    /// Print the apt source that uses a repository of this node
+    Show {
+        /// The channel
+        channel: ChannelName,
+    },
+}
+
+impl Repo {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
+        let views = context.client().repositories().await?;
+        match self {
+            Repo::Ls => list(context, &views),
+            Repo::Show { channel } => {
+                let view = views.into_iter().find(|v| v.channel == channel).ok_or_else(|| {
+                    exit::failure(exit::FAILED, format!("this node serves no repository of channel {channel}"))
+                        .hint("`artel repo ls` lists those that it serves")
+                })?;
+                show(context, &view)
+            }
+        }
+    }
+}
+
+fn list(context: &Context, views: &[RepositoryView]) -> anyhow::Result<u8> {
+    match context.format {
+        Format::Json => output::json(&views)?,
+        Format::People => {
+            let row = |v: &RepositoryView| {
+                vec![
+                    v.channel.to_string(),
+                    v.suite.to_string(),
+                    v.generation.to_string(),
+                    v.packages.to_string(),
+                    v.valid_until.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+                ]
+            };
+            let rows = views.iter().map(row).collect();
+            output::table(&["CHANNEL", "SUITE", "GENERATION", "PACKAGES", "VALID UNTIL"], rows)?;
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn show(context: &Context, view: &RepositoryView) -> anyhow::Result<u8> {
+    if context.format == Format::Json {
+        output::json(view)?;
+        return Ok(exit::DONE);
+    }
+    let web = Config::load(&context.home)?.reach.web;
+    output::line(&format!(
+        "# Save the key first:\n#   curl -fsS http://{web}/repo/{channel}/archive-key.gpg -o /etc/apt/keyrings/artel.gpg\n\
+         # and compare its fingerprint: {fingerprint}\n\
+         Types: deb\nURIs: http://{web}/repo/{channel}/\nSuites: {suite}\nComponents: main\n\
+         Signed-By: /etc/apt/keyrings/artel.gpg",
+        channel = view.channel,
+        suite = view.suite,
+        fingerprint = view.fingerprint,
+    ))?;
+    Ok(exit::DONE)
+}

@@ -1,0 +1,295 @@
+//! A node's home folder and its `artel.toml`.
+//!
+//! The home folder holds everything that belongs to one node: configuration, key, database, blobs, builds, repositories
+//! and the control socket. Its place is `--home`, else `ARTEL_HOME`, else `$XDG_STATE_HOME/artel` or `~/.local/state/artel`.
+
+use std::path::{Path, PathBuf};
+
+use protocol::{ChannelName, NetworkId};
+use serde::{Deserialize, Serialize};
+
+/// Why the configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No home folder can be named.
+    #[error("no home folder: set --home or ARTEL_HOME")]
+    NoHome,
+    /// There is no configuration there.
+    #[error("{path} cannot be read; run `artel init` first, or name another folder by --home")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file could not be written.
+    #[error("{path} cannot be written")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has words that we do not know.
+    #[error("{path} is not a valid configuration")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, with line and column.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// A node's home folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// Takes the folder that the user named, or finds the usual one.
+    ///
+    /// # Errors
+    /// When neither the option nor the environment names one.
+    pub fn find(named: Option<PathBuf>) -> Result<Self, Error> {
+        let from = |variable: &str| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+        named
+            .or_else(|| from("ARTEL_HOME"))
+            .or_else(|| from("XDG_STATE_HOME").map(|dir| dir.join("artel")))
+            .or_else(|| from("HOME").map(|dir| dir.join(".local/state/artel")))
+            .map(|path| Self(std::path::absolute(&path).unwrap_or(path)))
+            .ok_or(Error::NoHome)
+    }
+
+    /// Gives the folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("artel.toml")
+    }
+
+    /// The node's secret key.
+    pub fn node_key(&self) -> PathBuf {
+        self.0.join("node.key")
+    }
+
+    /// Keys that belong to people: `keys/<name>.key`.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.0.join("keys").join(format!("{name}.key"))
+    }
+
+    /// The policy that the network began with, as `init` wrote it.
+    pub fn genesis(&self) -> PathBuf {
+        self.0.join("network.policy")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.0.join("artel.redb")
+    }
+
+    /// The blob store.
+    pub fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
+    /// Attempts and unpacked environments.
+    pub fn build(&self) -> PathBuf {
+        self.0.join("build")
+    }
+
+    /// The private apt directory and downloaded packages.
+    pub fn archive(&self) -> PathBuf {
+        self.0.join("archive")
+    }
+
+    /// The repository that this node publishes for a channel.
+    pub fn repository(&self, channel: &ChannelName) -> PathBuf {
+        self.0.join("repositories").join(channel.as_str())
+    }
+
+    /// The copy of a repository that this node mirrors.
+    pub fn mirror(&self, channel: &ChannelName) -> PathBuf {
+        self.0.join("mirrors").join(channel.as_str())
+    }
+
+    /// The secret OpenPGP key that signs this node's repositories.
+    pub fn repository_key(&self) -> PathBuf {
+        self.0.join("repository-key.asc")
+    }
+
+    /// The control socket: whoever may open it owns the node.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+}
+
+/// Where the network's first policy comes from and who is dialled first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The network's id.
+    pub id: NetworkId,
+    /// Addresses (multiaddrs ending in `/p2p/…`) dialled first, beside those of the policy.
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
+}
+
+/// How the node is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reach {
+    /// libp2p addresses to listen on.
+    pub listen: Vec<String>,
+    /// Addresses to tell others, when they are not those listened on.
+    pub announce: Vec<String>,
+    /// Where the web interface listens, or `off`.
+    pub web: String,
+    /// Host names that the web interface answers to, beside loopback.
+    pub web_hosts: Vec<String>,
+    /// Whether peers on the local network are looked for.
+    pub mdns: bool,
+    /// Connections at most.
+    pub connections: u32,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            listen: vec!["/ip4/0.0.0.0/udp/4700/quic-v1".into(), "/ip4/0.0.0.0/tcp/4700".into()],
+            announce: Vec::new(),
+            web: "127.0.0.1:4780".into(),
+            web_hosts: Vec::new(),
+            mdns: true,
+            connections: 64,
+        }
+    }
+}
+
+/// What the node offers as a builder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Builder {
+    /// Attempts at one time.
+    pub slots: u16,
+    /// Memory for builds, in MiB.
+    pub memory_mib: u32,
+    /// Disk for builds, in MiB.
+    pub disk_mib: u32,
+    /// Disk for unpacked environments, in MiB.
+    pub environments_mib: u32,
+    /// The system user that builds when the daemon runs as root.
+    pub user: String,
+    /// For demonstrations and tests only: sign changed outputs, to show that the network notices.
+    #[serde(skip_serializing_if = "is_false")]
+    pub lie: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            slots: 1,
+            memory_mib: 4096,
+            disk_mib: 16 * 1024,
+            environments_mib: 8 * 1024,
+            user: "artel-builder".into(),
+            lie: false,
+        }
+    }
+}
+
+/// What the node mirrors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// Channels to follow.
+    pub channels: Vec<ChannelName>,
+}
+
+/// Limits of the blob store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Disk for blobs, in MiB.
+    pub quota_mib: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { quota_mib: 50 * 1024 }
+    }
+}
+
+/// The whole of `artel.toml`. Whether the node coordinates is the policy's word, not the configuration's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The network.
+    pub network: Network,
+    /// Addresses.
+    #[serde(default)]
+    pub reach: Reach,
+    /// Present when the node builds.
+    pub builder: Option<Builder>,
+    /// Present when the node mirrors.
+    pub mirror: Option<Mirror>,
+    /// Limits of the blob store.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+impl Config {
+    /// Reads `artel.toml`.
+    ///
+    /// # Errors
+    /// When it is missing or not valid.
+    pub fn load(home: &Home) -> Result<Self, Error> {
+        let path = home.config();
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        toml::from_str(&text).map_err(|source| Error::Form { path, source: Box::new(source) })
+    }
+
+    /// Writes `artel.toml`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, home: &Home) -> Result<(), Error> {
+        let path = home.config();
+        let text = toml::to_string_pretty(self).expect("the configuration has nothing that TOML cannot write");
+        std::fs::write(&path, text).map_err(|source| Error::Write { path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_round_trips_and_refuses_unknown_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(dir.path().to_owned())).unwrap();
+        assert!(Config::load(&home).unwrap_err().to_string().contains("artel init"));
+        let network = Network { id: NetworkId::from_bytes([7; 32]), bootstrap: Vec::new() };
+        let config = Config {
+            network,
+            reach: Reach::default(),
+            builder: Some(Builder::default()),
+            mirror: None,
+            storage: Storage::default(),
+        };
+        config.save(&home).unwrap();
+        assert_eq!(Config::load(&home).unwrap(), config);
+        let text = std::fs::read_to_string(home.config()).unwrap();
+        std::fs::write(home.config(), format!("{text}\n[bulder]\nslots = 2\n")).unwrap();
+        assert!(matches!(Config::load(&home), Err(Error::Form { .. })));
+    }
+}

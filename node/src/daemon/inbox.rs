@@ -1,0 +1,179 @@
+//! What comes from the network: questions to the desk, gossip to the right part, byte streams to the blob store.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    NodeId, Verified,
+    job::Announcement,
+    limits,
+    message::{Request, Response},
+    release::Release,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Policies, Shared, chain};
+use crate::{
+    clock,
+    config::Config,
+    net::{Event, Inbox, Net, Topic, Verdictor},
+    serve::Desk,
+};
+
+/// How often members ask the coordinator whether the policy changed.
+const POLICY_EVERY: Duration = Duration::from_secs(30);
+/// How often a node without a policy asks again.
+const FIRST_POLICY_EVERY: Duration = Duration::from_millis(500);
+
+/// Handles what comes in until stopped. Every answer is given in a task of its own, joined at the end.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    desk: Desk,
+    mut inbox: Inbox,
+    releases: mpsc::Sender<Verified<Release>>,
+    stop: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    let mut refresh = tokio::time::interval(POLICY_EVERY);
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            event = inbox.next() => event,
+            _ = refresh.tick() => {
+                tasks.spawn(refresh_policy(Arc::clone(&shared), shared.coordinator()));
+                continue;
+            }
+        };
+        match event {
+            None => break,
+            Some(Event::Request { from, request, reply }) => {
+                let desk = desk.clone();
+                tasks.spawn(async move { reply.send(&desk.answer(from, request).await) });
+            }
+            Some(Event::Stream { from, stream }) => {
+                let shared = Arc::clone(&shared);
+                tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
+            }
+            Some(Event::Gossip { topic, bytes, verdict, .. }) => {
+                gossip(&shared, &desk, &releases, (topic, bytes, verdict));
+            }
+            Some(Event::Connected(node)) => {
+                if node == shared.coordinator() {
+                    tasks.spawn(refresh_policy(Arc::clone(&shared), node));
+                    if let Some(worker) = desk.worker() {
+                        tasks.spawn(Arc::clone(worker).ask_what_is_open());
+                    }
+                }
+            }
+            Some(Event::Disconnected(node)) => {
+                if let Some(decisions) = desk.decisions() {
+                    let decisions = decisions.clone();
+                    tasks.spawn(async move { decisions.tell(ledger::Command::Lost { node }).await });
+                }
+            }
+        }
+    }
+    tasks.shutdown().await;
+}
+
+async fn serve_blobs(shared: &Shared, from: NodeId, stream: crate::net::ByteStream) {
+    let allow = |node: &NodeId, hash: &protocol::Hash| {
+        shared.policies().current().is_member(node) && shared.offers.contains(hash)
+    };
+    match shared.blobs.serve(from, stream, allow).await {
+        Ok(served) => debug!(%from, blobs = served.blobs, "blobs served"),
+        Err(error) => debug!(%from, error = %chain(&error), "blobs not served"),
+    }
+}
+
+/// Judges one gossiped message. Only what its sender could have checked is rejected; the rest is ignored.
+fn gossip(
+    shared: &Arc<Shared>,
+    desk: &Desk,
+    releases: &mpsc::Sender<Verified<Release>>,
+    (topic, bytes, verdict): (Topic, Vec<u8>, Verdictor),
+) {
+    let coordinator = shared.coordinator();
+    match topic {
+        Topic::Jobs(_) => match shared.read_signed_by::<Announcement>(&bytes, &coordinator) {
+            Ok(announcement) => {
+                let now = clock::now();
+                let at = announcement.get().at;
+                if now.since(at) > limits::ANNOUNCEMENT_TTL || at.since(now) > limits::CLOCK_SKEW_MAX {
+                    debug!(job = %announcement.get().job, "a stale announcement was ignored");
+                    return verdict.ignore();
+                }
+                verdict.accept();
+                desk.heard(announcement.get());
+            }
+            Err(why) => judge_bad(&why, verdict),
+        },
+        Topic::Facts => match shared.read_signed_by::<Release>(&bytes, &coordinator) {
+            Ok(release) => {
+                verdict.accept();
+                // A mirror that is busy asks for the newest by itself afterwards.
+                let _ = releases.try_send(release);
+            }
+            Err(why) => judge_bad(&why, verdict),
+        },
+        Topic::Coordination | Topic::Nodes => verdict.ignore(),
+    }
+}
+
+/// A forwarder could have seen that bytes are malformed; it may know another policy than we do.
+fn judge_bad(why: &str, verdict: Verdictor) {
+    if why.starts_with("not signed by") {
+        debug!(why, "gossip by an unknown signer was ignored");
+        verdict.ignore();
+    } else {
+        warn!(why, "gossip was rejected");
+        verdict.reject();
+    }
+}
+
+/// Asks a node for its policies and adopts what is newer.
+async fn refresh_policy(shared: Arc<Shared>, node: NodeId) {
+    if node == shared.id {
+        return;
+    }
+    match ask_policies(&shared.net, node, &shared.config).await {
+        Ok(policies) => match shared.adopt(policies).await {
+            Ok(true) => info!(number = shared.policies().current().number, "policy adopted"),
+            Ok(false) => {}
+            Err(error) => warn!(error = %chain(&error), "policy not stored"),
+        },
+        Err(why) => debug!(%node, %why, "policy not fetched"),
+    }
+}
+
+async fn ask_policies(net: &Net, node: NodeId, config: &Config) -> Result<Policies, String> {
+    match net.ask(node, Request::Policy).await {
+        Ok(Response::Records(records)) => {
+            let envelopes: Vec<Vec<u8>> = records.into_iter().map(|r| r.0).collect();
+            Policies::verify(&config.network.id, &envelopes).map_err(|e| chain(&e))
+        }
+        Ok(_) => Err("the node did not give its policies".into()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Asks every connected peer for the network's policies until one gives a chain that verifies.
+pub(super) async fn fetch_policies(net: &Net, config: &Config, stop: &CancellationToken) -> Option<Policies> {
+    info!("waiting for a peer that knows the network's policy");
+    loop {
+        for peer in net.peers() {
+            match ask_policies(net, peer.node, config).await {
+                Ok(policies) => return Some(policies),
+                Err(why) => warn!(node = %peer.node, %why, "no policy from this peer"),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(FIRST_POLICY_EVERY) => {}
+        }
+    }
+}

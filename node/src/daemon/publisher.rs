@@ -1,0 +1,266 @@
+//! Publishes what was reproduced: fetches the agreed outputs from the builders, bundles the evidence, writes the
+//! repository, and signs and announces the release.
+//!
+//! One publication at a time. Each step may be done twice after a crash and gives the same again: content is named by
+//! hash, and the repository accepts a generation once.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use attest::bundle::Bundle;
+use ledger::{Command, Publication};
+use protocol::{ChannelName, FileName, Hash, JobId, Timestamp, limits, message::Octets, release::Release};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Decisions, Shared};
+use crate::{
+    blobs::Import,
+    clock,
+    net::Topic,
+    publish::{
+        apt::{Addition, Order, Published, Repository, Settings},
+        sign::RepositoryKey,
+    },
+};
+
+/// How often signatures are looked at: an index is signed anew when half of its validity is over.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// The publisher of every channel of this node.
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    decisions: Decisions,
+    repositories: BTreeMap<ChannelName, Repository>,
+}
+
+impl Publisher {
+    /// Makes the publisher; repositories are opened when they are needed first.
+    pub(super) fn new(shared: Arc<Shared>, decisions: Decisions) -> Self {
+        Self { shared, decisions, repositories: BTreeMap::new() }
+    }
+
+    /// Publishes until stopped. A publication that has begun is finished first.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Publication>, stop: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                next = queue.recv() => {
+                    let Some(publication) = next else { return };
+                    let (job, generation) = (publication.job, publication.generation);
+                    let command = match self.publish(&publication).await {
+                        Ok(()) => Command::Published { job, generation },
+                        Err(why) => {
+                            warn!(%job, generation, %why, "not published");
+                            Command::PublishFailed { job, why }
+                        }
+                    };
+                    self.decisions.tell(command).await;
+                }
+                _ = look.tick() => self.warn_of_expiry(),
+            }
+        }
+    }
+
+    fn warn_of_expiry(&self) {
+        let now = clock::now();
+        for (channel, repository) in &self.repositories {
+            if repository.needs_signature(now) {
+                warn!(%channel, "the signed index is past half of its validity; the next publication signs it anew");
+            }
+        }
+    }
+
+    async fn publish(&mut self, publication: &Publication) -> Result<(), String> {
+        let job = publication.job;
+        for output in &publication.outputs {
+            let from: Vec<_> = publication.builders.iter().copied().filter(|n| *n != self.shared.id).collect();
+            let fetched = self.shared.blobs.fetch(&self.shared.net, &output.hash, &from, output.size).await;
+            fetched.map_err(|e| format!("{} cannot be fetched from its builders: {}", output.name, chain(&e)))?;
+        }
+        let hashes: Vec<Hash> = publication.outputs.iter().map(|o| o.hash).collect();
+        let offered = self.shared.offer_all(&format!("job/{job}/agreed"), &hashes).await;
+        offered.map_err(|e| chain(&e))?;
+        let bundle = self.bundle(job).await?;
+        let folder = self.shared.home.path().join("incoming").join(job.to_string());
+        let additions = self.lay_out(publication, &bundle, &folder).await?;
+        let at = Timestamp::from_millis(clock::now().as_secs() * 1000);
+        let generation = publication.generation;
+        let published = self.write(&publication.channel, additions, at, generation).await;
+        // What is in the pool is no longer needed here; what is not will be laid out again.
+        let _ = tokio::fs::remove_dir_all(&folder).await;
+        self.release(&publication.channel, &published?).await
+    }
+
+    /// Everything that an offline check of a job needs.
+    async fn bundle(&self, job: JobId) -> Result<Vec<u8>, String> {
+        bundle(&self.shared, &self.decisions, job).await
+    }
+
+    async fn lay_out(
+        &self,
+        publication: &Publication,
+        bundle: &[u8],
+        folder: &PathBuf,
+    ) -> Result<Vec<Addition>, String> {
+        let failed = |e: std::io::Error| format!("{} cannot be written: {e}", folder.display());
+        // What a crashed publication left is laid out again.
+        let _ = tokio::fs::remove_dir_all(folder).await;
+        tokio::fs::create_dir_all(folder).await.map_err(failed)?;
+        let mut additions = Vec::new();
+        for output in publication.outputs.iter().filter(|o| o.name.as_str().ends_with(".deb")) {
+            let file = FileName::new(output.name.as_str()).map_err(|e| e.to_string())?;
+            let path = folder.join(file.as_str());
+            self.shared.blobs.export(&output.hash, &path).await.map_err(|e| chain(&e))?;
+            additions.push(Addition {
+                path,
+                file,
+                sha256: output.sha256,
+                size: output.size,
+                job: publication.job,
+                bundle: bundle.to_vec(),
+                order: Order::Upwards,
+            });
+        }
+        Ok(additions)
+    }
+
+    async fn write(
+        &mut self,
+        channel: &ChannelName,
+        additions: Vec<Addition>,
+        at: Timestamp,
+        generation: u64,
+    ) -> Result<Published, String> {
+        let mut repository = match self.repositories.remove(channel) {
+            Some(repository) => repository,
+            None => self.open(channel)?,
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            let published = repository.publish(&additions, at, generation);
+            (repository, published)
+        });
+        let (repository, published) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        self.repositories.insert(channel.clone(), repository);
+        published.map_err(|e| chain(&e))
+    }
+
+    fn open(&self, channel: &ChannelName) -> Result<Repository, String> {
+        let policies = self.shared.policies();
+        let settings = policies.current().channel(channel).ok_or_else(|| format!("no channel {channel}"))?;
+        let key = repository_key(&self.shared)?;
+        let settings = Settings {
+            suite: settings.suite.clone(),
+            codename: settings.suite.clone(),
+            origin: policies.current().name.to_string(),
+            label: format!("{} {channel}", policies.current().name),
+            arches: settings.arches.clone(),
+            valid_secs: settings.valid_secs,
+        };
+        let folder = self.shared.home.repository(channel);
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
+        Repository::open(&folder, settings, key).map_err(|e| chain(&e))
+    }
+
+    /// Offers every file of a generation, signs its release, stores it and tells the network.
+    async fn release(&self, channel: &ChannelName, published: &Published) -> Result<(), String> {
+        let shared = &self.shared;
+        let mut hashes = Vec::new();
+        for file in &published.manifest.files {
+            if shared.blobs.size(&file.hash).await.map_err(|e| chain(&e))?.is_none() {
+                let path = published.root.join(file.path.as_str());
+                let (hash, _) = shared.blobs.add_file(&path, Import::Copy).await.map_err(|e| chain(&e))?;
+                if hash != file.hash {
+                    return Err(format!("{} is not as it was published", file.path));
+                }
+            }
+            hashes.push(file.hash);
+        }
+        let manifest = published.manifest.to_bytes();
+        let hash = shared.blobs.add_bytes(manifest.into()).await.map_err(|e| chain(&e))?;
+        hashes.push(hash);
+        let generation = published.generation;
+        let name = format!("release/{channel}/{generation}");
+        shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
+        let release = Release { at: published.at, channel: channel.clone(), manifest: hash, generation };
+        let signed = shared.sign(&release).to_bytes();
+        let (stored, of) = (signed.clone(), channel.clone());
+        let put = shared.store.run(move |store| store.release_put(&of, generation, &stored)).await;
+        put.map_err(|e| chain(&e))?;
+        self.withdraw_older(channel, generation).await;
+        info!(%channel, generation, files = hashes.len(), "release signed");
+        if let Err(error) = shared.net.publish(Topic::Facts, signed).await {
+            info!(%error, "release not gossiped; mirrors ask now and then");
+        }
+        Ok(())
+    }
+
+    /// Mirrors may still be fetching the generation before; older ones are withdrawn.
+    async fn withdraw_older(&self, channel: &ChannelName, generation: u64) {
+        let Some(old) = generation.checked_sub(2) else { return };
+        // A slash at the end would not match the name itself; generations are decimal, so `1` must not match `12`.
+        for name in [format!("release/{channel}/{old}")] {
+            if !format!("release/{channel}/{generation}").starts_with(&name)
+                && let Err(error) = self.shared.withdraw(&name).await
+            {
+                warn!(%error, "an old release is still offered");
+            }
+        }
+    }
+}
+
+/// Makes the bundle of a job's evidence.
+///
+/// # Errors
+/// Words, when the job or its environment lock is not here.
+pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Result<Vec<u8>, String> {
+    let look = move |ledger: &ledger::Ledger| Some((ledger.evidence(job)?, ledger.request(job)?.get().environment));
+    let (evidence, environment) =
+        decisions.view(look).await.flatten().ok_or_else(|| {
+            format!("the evidence of job {job} is no longer kept here; its bundle is in the repository")
+        })?;
+    if shared.blobs.size(&environment).await.map_err(|e| chain(&e))?.is_none() {
+        let from: Vec<_> = shared.net.peers().into_iter().map(|p| p.node).collect();
+        let limit = limits::LOCK_MAX as u64;
+        let fetched = shared.blobs.fetch(&shared.net, &environment, &from, limit).await;
+        fetched.map_err(|e| format!("the environment lock cannot be fetched: {}", chain(&e)))?;
+    }
+    let lock = shared.blobs.read(&environment, limits::LOCK_MAX as u64).await.map_err(|e| chain(&e))?;
+    let bundle = Bundle {
+        lock: Octets(lock.to_vec()),
+        request: Octets(evidence.request),
+        policies: evidence.policies.into_iter().map(Octets).collect(),
+        attestations: evidence.attestations.into_iter().map(Octets).collect(),
+    };
+    Ok(bundle.to_bytes())
+}
+
+/// Loads the OpenPGP key of this node's repositories, or makes it.
+fn repository_key(shared: &Shared) -> Result<RepositoryKey, String> {
+    let path = shared.home.repository_key();
+    if path.exists() {
+        return RepositoryKey::load(&path).map_err(|e| chain(&e));
+    }
+    let name = format!("artel network {}", shared.policies().current().name);
+    let created = Timestamp::from_millis(clock::now().as_secs() * 1000);
+    let key = RepositoryKey::generate(&name, created).map_err(|e| chain(&e))?;
+    key.save(&path).map_err(|e| chain(&e))?;
+    info!(fingerprint = %key.fingerprint(), "repository key made");
+    Ok(key)
+}
+
+/// Writes an error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

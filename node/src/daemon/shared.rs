@@ -1,0 +1,185 @@
+//! What every task of one daemon shares: identity, folders, network, blobs, database and the policies in force.
+
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use protocol::{
+    NetworkId, NodeId, OperatorName, PublicKey, Timestamp, Verified,
+    envelope::{EnvelopeError, Record, Signed},
+    policy::{self, Policy, SuccessionError},
+};
+use tokio::sync::watch;
+
+use crate::{blobs::Blobs, config::Config, config::Home, net::Net, store::Store};
+
+/// The policies of a network, from the genesis to the one in force.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    network: NetworkId,
+    chain: Vec<Arc<Verified<Policy>>>,
+}
+
+/// Why a chain of policies was not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// An envelope that does not verify.
+    #[error("a policy does not verify")]
+    Envelope(#[source] EnvelopeError),
+    /// A step of the chain that its roots did not allow.
+    #[error("a policy is not a valid successor")]
+    Succession(#[source] SuccessionError),
+    /// The chain does not begin with the genesis of this network.
+    #[error("the first policy is not the genesis of network {wanted}")]
+    OtherGenesis {
+        /// The network wanted.
+        wanted: NetworkId,
+    },
+    /// Nothing at all.
+    #[error("there is no policy")]
+    Empty,
+}
+
+impl Policies {
+    /// Verifies a chain of envelopes from the genesis on. Only the last one must not be expired.
+    ///
+    /// # Errors
+    /// The first link that does not hold.
+    pub fn verify(network: &NetworkId, envelopes: &[Vec<u8>]) -> Result<Self, PolicyError> {
+        let (first, rest) = envelopes.split_first().ok_or(PolicyError::Empty)?;
+        let genesis = Signed::<Policy>::read(first).and_then(|s| s.verify(None)).map_err(PolicyError::Envelope)?;
+        let id = policy::check_genesis(&genesis, Timestamp::ZERO).map_err(PolicyError::Succession)?;
+        if id != *network {
+            return Err(PolicyError::OtherGenesis { wanted: *network });
+        }
+        let mut policies = Self { network: *network, chain: vec![Arc::new(genesis)] };
+        for envelope in rest {
+            policies = policies.followed_by(envelope)?;
+        }
+        Ok(policies)
+    }
+
+    /// Adds a successor.
+    ///
+    /// # Errors
+    /// When it does not verify or the previous roots did not sign it.
+    pub fn followed_by(&self, envelope: &[u8]) -> Result<Self, PolicyError> {
+        let next = Signed::<Policy>::read(envelope)
+            .and_then(|s| s.verify(Some(&self.network)))
+            .map_err(PolicyError::Envelope)?;
+        policy::check_successor(self.current(), &self.network, &next, Timestamp::ZERO)
+            .map_err(PolicyError::Succession)?;
+        let mut chain = self.chain.clone();
+        chain.push(Arc::new(next));
+        Ok(Self { network: self.network, chain })
+    }
+
+    /// The policy in force.
+    pub fn current(&self) -> &Policy {
+        self.chain.last().expect("a chain begins with its genesis").get()
+    }
+
+    /// Every policy, the genesis first.
+    pub fn chain(&self) -> &[Arc<Verified<Policy>>] {
+        &self.chain
+    }
+
+    /// Every envelope, the genesis first.
+    pub fn envelopes(&self) -> Vec<Vec<u8>> {
+        self.chain.iter().map(|p| p.to_bytes()).collect()
+    }
+
+    /// The node that coordinates. With a pinned coordinator that is the policy's word.
+    pub fn coordinator(&self) -> NodeId {
+        self.current().coordinators.candidates()[0]
+    }
+}
+
+/// What every task shares.
+pub struct Shared {
+    /// The node's folder.
+    pub home: Home,
+    /// The node's configuration.
+    pub config: Config,
+    /// The node's key.
+    pub key: SigningKey,
+    /// The node's id: the public half of its key.
+    pub id: NodeId,
+    /// The network.
+    pub network: NetworkId,
+    /// Peers.
+    pub net: Net,
+    /// Content.
+    pub blobs: Blobs,
+    /// The database.
+    pub store: Store,
+    /// The policies in force, as they change.
+    pub policies: watch::Sender<Arc<Policies>>,
+    /// When the daemon began.
+    pub began: Timestamp,
+    /// What is offered to other members.
+    pub offers: super::Offers,
+}
+
+impl Shared {
+    /// The policies in force now.
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies.borrow())
+    }
+
+    /// The node that coordinates.
+    pub fn coordinator(&self) -> NodeId {
+        self.policies().coordinator()
+    }
+
+    /// Says whether this node coordinates.
+    pub fn coordinates(&self) -> bool {
+        self.coordinator() == self.id
+    }
+
+    /// The operator that answers for a node.
+    pub fn operator_of(&self, node: &NodeId) -> Option<OperatorName> {
+        self.policies().current().operator_of(node).cloned()
+    }
+
+    /// Signs a record as this node.
+    pub fn sign<T: Record>(&self, value: &T) -> Signed<T> {
+        Signed::sign(value, Some(&self.network), &[&self.key])
+    }
+
+    /// Reads a record that a certain node must have signed.
+    ///
+    /// # Errors
+    /// Words for the log and for the sender.
+    pub fn read_signed_by<T: Record>(&self, bytes: &[u8], signer: &NodeId) -> Result<Verified<T>, String> {
+        let record = Signed::<T>::read(bytes).and_then(|s| s.verify(Some(&self.network))).map_err(|e| e.to_string())?;
+        if record.signers().contains(&PublicKey::from(*signer)) {
+            Ok(record)
+        } else {
+            Err(format!("not signed by {signer}"))
+        }
+    }
+
+    /// Takes over newer policies, durably. Gives true when something changed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn adopt(&self, policies: Policies) -> Result<bool, crate::store::Error> {
+        let known = self.policies().chain().len();
+        if policies.chain().len() <= known {
+            return Ok(false);
+        }
+        for policy in &policies.chain()[known..] {
+            let (number, bytes) = (policy.get().number, policy.to_bytes());
+            self.store.run(move |store| store.policy_append(number, &bytes)).await?;
+        }
+        self.net.set_members(members(policies.current()).into_iter().collect());
+        self.policies.send_replace(Arc::new(policies));
+        Ok(true)
+    }
+}
+
+/// Every node that belongs to the network: operators' nodes and candidates for coordination.
+pub(super) fn members(policy: &Policy) -> std::collections::BTreeSet<NodeId> {
+    let operators = policy.operators.iter().flat_map(|o| o.nodes.iter().copied());
+    operators.chain(policy.coordinators.candidates().iter().copied()).collect()
+}

@@ -1,0 +1,314 @@
+//! From the ledger's views to the ones of the interface. They change nothing.
+
+use std::collections::BTreeMap;
+
+use ledger::{Ledger, News, view};
+use protocol::{
+    JobId, NodeId, Timestamp, Verified,
+    job::{JobKind, JobRequest},
+    message::Refusal,
+};
+use web::api::{
+    self, Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobPage,
+    JobState, JobSummary, PublishedView, RequestView, Time, VerdictView, VerdictWord,
+};
+
+use super::Decisions;
+use crate::clock;
+
+/// Answers a view of the interface as JSON, for nodes that do not coordinate: `jobs?<filter as JSON>` or `job/<id>`.
+///
+/// # Errors
+/// When there is no such view or job.
+pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusal> {
+    let busy = || Refusal::Busy("the coordinator is stopping".into());
+    if let Some(filter) = path.strip_prefix("jobs?") {
+        let filter: JobFilter =
+            serde_json::from_str(filter).map_err(|_| Refusal::Invalid("the filter is not valid".into()))?;
+        let page = decisions.view(move |ledger| page(ledger, &filter)).await.ok_or_else(busy)?;
+        return Ok(serde_json::to_vec(&page).expect("a view is plain data"));
+    }
+    let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
+    let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
+    let found = decisions.view(move |ledger| detail(ledger, id)).await.ok_or_else(busy)?;
+    let found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+    Ok(serde_json::to_vec(&found).expect("a view is plain data"))
+}
+
+/// Gives a view path for a filter, see [`answer`].
+pub fn jobs_path(filter: &JobFilter) -> String {
+    format!("jobs?{}", serde_json::to_string(filter).expect("a filter is plain data"))
+}
+
+/// Lists jobs, newest first.
+pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
+    let mut jobs = ledger.jobs().into_iter().filter_map(|view| summary(ledger, &view)).filter(|s| filter.matches(s));
+    if let Some(after) = filter.after {
+        let _ = jobs.by_ref().find(|s| s.id == after);
+    }
+    let mut jobs: Vec<JobSummary> = jobs.take(filter.limit() + 1).collect();
+    let more = jobs.len() > filter.limit();
+    jobs.truncate(filter.limit());
+    let next = if more { jobs.last().map(|s| s.id) } else { None };
+    JobPage { jobs, next }
+}
+
+/// Counts jobs by state.
+pub fn counts(ledger: &Ledger) -> BTreeMap<JobState, u64> {
+    let mut counts = BTreeMap::new();
+    for view in ledger.jobs() {
+        *counts.entry(state(&view)).or_default() += 1;
+    }
+    counts
+}
+
+/// Shows one job.
+pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
+    let view = ledger.job(id)?;
+    let summary = summary(ledger, &view)?;
+    let request = ledger.request(id).map(Verified::get);
+    let published = match &view.verdict {
+        view::VerdictView::Reproduced { generation: Some(generation), outputs, .. } => Some(PublishedView {
+            generation: *generation,
+            channel: view.channel.clone(),
+            files: outputs.iter().map(|o| o.name.to_string()).collect(),
+        }),
+        view::VerdictView::Reproduced { generation: None, .. }
+        | view::VerdictView::Pending
+        | view::VerdictView::Disputed { .. }
+        | view::VerdictView::Unreproducible { .. }
+        | view::VerdictView::Failed { .. } => None,
+    };
+    Some(JobDetail {
+        at: Time::from(clock::now()),
+        summary,
+        request: request_view(request, &view),
+        attempts: view.attempts.iter().map(attempt).collect(),
+        verdict: verdict(&view),
+        published,
+    })
+}
+
+/// Which nodes hold a job's inputs: the builders whose sandbox has started.
+pub fn builders_with_inputs(ledger: &Ledger, job: &JobId) -> Vec<NodeId> {
+    let attempts = ledger.job(*job).map(|view| view.attempts).unwrap_or_default();
+    attempts.iter().filter(|a| a.started.is_some()).map(|a| a.node).collect()
+}
+
+fn state(view: &view::JobView) -> JobState {
+    match view.state.as_str() {
+        "queued" => JobState::Waiting,
+        "failed-to-publish" | "unpublished" => JobState::Failed,
+        word => word.parse().unwrap_or(JobState::Unknown),
+    }
+}
+
+fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
+    let policy = ledger.policy().get();
+    let needed = policy.channel(&view.channel).map_or(0, |c| u32::from(c.agree));
+    let agree = match &view.verdict {
+        view::VerdictView::Reproduced { agree, .. } => agree.len(),
+        view::VerdictView::Disputed { groups, .. } | view::VerdictView::Unreproducible { groups, .. } => {
+            groups.iter().map(|g| g.operators.len()).max().unwrap_or(0)
+        }
+        view::VerdictView::Pending | view::VerdictView::Failed { .. } => largest_group(view),
+    };
+    let mut asked: Vec<_> = view.attempts.iter().map(|a| &a.operator).collect();
+    asked.sort();
+    asked.dedup();
+    let agreement = Agreement {
+        agree: u32::try_from(agree).unwrap_or(u32::MAX),
+        needed,
+        asked: u32::try_from(asked.len()).unwrap_or(u32::MAX),
+    };
+    Some(JobSummary {
+        id: view.id,
+        title: view.title.clone(),
+        kind: view.kind.clone(),
+        arch: view.arch,
+        channel: view.channel.clone(),
+        maintainer: view.maintainer.clone(),
+        state: state(view),
+        why: why(view),
+        created: Time::from(view.times.created),
+        accepted: Time::from(view.times.accepted),
+        ended: view.times.ended.map(Time::from),
+        agreement,
+    })
+}
+
+fn largest_group(view: &view::JobView) -> usize {
+    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
+    for attempt in &view.attempts {
+        if let view::ResultView::Outputs { digest, .. } = &attempt.result {
+            *groups.entry(*digest).or_default() += 1;
+        }
+    }
+    groups.into_values().max().unwrap_or(0)
+}
+
+fn why(view: &view::JobView) -> String {
+    match &view.verdict {
+        view::VerdictView::Reproduced { unpublished: Some(why), .. } => format!("not published: {why}"),
+        view::VerdictView::Failed { why, .. } => why.clone(),
+        view::VerdictView::Disputed { files, .. } | view::VerdictView::Unreproducible { files, .. } => {
+            let names: Vec<_> = differing(files);
+            format!("builders differ in {}", names.join(", "))
+        }
+        view::VerdictView::Reproduced { unpublished: None, .. } | view::VerdictView::Pending => {
+            view.waiting.clone().unwrap_or_default()
+        }
+    }
+}
+
+fn differing(files: &[ledger::tally::Difference]) -> Vec<String> {
+    let mut names: Vec<_> = files.iter().map(|d| d.file.to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestView {
+    let mut facts = Vec::new();
+    let mut inputs = Vec::new();
+    let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
+    if let Some(request) = request {
+        match &request.kind {
+            JobKind::Deb(deb) => {
+                fact("source", deb.source.to_string());
+                fact("version", deb.version.to_string());
+                fact("options", deb.options.join(" "));
+                fact("profiles", deb.profiles.join(" "));
+                inputs.extend(deb.files.iter().map(|f| FileView {
+                    name: f.name.to_string(),
+                    size: f.size,
+                    sha256: f.sha256,
+                    hash: Some(f.hash),
+                }));
+            }
+            JobKind::Command(command) => {
+                fact("command", command.argv.join(" "));
+                let outputs: Vec<_> = command.outputs.iter().map(ToString::to_string).collect();
+                fact("outputs", outputs.join(" "));
+                inputs.extend(command.inputs.iter().map(|f| FileView {
+                    name: f.path.to_string(),
+                    size: f.size,
+                    sha256: f.sha256,
+                    hash: Some(f.hash),
+                }));
+            }
+        }
+        let limits = &request.limits;
+        fact("memory", format!("{} MiB", limits.memory_mib));
+        fact("wall time", format!("{} s", limits.wall_secs));
+    }
+    facts.retain(|(_, value)| !value.is_empty());
+    let environment = request.map_or(protocol::Hash::from_bytes([0; 32]), |r| r.environment);
+    RequestView { facts, inputs, environment, expires: Time::from(view.times.expires) }
+}
+
+fn file(output: &attest::compare::Output) -> FileView {
+    FileView { name: output.name.to_string(), size: output.size, sha256: output.sha256, hash: Some(output.hash) }
+}
+
+fn attempt(attempt: &view::AttemptView) -> AttemptView {
+    let state = match attempt.state.as_str() {
+        "granted" => AttemptState::Granted,
+        "running" => AttemptState::Running,
+        "revealed" => AttemptState::Built,
+        "failed" => AttemptState::Failed,
+        "interrupted" => AttemptState::Lost,
+        "revoked" => AttemptState::Revoked,
+        _ => AttemptState::Unknown,
+    };
+    let mut outputs = Vec::new();
+    let mut failure = None;
+    match &attempt.result {
+        view::ResultView::None => {}
+        view::ResultView::Outputs { outputs: files, .. } => outputs = files.iter().map(file).collect(),
+        view::ResultView::Failed(f) => {
+            failure = Some(FailureView { blame: f.blame, step: f.step.clone(), what: f.what.clone() });
+        }
+        view::ResultView::Stopped { why } => {
+            let (step, what) = ("lease".to_owned(), why.clone());
+            failure = Some(FailureView { blame: protocol::blame::Blame::Interrupted, step, what });
+        }
+    }
+    AttemptView {
+        number: attempt.lease,
+        builder: Builder { node: attempt.node, operator: attempt.operator.clone(), info: BTreeMap::new() },
+        profile: attempt.profile.0,
+        state,
+        phase: attempt.phase.clone().unwrap_or_default(),
+        granted: Time::from(attempt.granted),
+        started: attempt.started.map(Time::from),
+        ended: attempt.ended.map(Time::from),
+        outputs,
+        failure,
+        log: attempt.log,
+    }
+}
+
+fn verdict(view: &view::JobView) -> Option<VerdictView> {
+    let empty = |word| VerdictView { word, agree: Vec::new(), dissent: Vec::new(), differing: Vec::new() };
+    Some(match &view.verdict {
+        view::VerdictView::Pending => return None,
+        view::VerdictView::Reproduced { agree, dissent, .. } => VerdictView {
+            agree: agree.clone(),
+            dissent: dissent.iter().flat_map(dissents).collect(),
+            ..empty(VerdictWord::Reproduced)
+        },
+        view::VerdictView::Disputed { groups, files } => VerdictView {
+            agree: groups.iter().max_by_key(|g| g.operators.len()).map(|g| g.operators.clone()).unwrap_or_default(),
+            differing: differing(files),
+            ..empty(VerdictWord::Disputed)
+        },
+        view::VerdictView::Unreproducible { files, .. } => {
+            VerdictView { differing: differing(files), ..empty(VerdictWord::Unreproducible) }
+        }
+        view::VerdictView::Failed { .. } => empty(VerdictWord::Failed),
+    })
+}
+
+fn dissents(dissent: &ledger::tally::Dissent) -> Vec<Dissent> {
+    let one = |difference: &ledger::tally::Difference| Dissent {
+        operator: dissent.operator.clone(),
+        node: dissent.node,
+        file: difference.file.to_string(),
+        theirs: difference.got,
+        agreed: difference.agreed,
+    };
+    dissent.files.iter().map(one).collect()
+}
+
+/// Turns news into a sentence for people; none when it is about no job.
+pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
+    let (job, state, text) = match news {
+        News::PolicyAdopted { .. } => return None,
+        News::Accepted { job, title } => (job, JobState::Waiting, format!("{title} accepted")),
+        News::Granted { job, operator, lease, .. } => {
+            (job, JobState::Building, format!("{operator} got lease {lease}"))
+        }
+        News::Started { job, lease, .. } => (job, JobState::Building, format!("attempt {lease} started")),
+        News::Revealed { job, lease, .. } => {
+            (job, JobState::Building, format!("attempt {lease} is built and attested"))
+        }
+        News::AttemptFailed { job, lease, why, .. } => {
+            (job, JobState::Building, format!("attempt {lease} failed: {why}"))
+        }
+        News::Declined { job, lease, why, .. } => (job, JobState::Building, format!("lease {lease} declined: {why}")),
+        News::LeaseExpired { job, lease, .. } => (job, JobState::Building, format!("lease {lease} expired")),
+        News::LateReport { job, lease, .. } => {
+            (job, JobState::Building, format!("a late report under lease {lease} was kept as evidence"))
+        }
+        News::Dissent { job, operator, file, .. } => (job, JobState::Building, format!("{operator} differs in {file}")),
+        News::Verdict { job, word, why } => (job, word.parse().unwrap_or(JobState::Unknown), format!("{word}: {why}")),
+        News::Published { job, channel, generation } => {
+            (job, JobState::Published, format!("published in {channel}, generation {generation}"))
+        }
+        News::PublishFailed { job, why, .. } => (job, JobState::Publishing, format!("not published: {why}")),
+        News::Cancelled { job, reason } => (job, JobState::Cancelled, format!("cancelled: {reason}")),
+        News::JobExpired { job } => (job, JobState::Expired, "its time is over".to_owned()),
+    };
+    Some(api::News { at: Time::from(at), job: *job, state, text })
+}

@@ -1,0 +1,172 @@
+//! What the demonstration found out.
+
+use std::fmt::Write;
+
+use protocol::{OperatorName, Sha256};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use web::api::{JobDetail, JobState, VerdictWord};
+
+use crate::resolve::source::ArchiveBinary;
+
+/// What the attestations added up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// k operators agree bit for bit.
+    Reproduced,
+    /// Some agree, but fewer than k.
+    Disputed,
+    /// No two agree.
+    Unreproducible,
+    /// The build itself failed.
+    Failed,
+}
+
+/// One output file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct File {
+    /// The file's name.
+    pub name: String,
+    /// Its SHA-256 as agreed.
+    pub sha256: Sha256,
+}
+
+/// An operator that signed something else than those who agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Liar {
+    /// The operator.
+    pub operator: OperatorName,
+    /// The file that differs.
+    pub file: String,
+    /// The SHA-256 that it signed.
+    pub theirs: Option<Sha256>,
+    /// The SHA-256 that the others agree on.
+    pub agreed: Option<Sha256>,
+}
+
+/// The demonstration's result; the last line of `artel demo --json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The job's title.
+    pub job: String,
+    /// What the attestations added up to.
+    pub verdict: Verdict,
+    /// Operators that agree.
+    pub agree: usize,
+    /// Operators that were asked.
+    pub asked: u32,
+    /// Whether every file that the archive has is bit for bit the archive's; null where it has none.
+    pub equals_archive: Option<bool>,
+    /// Whether the repository holds the outputs.
+    pub published: bool,
+    /// Whether apt-get installed the package from the mirror.
+    pub installed: bool,
+    /// Who signed something else, with both hashes.
+    pub liars: Vec<Liar>,
+    /// Files that differ between builders, when nobody agrees.
+    pub differing: Vec<String>,
+    /// Agreed output files.
+    pub files: Vec<File>,
+    /// Where the job's page is.
+    pub dashboard: String,
+    /// Wall time of each step.
+    #[serde(serialize_with = "as_map")]
+    pub seconds: Vec<(&'static str, f64)>,
+}
+
+#[expect(clippy::ptr_arg, reason = "serde passes the field's own type")]
+fn as_map<S: Serializer>(seconds: &Vec<(&'static str, f64)>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(seconds.len()))?;
+    for (name, value) in seconds {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
+
+impl Report {
+    /// Reads a finished job.
+    pub(super) fn of(detail: &JobDetail, official: Option<&[ArchiveBinary]>) -> Self {
+        let word = detail.verdict.as_ref().map(|v| v.word);
+        let verdict = match (word, detail.summary.state) {
+            (Some(VerdictWord::Reproduced), _) => Verdict::Reproduced,
+            (Some(VerdictWord::Disputed), _) => Verdict::Disputed,
+            (Some(VerdictWord::Unreproducible), _) => Verdict::Unreproducible,
+            (_, JobState::Published | JobState::Reproduced) => Verdict::Reproduced,
+            (_, _) => Verdict::Failed,
+        };
+        let agree = detail.verdict.as_ref().map(|v| v.agree.clone()).unwrap_or_default();
+        let files = agreed_files(detail, &agree);
+        let dissent = detail.verdict.iter().flat_map(|v| &v.dissent);
+        let liars = dissent.filter(|_| verdict == Verdict::Reproduced).map(|d| Liar {
+            operator: d.operator.clone(),
+            file: d.file.clone(),
+            theirs: d.theirs,
+            agreed: d.agreed,
+        });
+        Self {
+            job: detail.summary.title.clone(),
+            verdict,
+            agree: agree.len(),
+            asked: detail.summary.agreement.asked,
+            equals_archive: equals_archive(&files, official),
+            published: false,
+            installed: false,
+            liars: liars.collect(),
+            differing: detail.verdict.as_ref().map(|v| v.differing.clone()).unwrap_or_default(),
+            files,
+            dashboard: String::new(),
+            seconds: Vec::new(),
+        }
+    }
+
+    /// Writes the result for people.
+    pub fn text(&self) -> String {
+        let mut out = format!("{}: {:?}", self.job, self.verdict).to_lowercase();
+        // Writing to a string cannot fail.
+        let _ = write!(out, ", {} of {} operators agree\n", self.agree, self.asked);
+        for file in &self.files {
+            let _ = writeln!(out, "  {} {}", file.sha256, file.name);
+        }
+        for liar in &self.liars {
+            let hash = |h: &Option<Sha256>| h.map_or_else(|| "(none)".into(), |h| h.to_string());
+            let (theirs, agreed) = (hash(&liar.theirs), hash(&liar.agreed));
+            let _ = writeln!(out, "  {} signed another {}: {theirs} instead of {agreed}", liar.operator, liar.file);
+        }
+        if !self.differing.is_empty() {
+            let _ = writeln!(out, "  differing files: {}", self.differing.join(", "));
+        }
+        let equal = match self.equals_archive {
+            Some(true) => "bit for bit the distribution's own",
+            Some(false) => "not the distribution's own bytes (its build environment was another one)",
+            None => "the archive has no such files to compare with",
+        };
+        let word = |yes: bool| if yes { "yes" } else { "no" };
+        let _ = writeln!(out, "  against the archive: {equal}");
+        let _ = writeln!(
+            out,
+            "  published: {}; installed with apt-get from the mirror: {}",
+            word(self.published),
+            word(self.installed)
+        );
+        let steps: Vec<_> = self.seconds.iter().map(|(name, s)| format!("{name} {s:.1}")).collect();
+        let _ = write!(out, "  seconds: {}", steps.join(", "));
+        out
+    }
+}
+
+/// The files of an attempt that belongs to the agreeing group.
+fn agreed_files(detail: &JobDetail, agree: &[OperatorName]) -> Vec<File> {
+    let attempt = detail.attempts.iter().find(|a| !a.outputs.is_empty() && agree.contains(&a.builder.operator));
+    let outputs = attempt.map(|a| a.outputs.as_slice()).unwrap_or_default();
+    outputs.iter().map(|f| File { name: f.name.clone(), sha256: f.sha256 }).collect()
+}
+
+fn equals_archive(files: &[File], official: Option<&[ArchiveBinary]>) -> Option<bool> {
+    let official = official?;
+    let mut compared = official
+        .iter()
+        .filter_map(|theirs| Some(files.iter().find(|f| f.name == theirs.file.as_str())?.sha256 == theirs.sha256))
+        .peekable();
+    compared.peek()?;
+    Some(compared.all(|equal| equal))
+}

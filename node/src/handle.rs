@@ -1,0 +1,465 @@
+//! The node's side of [`web::Backend`]: what people may ask of this daemon.
+//!
+//! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
+//! hands the answer on.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use ledger::News;
+use protocol::{
+    ChannelName, Hash, JobId, NodeId, Timestamp, Verified,
+    envelope::Signed,
+    environment::EnvironmentLock,
+    job::JobRequest,
+    lease::LeaseNumber,
+    limits,
+    message::{Octets, Refusal, Request, Response},
+    release::{Manifest, Release},
+    words::RelativePath,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
+    sync::broadcast,
+};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::{io::ReaderStream, sync::CancellationToken};
+use tracing::{info, warn};
+use web::{
+    Backend,
+    api::{
+        self, ApiError, BlobUsage, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView, PolicyView,
+        RepositoryView, Status, Submitted, Time,
+    },
+    backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
+};
+
+use crate::{
+    blobs, clock,
+    daemon::{Policies, Shared, bundle, chain, views},
+    serve::Desk,
+};
+
+/// How often a live log is asked for more.
+const LOG_POLL: Duration = Duration::from_millis(250);
+/// Pieces of a file on their way to a client, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// The daemon, as people reach it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    desk: Desk,
+    news: broadcast::Sender<Arc<News>>,
+    stop: CancellationToken,
+}
+
+impl Handle {
+    /// Makes the handle of a daemon's parts.
+    pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
+        Self { shared, desk, news, stop }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Response, ApiError> {
+        match self.desk.ask_coordinator(request).await {
+            Ok(Response::Refused(refusal)) => Err(from_refusal(refusal)),
+            Ok(response) => Ok(response),
+            Err(error) => Err(ApiError::Unavailable { reason: format!("the coordinator: {}", chain(&error)) }),
+        }
+    }
+
+    async fn view<T: serde::de::DeserializeOwned>(&self, path: String) -> Result<T, ApiError> {
+        match self.ask(Request::View(path)).await? {
+            Response::View(json) => serde_json::from_slice(&json.0).map_err(|e| internal("view", &e)),
+            _ => Err(ApiError::Unavailable { reason: "the coordinator answered something else".into() }),
+        }
+    }
+
+    /// Offers what a job needs, as far as it lies here, under the job's name.
+    async fn offer_inputs(&self, request: &Verified<JobRequest>) -> Result<(), ApiError> {
+        let blobs = &self.shared.blobs;
+        let job = protocol::job::job_id(request);
+        let environment = request.get().environment;
+        let lock = blobs.read(&environment, limits::LOCK_MAX as u64).await.map_err(|_| ApiError::Refused {
+            reason: format!("the environment lock {environment} is not on this node; upload it first"),
+        })?;
+        let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| ApiError::Refused { reason: e.to_string() })?;
+        let mut hashes = request.get().inputs();
+        hashes.extend(lock.packages.iter().map(|p| p.hash));
+        for hash in &hashes {
+            if blobs.size(hash).await.map_err(|e| internal("blobs", &e))?.is_none() {
+                return Err(ApiError::Refused {
+                    reason: format!("input {hash} of the job is not on this node; upload it first"),
+                });
+            }
+        }
+        self.shared.offer_all(&format!("job/{job}/inputs"), &hashes).await.map_err(|e| internal("blobs", &e))
+    }
+
+    async fn log_chunk(&self, node: NodeId, lease: LeaseNumber, at: u64) -> Option<(Vec<u8>, bool)> {
+        match self.desk.ask(node, Request::Log(lease, at)).await {
+            Ok(Response::Log(chunk)) if chunk.at == at => Some((chunk.data, chunk.ended)),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Brings a finished log here, from its builder or whoever has it.
+    async fn finished_log(&self, hash: Hash, node: NodeId) -> Result<(), ApiError> {
+        let mut from = vec![node];
+        from.extend(self.shared.net.peers().into_iter().map(|p| p.node).filter(|n| *n != node));
+        from.retain(|n| *n != self.shared.id);
+        let fetched = self.shared.blobs.fetch(&self.shared.net, &hash, &from, 1 << 32).await;
+        fetched
+            .map(drop)
+            .map_err(|e| ApiError::Unavailable { reason: format!("the log cannot be fetched: {}", chain(&e)) })
+    }
+
+    fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
+        let published = self.shared.home.repository(channel).join("public");
+        let mirrored = self.shared.home.mirror(channel).join("public");
+        [published, mirrored].into_iter().find(|root| root.is_dir())
+    }
+
+    async fn repository(&self, channel: &protocol::policy::Channel) -> Result<Option<RepositoryView>, ApiError> {
+        if self.root_of(&channel.name).is_none() {
+            return Ok(None);
+        }
+        let name = channel.name.clone();
+        let stored = self.shared.store.run(move |store| store.release(&name)).await;
+        let Some(stored) = stored.map_err(|e| internal("store", &e))? else { return Ok(None) };
+        let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
+        let release = release.map_err(|e| internal("release", &e))?.into_inner();
+        let manifest = self.shared.blobs.read(&release.manifest, limits::MANIFEST_MAX as u64).await;
+        let packages = manifest.ok().and_then(|m| Manifest::from_bytes(&m).ok()).map_or(0, |m| m.packages.len() as u64);
+        let valid_until = release.at.after(Duration::from_secs(channel.valid_secs.into()));
+        Ok(Some(RepositoryView {
+            channel: channel.name.clone(),
+            suite: channel.suite.clone(),
+            generation: release.generation,
+            packages,
+            published: Some(Time::from(release.at)),
+            valid_until: Some(Time::from(valid_until)),
+            fingerprint: self.fingerprint(),
+        }))
+    }
+
+    fn fingerprint(&self) -> String {
+        let key = crate::publish::sign::RepositoryKey::load(&self.shared.home.repository_key());
+        key.map(|key| key.fingerprint()).unwrap_or_default()
+    }
+
+    fn roles(&self) -> Vec<String> {
+        let mut roles = Vec::new();
+        if self.desk.worker().is_some() {
+            roles.push("builder".to_owned());
+        }
+        if self.shared.coordinates() {
+            roles.push("coordinator".to_owned());
+        }
+        if self.shared.config.mirror.is_some() {
+            roles.push("mirror".to_owned());
+        }
+        roles
+    }
+}
+
+impl Backend for Handle {
+    async fn status(&self) -> Result<Status, ApiError> {
+        let shared = &self.shared;
+        let policies = shared.policies();
+        let policy = policies.current();
+        let jobs = match self.desk.decisions() {
+            Some(decisions) => decisions.view(views::counts).await.unwrap_or_default(),
+            None => std::collections::BTreeMap::new(),
+        };
+        Ok(Status {
+            at: Time::from(clock::now()),
+            node: shared.id,
+            network: NetworkView { id: shared.network, name: policy.name.to_string() },
+            roles: self.roles(),
+            coordinator: Some(policies.coordinator()),
+            policy: PolicyView { number: policy.number, expires: Time::from(policy.expires) },
+            jobs,
+            peers: shared.net.peers().len() as u64,
+            blobs: BlobUsage { count: 0, bytes: shared.blobs.usage(), quota: shared.config.storage.quota_mib << 20 },
+            repositories: self.repositories().await?,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: clock::now().since(shared.began).as_secs(),
+            addresses: shared.net.listen_addresses(),
+        })
+    }
+
+    async fn submit(&self, request: Bytes) -> Result<Submitted, ApiError> {
+        let refused = |reason: String| ApiError::Refused { reason };
+        let verified: Verified<JobRequest> = Signed::read(&request)
+            .and_then(|s| s.verify(Some(&self.shared.network)))
+            .map_err(|e| refused(e.to_string()))?;
+        self.offer_inputs(&verified).await?;
+        match self.ask(Request::Submit(Octets(request.to_vec()))).await? {
+            Response::Receipt(job, at) => Ok(Submitted { job, accepted_at: Time::from(at) }),
+            other => Err(ApiError::Unavailable { reason: format!("the coordinator answered {}", word(&other)) }),
+        }
+    }
+
+    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
+        self.ask(Request::Cancel(Octets(request.to_vec()))).await.map(drop)
+    }
+
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
+        match self.desk.decisions() {
+            Some(decisions) => decisions.view(move |ledger| views::page(ledger, &filter)).await.ok_or_else(stopping),
+            None => self.view(views::jobs_path(&filter)).await,
+        }
+    }
+
+    async fn job(&self, job: JobId) -> Result<JobDetail, ApiError> {
+        match self.desk.decisions() {
+            Some(decisions) => {
+                let detail = decisions.view(move |ledger| views::detail(ledger, job)).await.ok_or_else(stopping)?;
+                detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })
+            }
+            None => self.view(format!("job/{job}")).await,
+        }
+    }
+
+    async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
+        find_attempt(self, &request).await?;
+        Ok(stream::try_unfold(state, LogState::next).boxed())
+    }
+
+    async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
+        let Some(decisions) = self.desk.decisions() else {
+            return Err(ApiError::Unavailable {
+                reason: "only the coordinator bundles evidence; mirrors serve the bundle beside each package".into(),
+            });
+        };
+        let bytes = bundle(&self.shared, decisions, job).await;
+        bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
+    }
+
+    async fn policy(&self) -> Result<Bytes, ApiError> {
+        let policies = self.shared.policies();
+        Ok(policies.chain().last().expect("a chain is never empty").to_bytes().into())
+    }
+
+    async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {
+        self.ask(Request::AdoptPolicy(Octets(policy.to_vec()))).await?;
+        if !self.shared.coordinates() {
+            let policies = self.shared.policies().followed_by(&policy);
+            let policies: Policies = policies.map_err(|e| ApiError::Refused { reason: chain(&e) })?;
+            self.shared.adopt(policies).await.map_err(|e| internal("store", &e))?;
+        }
+        let policies = self.shared.policies();
+        let current = policies.current();
+        Ok(PolicyView { number: current.number, expires: Time::from(current.expires) })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
+        let policies = self.shared.policies();
+        let now = clock::now();
+        let view = |peer: crate::net::Peer| {
+            let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
+            PeerView {
+                node: peer.node,
+                operator: policies.current().operator_of(&peer.node).cloned(),
+                roles: Vec::new(),
+                arches: Vec::new(),
+                slots: 0,
+                address: peer.address,
+                rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                since: Some(Time::from(Timestamp::from_millis(now.as_millis().saturating_sub(connected)))),
+                version: peer.agent.unwrap_or_default(),
+                member: policies.current().is_member(&peer.node),
+            }
+        };
+        Ok(self.shared.net.peers().into_iter().map(view).collect())
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {
+        let policies = self.shared.policies();
+        let mut views = Vec::new();
+        for channel in &policies.current().channels {
+            views.extend(self.repository(channel).await?);
+        }
+        Ok(views)
+    }
+
+    async fn blob(&self, hash: Hash, range: ByteRange) -> Result<Content, ApiError> {
+        let size = self.shared.blobs.size(&hash).await.map_err(|e| internal("blobs", &e))?;
+        let size = size.ok_or_else(|| ApiError::NotFound { what: format!("blob {hash}") })?;
+        let span = range.resolve(size)?;
+        let bytes =
+            self.shared.blobs.read_range(&hash, span.start..span.end).await.map_err(|e| internal("blobs", &e))?;
+        let bytes = bytes.map(|piece| piece.map_err(|e| internal("blobs", &e))).boxed();
+        Ok(Content { size, span, hash, modified: None, bytes })
+    }
+
+    async fn put_blob(&self, mut bytes: ByteStream, size: u64) -> Result<Hash, ApiError> {
+        let folder = self.shared.home.path().join("uploads");
+        let failed = |e: std::io::Error| internal("upload", &e);
+        tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
+        let name = crate::keys::random().map_err(|e| internal("random", &e))?;
+        let path = folder.join(Hash::from_bytes(name).short() + &Hash::of(&name).short());
+        let written = write_upload(&path, &mut bytes, size).await;
+        let added = match written {
+            Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| match e {
+                blobs::Error::QuotaExceeded { .. } => ApiError::Unavailable { reason: chain(&e) },
+                other => internal("blobs", &other),
+            }),
+            Err(error) => Err(error),
+        };
+        // The store has its own copy.
+        let _ = tokio::fs::remove_file(&path).await;
+        Ok(added?.0)
+    }
+
+    async fn repository_file(
+        &self,
+        channel: ChannelName,
+        path: RelativePath,
+        range: ByteRange,
+    ) -> Result<Content, ApiError> {
+        let missing = || ApiError::NotFound { what: format!("{channel}/{path}") };
+        let full = self.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
+        let mut file = tokio::fs::File::open(&full).await.map_err(|_| missing())?;
+        let metadata = file.metadata().await.map_err(|e| internal("repository", &e))?;
+        if !metadata.is_file() {
+            return Err(missing());
+        }
+        let span = range.resolve(metadata.len())?;
+        file.seek(std::io::SeekFrom::Start(span.start)).await.map_err(|e| internal("repository", &e))?;
+        let modified = metadata.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
+        let modified = modified.map(|d| Time::from(Timestamp::from_millis(d.as_secs() * 1000)));
+        // The tag says which bytes: a name of a repository changes only by a rename.
+        let tag = format!("{path} {} {}", metadata.len(), std::os::unix::fs::MetadataExt::ino(&metadata));
+        let reader = ReaderStream::with_capacity(file.take(span.length()), PIECE);
+        let bytes = reader.map(|piece| piece.map_err(|e| internal("repository", &e))).boxed();
+        Ok(Content { size: metadata.len(), span, hash: Hash::of(tag.as_bytes()), modified, bytes })
+    }
+
+    async fn news(&self) -> Result<NewsStream, ApiError> {
+        let news = BroadcastStream::new(self.news.subscribe());
+        // A reader that lags loses the oldest news and goes on.
+        let news = news.filter_map(|item| async move { views::news(item.ok()?.as_ref(), clock::now()) });
+        Ok(news.boxed())
+    }
+
+    async fn shutdown(&self) -> Result<(), ApiError> {
+        info!("the owner asks to stop");
+        self.stop.cancel();
+        Ok(())
+    }
+
+    async fn metrics(&self) -> Result<Metrics, ApiError> {
+        let (jobs, leases) = match self.desk.decisions() {
+            Some(decisions) => {
+                decisions.view(|ledger| (views::counts(ledger), ledger.live_leases())).await.unwrap_or_default()
+            }
+            None => (std::collections::BTreeMap::new(), 0),
+        };
+        Ok(Metrics {
+            jobs,
+            leases: leases as u64,
+            peers: self.shared.net.peers().len() as u64,
+            blob_bytes: self.shared.blobs.usage(),
+            uptime_seconds: clock::now().since(self.shared.began).as_secs(),
+        })
+    }
+}
+
+/// A log on its way to a reader.
+struct LogState {
+    handle: Handle,
+    request: LogRequest,
+    at: u64,
+    rest: Option<ByteStream>,
+}
+
+/// Finds the attempt whose log is wanted: the named one, or the newest.
+async fn find_attempt(handle: &Handle, request: &LogRequest) -> Result<api::AttemptView, ApiError> {
+    let detail = handle.job(request.job).await?;
+    let wanted = |a: &&api::AttemptView| request.attempt.is_none_or(|number| a.number == number);
+    let found = detail.attempts.iter().rev().find(wanted).cloned();
+    found.ok_or_else(|| ApiError::NotFound { what: "an attempt with a log (nobody builds this job yet)".into() })
+}
+
+impl LogState {
+    /// Gives the next piece: from the finished log when there is one, else live from the builder.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
+        loop {
+            if let Some(rest) = &mut self.rest {
+                return Ok(rest.next().await.transpose()?.map(|piece| (piece, self)));
+            }
+            let (handle, request) = (self.handle.clone(), self.request);
+            let attempt = find_attempt(&handle, &request).await?;
+            self.request.attempt = Some(attempt.number);
+            if let Some(hash) = attempt.log {
+                self.handle.finished_log(hash, attempt.builder.node).await?;
+                let range = ByteRange::From { start: self.at, last: None };
+                match self.handle.blob(hash, range).await {
+                    Ok(content) => self.rest = Some(content.bytes),
+                    Err(ApiError::Range { .. }) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            let chunk = self.handle.log_chunk(attempt.builder.node, attempt.number, self.at).await;
+            let over = attempt.ended.is_some();
+            match (chunk, self.request.follow) {
+                (Some((data, _)), _) if !data.is_empty() => {
+                    self.at += data.len() as u64;
+                    return Ok(Some((data.into(), self)));
+                }
+                (_, Follow::No) => return Ok(None),
+                (None, Follow::Yes) if over => return Ok(None),
+                (Some(_) | None, Follow::Yes) => tokio::time::sleep(LOG_POLL).await,
+            }
+        }
+    }
+}
+
+async fn write_upload(path: &std::path::Path, bytes: &mut ByteStream, size: u64) -> Result<(), ApiError> {
+    let failed = |e: std::io::Error| internal("upload", &e);
+    let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
+    let mut written = 0;
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        written += piece.len() as u64;
+        if written > size {
+            break;
+        }
+        file.write_all(&piece).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    if written == size {
+        Ok(())
+    } else {
+        Err(ApiError::Refused { reason: format!("{size} bytes were announced, {written} came") })
+    }
+}
+
+fn word(response: &Response) -> String {
+    format!("{response:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+}
+
+fn stopping() -> ApiError {
+    ApiError::Unavailable { reason: "the daemon is stopping".into() }
+}
+
+fn from_refusal(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::NotCoordinator(_) => ApiError::Unavailable { reason: "the coordinator is changing".into() },
+        Refusal::Unknown(what) => ApiError::NotFound { what },
+        Refusal::Invalid(reason) => ApiError::Refused { reason },
+        Refusal::NotAllowed(reason) => ApiError::NotAllowed { reason },
+        Refusal::Busy(reason) => ApiError::Unavailable { reason },
+    }
+}
+
+/// Logs what is nobody's business outside, and says only that it failed.
+fn internal(part: &'static str, error: &dyn std::error::Error) -> ApiError {
+    warn!(part, error = %chain(error), "request failed");
+    ApiError::Internal
+}

@@ -1,0 +1,146 @@
+//! Key files: one ed25519 key each, readable by its owner alone.
+//!
+//! A secret key file is one line, `artel-secret-key-1 <64 hexadecimal digits>`. It is made with `O_EXCL` and mode 0600, and
+//! a file that others can read is refused, because what others can read is no longer a secret.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+use protocol::PublicKey;
+
+const HEADER: &str = "artel-secret-key-1";
+
+/// Why a key could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be written.
+    #[error("cannot write the key file {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file could not be read.
+    #[error("cannot read the key file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others can read the file.
+    #[error("the key file {path} has mode {mode:o}: others can read it; run `chmod 600 {path}`")]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The file holds something else.
+    #[error("{path} is not a secret key of artel (one line: `{HEADER} <64 hexadecimal digits>`)")]
+    Form {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Makes a new key from the system's randomness.
+///
+/// # Errors
+/// When the system gives none.
+pub fn generate() -> Result<SigningKey, Error> {
+    Ok(SigningKey::from_bytes(&random()?))
+}
+
+/// Gives 32 random bytes.
+///
+/// # Errors
+/// When the system gives none.
+pub fn random() -> Result<[u8; 32], Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(Error::Random)?;
+    Ok(seed)
+}
+
+/// Makes a new key and writes it to a file that must not exist yet.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn create(path: &Path) -> Result<SigningKey, Error> {
+    let key = generate()?;
+    let line = format!("{HEADER} {}\n", HEXLOWER.encode(&key.to_bytes()));
+    write_secret(path, line.as_bytes())?;
+    Ok(key)
+}
+
+/// Writes a secret to a new file of mode 0600.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let error = |source| Error::Write { path: path.to_owned(), source };
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
+    file.write_all(bytes).map_err(error)?;
+    file.sync_all().map_err(error)
+}
+
+/// Reads a key file.
+///
+/// # Errors
+/// When the file is missing, readable by others or no key.
+pub fn load(path: &Path) -> Result<SigningKey, Error> {
+    let error = |source| Error::Read { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(error)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Error::Mode { path: path.to_owned(), mode });
+    }
+    let text = fs::read_to_string(path).map_err(error)?;
+    let seed = text.trim_end().strip_prefix(HEADER).and_then(|rest| HEXLOWER.decode(rest.trim().as_bytes()).ok());
+    let seed: Option<[u8; 32]> = seed.and_then(|bytes| bytes.try_into().ok());
+    seed.map(|seed| SigningKey::from_bytes(&seed)).ok_or_else(|| Error::Form { path: path.to_owned() })
+}
+
+/// Gives a key's public half.
+pub fn public(key: &SigningKey) -> PublicKey {
+    PublicKey::from_bytes(key.verifying_key().to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let key = create(&path).unwrap();
+        assert_eq!(load(&path).unwrap().to_bytes(), key.to_bytes());
+        assert!(matches!(create(&path), Err(Error::Write { .. })), "never overwritten");
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        create(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "hello\n").unwrap();
+        assert!(matches!(load(&path), Err(Error::Form { .. })));
+    }
+}

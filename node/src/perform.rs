@@ -1,0 +1,119 @@
+//! Performs what the ledger decided towards the network: grants, revocations, announcements, publications, news.
+//!
+//! It decides nothing. Every errand is idempotent, since a crash may have it performed twice; an errand that failed comes
+//! back to the ledger as a command.
+
+use std::{sync::Arc, time::Duration};
+
+use ledger::{Command, Effect, News, Publication};
+use protocol::{
+    NodeId,
+    lease::{Lease, LeaseNumber},
+    message::{Request, Response},
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    daemon::{Decisions, Shared},
+    net::Topic,
+    serve::Desk,
+};
+
+/// How often a revocation is repeated to a builder that does not answer; its lease ends by itself after that.
+const REVOKE_TRIES: u32 = 5;
+
+/// Where errands go.
+pub struct Performer {
+    /// What all share.
+    pub shared: Arc<Shared>,
+    /// The way back to the ledger.
+    pub decisions: Decisions,
+    /// How to ask a node, this one too.
+    pub desk: Desk,
+    /// The publisher's queue.
+    pub publications: mpsc::Sender<Publication>,
+    /// Live news for pages and clients.
+    pub news: broadcast::Sender<Arc<News>>,
+}
+
+impl Performer {
+    /// Performs errands until stopped; each one that asks a peer runs in its own task, joined at the end.
+    pub async fn run(self, mut errands: mpsc::Receiver<Effect>, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let mut asked = JoinSet::new();
+        loop {
+            let effect = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = asked.join_next() => continue,
+                effect = errands.recv() => effect,
+            };
+            match effect {
+                None => break,
+                Some(Effect::Grant(lease)) => drop(asked.spawn(Arc::clone(&this).grant(lease))),
+                Some(Effect::Revoke { node, lease, reason }) => {
+                    drop(asked.spawn(Arc::clone(&this).revoke(node, lease, reason)));
+                }
+                Some(Effect::Announce(announcement)) => {
+                    let signed = this.shared.sign(&announcement).to_bytes();
+                    let this = Arc::clone(&this);
+                    asked.spawn(async move { this.announce(announcement, signed).await });
+                }
+                Some(Effect::Publish(publication)) => this.publish(publication).await,
+                Some(Effect::Notify(news)) => this.notify(news),
+                Some(Effect::Answer(_) | Effect::WakeAt(_)) => debug!("answers and timers stay in the decider"),
+            }
+        }
+        asked.shutdown().await;
+    }
+
+    async fn grant(self: Arc<Self>, lease: Lease) {
+        let (node, number) = (lease.node, lease.number);
+        let why = match self.desk.ask(node, Request::Grant(lease)).await {
+            Ok(Response::Done) => return info!(%node, lease = %number, "lease granted"),
+            Ok(Response::Refused(refusal)) => refusal.to_string(),
+            Ok(other) => format!("answered a grant with {other:?}").chars().take(120).collect(),
+            Err(error) => error.to_string(),
+        };
+        info!(%node, lease = %number, %why, "lease declined");
+        self.decisions.tell(Command::Declined { node, lease: number, why }).await;
+    }
+
+    async fn revoke(self: Arc<Self>, node: NodeId, lease: LeaseNumber, reason: String) {
+        for attempt in 0..REVOKE_TRIES {
+            match self.desk.ask(node, Request::Revoke(lease, reason.clone())).await {
+                Ok(_) => return,
+                Err(error) => debug!(%node, %lease, %error, "revocation not delivered"),
+            }
+            tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
+        }
+        warn!(%node, %lease, "a revoked builder does not answer; its lease ends by itself");
+    }
+
+    async fn announce(&self, announcement: protocol::job::Announcement, signed: Vec<u8>) {
+        // A coordinator that builds does not hear its own gossip.
+        self.desk.heard(&announcement);
+        if let Err(error) = self.shared.net.publish(Topic::Jobs(announcement.arch), signed).await {
+            debug!(job = %announcement.job, %error, "announcement not gossiped; builders will ask for open jobs");
+        }
+    }
+
+    async fn publish(&self, publication: Publication) {
+        let job = publication.job;
+        if self.publications.try_send(publication).is_err() {
+            let why = "the publisher's queue is full".to_owned();
+            self.decisions.tell(Command::PublishFailed { job, why }).await;
+        }
+    }
+
+    fn notify(&self, news: News) {
+        info!(?news, "ledger");
+        // Nobody may be listening.
+        let _ = self.news.send(Arc::new(news));
+    }
+}

@@ -1,0 +1,259 @@
+//! The desk: answers what peers ask, and asks peers, this node's own parts included.
+//!
+//! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
+//! connection; what a record inside says is verified here, before anything is decided.
+
+use std::sync::{Arc, OnceLock};
+
+use attest::statement;
+use ledger::Command;
+use protocol::{
+    JobId, NodeId, PublicKey, Verified,
+    envelope::Signed,
+    job::{Announcement, CancelRequest, JobRequest, job_id},
+    limits,
+    message::{Failed, Octets, Refusal, Request, Response, Revealed},
+};
+use tracing::debug;
+
+use crate::{
+    clock,
+    daemon::{Decisions, Policies, Shared, views},
+    net::AskError,
+    worker::Worker,
+};
+
+/// The parts of this node that a question can be for.
+#[derive(Clone)]
+pub struct Desk {
+    shared: Arc<Shared>,
+    parts: Arc<Parts>,
+}
+
+/// Parts that come up after the desk, each at most once.
+#[derive(Default)]
+struct Parts {
+    decisions: OnceLock<Decisions>,
+    worker: OnceLock<Arc<Worker>>,
+}
+
+impl Desk {
+    /// Opens a desk without parts.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, parts: Arc::default() }
+    }
+
+    /// Adds the ledger: this node coordinates.
+    pub fn coordinate(&self, decisions: Decisions) {
+        // A second ledger cannot come up; the first stays.
+        let _ = self.parts.decisions.set(decisions);
+    }
+
+    /// Adds the builder.
+    pub fn build(&self, worker: Arc<Worker>) {
+        // A second worker cannot come up; the first stays.
+        let _ = self.parts.worker.set(worker);
+    }
+
+    /// The ledger, when this node coordinates.
+    pub fn decisions(&self) -> Option<&Decisions> {
+        self.parts.decisions.get()
+    }
+
+    /// The builder, when this node builds.
+    pub fn worker(&self) -> Option<&Arc<Worker>> {
+        self.parts.worker.get()
+    }
+
+    /// Asks a node, this one too.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or answers badly.
+    pub async fn ask(&self, node: NodeId, request: Request) -> Result<Response, AskError> {
+        if node == self.shared.id {
+            return Ok(Box::pin(self.answer(node, request)).await);
+        }
+        self.shared.net.ask(node, request).await
+    }
+
+    /// Asks the coordinator.
+    ///
+    /// # Errors
+    /// As [`Desk::ask`].
+    pub async fn ask_coordinator(&self, request: Request) -> Result<Response, AskError> {
+        self.ask(self.shared.coordinator(), request).await
+    }
+
+    /// Tells this node's builder of an announcement.
+    pub fn heard(&self, announcement: &Announcement) {
+        if let Some(worker) = self.worker() {
+            worker.heard(announcement.clone());
+        }
+    }
+
+    /// Answers one question.
+    pub async fn answer(&self, from: NodeId, request: Request) -> Response {
+        match request {
+            Request::Policy => self.policy(),
+            Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
+            Request::Submit(record) => self.submit(from, &record).await.unwrap_or_else(refused),
+            Request::Cancel(record) => self.cancel(&record).await.unwrap_or_else(refused),
+            Request::Open => self.open().await.unwrap_or_else(refused),
+            Request::Job(job) => self.job(job).await.unwrap_or_else(refused),
+            Request::Providers(job) => self.providers(job).await.unwrap_or_else(refused),
+            Request::View(path) => self.view(&path).await.unwrap_or_else(refused),
+            Request::Release(channel) => match self.shared.store.release(&channel) {
+                Ok(Some(release)) => Response::Record(Octets(release.bytes)),
+                Ok(None) => refused(Refusal::Unknown(format!("no release of channel {channel} here yet"))),
+                Err(error) => {
+                    debug!(%error, "release not read");
+                    refused(Refusal::Busy("the database failed".into()))
+                }
+            },
+            Request::Bid(bid) => self.decide(Command::Bid { node: from, bid }).await,
+            Request::Started(lease) => self.decide(Command::Started { node: from, lease }).await,
+            Request::Renew(renewals) => self.decide(Command::Renewed { node: from, renewals }).await,
+            Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
+            Request::Failed(report) => self.failed(from, report).await,
+            Request::Grant(_) | Request::Revoke(..) | Request::Log(..) => self.for_builder(from, request),
+        }
+    }
+
+    fn for_builder(&self, from: NodeId, request: Request) -> Response {
+        let Some(worker) = self.worker() else {
+            return refused(Refusal::Invalid("this node does not build".into()));
+        };
+        let coordinator = self.shared.coordinator();
+        match request {
+            Request::Grant(lease) if from == coordinator => worker.granted(lease),
+            Request::Revoke(lease, reason) if from == coordinator => worker.revoked(lease, &reason),
+            Request::Log(lease, at) => worker.log(lease, at),
+            Request::Grant(_) | Request::Revoke(..) => {
+                refused(Refusal::NotAllowed("only the coordinator grants and revokes".into()))
+            }
+            _ => refused(Refusal::Invalid("not a question to a builder".into())),
+        }
+    }
+
+    async fn decide(&self, command: Command) -> Response {
+        match self.parts.decisions.get() {
+            Some(decisions) => decisions.decide(command).await,
+            None => refused(self.not_coordinator()),
+        }
+    }
+
+    fn not_coordinator(&self) -> Refusal {
+        Refusal::NotCoordinator(Some(self.shared.coordinator()))
+    }
+
+    fn policy(&self) -> Response {
+        Response::Records(self.shared.policies().envelopes().into_iter().map(Octets).collect())
+    }
+
+    async fn adopt_policy(&self, record: &Octets) -> Result<Response, Refusal> {
+        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let policies = self.shared.policies().followed_by(&record.0).map_err(|e| invalid(&e))?;
+        let last = policies.chain().last().expect("a chain is never empty").as_ref().clone();
+        if last.get().expires <= clock::now() {
+            return Err(Refusal::Invalid("the policy has expired".into()));
+        }
+        let answer = decisions.decide(Command::AdoptPolicy(last)).await;
+        if !matches!(answer, Response::Refused(_)) {
+            self.adopt(policies).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn adopt(&self, policies: Policies) -> Result<(), Refusal> {
+        self.shared.adopt(policies).await.map(drop).map_err(|error| {
+            debug!(%error, "policy not stored");
+            Refusal::Busy("the database failed".into())
+        })
+    }
+
+    async fn submit(&self, from: NodeId, record: &Octets) -> Result<Response, Refusal> {
+        let request: Verified<JobRequest> = Signed::read(&record.0)
+            .and_then(|s| s.verify(Some(&self.shared.network)))
+            .map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let job = job_id(&request);
+        let answer = self.decide(Command::Submit(request)).await;
+        if matches!(answer, Response::Receipt(..)) {
+            self.shared.remember_provider(job, from);
+        }
+        Ok(answer)
+    }
+
+    async fn cancel(&self, record: &Octets) -> Result<Response, Refusal> {
+        let request: Verified<CancelRequest> = Signed::read(&record.0)
+            .and_then(|s| s.verify(Some(&self.shared.network)))
+            .map_err(|e| Refusal::Invalid(e.to_string()))?;
+        Ok(self.decide(Command::Cancel(request)).await)
+    }
+
+    async fn revealed(&self, from: NodeId, revealed: Revealed) -> Result<Response, Refusal> {
+        let Revealed { log, lease, attestation } = revealed;
+        if attestation.0.len() > limits::ATTESTATION_MAX {
+            return Err(Refusal::Invalid("the attestation is too large".into()));
+        }
+        let attestation = statement::read(&attestation.0, &self.shared.network).map_err(|e| invalid(&e))?;
+        Ok(self.decide(Command::Revealed { node: from, lease, log, attestation }).await)
+    }
+
+    async fn failed(&self, from: NodeId, report: Failed) -> Response {
+        self.decide(Command::Failed { node: from, report }).await
+    }
+
+    async fn open(&self) -> Result<Response, Refusal> {
+        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let now = clock::now();
+        let open = decisions.view(move |ledger| ledger.open_jobs(now)).await.unwrap_or_default();
+        // A builder takes one at a time and asks again; sixty-four small envelopes fit into one answer.
+        let signed = open.iter().take(64).map(|a| Octets(self.shared.sign(a).to_bytes())).collect();
+        Ok(Response::Records(signed))
+    }
+
+    async fn job(&self, job: JobId) -> Result<Response, Refusal> {
+        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let request = decisions.view(move |ledger| ledger.request(job).map(Verified::to_bytes)).await.flatten();
+        request.map(|bytes| Response::Record(Octets(bytes))).ok_or_else(|| Refusal::Unknown(format!("job {job}")))
+    }
+
+    async fn providers(&self, job: JobId) -> Result<Response, Refusal> {
+        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let builders = decisions.view(move |ledger| views::builders_with_inputs(ledger, &job)).await;
+        let mut nodes = self.shared.providers_of(&job);
+        nodes.extend(builders.unwrap_or_default());
+        nodes.sort();
+        nodes.dedup();
+        Ok(Response::Providers(nodes))
+    }
+
+    async fn view(&self, path: &str) -> Result<Response, Refusal> {
+        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let json = views::answer(decisions, path).await?;
+        if json.len() > limits::RESPONSE_MAX - 64 {
+            return Err(Refusal::Invalid("the view is too large; ask for fewer jobs".into()));
+        }
+        Ok(Response::View(Octets(json)))
+    }
+}
+
+/// Gives the public key that a node signs with.
+pub fn key_of(node: NodeId) -> PublicKey {
+    PublicKey::from(node)
+}
+
+fn refused(refusal: Refusal) -> Response {
+    Response::Refused(refusal)
+}
+
+/// Writes an error with all its causes: the sender needs the innermost one most.
+fn invalid(error: &dyn std::error::Error) -> Refusal {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    Refusal::Invalid(text)
+}

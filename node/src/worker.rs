@@ -1,0 +1,369 @@
+//! The builder's role: hears announcements, bids for what fits, runs what it is granted, and reports every end.
+//!
+//! ```text
+//!  announced --bid--> granted --> fetch --> environment --> build --> attested --> reported
+//!                        |__________ revoked, lost, interrupted: everything is stopped, and said ______|
+//! ```
+//!
+//! It decides nothing about a job; the coordinator's ledger does. A slot is promised only once: a grant without a free
+//! slot is refused, and the ledger asks somebody else.
+
+mod attempt;
+mod inputs;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::{
+    Arch, JobId, Timestamp,
+    blame::{Blame, Failure},
+    envelope::Signed,
+    job::Announcement,
+    lease::{Lease, LeaseNumber},
+    limits,
+    message::{Bid, Failed, LogChunk, Refusal, Renewal, Request, Response},
+    peer::Capacity,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    build::{self, LogSink, Slot, Slots, Workshop},
+    clock,
+    config::Builder,
+    daemon::Shared,
+    serve::Desk,
+};
+
+/// Announcements that are remembered; older ones are heard again, since the coordinator repeats what is open.
+const KNOWN_MAX: usize = 512;
+/// Bytes of one answer to a question for a log.
+const LOG_CHUNK: usize = 256 * 1024;
+/// How often the coordinator is asked what is open, beside hearing announcements.
+const ASK_EVERY: Duration = Duration::from_secs(20);
+/// How long a bid stands before it may be repeated.
+const BID_AGAIN: Duration = Duration::from_secs(15);
+
+/// The builder of this node.
+pub struct Worker {
+    shared: Arc<Shared>,
+    desk: Desk,
+    workshop: Workshop,
+    slots: Slots,
+    settings: Builder,
+    state: Mutex<State>,
+    wanted: Notify,
+    granted: mpsc::Sender<(Lease, Slot)>,
+}
+
+/// Grants on their way from the desk to the worker's loop.
+pub struct Grants(mpsc::Receiver<(Lease, Slot)>);
+
+#[derive(Default)]
+struct State {
+    known: BTreeMap<JobId, Announcement>,
+    bids: BTreeMap<JobId, Timestamp>,
+    held: BTreeMap<LeaseNumber, Held>,
+}
+
+/// One attempt that runs here.
+struct Held {
+    job: JobId,
+    phase: &'static str,
+    stop: CancellationToken,
+    why: Option<Failure>,
+    log: LogSink,
+}
+
+impl Worker {
+    /// Makes the worker; `run` makes it work.
+    pub fn new(shared: Arc<Shared>, desk: Desk, workshop: Workshop, settings: Builder) -> (Arc<Self>, Grants) {
+        let (granted, grants) = mpsc::channel(usize::from(settings.slots.max(1)));
+        let slots = Slots::new(settings.slots, settings.memory_mib);
+        let wanted = Notify::new();
+        let worker = Self { shared, desk, workshop, slots, settings, state: Mutex::default(), wanted, granted };
+        (Arc::new(worker), Grants(grants))
+    }
+
+    /// What this builder offers.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            slots: self.settings.slots,
+            arches: Arch::native().into_iter().collect(),
+            disk_mib: self.settings.disk_mib,
+            memory_mib: self.settings.memory_mib,
+        }
+    }
+
+    /// Takes note of a job that wants builders.
+    pub fn heard(&self, announcement: Announcement) {
+        if Arch::native() != Some(announcement.arch) || announcement.memory_mib > self.settings.memory_mib {
+            return;
+        }
+        let mut state = self.state();
+        if state.known.len() >= KNOWN_MAX {
+            // The coordinator repeats what stays open, so forgetting is safe.
+            state.known.pop_first();
+        }
+        state.known.insert(announcement.job, announcement);
+        drop(state);
+        self.wanted.notify_one();
+    }
+
+    /// Takes a grant, if a slot is free.
+    pub fn granted(&self, lease: Lease) -> Response {
+        let mut state = self.state();
+        if state.held.contains_key(&lease.number) {
+            return Response::Done;
+        }
+        let memory = state.known.get(&lease.job).map_or(0, |a| a.memory_mib);
+        let Some(slot) = self.slots.try_take(memory) else {
+            return Response::Refused(Refusal::Busy("no free slot".into()));
+        };
+        let log = match self.new_log(lease.number) {
+            Ok(log) => log,
+            Err(why) => return Response::Refused(Refusal::Busy(why)),
+        };
+        let held = Held { job: lease.job, phase: "granted", stop: CancellationToken::new(), why: None, log };
+        let number = lease.number;
+        state.known.remove(&lease.job);
+        state.bids.remove(&lease.job);
+        state.held.insert(number, held);
+        if self.granted.try_send((lease, slot)).is_err() {
+            state.held.remove(&number);
+            return Response::Refused(Refusal::Busy("stopping".into()));
+        }
+        Response::Done
+    }
+
+    fn new_log(&self, lease: LeaseNumber) -> Result<LogSink, String> {
+        let folder = self.shared.home.build().join("logs");
+        std::fs::create_dir_all(&folder).map_err(|e| format!("no log can be written: {e}"))?;
+        let limit = u64::from(u32::MAX);
+        LogSink::create(folder.join(format!("{lease}.log")), limit).map_err(|e| format!("no log can be written: {e}"))
+    }
+
+    /// Stops an attempt whose lease the coordinator took back.
+    pub fn revoked(&self, lease: LeaseNumber, reason: &str) -> Response {
+        self.stop(lease, Failure::new(Blame::Cancelled, "lease", reason));
+        Response::Done
+    }
+
+    fn stop(&self, lease: LeaseNumber, why: Failure) {
+        if let Some(held) = self.state().held.get_mut(&lease) {
+            info!(%lease, %why, "attempt stopped");
+            held.why = Some(why);
+            held.stop.cancel();
+        }
+    }
+
+    /// Gives a piece of the log of an attempt that runs here.
+    pub fn log(&self, lease: LeaseNumber, at: u64) -> Response {
+        let Some(log) = self.state().held.get(&lease).map(|held| held.log.clone()) else {
+            return Response::Refused(Refusal::Unknown(format!("attempt {lease} does not run here")));
+        };
+        let progress = *log.progress().borrow();
+        let size = usize::try_from(progress.bytes.saturating_sub(at)).unwrap_or(LOG_CHUNK).min(LOG_CHUNK);
+        let mut data = vec![0; size];
+        if let Err(error) = File::open(log.path()).and_then(|file| file.read_exact_at(&mut data, at)) {
+            debug!(%lease, %error, "log not read");
+            return Response::Refused(Refusal::Unknown(format!("the log of attempt {lease} cannot be read")));
+        }
+        let ended = progress.phase == build::Phase::Done && at + size as u64 >= progress.bytes;
+        Response::Log(LogChunk { at, data, ended })
+    }
+
+    /// Works until stopped; then stops every attempt and waits for its end.
+    pub async fn run(self: Arc<Self>, grants: Grants, stop: CancellationToken) {
+        let mut grants = grants.0;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self).confess(stop.clone()));
+        let mut renew = tokio::time::interval(limits::LEASE_RENEW_EVERY);
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some((lease, slot)) = grants.recv() => {
+                    tasks.spawn(Arc::clone(&self).hold(lease, slot, stop.child_token()));
+                }
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => self.wanted.notify_one(),
+                () = self.wanted.notified() => drop(tasks.spawn(Arc::clone(&self).bid())),
+                _ = renew.tick() => drop(tasks.spawn(Arc::clone(&self).renew())),
+                _ = ask.tick() => drop(tasks.spawn(Arc::clone(&self).ask_what_is_open())),
+            }
+        }
+        for held in self.state().held.values_mut() {
+            held.why = Some(Failure::new(Blame::Interrupted, "daemon", "the node is stopping"));
+            held.stop.cancel();
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Asks the coordinator what is open: at the start, after a lost connection, and now and then.
+    pub async fn ask_what_is_open(self: Arc<Self>) {
+        let (free, _) = self.slots.free();
+        if free == 0 {
+            return;
+        }
+        let coordinator = self.shared.coordinator();
+        match self.desk.ask_coordinator(Request::Open).await {
+            Ok(Response::Records(records)) => {
+                for record in records {
+                    match self.shared.read_signed_by::<Announcement>(&record.0, &coordinator) {
+                        Ok(announcement) => self.heard(announcement.into_inner()),
+                        Err(why) => warn!(%why, "an announcement was refused"),
+                    }
+                }
+            }
+            Ok(other) => debug!(?other, "the coordinator did not say what is open"),
+            Err(error) => debug!(%error, "the coordinator cannot be asked what is open"),
+        }
+    }
+
+    /// Bids for known jobs while slots are free.
+    async fn bid(self: Arc<Self>) {
+        let now = clock::now();
+        for announcement in self.worth_bidding(now) {
+            let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
+            match self.desk.ask_coordinator(Request::Bid(bid)).await {
+                Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
+                Ok(Response::Refused(refusal)) => {
+                    debug!(job = %announcement.job, %refusal, "bid refused");
+                    let mut state = self.state();
+                    state.known.remove(&announcement.job);
+                    state.bids.remove(&announcement.job);
+                }
+                Ok(other) => warn!(?other, "a bid was answered with something else"),
+                Err(error) => {
+                    debug!(%error, "bid not delivered");
+                    self.state().bids.remove(&announcement.job);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Picks jobs to bid for, as many as there are free slots, and notes the bids.
+    fn worth_bidding(&self, now: Timestamp) -> Vec<Announcement> {
+        let free = usize::from(self.slots.free().0);
+        let mut state = self.state();
+        let stale: Vec<JobId> =
+            state.bids.iter().filter(|(_, at)| now.since(**at) >= BID_AGAIN).map(|(job, _)| *job).collect();
+        for job in stale {
+            state.bids.remove(&job);
+        }
+        // One more than the slots: a bid may be in vain, because another builder was faster.
+        let room = (free + usize::from(free > 0)).saturating_sub(state.bids.len());
+        let fresh =
+            |a: &&Announcement| now.since(a.at) < limits::ANNOUNCEMENT_TTL && !a.excluded.contains(&self.shared.id);
+        let mut picked: Vec<Announcement> = state.known.values().filter(fresh).cloned().collect();
+        picked.retain(|a| !state.bids.contains_key(&a.job) && !state.held.values().any(|h| h.job == a.job));
+        picked.sort_by_key(|a| a.at);
+        picked.truncate(room);
+        for announcement in &picked {
+            state.bids.insert(announcement.job, now);
+        }
+        picked
+    }
+
+    /// Says that the leases held here live, and stops those that do not any more.
+    async fn renew(self: Arc<Self>) {
+        let renewals: Vec<Renewal> = self
+            .state()
+            .held
+            .iter()
+            .map(|(lease, held)| Renewal { lease: *lease, phase: held.phase.to_owned() })
+            .collect();
+        if renewals.is_empty() {
+            return;
+        }
+        match self.desk.ask_coordinator(Request::Renew(renewals)).await {
+            Ok(Response::Lost(lost)) => {
+                for lease in lost {
+                    self.stop(lease, Failure::new(Blame::Interrupted, "lease", "the coordinator ended the lease"));
+                }
+            }
+            Ok(Response::Done) => {}
+            Ok(other) => debug!(?other, "a heartbeat was answered with something else"),
+            Err(error) => debug!(%error, "heartbeat not delivered"),
+        }
+    }
+
+    /// Reports what a killed daemon left behind as interrupted, so that nobody waits for it.
+    async fn confess(self: Arc<Self>, stop: CancellationToken) {
+        let attempts = self.shared.store.run(|store| store.attempts()).await.unwrap_or_default();
+        for (lease, _) in attempts {
+            let failure = Failure::new(Blame::Interrupted, "daemon", "the node was restarted during the build");
+            let report = Request::Failed(Failed { log: None, lease, failure });
+            if self.deliver(report, &stop).await {
+                info!(%lease, "interrupted attempt reported");
+                self.forget(lease).await;
+            }
+        }
+        self.wanted.notify_one();
+    }
+
+    /// Delivers a report, again and again until it is answered; gives false when stopped before.
+    async fn deliver(&self, report: Request, stop: &CancellationToken) -> bool {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            match self.desk.ask_coordinator(report.clone()).await {
+                Ok(Response::Refused(Refusal::Busy(why))) => debug!(%why, "report not taken yet"),
+                Ok(Response::Refused(refusal)) => {
+                    warn!(%refusal, "report refused");
+                    return true;
+                }
+                Ok(_) => return true,
+                Err(error) => debug!(%error, "report not delivered"),
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+            }
+        }
+    }
+
+    async fn forget(&self, lease: LeaseNumber) {
+        if let Err(error) = self.shared.store.run(move |store| store.attempt_remove(lease)).await {
+            warn!(%lease, %error, "attempt not forgotten");
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetches and verifies the signed request of a job.
+    async fn request(&self, job: JobId) -> Result<protocol::Verified<protocol::job::JobRequest>, Failure> {
+        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
+        let record = match answer {
+            Response::Record(record) => record,
+            Response::Refused(refusal) => return Err(failed(refusal.to_string())),
+            other => return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect())),
+        };
+        let request = Signed::read(&record.0)
+            .and_then(|s| s.verify(Some(&self.shared.network)))
+            .map_err(|e| failed(format!("the job request does not verify: {e}")))?;
+        if protocol::job::job_id(&request) != job {
+            return Err(failed("the coordinator gave another job's request".into()));
+        }
+        let policies = self.shared.policies();
+        let known = request
+            .signers()
+            .iter()
+            .any(|key| policies.current().maintainer(key).is_some_and(|m| m.channels.contains(&request.get().channel)));
+        if known { Ok(request) } else { Err(failed("no maintainer of the channel signed the job request".into())) }
+    }
+}

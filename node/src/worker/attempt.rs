@@ -1,0 +1,224 @@
+//! One attempt, from the grant to the report.
+
+use std::{path::PathBuf, sync::Arc};
+
+use attest::{
+    compare::Output,
+    statement::{Attestation, Material, Run, Task as Stated},
+};
+use protocol::{
+    Hash, Verified,
+    blame::{Blame, Failure},
+    environment::EnvironmentLock,
+    job::JobRequest,
+    lease::{Lease, LeaseNumber},
+    message::{Failed, Octets, Request, Revealed},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Worker;
+use crate::{
+    blobs::Import,
+    build::{Built, LogSink, OutputFile, Phase, Slot, Task},
+};
+
+impl Worker {
+    /// Runs one attempt under its lease and reports how it ended. Never dropped midway: it is stopped by its token.
+    pub(super) async fn hold(self: Arc<Self>, lease: Lease, slot: Slot, daemon: CancellationToken) {
+        let number = lease.number;
+        let Some((stop, log)) = self.state().held.get(&number).map(|h| (h.stop.clone(), h.log.clone())) else {
+            return;
+        };
+        let job = lease.job;
+        let stored = self.shared.store.run(move |store| store.attempt_put(number, job.as_bytes())).await;
+        let ended = match stored {
+            Ok(()) => self.attempt(&lease, &log, &stop).await,
+            Err(error) => Err(Failure::new(Blame::Builder, "store", error.to_string())),
+        };
+        log.enter(Phase::Done);
+        let why = self.state().held.get(&number).and_then(|held| held.why.clone());
+        let report = self.report(&lease, &log, ended, why).await;
+        // The slot is free as soon as the work is done; the report may take longer.
+        drop(slot);
+        self.wanted.notify_one();
+        if self.deliver(report, &daemon).await {
+            self.forget(number).await;
+        }
+        let path = log.path().to_owned();
+        self.state().held.remove(&number);
+        if let Err(error) = tokio::fs::remove_file(&path).await {
+            warn!(%error, "log file not removed");
+        }
+    }
+
+    async fn report(
+        &self,
+        lease: &Lease,
+        log: &LogSink,
+        ended: Result<Vec<u8>, Failure>,
+        why: Option<Failure>,
+    ) -> Request {
+        let number = lease.number;
+        let kept = self.keep(lease, "log", log.path().to_owned()).await;
+        match (ended, why) {
+            (Ok(attestation), None) => {
+                info!(lease = %number, job = %lease.job, "attempt built");
+                let log = kept.unwrap_or_else(|| Hash::of(b""));
+                Request::Revealed(Revealed { log, lease: number, attestation: Octets(attestation) })
+            }
+            // What stopped it explains the end better than what it ended with.
+            (_, Some(failure)) | (Err(failure), None) => {
+                info!(lease = %number, job = %lease.job, %failure, "attempt failed");
+                Request::Failed(Failed { log: kept, lease: number, failure })
+            }
+        }
+    }
+
+    /// Puts a file of an attempt into the blob store for as long as its job lives.
+    async fn keep(&self, lease: &Lease, name: &str, path: PathBuf) -> Option<Hash> {
+        let added = async {
+            let (hash, _) = self.shared.blobs.add_file(&path, Import::Copy).await?;
+            self.shared.offer(&format!("job/{}/{}-{name}", lease.job, lease.number), hash).await?;
+            Ok::<_, crate::blobs::Error>(hash)
+        };
+        match added.await {
+            Ok(hash) => Some(hash),
+            Err(error) => {
+                warn!(lease = %lease.number, %error, "file of an attempt not kept");
+                None
+            }
+        }
+    }
+
+    async fn attempt(&self, lease: &Lease, log: &LogSink, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
+        self.enter(lease.number, "fetch");
+        let request = self.request(lease.job).await?;
+        let lock = self.lock(lease.job, &request).await?;
+        let inputs = self.fetch_inputs(lease, request.get(), &lock, log, stop).await?;
+        let task = Task {
+            job: lease.job,
+            request: request.get().clone(),
+            lease: lease.clone(),
+            lock: lock.clone(),
+            inputs: inputs.files.clone(),
+            packages: inputs.packages.clone(),
+        };
+        let built = self.build(task, log, stop).await;
+        inputs.remove().await;
+        let built = built?;
+        self.enter(lease.number, "attest");
+        let result = self.attest(lease, &request, &built).await;
+        if let Err(error) = self.workshop.discard(&built) {
+            warn!(%error, "outputs not removed; the next start sweeps them");
+        }
+        result
+    }
+
+    /// Runs the build, tells the coordinator when the sandbox starts, and keeps the phase for heartbeats.
+    async fn build(&self, task: Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Failure> {
+        let lease = task.lease.number;
+        let mut progress = log.progress();
+        let follow = async {
+            let mut told = false;
+            while progress.changed().await.is_ok() {
+                let phase = progress.borrow_and_update().phase;
+                self.enter(lease, phase.word());
+                if phase == Phase::Build && !told {
+                    told = true;
+                    if let Err(error) = self.desk.ask_coordinator(Request::Started(lease)).await {
+                        warn!(%lease, %error, "start not reported");
+                    }
+                }
+                if phase == Phase::Done {
+                    break;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            built = self.workshop.attempt(task, log.clone(), stop.clone()) => built.map_err(|e| e.failure()),
+            () = follow => Err(Failure::new(Blame::Builder, "log", "the log ended before the build")),
+        }
+    }
+
+    /// Hashes, keeps and signs what was built.
+    async fn attest(&self, lease: &Lease, request: &Verified<JobRequest>, built: &Built) -> Result<Vec<u8>, Failure> {
+        let failed = |why: String| Failure::new(Blame::Builder, "attest", why);
+        let mut outputs = Vec::new();
+        for file in &built.outputs {
+            outputs.push(self.kept_output(lease, file).await.map_err(failed)?);
+        }
+        let mut byproducts = Vec::new();
+        for file in &built.byproducts {
+            byproducts.push(self.kept_output(lease, file).await.map_err(failed)?);
+        }
+        outputs.sort_by(|a, b| a.name.cmp(&b.name));
+        byproducts.sort_by(|a, b| a.name.cmp(&b.name));
+        if self.settings.lie {
+            warn!("this node signs a changed output, as configured for a demonstration");
+            self.lie(lease, &mut outputs).await.map_err(failed)?;
+        }
+        let attestation = Attestation {
+            task: Stated::of(lease.job, request.get()),
+            run: Run {
+                node: self.shared.id,
+                lease: lease.number,
+                profile: lease.profile,
+                started: built.started,
+                finished: built.finished,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                node_info: built.node_info.clone(),
+            },
+            outputs,
+            byproducts,
+            materials: Material::of(request.get()),
+        };
+        attestation.sign(&self.shared.key).map_err(|e| failed(e.to_string()))
+    }
+
+    async fn kept_output(&self, lease: &Lease, file: &OutputFile) -> Result<Output, String> {
+        let (hash, size) = self.shared.blobs.add_file(&file.path, Import::Copy).await.map_err(|e| e.to_string())?;
+        if hash != file.hash || size != file.size {
+            return Err(format!("{} changed on this disk after the build", file.name));
+        }
+        let name = format!("job/{}/{}-{}", lease.job, lease.number, file.sha256.short());
+        self.shared.offer(&name, hash).await.map_err(|e| e.to_string())?;
+        Ok(Output { hash, name: file.name.clone(), size, sha256: file.sha256 })
+    }
+
+    /// Replaces the first output by one with a line of this node's id at its end.
+    async fn lie(&self, lease: &Lease, outputs: &mut [Output]) -> Result<(), String> {
+        let Some(first) = outputs.first_mut() else { return Ok(()) };
+        let mut bytes = self.shared.blobs.read(&first.hash, 1 << 30).await.map_err(|e| e.to_string())?.to_vec();
+        bytes.extend_from_slice(format!("\nchanged by {}\n", self.shared.id).as_bytes());
+        let sha256 = protocol::Sha256::of(&bytes);
+        let size = bytes.len() as u64;
+        let hash = self.shared.blobs.add_bytes(bytes.into()).await.map_err(|e| e.to_string())?;
+        let name = format!("job/{}/{}-changed", lease.job, lease.number);
+        self.shared.offer(&name, hash).await.map_err(|e| e.to_string())?;
+        (first.hash, first.size, first.sha256) = (hash, size, sha256);
+        Ok(())
+    }
+
+    pub(super) fn enter(&self, lease: LeaseNumber, phase: &'static str) {
+        if let Some(held) = self.state().held.get_mut(&lease) {
+            held.phase = phase;
+        }
+    }
+
+    pub(super) async fn lock(
+        &self,
+        job: protocol::JobId,
+        request: &Verified<JobRequest>,
+    ) -> Result<EnvironmentLock, Failure> {
+        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let id = request.get().environment;
+        let providers = self.providers(job).await;
+        self.fetch_one(id, protocol::limits::LOCK_MAX as u64, &providers).await?;
+        let bytes =
+            self.shared.blobs.read(&id, protocol::limits::LOCK_MAX as u64).await.map_err(|e| failed(e.to_string()))?;
+        EnvironmentLock::from_bytes(&bytes)
+            .map_err(|e| Failure::new(Blame::Job, "fetch", format!("the environment lock is not valid: {e}")))
+    }
+}

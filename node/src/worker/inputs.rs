@@ -1,0 +1,135 @@
+//! Fetches what an attempt needs, by hash, from whoever has it, and lays it out as files.
+
+use std::path::PathBuf;
+
+use protocol::{
+    Hash, JobId, NodeId,
+    blame::{Blame, Failure},
+    environment::EnvironmentLock,
+    job::{JobKind, JobRequest},
+    lease::Lease,
+    message::{Request, Response},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::Worker;
+use crate::{build::LogSink, daemon::chain};
+
+/// An attempt's inputs on disk.
+pub(super) struct Inputs {
+    folder: PathBuf,
+    /// Source or input files.
+    pub(super) files: PathBuf,
+    /// The environment's packages; empty when the environment is unpacked already.
+    pub(super) packages: PathBuf,
+}
+
+impl Inputs {
+    /// Removes the files.
+    pub(super) async fn remove(self) {
+        if let Err(error) = tokio::fs::remove_dir_all(&self.folder).await {
+            debug!(%error, "inputs not removed; the next start sweeps them");
+        }
+    }
+}
+
+impl Worker {
+    /// Who has a job's inputs: whom the coordinator names, then every connected member.
+    pub(super) async fn providers(&self, job: JobId) -> Vec<NodeId> {
+        let mut nodes = match self.desk.ask_coordinator(Request::Providers(job)).await {
+            Ok(Response::Providers(nodes)) => nodes,
+            Ok(_) | Err(_) => Vec::new(),
+        };
+        let policies = self.shared.policies();
+        let members = self.shared.net.peers().into_iter().map(|p| p.node).filter(|n| policies.current().is_member(n));
+        for node in members {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        nodes.retain(|n| *n != self.shared.id);
+        nodes
+    }
+
+    pub(super) async fn fetch_one(&self, hash: Hash, limit: u64, providers: &[NodeId]) -> Result<(), Failure> {
+        self.shared
+            .blobs
+            .fetch(&self.shared.net, &hash, providers, limit)
+            .await
+            .map(drop)
+            .map_err(|e| Failure::new(Blame::Builder, "fetch", chain(&e)))
+    }
+
+    pub(super) async fn fetch_inputs(
+        &self,
+        lease: &Lease,
+        request: &JobRequest,
+        lock: &EnvironmentLock,
+        log: &LogSink,
+        stop: &CancellationToken,
+    ) -> Result<Inputs, Failure> {
+        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let folder = self.shared.home.build().join("inputs").join(lease.number.to_string());
+        let inputs = Inputs { files: folder.join("files"), packages: folder.join("packages"), folder };
+        // What an interrupted attempt left here has the same number only if it was this one.
+        let _ = tokio::fs::remove_dir_all(&inputs.folder).await;
+        for path in [&inputs.files, &inputs.packages] {
+            tokio::fs::create_dir_all(path).await.map_err(|e| failed(e.to_string()))?;
+        }
+        let mut wanted: Vec<(Hash, u64, PathBuf)> = match &request.kind {
+            JobKind::Deb(deb) => {
+                deb.files.iter().map(|f| (f.hash, f.size, inputs.files.join(f.name.as_str()))).collect()
+            }
+            JobKind::Command(command) => {
+                command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
+            }
+        };
+        if !self.workshop.has_environment(&lock.id()) {
+            let packages = lock.packages.iter();
+            wanted.extend(packages.map(|p| (p.hash, p.size, inputs.packages.join(p.file.as_str()))));
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
+            fetched = self.fetch_and_export(lease, &wanted, log) => fetched?,
+        }
+        Ok(inputs)
+    }
+
+    async fn fetch_and_export(
+        &self,
+        lease: &Lease,
+        wanted: &[(Hash, u64, PathBuf)],
+        log: &LogSink,
+    ) -> Result<(), Failure> {
+        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let mut missing = Vec::new();
+        for (hash, size, _) in wanted {
+            if self.shared.blobs.size(hash).await.map_err(|e| failed(chain(&e)))?.is_none() {
+                missing.push((*hash, *size));
+            }
+        }
+        if !missing.is_empty() {
+            let providers = self.providers(lease.job).await;
+            let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
+            log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
+            self.shared
+                .blobs
+                .fetch_many(&self.shared.net, &missing, &providers)
+                .await
+                .map_err(|e| failed(chain(&e)))?;
+            info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
+        }
+        let hashes: Vec<Hash> = wanted.iter().map(|(hash, ..)| *hash).collect();
+        let name = format!("job/{}/inputs", lease.job);
+        self.shared.offer_all(&name, &hashes).await.map_err(|e| failed(e.to_string()))?;
+        for (hash, _, path) in wanted {
+            if let Some(parent) = path.parent() {
+                tokio::fs::create_dir_all(parent).await.map_err(|e| failed(e.to_string()))?;
+            }
+            self.shared.blobs.export(hash, path).await.map_err(|e| failed(e.to_string()))?;
+        }
+        Ok(())
+    }
+}
