@@ -8,7 +8,8 @@
 //!
 //! Until the plan is recorded nothing that others see has changed; from then on every step may be repeated, and opening
 //! the repository after a crash carries the plan out. Names in the pool are never given twice to different bytes.
-//! It decides nothing about agreement: an addition's hashes are those that the verdict names.
+//! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
+//! async code runs it on a blocking thread.
 
 mod dominate;
 pub(super) mod index;
