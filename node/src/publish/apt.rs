@@ -361,7 +361,9 @@ impl Repository {
                 return Err(Error::Different { path: package.file.path, published: known, got: digest.sha256 });
             }
             // The same bytes are there already, with evidence that stays as it was.
-            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => return Ok(()),
+            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => {
+                return Ok(disk::remove(&copy)?);
+            }
             Some(_) | None => {}
         }
         disk::rename(&copy, &incoming.join(staged(&package.file.path)))?;
