@@ -1,12 +1,12 @@
-//! Resolves source packages of the configured archive: `lock STATE OUT SOURCE...` writes for each source the lock (CBOR),
-//! the `.deb`s and the source files to `OUT/SOURCE`.
+//! Resolves source packages of the configured archive, or `.dsc`s on disk: `lock STATE OUT SOURCE...` writes for each source
+//! the lock (CBOR), the `.deb`s and the source files to `OUT/SOURCE`.
 
 use std::{error::Error, fs, path::Path, time::UNIX_EPOCH};
 
 use artel::resolve::{
     archive::{Archive, Refresh, system_suite},
     lock::lock_for_source,
-    source::{archive_binaries, fetch_source},
+    source::{archive_binaries, fetch_source, read_source},
 };
 use protocol::{Arch, Timestamp};
 
@@ -24,8 +24,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::remove_file(&probe)?;
     archive.update(Timestamp::from_millis(now.as_millis().try_into()?), Refresh::WhenStale)?;
     for name in sources {
-        let folder = out.join(name);
-        let source = fetch_source(&archive, name, &folder.join("source"))?;
+        let source = if name.ends_with(".dsc") {
+            read_source(Path::new(name))?
+        } else {
+            fetch_source(&archive, name, &out.join(name).join("source"))?
+        };
+        let folder = out.join(source.name.as_str());
+        fs::create_dir_all(folder.join("source"))?;
+        for (file, path) in source.files.iter().zip(source.paths()) {
+            let to = folder.join("source").join(file.name.as_str());
+            if path != to {
+                fs::copy(&path, &to)?;
+            }
+        }
         let locked = lock_for_source(&archive, &source, &[])?;
         fs::create_dir_all(folder.join("debs"))?;
         for file in &locked.files {

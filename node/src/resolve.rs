@@ -6,7 +6,8 @@
 //!
 //! apt itself checks the chain of signatures and solves dependencies, always in a directory of its own and against an empty
 //! package status, so the machine's packages, pins and third-party sources never reach a lock. Nothing here builds
-//! or installs anything, and no archive's address stands in the code.
+//! or installs anything, and no archive's address stands in the code. Every call runs programs and blocks; async code runs it
+//! on a blocking thread.
 
 pub mod archive;
 pub mod lock;

@@ -8,7 +8,8 @@
 //!
 //! Until the plan is recorded nothing that others see has changed; from then on every step may be repeated, and opening
 //! the repository after a crash carries the plan out. Names in the pool are never given twice to different bytes.
-//! It decides nothing about agreement: an addition's hashes are those that the verdict names.
+//! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
+//! async code runs it on a blocking thread.
 
 mod dominate;
 pub(super) mod index;
@@ -360,7 +361,9 @@ impl Repository {
                 return Err(Error::Different { path: package.file.path, published: known, got: digest.sha256 });
             }
             // The same bytes are there already, with evidence that stays as it was.
-            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => return Ok(()),
+            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => {
+                return Ok(disk::remove(&copy)?);
+            }
             Some(_) | None => {}
         }
         disk::rename(&copy, &incoming.join(staged(&package.file.path)))?;

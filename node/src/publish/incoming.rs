@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -18,13 +18,17 @@ use super::version::{self, Ordered};
 
 /// The largest `.deb`, in bytes.
 pub const DEB_MAX: u64 = 4 << 30;
+/// How an ar container begins.
+const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
+/// The length of a member's header in an ar container, in bytes.
+const AR_HEADER: usize = 60;
 /// The largest compressed control member, in bytes.
 const CONTROL_MEMBER_MAX: u64 = 16 << 20;
 /// The most bytes that a control member may unpack to.
 const CONTROL_UNPACKED_MAX: u64 = 64 << 20;
 /// The largest control file, in bytes.
 const CONTROL_MAX: u64 = 512 * 1024;
-/// The most entries in a control member, and members in a `.deb`.
+/// The most entries in a control member.
 const ENTRIES_MAX: usize = 4096;
 /// The most memory that unpacking may take, in bytes.
 const UNPACK_MEMORY_MAX: u64 = 256 << 20;
@@ -115,20 +119,27 @@ pub fn inspect(path: &Path, file: &FileName, arches: &[Arch]) -> Result<Control,
 }
 
 /// Walks the members in the order that deb(5) demands and gives the control file.
-fn control_text(deb: File, file: &FileName) -> Result<String, Error> {
+fn control_text(mut deb: File, file: &FileName) -> Result<String, Error> {
     let refuse = |why: String| Error::Container { file: file.clone(), why };
     let broken = |what| move |source| Error::Read { file: file.clone(), what, source };
-    let mut archive = ar::Archive::new(deb);
-    let (mut control, mut count) = (None, 0);
-    while let Some(member) = archive.next_entry() {
-        let mut member = member.map_err(broken("the ar container"))?;
-        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
-        let size = member.header().size();
+    let length = deb.metadata().map_err(broken("file"))?.len();
+    let mut magic = [0; AR_MAGIC.len()];
+    deb.read_exact(&mut magic).map_err(broken("the ar container"))?;
+    if magic != *AR_MAGIC {
+        return Err(refuse("it does not begin as an ar container".into()));
+    }
+    let (mut control, mut count, mut at) = (None, 0, AR_MAGIC.len() as u64);
+    while at < length {
+        let (name, size) = member_header(&mut deb).map_err(broken("the ar container"))?;
+        let end = at + AR_HEADER as u64 + size;
+        if end > length {
+            return Err(refuse(format!("it ends within {name:?}")));
+        }
         count += 1;
         match (count, name.as_str()) {
             (1, "debian-binary") => {
                 let mut text = String::new();
-                (&mut member).take(16).read_to_string(&mut text).map_err(broken("debian-binary"))?;
+                (&mut deb).take(size.min(16)).read_to_string(&mut text).map_err(broken("debian-binary"))?;
                 if text != "2.0\n" {
                     return Err(refuse(format!("debian-binary says {text:?}, not 2.0")));
                 }
@@ -138,18 +149,35 @@ fn control_text(deb: File, file: &FileName) -> Result<String, Error> {
                 if size > CONTROL_MEMBER_MAX {
                     return Err(refuse(format!("{name} has {size} bytes, at most {CONTROL_MEMBER_MAX} are allowed")));
                 }
-                control = Some(unpack_control(name, &mut member, file)?);
+                control = Some(unpack_control(name, &mut (&mut deb).take(size), file)?);
             }
             (2, other) => return Err(refuse(format!("the second member is {other:?}, not control.tar"))),
             (3, "data.tar" | "data.tar.gz" | "data.tar.xz" | "data.tar.zst" | "data.tar.bz2") => {}
             (3, other) => return Err(refuse(format!("the third member is {other:?}, not data.tar"))),
             (_, other) => return Err(refuse(format!("it has a further member {other:?}"))),
         }
+        at = deb.seek(SeekFrom::Start(end + end % 2)).map_err(broken("the ar container"))?;
     }
     match (control, count) {
         (Some(text), 3) => Ok(text),
         _ => Err(refuse(format!("it has {count} members, not debian-binary, control.tar and data.tar"))),
     }
+}
+
+/// Reads a member's header: name and size. The crate `ar` allocates what a header claims (a table of long names may claim
+/// ten thousand million bytes), so the one form that deb(5) allows is read here.
+fn member_header(deb: &mut File) -> io::Result<(String, u64)> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut header = [0; AR_HEADER];
+    deb.read_exact(&mut header)?;
+    if !header.is_ascii() || header[58..] != *b"`\n" {
+        return Err(bad("a member's header is broken"));
+    }
+    let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim_end_matches(' ').to_owned();
+    let (name, size) = (text(0..16), text(48..58));
+    let digits = !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit());
+    let size = size.parse().ok().filter(|_| digits).ok_or_else(|| bad("a member's size is no number"))?;
+    Ok((name.trim_end_matches('/').to_owned(), size))
 }
 
 /// Unpacks the control member in memory, within limits, and gives the file `control`.

@@ -144,8 +144,8 @@ mod tests {
         let mut runner = TestRunner::deterministic();
         let text = "([0-9]{1,2}:)?[0-9][0-9a-cA-B.+~]{0,6}(-[0-9a-b.+~]{1,4})?";
         let pairs = (text, text, 0..3u8, 0..8usize, "[0-9a~+.]");
-        let (mut script, mut expected) = (String::new(), Vec::new());
-        while expected.len() < 2500 {
+        let (mut script, mut pairs_made) = (String::new(), 0);
+        while pairs_made < 3000 {
             let (a, other, how, at, insert) = pairs.new_tree(&mut runner).unwrap().current();
             let mut b = a.clone();
             match how {
@@ -157,17 +157,17 @@ mod tests {
             if Ordered::new(&x).is_err() || Ordered::new(&y).is_err() || !b.starts_with(|c: char| c.is_ascii_digit()) {
                 continue;
             }
-            expected.push((a.clone(), b.clone(), compare(&x, &y)));
-            script += &format!("c '{a}' '{b}'\n");
+            let relation = match compare(&x, &y) {
+                Ordering::Less => "lt",
+                Ordering::Equal => "eq",
+                Ordering::Greater => "gt",
+            };
+            pairs_made += 1;
+            script += &format!("dpkg --compare-versions '{a}' {relation} '{b}' || echo '{a} is not {relation} {b}'\n");
         }
-        let program = "c() { if dpkg --compare-versions \"$1\" lt \"$2\"; then echo -1; elif dpkg --compare-versions \"$1\" eq \
-                       \"$2\"; then echo 0; else echo 1; fi; }\n";
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("{program}{script}")).unwrap();
+        std::fs::write(file.path(), format!("{script}echo end\n")).unwrap();
         let out = Command::new("sh").arg(file.path()).output().unwrap();
-        let said: Vec<i8> = String::from_utf8(out.stdout).unwrap().lines().map(|l| l.parse().unwrap()).collect();
-        assert_eq!(said.len(), expected.len(), "{}", String::from_utf8_lossy(&out.stderr));
-        let wrong: Vec<_> = expected.iter().zip(said).filter(|((_, _, ours), theirs)| *ours as i8 != *theirs).collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "end\n", "{}", String::from_utf8_lossy(&out.stderr));
     }
 }

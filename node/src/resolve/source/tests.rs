@@ -52,3 +52,15 @@ fn hostile_dscs_are_refused() {
         assert!(said.contains(why), "{said}");
     }
 }
+
+#[test]
+fn the_fixtures_are_source_packages() {
+    for name in ["artel-tiny", "artel-dated"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/deb/{name}_1.0.dsc"));
+        let source = read_source(&path).unwrap();
+        assert_eq!(source.binaries.iter().map(PackageName::as_str).collect::<Vec<_>>(), [name, &format!("{name}-doc")]);
+        assert_eq!(source.relations, BuildRelations::default());
+        let job = source.job(vec!["nocheck".into(), "nocheck".into()], vec![]);
+        assert_eq!((job.dsc().name.as_str(), job.options.len()), (format!("{name}_1.0.dsc").as_str(), 1));
+    }
+}
