@@ -67,6 +67,8 @@ mod invariants;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
