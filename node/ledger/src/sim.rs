@@ -48,7 +48,7 @@ enum JobNature {
 #[derive(Debug, Clone)]
 enum Event {
     Submit(u8, JobNature),
-    Command { from: Option<usize>, about: Option<LeaseNumber>, command: Command },
+    Command { from: Option<usize>, about: Option<LeaseNumber>, command: Box<Command> },
     Announced(usize, Announcement),
     Granted(usize, Lease),
     Revoked(usize, LeaseNumber),
@@ -128,7 +128,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Submit(number, nature) => return self.submit(number, nature),
-            Event::Command { from, about, command } => return self.command(from, about, command),
+            Event::Command { from, about, command } => return self.command(from, about, *command),
             Event::Announced(to, announcement) => self.announced(to, &announcement),
             Event::Granted(to, lease) => self.granted(to, lease),
             Event::Revoked(to, lease) => self.revoked(to, lease),

@@ -110,10 +110,10 @@ impl Bench {
     pub(crate) fn apply(&mut self, command: Command) -> Option<Response> {
         self.journal.push((self.now, command.to_bytes()));
         self.effects = self.ledger.apply(self.now, command);
-        let mut answers = self.effects.iter().filter_map(|e| match e {
-            Effect::Answer(response) => Some(response.clone()),
-            _ => None,
-        });
+        let mut answers = self
+            .effects
+            .iter()
+            .filter_map(|e| if let Effect::Answer(response) = e { Some(response.clone()) } else { None });
         let answer = answers.next();
         assert_eq!(answers.next(), None, "one answer at most");
         answer
@@ -143,26 +143,18 @@ impl Bench {
     }
 
     pub(crate) fn granted(&self) -> Vec<Lease> {
-        let lease = |effect: &Effect| match effect {
-            Effect::Grant(lease) => Some(lease.clone()),
-            _ => None,
-        };
+        let lease = |effect: &Effect| if let Effect::Grant(lease) = effect { Some(lease.clone()) } else { None };
         self.effects.iter().filter_map(lease).collect()
     }
 
     pub(crate) fn revoked(&self) -> Vec<LeaseNumber> {
-        let lease = |effect: &Effect| match effect {
-            Effect::Revoke { lease, .. } => Some(*lease),
-            _ => None,
-        };
+        let lease = |effect: &Effect| if let Effect::Revoke { lease, .. } = effect { Some(*lease) } else { None };
         self.effects.iter().filter_map(lease).collect()
     }
 
     pub(crate) fn published(&self) -> Vec<u64> {
-        let generation = |effect: &Effect| match effect {
-            Effect::Publish(publication) => Some(publication.generation),
-            _ => None,
-        };
+        let generation =
+            |e: &Effect| if let Effect::Publish(publication) = e { Some(publication.generation) } else { None };
         self.effects.iter().filter_map(generation).collect()
     }
 

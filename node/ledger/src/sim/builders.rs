@@ -73,7 +73,7 @@ impl World {
     }
 
     fn tell(&mut self, from: usize, about: Option<LeaseNumber>, command: Command) {
-        self.send(Event::Command { from: Some(from), about, command });
+        self.send(Event::Command { from: Some(from), about, command: Box::new(command) });
     }
 
     pub(super) fn announced(&mut self, to: usize, announcement: &Announcement) {
@@ -116,11 +116,17 @@ impl World {
             Response::Lost(lost) if stubborn && lost.iter().any(|l| builder.work.contains_key(l)) => {
                 self.see("builder goes on without a lease");
             }
-            Response::Lost(lost) => lost.iter().for_each(|lease| drop(builder.work.remove(lease))),
+            Response::Lost(lost) => builder.work.retain(|lease, _| !lost.contains(lease)),
             Response::Done | Response::Refused(Refusal::Invalid(_) | Refusal::Unknown(_) | Refusal::NotAllowed(_)) => {
                 about.map(|lease| builder.reports.remove(&lease));
             }
-            _ => {}
+            Response::Receipt(..)
+            | Response::Record(_)
+            | Response::Records(_)
+            | Response::Providers(_)
+            | Response::Log(_)
+            | Response::View(_)
+            | Response::Refused(Refusal::Busy(_) | Refusal::NotCoordinator(_)) => {}
         }
     }
 
