@@ -73,7 +73,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::Command;
 pub use effect::{Effect, News, Publication};
@@ -106,8 +106,8 @@ pub struct Ledger {
     jobs: BTreeMap<JobId, Job>,
     /// Jobs that are not over.
     open: BTreeSet<JobId>,
-    /// Jobs that are over, by when.
-    ended: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that are over, in the order in which they ended, whatever the clock said.
+    ended: VecDeque<JobId>,
     dossiers: BTreeMap<JobId, Dossier>,
     /// Live leases.
     leases: BTreeMap<LeaseNumber, Lease>,
@@ -166,7 +166,7 @@ impl Ledger {
             policies: vec![genesis],
             jobs: BTreeMap::new(),
             open: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended: VecDeque::new(),
             dossiers: BTreeMap::new(),
             leases: BTreeMap::new(),
             job_of_lease: BTreeMap::new(),
@@ -224,14 +224,14 @@ impl Ledger {
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.open.remove(&id);
-        self.ended.insert((turn.at, id));
+        self.ended.push_back(id);
         self.slim_one_more();
         Ok(())
     }
 
     /// Drops the evidence of the job that has just left the newest [`ENDED_FULL_MAX`].
     fn slim_one_more(&mut self) {
-        let Some((_, old)) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
+        let Some(old) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
         self.dossiers.remove(&old);
         if let Some(job) = self.jobs.get_mut(&old) {
             for attempt in &job.attempts {
@@ -243,11 +243,11 @@ impl Ledger {
 
     fn forget_old(&mut self, at: Timestamp) {
         while self.ended.len() > ENDED_MAX {
-            let Some((time, oldest)) = self.ended.first().copied() else { return };
+            let Some(oldest) = self.ended.front().copied() else { return };
             if self.jobs.get(&oldest).is_some_and(|job| job.facts.expires > at) {
                 return;
             }
-            self.ended.remove(&(time, oldest));
+            self.ended.pop_front();
             self.jobs.remove(&oldest);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attest::statement::VerifiedAttestation;
 use protocol::{
     ChannelName, JobId, NetworkId, Signed, Verified,
     codec::{self, DoorError},
@@ -18,7 +19,7 @@ use crate::{
     command::{self, CommandError},
     deadlines::{Deadlines, Due},
     evidence::Dossier,
-    job::{Job, JobState},
+    job::Job,
     releases::Line,
     timer::Clock,
 };
@@ -43,15 +44,19 @@ pub enum SnapshotError {
     Contradiction(String),
 }
 
+/// Job, request, votes, late attestations.
+type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
     jobs: Vec<(JobId, Job)>,
     clock: Clock,
+    ended: Vec<JobId>,
     lines: Vec<(ChannelName, Line)>,
     leases: Vec<Lease>,
     network: NetworkId,
-    dossiers: Vec<(JobId, Octets, Vec<Octets>)>,
+    dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
     last_lease: u64,
@@ -61,12 +66,13 @@ impl Ledger {
     /// Gives the whole state; equal ledgers give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let dossier = |(id, dossier): (&JobId, &Dossier)| {
-            let attestations = dossier.attestations.iter().map(|a| Octets(a.bytes().to_vec())).collect();
-            (*id, Octets(dossier.request.to_bytes()), attestations)
+            let bytes = |list: &[VerifiedAttestation]| list.iter().map(|a| Octets(a.bytes().to_vec())).collect();
+            (*id, Octets(dossier.request.to_bytes()), bytes(&dossier.attestations), bytes(&dossier.late))
         };
         codec::encode(&Snapshot {
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
             clock: self.clock,
+            ended: self.ended.iter().copied().collect(),
             lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
             leases: self.leases.values().cloned().collect(),
             network: self.network,
@@ -85,22 +91,19 @@ impl Ledger {
         let snapshot: Snapshot = codec::decode(bytes, usize::MAX)?;
         let network = snapshot.network;
         let mut dossiers = BTreeMap::new();
-        for (id, request, attestations) in snapshot.dossiers {
+        for (id, request, attestations, late) in snapshot.dossiers {
             let request = verified(&request, Some(&network))?;
             let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
             let attestations = attestations.iter().map(read).collect::<Result<_, _>>()?;
-            dossiers.insert(id, Dossier { request, attestations });
+            let late = late.iter().map(read).collect::<Result<_, _>>()?;
+            dossiers.insert(id, Dossier { request, attestations, late });
         }
-        let ended = |(id, job): &(JobId, Job)| match &job.state {
-            JobState::Ended(ended) => Some((ended.at, *id)),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
-        };
         let full = snapshot.jobs.iter().filter(|(id, _)| dossiers.contains_key(id));
         let ledger = Self {
             network,
             policies: policies(&snapshot.policies, network)?,
             open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
-            ended: snapshot.jobs.iter().filter_map(ended).collect(),
+            ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.attempts.iter().map(|a| (a.lease, *id))).collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
@@ -119,6 +122,11 @@ impl Ledger {
         let contradiction = |what: String| Err(SnapshotError::Contradiction(what));
         if let Some(id) = self.open.iter().find(|id| !self.dossiers.contains_key(id)) {
             return contradiction(format!("open job {id} has no request"));
+        }
+        let over: BTreeSet<_> = self.ended.iter().collect();
+        let wanted: BTreeSet<_> = self.jobs.iter().filter(|(_, job)| job.state.is_ended()).map(|(id, _)| id).collect();
+        if over != wanted || over.len() != self.ended.len() {
+            return contradiction("the list of ended jobs is not that of the jobs that are over".into());
         }
         if let Some(id) = self.dossiers.keys().find(|id| !self.jobs.contains_key(id)) {
             return contradiction(format!("the request of job {id} has no job"));

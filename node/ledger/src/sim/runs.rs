@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use protocol::{Sha256, policy::Policy};
+use attest::bundle::Bundle;
+use protocol::{OperatorName, Sha256, message::Octets, policy::Policy, testing::samples};
 
 use super::{
     Event, FAULTS_UNTIL, JobNature, Run, World,
@@ -137,11 +138,12 @@ impl World {
         if open && job.waiting.is_none() {
             return Err(format!("a job neither ended nor says why it waits: {job:?}"));
         }
-        if let VerdictView::Reproduced { outputs, .. } = &job.verdict {
+        if let VerdictView::Reproduced { outputs, agree, .. } = &job.verdict {
             let right = *nature == JobNature::Good && outputs[0].sha256 == Sha256::of(honest(job.id).as_bytes());
             if !right && !self.one_may_publish() {
                 return Err(format!("something was reproduced that honest builders did not make: {job:?}"));
             }
+            self.judge_bundle(job, agree)?;
         }
         let policy = self.coordinator.ledger.policy().get();
         let honest = policy
@@ -156,6 +158,21 @@ impl World {
             return Err(format!("a good job with enough honest operators is not done: {job:?}"));
         }
         Ok(())
+    }
+
+    /// Whoever checks offline comes to the same agreement.
+    fn judge_bundle(&self, job: &JobView, agree: &[OperatorName]) -> Result<(), String> {
+        let evidence = self.coordinator.ledger.evidence(job.id).ok_or("the evidence of a young job is gone")?;
+        let octets = |list: Vec<Vec<u8>>| list.into_iter().map(Octets).collect();
+        let bundle = Bundle {
+            lock: Octets(samples::lock().to_bytes()),
+            request: Octets(evidence.request),
+            policies: octets(evidence.policies),
+            attestations: octets(evidence.attestations),
+        };
+        let proof = attest::verify::verify(&bundle, &self.coordinator.network, samples::NOW);
+        let proof = proof.map_err(|e| format!("the bundle of {} does not verify: {e}", job.id))?;
+        if proof.agree == agree { Ok(()) } else { Err(format!("the bundle gives {:?}, we {agree:?}", proof.agree)) }
     }
 
     /// With k = 1 whoever comes first decides: the channel is unverified, and a lone liar or an unstable build passes.
