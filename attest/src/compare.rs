@@ -2,7 +2,7 @@
 //!
 //! Files are compared bit for bit, by their digests. There is no tolerance here and nothing is normalised.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Hash, Sha256, codec, words::RelativePath};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub enum Role {
 /// Names of Debian's own byproducts: they hold dates, paths and environment variables of one build.
 const DEB_BYPRODUCTS: [&str; 4] = [".buildinfo", ".changes", ".log", ".log.zst"];
 
-/// Says which role a file has. A command's declared outputs all count; of a package's files all but the records about the
-/// build.
+/// Says which role a file has. A command's declared outputs all count; of a package's files all but the records about
+/// the build.
 pub fn role(work: &Work, name: &RelativePath) -> Role {
     match work {
         Work::Deb { .. } if DEB_BYPRODUCTS.iter().any(|end| name.as_str().ends_with(end)) => Role::Byproduct,
@@ -88,17 +88,22 @@ impl std::fmt::Display for Difference {
 
 /// Names the files that differ between two sets, in the order of their names.
 pub fn differences(left: &[Output], right: &[Output]) -> Vec<Difference> {
-    let names: BTreeSet<&RelativePath> = left.iter().chain(right).map(|o| &o.name).collect();
-    let find = |set: &[Output], name: &RelativePath| set.iter().find(|o| o.name == *name).cloned();
-    names.into_iter().filter_map(|name| difference(find(left, name), find(right, name))).collect()
+    let (left, right) = (by_name(left), by_name(right));
+    let names: BTreeSet<&RelativePath> = left.keys().chain(right.keys()).copied().collect();
+    names.into_iter().filter_map(|name| difference(left.get(name).copied(), right.get(name).copied())).collect()
 }
 
-fn difference(left: Option<Output>, right: Option<Output>) -> Option<Difference> {
+/// Gives a set's files by name. (Strangers choose how many files there are: no search per file.)
+pub(crate) fn by_name(outputs: &[Output]) -> BTreeMap<&RelativePath, &Output> {
+    outputs.iter().map(|output| (&output.name, output)).collect()
+}
+
+fn difference(left: Option<&Output>, right: Option<&Output>) -> Option<Difference> {
     match (left, right) {
         (Some(left), Some(right)) if left == right => None,
-        (Some(left), Some(right)) => Some(Difference::Content { left, right }),
-        (Some(left), None) => Some(Difference::OnlyLeft(left)),
-        (None, Some(right)) => Some(Difference::OnlyRight(right)),
+        (Some(left), Some(right)) => Some(Difference::Content { left: left.clone(), right: right.clone() }),
+        (Some(left), None) => Some(Difference::OnlyLeft(left.clone())),
+        (None, Some(right)) => Some(Difference::OnlyRight(right.clone())),
         (None, None) => None,
     }
 }

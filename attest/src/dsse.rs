@@ -155,8 +155,8 @@ impl Envelope {
         &self.payload
     }
 
-    /// Gives those of the candidates that signed. Distinct public keys count, whatever the key ids say: one key under two
-    /// ids is one signer.
+    /// Gives those of the candidates that signed. Distinct public keys count, whatever the key ids say: one key under
+    /// two ids is one signer.
     pub fn signers(&self, candidates: &[PublicKey]) -> BTreeSet<PublicKey> {
         let message = pae(&self.payload_type, &self.payload);
         let signed = |key: &&PublicKey| self.signatures.iter().any(|s| verify_ed25519(key, &message, &s.sig).is_ok());

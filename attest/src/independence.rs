@@ -1,7 +1,7 @@
 //! Independence: one operator, one vote, however many nodes it runs.
 //!
-//! A node that no operator of the policy answers for has no vote. An operator whose votes contradict each other counts for
-//! no group and is named. Nothing here says how many votes are enough; [`crate::threshold`] does.
+//! A node that no operator of the policy answers for has no vote. An operator whose votes contradict each other counts
+//! for no group and is named. Nothing here says how many votes are enough; [`crate::threshold`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,17 +74,17 @@ pub struct Count {
 impl Count {
     /// Counts votes. The order of the votes and repetitions of one vote change nothing.
     pub fn of(votes: &[Vote]) -> Self {
+        let votes: Vec<(Hash, &Vote)> = votes.iter().map(|vote| (vote.digest(), vote)).collect();
         let mut said: BTreeMap<&OperatorName, BTreeSet<Hash>> = BTreeMap::new();
-        for vote in votes {
-            said.entry(&vote.operator).or_default().insert(vote.digest());
+        for (digest, vote) in &votes {
+            said.entry(&vote.operator).or_default().insert(*digest);
         }
         let contradictory: BTreeSet<OperatorName> =
             said.iter().filter(|(_, digests)| digests.len() > 1).map(|(operator, _)| (*operator).clone()).collect();
         let mut groups: BTreeMap<Hash, Group> = BTreeMap::new();
-        for vote in votes.iter().filter(|vote| !contradictory.contains(&vote.operator)) {
-            let digest = vote.digest();
-            let group = groups.entry(digest).or_insert_with(|| Group {
-                digest,
+        for (digest, vote) in votes.iter().filter(|(_, vote)| !contradictory.contains(&vote.operator)) {
+            let group = groups.entry(*digest).or_insert_with(|| Group {
+                digest: *digest,
                 outputs: vote.outputs.clone(),
                 profiles: BTreeSet::new(),
                 operators: BTreeSet::new(),

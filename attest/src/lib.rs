@@ -6,13 +6,15 @@
 //!  offline:   Bundle --verify::verify(network)--> Proof
 //! ```
 //!
-//! This crate holds no tokio, no sockets, no files and no clock: time comes in as an argument, bytes come in as bytes. Only
-//! its program `artel-verify` reads files and the time. It decides nothing about leases or publication; the ledger does.
+//! This crate holds no tokio, no sockets, no files and no clock: time comes in as an argument, bytes come in as bytes.
+//! Only its program `artel-verify` reads files and the time. It decides nothing about leases or publication; the ledger
+//! does.
 
 pub mod bundle;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
 pub mod statement;
+pub mod testing;
 pub mod threshold;
 pub mod verify;

@@ -5,8 +5,8 @@
 //!              limits, own rules              limits, form, signature of builder.id, meaning, network
 //! ```
 //!
-//! On the wire it is an in-toto Statement v1 with the SLSA provenance v1 predicate, so that other tools can read it; inside
-//! artel it is [`Attestation`]. Whether the signer may vote and whether the job exists is not asked here.
+//! On the wire it is an in-toto Statement v1 with the SLSA provenance v1 predicate, so that other tools can read it;
+//! inside artel it is [`Attestation`]. Whether the signer may vote and whether the job exists is not asked here.
 
 mod wire;
 
@@ -332,8 +332,8 @@ impl VerifiedAttestation {
         &self.bytes
     }
 
-    /// Checks that the attestation answers this request: the same job, work, architecture, channel, environment and input
-    /// files, and, for a command, exactly the outputs that it declares.
+    /// Checks that the attestation answers this request: the same job, work, architecture, channel, environment and
+    /// input files, and, for a command, exactly the outputs that it declares.
     ///
     /// # Errors
     /// The first field that differs.

@@ -12,12 +12,13 @@
 //!
 //! The function is pure and does not depend on the order of the votes. It does not decide when to ask whom.
 //!
-//! **Monotony.** Whoever leaves attestations out should never make something reproduced. Agreement is by counting, and a
-//! dissenter only fails to add to it, so leaving out a dissenter changes nothing. Two exceptions are wanted, and both need
-//! that somebody signed two truths: leaving out one of two contradictory votes of *one operator* gives it its vote back
-//! (it could have kept silent in the first place, so a liar gains nothing); and leaving out one of *two groups of k* hides
-//! that at least k operators lie (such a group could have published its own files, so an attacker gains nothing either).
-//! In both cases the votes left out are signed evidence; the transparency log is what makes leaving them out visible.
+//! **Monotony.** Whoever leaves attestations out should never make something reproduced. Agreement is by counting, and
+//! a dissenter only fails to add to it, so leaving out a dissenter changes nothing. Two exceptions are wanted, and both
+//! need that somebody signed two truths: leaving out one of two contradictory votes of *one operator* gives it its vote
+//! back (it could have kept silent in the first place, so a liar gains nothing); and leaving out one of *two groups of
+//! k* hides that at least k operators lie (such a group could have published its own files, so an attacker gains
+//! nothing either). In both cases the votes left out are signed evidence; the transparency log is what makes leaving
+//! them out visible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,10 @@ use crate::{
     compare::{self, Difference, Output},
     independence::{Count, Group, Vote},
 };
+
+/// Files that a verdict names at most, for each dissenter and for a job: verdicts are stored and sent, and strangers choose
+/// how many files there are. [`compare::differences`] over the attestations gives all.
+pub const NAMED_FILES_MAX: usize = 256;
 
 /// How many operators must agree, and how many are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +104,7 @@ pub struct Dissent {
     pub lease: LeaseNumber,
     /// Who answers for it.
     pub operator: OperatorName,
-    /// The files that differ: left what was agreed, right what this builder signed.
+    /// The files that differ, at most [`NAMED_FILES_MAX`]: left what was agreed, right what this builder signed.
     pub differences: Vec<Difference>,
 }
 
@@ -147,7 +152,7 @@ pub enum Verdict {
     },
     /// No two operators agree.
     Unreproducible {
-        /// The files that differ; empty where some built it and others failed.
+        /// The files that differ, at most [`NAMED_FILES_MAX`]; empty where some built it and others failed.
         differing: Vec<DifferingFile>,
     },
     /// The job itself fails.
@@ -170,6 +175,11 @@ impl Verdict {
             Verdict::Failed { .. } => "failed",
         }
     }
+
+    /// Says whether nothing more is awaited: every verdict but pending is the last one.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Verdict::Pending { .. })
+    }
 }
 
 /// Adds up the votes and failure reports of one job.
@@ -187,18 +197,23 @@ pub fn verdict(rule: Rule, votes: &[Vote], failures: &[FailureReport], reach: Re
 
 fn reproduced(group: &Group, votes: &[Vote]) -> Verdict {
     let mut others: Vec<&Vote> = votes.iter().filter(|vote| vote.digest() != group.digest).collect();
-    others.sort_by_key(|vote| (vote.lease, vote.node));
+    others.sort_by_cached_key(|vote| (vote.lease, vote.node, vote.digest()));
     let mut dissent: Vec<Dissent> = others
         .into_iter()
         .map(|vote| Dissent {
             node: vote.node,
             lease: vote.lease,
             operator: vote.operator.clone(),
-            differences: compare::differences(&group.outputs, &vote.outputs),
+            differences: named(compare::differences(&group.outputs, &vote.outputs)),
         })
         .collect();
     dissent.dedup();
     Verdict::Reproduced { agree: group.operators.iter().cloned().collect(), dissent, outputs: group.outputs.clone() }
+}
+
+fn named(mut differences: Vec<Difference>) -> Vec<Difference> {
+    differences.truncate(NAMED_FILES_MAX);
+    differences
 }
 
 /// Operators that blame the job, by the step that failed.
@@ -214,7 +229,8 @@ struct Answers<'a> {
     steps: Vec<Step>,
 }
 
-/// Groups the reports that count on the job by step. An operator has one say: its newest report, and none once it built.
+/// Groups the reports that count on the job by step. An operator has one say: its newest report, and none once it
+/// built.
 fn steps(votes: &[Vote], failures: &[FailureReport]) -> Vec<Step> {
     let built: BTreeSet<&OperatorName> = votes.iter().map(|vote| &vote.operator).collect();
     let counts = |report: &&FailureReport| report.failure.blame.counts_on_job() && !built.contains(&report.operator);
@@ -287,7 +303,8 @@ fn last_word(answers: &Answers<'_>, quorum: usize, room: usize) -> Option<Verdic
     if !differing.is_empty() {
         return Some(Verdict::Unreproducible { differing });
     }
-    // Everybody that may be asked has answered, and no two the same: some built it and some failed, or each in its own step.
+    // Everybody that may be asked has answered, and no two the same: some built it and some failed, or each in its own
+    // step.
     match (room, answers.votes.is_empty()) {
         (0, true) => answers.failed(1),
         (0, false) if answers.blaming() > 0 => Some(Verdict::Unreproducible { differing }),
@@ -297,19 +314,26 @@ fn last_word(answers: &Answers<'_>, quorum: usize, room: usize) -> Option<Verdic
 
 /// Names the files that are not the same in all votes.
 fn differing(votes: &[Vote]) -> Vec<DifferingFile> {
-    let names: BTreeSet<&RelativePath> = votes.iter().flat_map(|vote| vote.outputs.iter().map(|o| &o.name)).collect();
-    names.into_iter().filter_map(|name| differing_file(name, votes)).collect()
-}
-
-fn differing_file(name: &RelativePath, votes: &[Vote]) -> Option<DifferingFile> {
-    let mut variants: BTreeMap<Option<&Output>, BTreeSet<OperatorName>> = BTreeMap::new();
-    for vote in votes {
-        let output = vote.outputs.iter().find(|o| o.name == *name);
-        variants.entry(output).or_default().insert(vote.operator.clone());
-    }
-    let several = variants.len() > 1;
-    let variants = variants.into_iter().map(|(output, operators)| Variant { output: output.cloned(), operators });
-    several.then(|| DifferingFile { name: name.clone(), variants: variants.collect() })
+    let sets: Vec<_> = votes.iter().map(|vote| (&vote.operator, compare::by_name(&vote.outputs))).collect();
+    let names: BTreeSet<&RelativePath> = sets.iter().flat_map(|(_, set)| set.keys().copied()).collect();
+    let variants = |name: &RelativePath| {
+        let mut variants: BTreeMap<Option<&Output>, BTreeSet<OperatorName>> = BTreeMap::new();
+        for (operator, set) in &sets {
+            variants.entry(set.get(name).copied()).or_default().insert((*operator).clone());
+        }
+        variants
+    };
+    let all = names.into_iter().map(|name| (name, variants(name)));
+    all.filter(|(_, variants)| variants.len() > 1)
+        .take(NAMED_FILES_MAX)
+        .map(|(name, variants)| DifferingFile {
+            name: name.clone(),
+            variants: variants
+                .into_iter()
+                .map(|(output, operators)| Variant { output: output.cloned(), operators })
+                .collect(),
+        })
+        .collect()
 }
 
 #[cfg(test)]

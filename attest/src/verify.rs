@@ -5,8 +5,8 @@
 //!                                                        \-> k operators' attestations -> files
 //! ```
 //!
-//! What an offline check cannot know: whether a newer policy exists, and whether evidence was left out. The policy's expiry
-//! bounds the first; [`crate::threshold`] says why the second turns nothing wrong into something reproduced.
+//! What an offline check cannot know: whether a newer policy exists, and whether evidence was left out. The policy's
+//! expiry bounds the first; [`crate::threshold`] says why the second turns nothing wrong into something reproduced.
 
 mod proof;
 
@@ -161,8 +161,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Gives the exit code that programs see: 10 no attestation, 11 fewer than k agree, 12 mismatch, 13 bad signature or
-    /// broken chain, 1 anything else.
+    /// Gives the exit code that programs see: 10 no attestation, 11 fewer than k agree, 12 mismatch, 13 bad signature
+    /// or broken chain, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NoAttestation { .. } | Error::NoSuchFile { .. } => 10,
@@ -184,24 +184,35 @@ impl Error {
     }
 }
 
-/// Checks a bundle against the one thing that is trusted, the network's id, at a given time.
+/// Checks a bundle against the one thing that is trusted, the network's id.
+///
+/// `now` is the time at which the bundle's last policy must be in force: today for a fresh claim. Who follows the
+/// network and holds its newest policy, as a mirror does, asks [`verify_under`] instead.
 ///
 /// # Errors
 /// The first link of the chain that does not hold.
 pub fn verify(bundle: &Bundle, network: &NetworkId, now: Timestamp) -> Result<Proof, Error> {
     bundle.check()?;
     let policy = policy_in_force(bundle, network, now)?;
+    verify_under(bundle, network, &policy)
+}
+
+/// Checks a bundle under a policy that the caller believes; the bundle's own chain is not read.
+///
+/// # Errors
+/// The first link of the chain that does not hold.
+pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
+    bundle.check()?;
     let request = request(bundle, network)?;
-    let maintainer = maintainer(&policy, &request)?.clone();
+    let maintainer = maintainer(policy, &request)?.clone();
     let lock = lock(bundle, &request)?;
-    let rule = rule(&policy, request.get())?;
+    let rule = rule(policy, request.get())?;
     let attestations = attestations(bundle, network, &request)?;
-    let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(&policy, a)).collect();
+    let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();
     let (agree, dissent, outputs) = agreed(rule, job_id(&request), &votes)?;
     Ok(Proof {
         network: *network,
-        policy,
-        policies: bundle.policies.len(),
+        policy: policy.clone(),
         job: job_id(&request),
         request: request.into_inner(),
         maintainer: maintainer.name,

@@ -94,3 +94,6 @@ pub enum LockError {
     #[error("environment lock is not acceptable: {0}")]
     Meaning(String),
 }
+
+#[cfg(test)]
+mod tests;

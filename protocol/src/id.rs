@@ -105,11 +105,11 @@ id! {
     Sha256
 }
 id! {
-    /// The network: the [`Hash`] of the payload of its first (genesis) policy.
+    /// The network: the [`struct@Hash`] of the payload of its first (genesis) policy.
     NetworkId
 }
 id! {
-    /// A job: the [`Hash`] of the payload of its signed request.
+    /// A job: the [`struct@Hash`] of the payload of its signed request.
     JobId
 }
 id! {

@@ -184,3 +184,6 @@ impl Record for Announcement {
         check_set("excluded nodes", &self.excluded, 64)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,3 +119,6 @@ impl Manifest {
         self.files.binary_search_by(|f| f.path.cmp(path)).ok().map(|at| &self.files[at])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,6 @@ pub struct Proof {
     pub network: NetworkId,
     /// The policy in force.
     pub policy: Policy,
-    /// Policies in the chain, the genesis included.
-    pub policies: usize,
     /// The job.
     pub job: JobId,
     /// What the maintainer asked for.
@@ -71,18 +69,20 @@ impl DebName {
 }
 
 impl Proof {
-    /// Checks that a file is one of those reproduced: the same name, the same bytes, and, for a package, an architecture
-    /// that the job was for.
+    /// Checks that a file is one of those reproduced: the same name, the same bytes, and, for a package, an
+    /// architecture that the job was for.
     ///
     /// # Errors
     /// The job made no such file, or another one under this name.
     pub fn file(&self, name: &str, sha256: &Sha256) -> Result<&Output, Error> {
         let same = |output: &&Output| basename(&output.name) == name || output.name.as_str() == name;
-        let output = self.outputs.iter().find(same);
-        let output = output.ok_or_else(|| Error::NoSuchFile { job: self.job, name: cut(name) })?;
-        if output.sha256 != *sha256 {
-            return Err(Error::OtherContent { name: cut(name), got: *sha256, wanted: output.sha256 });
-        }
+        let named: Vec<&Output> = self.outputs.iter().filter(same).collect();
+        let first = named.first().ok_or_else(|| Error::NoSuchFile { job: self.job, name: cut(name) })?;
+        let output = named.iter().find(|output| output.sha256 == *sha256).ok_or_else(|| Error::OtherContent {
+            name: cut(name),
+            got: *sha256,
+            wanted: first.sha256,
+        })?;
         match DebName::parse(basename(&output.name)) {
             Some(deb) if deb.arch != Arch::All && deb.arch != self.request.arch => {
                 Err(Error::OtherArchitecture { name: cut(name), arch: self.request.arch })
@@ -91,8 +91,8 @@ impl Proof {
         }
     }
 
-    /// Checks that a package of an index is one of those reproduced: name, version (without epoch) and architecture as the
-    /// builders signed them in the file's name, and the digest.
+    /// Checks that a package of an index is one of those reproduced: name, version (without epoch) and architecture as
+    /// the builders signed them in the file's name, and the digest.
     ///
     /// # Errors
     /// The job made no such package, or another one.
@@ -111,10 +111,7 @@ impl Proof {
     /// Gives the chain for people: one line for each thing that was proven, and by whom.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![
-            format!(
-                "network {} ({}), policy {} of a chain of {}",
-                self.network, self.policy.name, self.policy.number, self.policies
-            ),
+            format!("network {} ({}), policy {}", self.network, self.policy.name, self.policy.number),
             format!("job {}: {}, signed by maintainer {}", self.job, self.request.title(), self.maintainer),
             format!(
                 "environment {}: {} packages of {} {}",

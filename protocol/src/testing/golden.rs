@@ -1,8 +1,8 @@
 //! Golden bytes: what is on the wire stays on the wire.
 //!
 //! `fixtures/wire/v1` holds the bytes of every sample as hexadecimal text. A difference means that old and new nodes no
-//! longer understand each other: make a new version of the record instead, or, before the first release, run the tests once
-//! with `ARTEL_BLESS=1` and review the difference.
+//! longer understand each other: make a new version of the record instead, or, before the first release, run the tests
+//! once with `ARTEL_BLESS=1` and review the difference.
 
 use std::{collections::BTreeSet, fmt::Debug, fs, path::PathBuf};
 
@@ -108,8 +108,10 @@ fn every_sample_has_its_golden_bytes() {
 fn no_golden_file_is_forgotten() {
     let known: Vec<String> = all().into_iter().map(|sample| format!("{}.hex", sample.name)).collect();
     for entry in fs::read_dir(folder()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(known.contains(&name), "{name} belongs to no sample");
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        // A folder belongs to the crate of its name.
+        assert!(entry.file_type().unwrap().is_dir() || known.contains(&name), "{name} belongs to no sample");
     }
 }
 
@@ -205,10 +207,10 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Invariant: one meaning, one byte string. Whatever is done to a record's bytes, the door does not panic, and what it
-    /// lets in writes itself as exactly those bytes and means something else.
+    /// Invariant: one meaning, one byte string. Whatever is done to a record's bytes, the door does not panic, and what
+    /// it lets in writes itself as exactly those bytes and means something else.
     #[test]
     fn mutated_records_are_refused_or_mean_something_else(mutations in prop::collection::vec(mutation(), 1..4)) {
         for sample in all() {

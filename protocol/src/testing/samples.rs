@@ -42,8 +42,8 @@ pub fn channel(agree: u8, ask: u8) -> Channel {
     }
 }
 
-/// Gives a genesis policy: operators `op-a`, `op-b` and so on, one node each with seeds from 10 on, the first coordinating;
-/// one root, one maintainer, channel `stable` with 2 of 2.
+/// Gives a genesis policy: operators `op-a`, `op-b` and so on, one node each with seeds from 10 on, the first
+/// coordinating; one root, one maintainer, channel `stable` with 2 of 2.
 pub fn genesis(operators: u8) -> Policy {
     let operators: Vec<Operator> =
         (0..operators).map(|at| Operator { name: operator(at), nodes: vec![node(10 + at)] }).collect();

@@ -1,0 +1,113 @@
+//! What a request may not say, one rule at a time: hostile requests come signed, too.
+
+use super::*;
+use crate::{
+    Sha256, Signed,
+    envelope::EnvelopeError,
+    job::kind::{CommandJob, DebJob},
+    testing::{node, samples, signing_key},
+};
+
+fn network() -> NetworkId {
+    samples::network()
+}
+
+/// Gives the rule that a record breaks.
+fn broken<T: Record>(record: &T) -> String {
+    match Signed::sign(record, Some(&network()), &[&signing_key(2)]).verify(Some(&network())) {
+        Err(EnvelopeError::Meaning { why, .. }) => why,
+        Err(other) => panic!("refused for another reason: {other}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+fn broken_request(change: impl FnOnce(&mut JobRequest)) -> String {
+    let mut request = samples::deb_request(network());
+    change(&mut request);
+    broken(&request)
+}
+
+fn broken_deb(change: impl FnOnce(&mut DebJob)) -> String {
+    broken_request(|request| match &mut request.kind {
+        JobKind::Deb(deb) => change(deb),
+        JobKind::Command(_) => panic!("the sample is a deb job"),
+    })
+}
+
+fn broken_command(change: impl FnOnce(&mut CommandJob)) -> String {
+    let mut request = samples::command_request(network());
+    match &mut request.kind {
+        JobKind::Command(command) => change(command),
+        JobKind::Deb(_) => panic!("the sample is a command job"),
+    }
+    broken(&request)
+}
+
+#[test]
+fn the_rules_of_a_request() {
+    assert!(broken_request(|r| r.nonce.push(0)).contains("nonce"));
+    assert!(broken_request(|r| r.arch = Arch::All).contains("real architecture"));
+    assert!(broken_request(|r| r.expires = r.created).contains("expires"));
+    assert!(broken_request(|r| r.limits.pids = 0).contains("limit"));
+    assert!(broken_request(|r| r.limits.silence_secs = 0).contains("limit"));
+}
+
+#[test]
+fn the_rules_of_a_source_package() {
+    assert!(broken_deb(|d| d.files.reverse()).contains("source files"));
+    assert!(broken_deb(|d| drop(d.files.remove(0))).contains("exactly one .dsc"));
+    let second = |d: &mut DebJob| {
+        d.files.push(SourceFile { name: "base-files_12.5.dsc".parse().unwrap(), ..d.files[0].clone() });
+    };
+    assert!(broken_deb(second).contains("exactly one .dsc"));
+    assert!(broken_deb(|d| d.options = vec!["b".into(), "a".into()]).contains("sorted"));
+    assert!(broken_deb(|d| d.options = vec!["$(reboot)".into()]).contains("words"));
+    assert!(broken_deb(|d| d.profiles = vec!["a b".into()]).contains("words"));
+    assert!(broken_deb(|d| d.profiles = vec![String::new()]).contains("words"));
+}
+
+#[test]
+fn the_rules_of_a_command() {
+    assert!(broken_command(|c| c.argv.clear()).contains("arguments"));
+    assert!(broken_command(|c| c.argv = vec!["x".into(); limits::ARGUMENTS_MAX + 1]).contains("arguments"));
+    assert!(broken_command(|c| c.argv[0].push('\0')).contains("NUL"));
+    assert!(broken_command(|c| c.argv[0] = "x".repeat(limits::TEXT_MAX + 1)).contains("bytes"));
+    assert!(broken_command(|c| c.inputs.push(c.inputs[0].clone())).contains("inputs"));
+    assert!(broken_command(|c| c.outputs.push(c.outputs[0].clone())).contains("outputs"));
+}
+
+#[test]
+fn the_rules_of_small_records() {
+    let cancel = CancelRequest { reason: "x".repeat(1025), ..samples::cancel() };
+    assert!(broken(&cancel).contains("reason"));
+    let announcement = Announcement { excluded: vec![node(11), node(11)], ..samples::announcement() };
+    assert!(broken(&announcement).contains("excluded"));
+}
+
+#[test]
+fn two_equal_wishes_are_two_jobs() {
+    let one = samples::deb_request(network());
+    let two = JobRequest { nonce: vec![8; 16], ..one.clone() };
+    assert_ne!(job_id(&samples::signed_request(&one)), job_id(&samples::signed_request(&two)));
+    assert_eq!(job_id(&samples::signed_request(&one)), job_id(&samples::signed_request(&one)));
+}
+
+#[test]
+fn inputs_name_the_lock_first() {
+    let request = samples::deb_request(network());
+    let inputs = request.inputs();
+    assert_eq!(inputs[0], samples::lock().id());
+    assert_eq!(inputs.len(), 3);
+    assert_eq!(request.title(), "deb base-files 12.4 amd64");
+    assert_eq!(samples::command_request(network()).title(), "command answer amd64");
+}
+
+/// An input's digest is part of the job's identity.
+#[test]
+fn another_source_is_another_job() {
+    let one = samples::deb_request(network());
+    let mut two = one.clone();
+    let JobKind::Deb(deb) = &mut two.kind else { panic!("the sample is a deb job") };
+    deb.files[1].sha256 = Sha256::of(b"tampered");
+    assert_ne!(job_id(&samples::signed_request(&one)), job_id(&samples::signed_request(&two)));
+}
