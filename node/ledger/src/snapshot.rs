@@ -8,7 +8,7 @@ use protocol::{
     ChannelName, JobId, NetworkId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
-    lease::{Lease, LeaseNumber},
+    lease::Lease,
     message::Octets,
     policy::{self, SuccessionError},
 };
@@ -131,13 +131,13 @@ impl Ledger {
         if let Some(id) = self.dossiers.keys().find(|id| !self.jobs.contains_key(id)) {
             return contradiction(format!("the request of job {id} has no job"));
         }
-        let live: BTreeSet<LeaseNumber> = self.leases.keys().copied().collect();
-        let attempts = self.jobs.values().flat_map(|job| &job.attempts);
-        if live != attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect() {
+        let live: BTreeSet<_> = self.leases.values().map(|l| (l.number, l.job, l.node)).collect();
+        let attempts = self.jobs.iter().flat_map(|(id, job)| job.attempts.iter().map(move |a| (id, a)));
+        if live != attempts.filter(|(_, a)| a.state.is_live()).map(|(id, a)| (a.lease, *id, a.node)).collect() {
             return contradiction("the live leases are not those of the attempts that run".into());
         }
         match live.last() {
-            Some(lease) if lease.0 > self.last_lease => contradiction(format!("lease {lease} was never given")),
+            Some((lease, ..)) if lease.0 > self.last_lease => contradiction(format!("lease {lease} was never given")),
             Some(_) | None => Ok(()),
         }
     }
@@ -162,4 +162,55 @@ fn policies(chain: &[Octets], network: NetworkId) -> Result<Vec<Verified<policy:
         policies.push(next);
     }
     Ok(policies)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::{Bid, Response};
+
+    use super::*;
+    use crate::{
+        Command,
+        testing::{Bench, builder},
+    };
+
+    /// A bench with one queued, one running and one ended job.
+    fn bench() -> Bench {
+        let mut bench = Bench::of(3, 1, 1, 1);
+        bench.submit("deb", 1);
+        let (running, over) = (bench.submit("command", 2), bench.submit("command", 3));
+        bench.lease(builder(0, 0), running);
+        let lease = bench.lease(builder(1, 0), over);
+        bench.reveal(&lease, "a");
+        bench
+    }
+
+    #[test]
+    fn a_ledger_from_bytes_goes_on_where_it_was() {
+        let mut bench = bench();
+        let mut again = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap();
+        let job = *again.open.first().unwrap();
+        let bid = Command::Bid { node: builder(2, 0), bid: Bid { job, memory_mib: 8192 } };
+        let effects = again.apply(bench.now, bid.clone());
+        assert!(bench.apply(bid).is_some_and(|answer| answer == Response::Done));
+        assert_eq!(bench.effects, effects);
+        assert!(bench.ledger.to_bytes() == again.to_bytes());
+    }
+
+    #[test]
+    fn a_snapshot_that_contradicts_itself_is_refused() {
+        let refused = |change: fn(&mut Ledger)| {
+            let mut ledger = bench().ledger;
+            change(&mut ledger);
+            Ledger::from_bytes(&ledger.to_bytes()).unwrap_err().to_string()
+        };
+        assert!(refused(|l| l.leases.clear()).contains("the live leases are not"));
+        assert!(refused(|l| l.last_lease = 0).contains("was never given"));
+        assert!(refused(|l| l.ended.clear()).contains("the list of ended jobs"));
+        assert!(refused(|l| l.dossiers.clear()).contains("has no request"));
+        assert!(refused(|l| l.policies.clear()).contains("there is no policy"));
+        assert!(refused(|l| drop(l.jobs.pop_first())).contains("the"));
+        let other = refused(|l| l.network = NetworkId::from_bytes([9; 32]));
+        assert!(other.contains("does not verify"), "{other}");
+    }
 }
