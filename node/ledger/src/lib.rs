@@ -31,9 +31,12 @@
 //!   operators that had no turn come first, the operator's other nodes next, and the same node after a pause: 10 s after
 //!   a first interruption, 2 s after a first refusal, doubled each time up to 10 minutes. So a network of as many operators as
 //!   must agree goes on after any of them restarted.
+//!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
+//!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
-//!   publisher gave up is not used again, since parts of it may have been seen.
+//!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
+//!   force when its turn comes; under an expired policy nothing is published.
 //! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.

@@ -108,15 +108,29 @@ impl Bench {
 
     /// Applies a command and gives the answer.
     pub(crate) fn apply(&mut self, command: Command) -> Option<Response> {
+        let asked = match &command {
+            Command::AdoptPolicy(_)
+            | Command::Submit(_)
+            | Command::Cancel(_)
+            | Command::Bid { .. }
+            | Command::Renewed { .. }
+            | Command::Started { .. }
+            | Command::Revealed { .. }
+            | Command::Failed { .. } => 1,
+            Command::Declined { .. }
+            | Command::Lost { .. }
+            | Command::Woken
+            | Command::Restarted
+            | Command::Published { .. }
+            | Command::PublishFailed { .. } => 0,
+        };
         self.journal.push((self.now, command.to_bytes()));
         self.effects = self.ledger.apply(self.now, command);
-        let mut answers = self
-            .effects
-            .iter()
-            .filter_map(|e| if let Effect::Answer(response) = e { Some(response.clone()) } else { None });
-        let answer = answers.next();
-        assert_eq!(answers.next(), None, "one answer at most");
-        answer
+        let answers =
+            self.effects.iter().filter_map(|e| if let Effect::Answer(answer) = e { Some(answer) } else { None });
+        let answers: Vec<_> = answers.cloned().collect();
+        assert_eq!(answers.len(), asked, "exactly one answer to who asks, none to the daemon: {:?}", self.effects);
+        answers.into_iter().next()
     }
 
     pub(crate) fn wait(&mut self, seconds: u64) {
