@@ -34,7 +34,7 @@ impl Ledger {
         self.deadlines.set(Due::Expiry(id), facts.expires);
         self.jobs.insert(id, Job::new(facts));
         self.open.insert(id);
-        self.dossiers.insert(id, Dossier { request, attestations: Vec::new() });
+        self.dossiers.insert(id, Dossier { request, attestations: Vec::new(), late: Vec::new() });
         self.settle(id, turn);
     }
 

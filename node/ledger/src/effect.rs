@@ -14,7 +14,8 @@ use serde::Serialize;
 #[must_use = "effects must be performed, in order"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The reply to who sent the command; at most one per command.
+    /// The reply to who sent the command: exactly one for what a peer asks (submit, cancel, policy, bid, renewal, start,
+    /// reveal, failure), none for what the daemon itself reports.
     Answer(Response),
     /// To the builder: build this.
     Grant(Lease),

@@ -8,8 +8,10 @@ use protocol::{Verified, job::JobRequest};
 pub(crate) struct Dossier {
     /// The maintainer's signed request.
     pub(crate) request: Verified<JobRequest>,
-    /// Attestations in order of arrival, late ones too.
+    /// Attestations that came under live leases, in order of arrival: the votes.
     pub(crate) attestations: Vec<VerifiedAttestation>,
+    /// Attestations that came too late to vote.
+    pub(crate) late: Vec<VerifiedAttestation>,
 }
 
 /// Everything for a bundle of one job but the environment lock, which is in the blob store.
@@ -19,6 +21,8 @@ pub struct Evidence {
     pub request: Vec<u8>,
     /// The chain of policies, the genesis first.
     pub policies: Vec<Vec<u8>>,
-    /// The DSSE JSON of every attestation, late ones and dissent included.
+    /// The DSSE JSON of every vote, dissent included.
     pub attestations: Vec<Vec<u8>>,
+    /// The DSSE JSON of attestations that came too late to vote; they are no part of a bundle.
+    pub late: Vec<Vec<u8>>,
 }

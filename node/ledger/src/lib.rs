@@ -31,9 +31,12 @@
 //!   operators that had no turn come first, the operator's other nodes next, and the same node after a pause: 10 s after
 //!   a first interruption, 2 s after a first refusal, doubled each time up to 10 minutes. So a network of as many operators as
 //!   must agree goes on after any of them restarted.
+//!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
+//!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
-//!   publisher gave up is not used again, since parts of it may have been seen.
+//!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
+//!   force when its turn comes; under an expired policy nothing is published.
 //! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
@@ -67,11 +70,13 @@ mod invariants;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::Command;
 pub use effect::{Effect, News, Publication};
@@ -104,8 +109,8 @@ pub struct Ledger {
     jobs: BTreeMap<JobId, Job>,
     /// Jobs that are not over.
     open: BTreeSet<JobId>,
-    /// Jobs that are over, by when.
-    ended: BTreeSet<(Timestamp, JobId)>,
+    /// Jobs that are over, in the order in which they ended, whatever the clock said.
+    ended: VecDeque<JobId>,
     dossiers: BTreeMap<JobId, Dossier>,
     /// Live leases.
     leases: BTreeMap<LeaseNumber, Lease>,
@@ -164,7 +169,7 @@ impl Ledger {
             policies: vec![genesis],
             jobs: BTreeMap::new(),
             open: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended: VecDeque::new(),
             dossiers: BTreeMap::new(),
             leases: BTreeMap::new(),
             job_of_lease: BTreeMap::new(),
@@ -222,14 +227,14 @@ impl Ledger {
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.open.remove(&id);
-        self.ended.insert((turn.at, id));
+        self.ended.push_back(id);
         self.slim_one_more();
         Ok(())
     }
 
     /// Drops the evidence of the job that has just left the newest [`ENDED_FULL_MAX`].
     fn slim_one_more(&mut self) {
-        let Some((_, old)) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
+        let Some(old) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
         self.dossiers.remove(&old);
         if let Some(job) = self.jobs.get_mut(&old) {
             for attempt in &job.attempts {
@@ -241,11 +246,11 @@ impl Ledger {
 
     fn forget_old(&mut self, at: Timestamp) {
         while self.ended.len() > ENDED_MAX {
-            let Some((time, oldest)) = self.ended.first().copied() else { return };
+            let Some(oldest) = self.ended.front().copied() else { return };
             if self.jobs.get(&oldest).is_some_and(|job| job.facts.expires > at) {
                 return;
             }
-            self.ended.remove(&(time, oldest));
+            self.ended.pop_front();
             self.jobs.remove(&oldest);
         }
     }

@@ -44,11 +44,32 @@ impl Ledger {
         if self.step(id) != Some(PublishStep::Waiting) {
             return;
         }
+        if let Err(why) = self.still_agreed(id, channel) {
+            self.give_up(id, why, turn);
+            return;
+        }
         let line = self.lines.get_mut(channel).expect("found above");
         line.generation += 1;
         let generation = line.generation;
         self.set_step(id, PublishStep::Running { tries: 0, generation });
         self.say_publication(id, turn);
+    }
+
+    /// Checks an agreement against the policy in force: a new one may want more operators, or no longer name some, and whoever
+    /// checks the release would refuse it.
+    fn still_agreed(&self, id: JobId, channel: &ChannelName) -> Result<(), String> {
+        let policy = self.policy_in_force();
+        let Some(channel) = policy.channel(channel) else {
+            return Err(format!("channel {channel} is no longer in the policy"));
+        };
+        let agreement = self.jobs[&id].state.agreement().expect("a publication has an agreement");
+        let pairs = agreement.builders.iter().zip(&agreement.operators);
+        let named = pairs.filter(|(node, operator)| policy.operator_of(node) == Some(operator)).count();
+        if named < usize::from(channel.agree) {
+            let wanted = channel.agree;
+            return Err(format!("the policy in force wants {wanted} operators that agree, it names {named} of them"));
+        }
+        Ok(())
     }
 
     /// Tells the publisher of the publication that is under way; it may have heard it before.

@@ -131,7 +131,7 @@ impl Ledger {
         }
         self.name_late_dissent(&was, &vote, turn);
         if self.keep_late(&was, LateReport::Attested(vote), turn) {
-            self.dossiers.get_mut(&job).expect("it fits the dossier's request").attestations.push(attestation);
+            self.dossiers.get_mut(&job).expect("it fits the dossier's request").late.push(attestation);
         }
         turn.done();
     }

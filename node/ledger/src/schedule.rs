@@ -28,6 +28,8 @@ pub(crate) const PAUSE_DECLINED: Duration = Duration::from_secs(2);
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Builders that wait for one job; more than the third and fourth opinion ever need.
 pub(crate) const BIDDERS_MAX: usize = 64;
+/// Waiting builders of one operator: it has one turn, and must not fill the list for the others.
+const BIDDERS_OF_OPERATOR_MAX: usize = 4;
 /// Nodes that an announcement names as excluded.
 const EXCLUDED_MAX: usize = 64;
 
@@ -70,7 +72,9 @@ impl Ledger {
         if job.bidders.iter().any(|b| b.node == node) {
             return Ok(());
         }
-        if job.bidders.len() >= BIDDERS_MAX {
+        let policy = self.policies.last().expect("never empty").get();
+        let fellows = job.bidders.iter().filter(|b| policy.operator_of(&b.node) == Some(&operator)).count();
+        if fellows >= BIDDERS_OF_OPERATOR_MAX || job.bidders.len() >= BIDDERS_MAX {
             return Err(Refusal::Busy("enough builders wait for this job".into()));
         }
         job.bidders.push(Bidder { at: turn.at, node });

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attest::statement::VerifiedAttestation;
 use protocol::{
     ChannelName, JobId, NetworkId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
-    lease::{Lease, LeaseNumber},
+    lease::Lease,
     message::Octets,
     policy::{self, SuccessionError},
 };
@@ -18,7 +19,7 @@ use crate::{
     command::{self, CommandError},
     deadlines::{Deadlines, Due},
     evidence::Dossier,
-    job::{Job, JobState},
+    job::Job,
     releases::Line,
     timer::Clock,
 };
@@ -43,15 +44,19 @@ pub enum SnapshotError {
     Contradiction(String),
 }
 
+/// Job, request, votes, late attestations.
+type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
     jobs: Vec<(JobId, Job)>,
     clock: Clock,
+    ended: Vec<JobId>,
     lines: Vec<(ChannelName, Line)>,
     leases: Vec<Lease>,
     network: NetworkId,
-    dossiers: Vec<(JobId, Octets, Vec<Octets>)>,
+    dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
     last_lease: u64,
@@ -61,12 +66,13 @@ impl Ledger {
     /// Gives the whole state; equal ledgers give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let dossier = |(id, dossier): (&JobId, &Dossier)| {
-            let attestations = dossier.attestations.iter().map(|a| Octets(a.bytes().to_vec())).collect();
-            (*id, Octets(dossier.request.to_bytes()), attestations)
+            let bytes = |list: &[VerifiedAttestation]| list.iter().map(|a| Octets(a.bytes().to_vec())).collect();
+            (*id, Octets(dossier.request.to_bytes()), bytes(&dossier.attestations), bytes(&dossier.late))
         };
         codec::encode(&Snapshot {
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
             clock: self.clock,
+            ended: self.ended.iter().copied().collect(),
             lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
             leases: self.leases.values().cloned().collect(),
             network: self.network,
@@ -85,22 +91,19 @@ impl Ledger {
         let snapshot: Snapshot = codec::decode(bytes, usize::MAX)?;
         let network = snapshot.network;
         let mut dossiers = BTreeMap::new();
-        for (id, request, attestations) in snapshot.dossiers {
+        for (id, request, attestations, late) in snapshot.dossiers {
             let request = verified(&request, Some(&network))?;
             let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
             let attestations = attestations.iter().map(read).collect::<Result<_, _>>()?;
-            dossiers.insert(id, Dossier { request, attestations });
+            let late = late.iter().map(read).collect::<Result<_, _>>()?;
+            dossiers.insert(id, Dossier { request, attestations, late });
         }
-        let ended = |(id, job): &(JobId, Job)| match &job.state {
-            JobState::Ended(ended) => Some((ended.at, *id)),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
-        };
         let full = snapshot.jobs.iter().filter(|(id, _)| dossiers.contains_key(id));
         let ledger = Self {
             network,
             policies: policies(&snapshot.policies, network)?,
             open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
-            ended: snapshot.jobs.iter().filter_map(ended).collect(),
+            ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.attempts.iter().map(|a| (a.lease, *id))).collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
@@ -120,16 +123,21 @@ impl Ledger {
         if let Some(id) = self.open.iter().find(|id| !self.dossiers.contains_key(id)) {
             return contradiction(format!("open job {id} has no request"));
         }
+        let over: BTreeSet<_> = self.ended.iter().collect();
+        let wanted: BTreeSet<_> = self.jobs.iter().filter(|(_, job)| job.state.is_ended()).map(|(id, _)| id).collect();
+        if over != wanted || over.len() != self.ended.len() {
+            return contradiction("the list of ended jobs is not that of the jobs that are over".into());
+        }
         if let Some(id) = self.dossiers.keys().find(|id| !self.jobs.contains_key(id)) {
             return contradiction(format!("the request of job {id} has no job"));
         }
-        let live: BTreeSet<LeaseNumber> = self.leases.keys().copied().collect();
-        let attempts = self.jobs.values().flat_map(|job| &job.attempts);
-        if live != attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect() {
+        let live: BTreeSet<_> = self.leases.values().map(|l| (l.number, l.job, l.node)).collect();
+        let attempts = self.jobs.iter().flat_map(|(id, job)| job.attempts.iter().map(move |a| (id, a)));
+        if live != attempts.filter(|(_, a)| a.state.is_live()).map(|(id, a)| (a.lease, *id, a.node)).collect() {
             return contradiction("the live leases are not those of the attempts that run".into());
         }
         match live.last() {
-            Some(lease) if lease.0 > self.last_lease => contradiction(format!("lease {lease} was never given")),
+            Some((lease, ..)) if lease.0 > self.last_lease => contradiction(format!("lease {lease} was never given")),
             Some(_) | None => Ok(()),
         }
     }
@@ -154,4 +162,55 @@ fn policies(chain: &[Octets], network: NetworkId) -> Result<Vec<Verified<policy:
         policies.push(next);
     }
     Ok(policies)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::{Bid, Response};
+
+    use super::*;
+    use crate::{
+        Command,
+        testing::{Bench, builder},
+    };
+
+    /// A bench with one queued, one running and one ended job.
+    fn bench() -> Bench {
+        let mut bench = Bench::of(3, 1, 1, 1);
+        bench.submit("deb", 1);
+        let (running, over) = (bench.submit("command", 2), bench.submit("command", 3));
+        bench.lease(builder(0, 0), running);
+        let lease = bench.lease(builder(1, 0), over);
+        bench.reveal(&lease, "a");
+        bench
+    }
+
+    #[test]
+    fn a_ledger_from_bytes_goes_on_where_it_was() {
+        let mut bench = bench();
+        let mut again = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap();
+        let job = *again.open.first().unwrap();
+        let bid = Command::Bid { node: builder(2, 0), bid: Bid { job, memory_mib: 8192 } };
+        let effects = again.apply(bench.now, bid.clone());
+        assert!(bench.apply(bid).is_some_and(|answer| answer == Response::Done));
+        assert_eq!(bench.effects, effects);
+        assert!(bench.ledger.to_bytes() == again.to_bytes());
+    }
+
+    #[test]
+    fn a_snapshot_that_contradicts_itself_is_refused() {
+        let refused = |change: fn(&mut Ledger)| {
+            let mut ledger = bench().ledger;
+            change(&mut ledger);
+            Ledger::from_bytes(&ledger.to_bytes()).unwrap_err().to_string()
+        };
+        assert!(refused(|l| l.leases.clear()).contains("the live leases are not"));
+        assert!(refused(|l| l.last_lease = 0).contains("was never given"));
+        assert!(refused(|l| l.ended.clear()).contains("the list of ended jobs"));
+        assert!(refused(|l| l.dossiers.clear()).contains("has no request"));
+        assert!(refused(|l| l.policies.clear()).contains("there is no policy"));
+        assert!(refused(|l| drop(l.jobs.pop_first())).contains("the"));
+        let other = refused(|l| l.network = NetworkId::from_bytes([9; 32]));
+        assert!(other.contains("does not verify"), "{other}");
+    }
 }

@@ -1,6 +1,7 @@
 //! What the attempts of one job add up to. A pure function of attempts and policy: it changes nothing and asks nobody.
 //!
 //! * k operators with equal outputs, under at least two profiles where k is more than one: **reproduced**.
+//! * Two such groups at once, which a policy with a smaller k may uncover: **disputed**; people must look.
 //! * A quorum of operators reports the same failing step: **failed**.
 //! * Otherwise more operators are asked: n first, then one more at a time, up to `ask_max` opinions. An opinion is a set of
 //!   outputs or a failure that counts on the job; a builder's own fault is none, so another builder gets the chance.
@@ -140,8 +141,12 @@ type Ballot<'a> = BTreeMap<&'a OperatorName, (&'a Attempt, &'a Vote)>;
 /// Adds up the attempts of a job.
 pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
     let ballot = votes(job, policy);
-    if let Some(agreement) = agreement(&ballot, channel) {
-        return Standing::Decided(Decision::Reproduced(agreement));
+    let groups = groups(&ballot);
+    let enough = groups.iter().filter(|(_, members)| satisfies(members, channel)).count();
+    match groups.first() {
+        Some(first) if enough == 1 => return Standing::Decided(Decision::Reproduced(agreement(first, &groups))),
+        Some(_) if enough > 1 => return Standing::Decided(Decision::Disputed(comparison(&groups))),
+        Some(_) | None => {}
     }
     if let Some(failure) = quorum(job, channel).or_else(|| poison(job)) {
         return Standing::Decided(Decision::Failed(failure));
@@ -192,22 +197,21 @@ fn groups<'a>(ballot: &Ballot<'a>) -> Vec<(Hash, Members<'a>)> {
     groups
 }
 
-fn agreement(ballot: &Ballot<'_>, channel: &Channel) -> Option<Agreement> {
+fn satisfies(members: &Members<'_>, channel: &Channel) -> bool {
     let wanted = if planted::is(Fault::OneIsEnough) { 1 } else { usize::from(channel.agree) };
-    let groups = groups(ballot);
-    let (digest, members) = groups.first()?;
     let profiles: BTreeSet<_> = members.iter().map(|(_, attempt, _)| attempt.profile).collect();
-    if members.len() < wanted || profiles.len() < wanted.min(2) {
-        return None;
-    }
-    let agreed = members.first()?.2;
+    members.len() >= wanted && profiles.len() >= wanted.min(2)
+}
+
+fn agreement((digest, members): &(Hash, Members<'_>), groups: &[(Hash, Members<'_>)]) -> Agreement {
+    let agreed = members.first().expect("a group has a member").2;
     let others = groups.iter().skip(1).flat_map(|(_, members)| members);
-    Some(Agreement {
+    Agreement {
         digest: *digest,
         dissent: others.map(|(operator, attempt, vote)| dissent(operator, attempt.node, agreed, vote)).collect(),
         builders: members.iter().map(|(_, attempt, _)| attempt.node).collect(),
         operators: members.iter().map(|(operator, ..)| (*operator).clone()).collect(),
-    })
+    }
 }
 
 /// Names what an operator saw otherwise than was agreed.

@@ -108,15 +108,29 @@ impl Bench {
 
     /// Applies a command and gives the answer.
     pub(crate) fn apply(&mut self, command: Command) -> Option<Response> {
+        let asked = match &command {
+            Command::AdoptPolicy(_)
+            | Command::Submit(_)
+            | Command::Cancel(_)
+            | Command::Bid { .. }
+            | Command::Renewed { .. }
+            | Command::Started { .. }
+            | Command::Revealed { .. }
+            | Command::Failed { .. } => 1,
+            Command::Declined { .. }
+            | Command::Lost { .. }
+            | Command::Woken
+            | Command::Restarted
+            | Command::Published { .. }
+            | Command::PublishFailed { .. } => 0,
+        };
         self.journal.push((self.now, command.to_bytes()));
         self.effects = self.ledger.apply(self.now, command);
-        let mut answers = self.effects.iter().filter_map(|e| match e {
-            Effect::Answer(response) => Some(response.clone()),
-            _ => None,
-        });
-        let answer = answers.next();
-        assert_eq!(answers.next(), None, "one answer at most");
-        answer
+        let answers =
+            self.effects.iter().filter_map(|e| if let Effect::Answer(answer) = e { Some(answer) } else { None });
+        let answers: Vec<_> = answers.cloned().collect();
+        assert_eq!(answers.len(), asked, "exactly one answer to who asks, none to the daemon: {:?}", self.effects);
+        answers.into_iter().next()
     }
 
     pub(crate) fn wait(&mut self, seconds: u64) {
@@ -143,26 +157,18 @@ impl Bench {
     }
 
     pub(crate) fn granted(&self) -> Vec<Lease> {
-        let lease = |effect: &Effect| match effect {
-            Effect::Grant(lease) => Some(lease.clone()),
-            _ => None,
-        };
+        let lease = |effect: &Effect| if let Effect::Grant(lease) = effect { Some(lease.clone()) } else { None };
         self.effects.iter().filter_map(lease).collect()
     }
 
     pub(crate) fn revoked(&self) -> Vec<LeaseNumber> {
-        let lease = |effect: &Effect| match effect {
-            Effect::Revoke { lease, .. } => Some(*lease),
-            _ => None,
-        };
+        let lease = |effect: &Effect| if let Effect::Revoke { lease, .. } = effect { Some(*lease) } else { None };
         self.effects.iter().filter_map(lease).collect()
     }
 
     pub(crate) fn published(&self) -> Vec<u64> {
-        let generation = |effect: &Effect| match effect {
-            Effect::Publish(publication) => Some(publication.generation),
-            _ => None,
-        };
+        let generation =
+            |e: &Effect| if let Effect::Publish(publication) = e { Some(publication.generation) } else { None };
         self.effects.iter().filter_map(generation).collect()
     }
 

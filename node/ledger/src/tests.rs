@@ -3,4 +3,5 @@
 mod admission;
 mod leases;
 mod publication;
+mod story;
 mod verdicts;

@@ -220,6 +220,7 @@ impl Ledger {
             request: dossier.request.to_bytes(),
             policies: self.policies.iter().map(Verified::to_bytes).collect(),
             attestations: dossier.attestations.iter().map(|a| a.bytes().to_vec()).collect(),
+            late: dossier.late.iter().map(|a| a.bytes().to_vec()).collect(),
         })
     }
 

@@ -200,3 +200,31 @@ fn jobs_that_want_builders_are_announced_every_half_minute() {
     assert_eq!(waiting, "waiting for 2 more builders of 3 operators that may bid: amd64 with 4096 MiB");
     bench.assert_replays();
 }
+
+#[test]
+fn an_ended_job_becomes_small_and_is_still_known() {
+    let mut bench = Bench::of(2, 1, 1, 2);
+    let mut first = None;
+    for number in 0..=u8::MAX {
+        let job = bench.submit("command", number);
+        let lease = bench.lease(builder(0, 0), job);
+        bench.reveal(&lease, "a");
+        first.get_or_insert((job, lease));
+    }
+    let (job, lease) = first.unwrap();
+    assert!(bench.ledger.evidence(job).is_some());
+    let late = bench.ledger.request(job).unwrap().clone();
+    let one_more = protocol::testing::samples::deb_request(bench.network);
+    let one_more = protocol::testing::samples::signed_request(&one_more);
+    let one_more_job = protocol::job::job_id(&one_more);
+    bench.apply(Command::Submit(one_more));
+    bench.cancel(one_more_job, protocol::testing::samples::MAINTAINER_SEED);
+    assert!(bench.ledger.evidence(job).is_none(), "only the newest keep their evidence");
+    assert_eq!(bench.state(job), "reproduced");
+    let attestation = crate::testing::attest(&late, &lease, Bench::key_of(lease.node), "b");
+    let log = protocol::Hash::of(b"log");
+    let answer = bench.apply(Command::Revealed { node: lease.node, lease: lease.number, log, attestation });
+    assert!(matches!(answer, Some(Response::Refused(Refusal::Unknown(_)))));
+    assert!(bench.ledger.job(job).unwrap().times.ended.is_some());
+    bench.assert_replays();
+}

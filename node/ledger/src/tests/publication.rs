@@ -86,3 +86,15 @@ fn an_expired_policy_publishes_nothing_until_there_is_a_new_one() {
     assert_eq!(bench.published(), [1]);
     bench.assert_replays();
 }
+
+#[test]
+fn a_stricter_policy_holds_for_what_waits_to_be_published() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+    bench.adopt(|p| p.channels = vec![crate::testing::channel(2, 2, 2)]);
+    bench.apply(Command::Published { job: first, generation: 1 });
+    assert_eq!((bench.state(second).as_str(), bench.published().len()), ("failed-to-publish", 0));
+    let VerdictView::Reproduced { unpublished, .. } = bench.ledger.job(second).unwrap().verdict else { panic!() };
+    assert_eq!(unpublished.unwrap(), "the policy in force wants 2 operators that agree, it names 1 of them");
+    bench.assert_replays();
+}

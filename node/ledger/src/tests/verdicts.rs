@@ -166,6 +166,20 @@ fn new_operators_are_asked_by_a_job_that_waits_for_them() {
 }
 
 #[test]
+fn a_smaller_k_that_uncovers_two_groups_publishes_neither() {
+    let mut bench = Bench::of(6, 3, 3, 6);
+    let job = bench.submit("deb", 1);
+    for (at, content) in (0..).zip(["a", "a", "b", "b"]) {
+        let lease = bench.lease(builder(at, 0), job);
+        bench.reveal(&lease, content);
+    }
+    assert_eq!(bench.state(job), "building");
+    bench.adopt(|p| p.channels = vec![channel(2, 3, 6)]);
+    assert_eq!((bench.state(job).as_str(), bench.published().len()), ("disputed", 0));
+    bench.assert_replays();
+}
+
+#[test]
 fn evidence_holds_what_an_offline_check_needs() {
     let mut bench = Bench::of(3, 2, 2, 3);
     let (job, _) = build(&mut bench, &["lie", "true", "true"]);

@@ -1,0 +1,233 @@
+//! The simulated builders: what they answer, when they are away, and how they lie.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{
+    Hash, JobId, NodeId,
+    blame::{Blame, Failure},
+    job::Announcement,
+    lease::{Lease, LeaseNumber},
+    message::{Bid, Failed, Refusal, Renewal, Response},
+};
+
+use super::{Event, JobNature, World};
+use crate::{
+    Command,
+    testing::{attest, builder, seed},
+};
+
+/// How a builder behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    Honest,
+    /// Signs the same wrong outputs as its fellows.
+    Colluder,
+    /// Signs wrong outputs of its own.
+    Loner,
+    /// Its disk is always full.
+    Careless,
+}
+
+pub(super) struct Builder {
+    pub(super) node: NodeId,
+    pub(super) nature: Nature,
+    key: u8,
+    /// How often it began; even when it is up.
+    life: u32,
+    slots: usize,
+    asleep_until: u64,
+    work: BTreeMap<LeaseNumber, Lease>,
+    /// Reports that nobody acknowledged.
+    reports: BTreeMap<LeaseNumber, Command>,
+    /// Leases that a crash cut off.
+    cut_off: BTreeSet<LeaseNumber>,
+}
+
+impl Builder {
+    pub(super) fn new(operator: u8, n: u8, nature: Nature, slots: usize) -> Self {
+        Self {
+            node: builder(operator, n),
+            nature,
+            key: seed(operator, n),
+            life: 0,
+            slots,
+            asleep_until: 0,
+            work: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.life.is_multiple_of(2)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.work.len() >= self.slots
+    }
+}
+
+impl World {
+    pub(super) fn builder_of(&self, node: NodeId) -> usize {
+        self.builders.iter().position(|b| b.node == node).expect("leases go to builders")
+    }
+
+    fn tell(&mut self, from: usize, about: Option<LeaseNumber>, command: Command) {
+        self.send(Event::Command { from: Some(from), about, command: Box::new(command) });
+    }
+
+    pub(super) fn announced(&mut self, to: usize, announcement: &Announcement) {
+        let builder = &self.builders[to];
+        let excluded = announcement.excluded.contains(&builder.node);
+        if builder.is_up() && !builder.is_busy() && !excluded && builder.asleep_until <= self.now {
+            let bid = Bid { job: announcement.job, memory_mib: 8192 };
+            self.tell(to, None, Command::Bid { node: builder.node, bid });
+        }
+    }
+
+    pub(super) fn granted(&mut self, to: usize, lease: Lease) {
+        let builder = &mut self.builders[to];
+        let (node, number, life) = (builder.node, lease.number, builder.life);
+        if !builder.is_up() || builder.asleep_until > self.now {
+            self.see("grant unanswered");
+            self.tell(to, None, Command::Lost { node });
+            return;
+        }
+        if builder.work.contains_key(&number) || builder.reports.contains_key(&number) {
+            return;
+        }
+        if builder.is_busy() {
+            self.tell(to, None, Command::Declined { node, lease: number, why: "no free slot".into() });
+            return;
+        }
+        builder.work.insert(number, lease);
+        self.tell(to, Some(number), Command::Started { node, lease: number });
+        self.soon(1000, 50_000, Event::Built(to, life, number));
+    }
+
+    pub(super) fn revoked(&mut self, to: usize, lease: LeaseNumber) {
+        self.builders[to].work.remove(&lease);
+    }
+
+    pub(super) fn answered(&mut self, to: usize, about: Option<LeaseNumber>, response: Response) {
+        let stubborn = self.random.percent(30);
+        let builder = &mut self.builders[to];
+        match response {
+            Response::Lost(lost) if stubborn && lost.iter().any(|l| builder.work.contains_key(l)) => {
+                self.see("builder goes on without a lease");
+            }
+            Response::Lost(lost) => builder.work.retain(|lease, _| !lost.contains(lease)),
+            Response::Done | Response::Refused(Refusal::Invalid(_) | Refusal::Unknown(_) | Refusal::NotAllowed(_)) => {
+                about.map(|lease| builder.reports.remove(&lease));
+            }
+            Response::Receipt(..)
+            | Response::Record(_)
+            | Response::Records(_)
+            | Response::Providers(_)
+            | Response::Log(_)
+            | Response::View(_)
+            | Response::Refused(Refusal::Busy(_) | Refusal::NotCoordinator(_)) => {}
+        }
+    }
+
+    /// Every five seconds: heartbeats, reports again, and sometimes a look for work.
+    pub(super) fn tick(&mut self, to: usize) {
+        self.at(self.now + 5000, Event::Tick(to));
+        let builder = &self.builders[to];
+        if !builder.is_up() || builder.asleep_until > self.now {
+            return;
+        }
+        let node = builder.node;
+        let leases = builder.work.keys().chain(builder.reports.keys());
+        let renewals: Vec<_> = leases.map(|l| Renewal { lease: *l, phase: "build".to_owned() }).collect();
+        let reports: Vec<_> = builder.reports.clone().into_iter().collect();
+        if !renewals.is_empty() {
+            self.tell(to, None, Command::Renewed { node, renewals });
+        }
+        for (lease, report) in reports {
+            self.tell(to, Some(lease), report);
+        }
+        if self.coordinator.is_up() && self.random.percent(20) {
+            for announcement in self.coordinator.ledger.open_jobs(protocol::testing::samples::NOW) {
+                self.announced(to, &announcement);
+            }
+        }
+    }
+
+    pub(super) fn built(&mut self, to: usize, life: u32, number: LeaseNumber) {
+        let builder = &mut self.builders[to];
+        if builder.asleep_until > self.now {
+            let later = builder.asleep_until;
+            self.at(later, Event::Built(to, life, number));
+            return;
+        }
+        if builder.life != life {
+            return;
+        }
+        let Some(lease) = builder.work.remove(&number) else { return };
+        let report = self.report(to, &lease);
+        self.builders[to].reports.insert(number, report.clone());
+        self.tell(to, Some(number), report);
+    }
+
+    fn report(&mut self, to: usize, lease: &Lease) -> Command {
+        let (request, nature) = &self.requests[&lease.job];
+        let builder = &self.builders[to];
+        let (node, number) = (lease.node, lease.number);
+        let failed = |blame, step: &str| Command::Failed {
+            node,
+            report: Failed { log: None, lease: number, failure: Failure::new(blame, step, "it did not work") },
+        };
+        let content = match (builder.nature, nature) {
+            (Nature::Careless, _) => return failed(Blame::Builder, "sandbox"),
+            (Nature::Colluder, _) => "lie".to_owned(),
+            (Nature::Loner, _) => format!("lie of {node}"),
+            (Nature::Honest, JobNature::Good) => honest(lease.job),
+            (Nature::Honest, JobNature::Broken) => return failed(Blame::Job, "build"),
+            (Nature::Honest, JobNature::Unstable) => format!("run {number}"),
+        };
+        let attestation = attest(request, lease, builder.key, &content);
+        if builder.nature != Nature::Honest {
+            self.see("liar reports");
+        }
+        Command::Revealed { node, lease: number, log: Hash::of(b"log"), attestation }
+    }
+
+    pub(super) fn crash_builder(&mut self, to: usize) {
+        let builder = &mut self.builders[to];
+        if builder.is_up() {
+            builder.life += 1;
+            builder.cut_off.extend(builder.work.keys());
+            builder.work.clear();
+            builder.reports.clear();
+            self.see("builder crashed");
+            self.soon(500, 60_000, Event::RestoreBuilder(to));
+        }
+    }
+
+    /// A restarted builder knows which leases it lost; it does not always manage to say so.
+    pub(super) fn restore_builder(&mut self, to: usize) {
+        let talks = self.random.percent(50);
+        let builder = &mut self.builders[to];
+        builder.life += 1;
+        let cut_off = std::mem::take(&mut builder.cut_off);
+        let node = builder.node;
+        for lease in cut_off.into_iter().filter(|_| talks) {
+            let failure = Failure::new(Blame::Interrupted, "restart", "the builder was restarted");
+            let report = Command::Failed { node, report: Failed { log: None, lease, failure } };
+            self.builders[to].reports.insert(lease, report.clone());
+            self.see("interruption reported");
+            self.tell(to, Some(lease), report);
+        }
+    }
+
+    pub(super) fn sleep_builder(&mut self, to: usize) {
+        self.see("builder slept");
+        self.builders[to].asleep_until = self.now + 10_000 + self.random.below(90_000);
+    }
+}
+
+/// What honest builders make of a good job.
+pub(super) fn honest(job: JobId) -> String {
+    format!("job {job}")
+}

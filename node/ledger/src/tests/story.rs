@@ -1,0 +1,103 @@
+//! The whole life of one job as the effects that its commands have, for people to read.
+
+use crate::{
+    Command, Effect,
+    testing::{Bench, builder},
+};
+
+/// Writes what a command caused, one effect a line; ids are left out.
+fn tell(story: &mut String, what: &str, bench: &Bench) {
+    story.push_str(&format!("{what}\n"));
+    for effect in &bench.effects {
+        let line = match effect {
+            Effect::Answer(response) => format!("answer {}", first_word(&format!("{response:?}"))),
+            Effect::Grant(lease) => format!("grant lease {} profile {}", lease.number, lease.profile.0),
+            Effect::Revoke { lease, reason, .. } => format!("revoke lease {lease}: {reason}"),
+            Effect::Announce(announcement) => format!("announce, {} excluded", announcement.excluded.len()),
+            Effect::WakeAt(time) => format!("wake in {} s", time.since(bench.now).as_secs()),
+            Effect::Publish(publication) => {
+                format!("publish generation {} of {}", publication.generation, publication.channel)
+            }
+            Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
+        };
+        story.push_str(&format!("    {line}\n"));
+    }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default()
+}
+
+#[test]
+fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
+    let (mut bench, mut story) = (Bench::of(4, 2, 2, 4), String::new());
+    let job = bench.submit("deb", 1);
+    tell(&mut story, "maria submits", &bench);
+    let liar = bench.lease(builder(0, 0), job);
+    tell(&mut story, "a bids", &bench);
+    let lost = bench.lease(builder(1, 0), job);
+    tell(&mut story, "b bids", &bench);
+    bench.start(&lost);
+    tell(&mut story, "b starts", &bench);
+    bench.bid(builder(2, 0), job);
+    tell(&mut story, "c bids", &bench);
+    bench.reveal(&liar, "lie");
+    tell(&mut story, "a reveals a lie", &bench);
+    bench.wait(25);
+    tell(&mut story, "b is gone", &bench);
+    let third = bench.granted().pop().unwrap();
+    bench.reveal(&third, "true");
+    tell(&mut story, "c reveals", &bench);
+    let fourth = bench.lease(builder(3, 0), job);
+    tell(&mut story, "d bids", &bench);
+    bench.reveal(&fourth, "true");
+    tell(&mut story, "d reveals", &bench);
+    bench.apply(Command::Published { job, generation: 1 });
+    tell(&mut story, "the publisher is done", &bench);
+    insta::assert_snapshot!(story, @"
+    maria submits
+        answer Receipt
+        news Accepted
+        announce, 0 excluded
+        wake in 30 s
+    a bids
+        answer Done
+        news Granted
+        grant lease 1 profile 0
+        wake in 25 s
+    b bids
+        answer Done
+        news Granted
+        grant lease 2 profile 1
+    b starts
+        answer Done
+        news Started
+    c bids
+        answer Done
+    a reveals a lie
+        answer Done
+        news Revealed
+    b is gone
+        news LeaseExpired
+        news Granted
+        grant lease 3 profile 2
+        wake in 25 s
+    c reveals
+        answer Done
+        news Revealed
+        announce, 2 excluded
+    d bids
+        answer Done
+        news Granted
+        grant lease 4 profile 3
+    d reveals
+        answer Done
+        news Revealed
+        news Verdict
+        news Dissent
+        publish generation 1 of stable
+    the publisher is done
+        news Published
+    ");
+    bench.assert_replays();
+}
