@@ -40,7 +40,7 @@ use iroh_blobs::{
     store::{GcConfig, fs::FsStore, fs::options},
 };
 use protocol::{Hash, NodeId};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use collect::{Account, Sweep, Young};
 pub use fetch::{FetchError, Fetched};
@@ -177,6 +177,7 @@ struct Inner {
     young: Young,
     damaged: Mutex<BTreeSet<Hash>>,
     streams: Mutex<BTreeMap<NodeId, usize>>,
+    turns: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -215,6 +216,7 @@ impl Blobs {
             sweep,
             damaged: Mutex::default(),
             streams: Mutex::default(),
+            turns: Mutex::default(),
             tasks: Mutex::new(tasks),
         };
         Ok(Self { inner: Arc::new(inner) })

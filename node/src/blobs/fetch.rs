@@ -21,14 +21,17 @@ use iroh_blobs::{
     protocol::{ChunkRanges, ChunkRangesExt},
 };
 use protocol::{Hash, NodeId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Blobs, Dial, Error, Import, failed, local::hash_file, to_iroh, transfer::Order};
+use super::{Blobs, Dial, Error, Import, failed, local::hash_file, locked, to_iroh, transfer::Order};
 use crew::Crew;
 
 /// Bytes of one range of a large blob.
 const RANGE: u64 = 16 * 1024 * 1024;
-/// Blobs in one answer.
-const MANY_BLOBS_MAX: usize = 512;
+/// Blobs in one answer. Each is committed before the next one, so several short answers side by side are faster than one.
+const MANY_BLOBS_MAX: usize = 128;
+/// Streams that all fetches together open to one provider: half of what it allows (`Options::streams_per_peer`).
+const STREAMS_PER_PROVIDER_MAX: usize = 32;
 /// Look-ups of blobs at once.
 const LOOK_UPS: usize = 64;
 
@@ -156,6 +159,16 @@ impl Blobs {
         Ok(fetched)
     }
 
+    /// Waits until a provider may be sent another request.
+    async fn turn(&self, node: NodeId) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = locked(&self.inner.turns);
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            all.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PROVIDER_MAX))).clone()
+        };
+        turns.acquire_owned().await.ok()
+    }
+
     /// Gives those blobs that are not whole, each once.
     async fn missing(&self, blobs: &[(Hash, u64)]) -> Result<Vec<(Hash, u64)>, Error> {
         let wanted: BTreeMap<Hash, u64> = blobs.iter().copied().collect();
@@ -188,6 +201,7 @@ impl Blobs {
                 first.used(present.size());
                 return Ok(fetched);
             }
+            drop(first);
         }
         let size = present.size();
         check_limit(hash, size, limit)?;

@@ -46,6 +46,22 @@ async fn files_come_in_and_go_out() {
 }
 
 #[tokio::test]
+async fn a_reader_is_added_up_to_its_size() {
+    let (_dir, blobs) = fresh(usual()).await;
+    for size in [0, 1, 100, 16 * 1024 + 1, 3 * MIB] {
+        let bytes = noise(1, size);
+        let reader = std::io::Cursor::new(bytes.clone());
+        let added = blobs.add_reader(reader.clone(), size as u64).await.unwrap();
+        assert_eq!(added, (Hash::of(&bytes), size as u64));
+        assert_eq!(blobs.read(&added.0, u64::MAX).await.unwrap(), bytes);
+        if size > 0 {
+            assert!(blobs.add_reader(reader, size as u64 - 1).await.is_err(), "{size}: it has grown");
+        }
+    }
+    assert!(fs::read_dir(_dir.path().join("temp")).unwrap().next().is_none(), "nothing is left of the refused");
+}
+
+#[tokio::test]
 async fn a_second_process_cannot_open_the_store() {
     let (dir, _blobs) = fresh(usual()).await;
     assert!(matches!(Blobs::open(dir.path(), usual()).await, Err(Error::Open { .. })));
