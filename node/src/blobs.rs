@@ -203,6 +203,10 @@ impl Blobs {
         });
         let store = FsStore::load_with_opts(dir.join("blobs.db"), settings).await;
         let store: Store = store.map_err(|error| open(error.to_string().into()))?.into();
+        // The store is ours alone now, so what lies there was left by an import that failed or a process that died.
+        for part in ["temp", "repair"] {
+            clear(&dir.join(part)).map_err(|error| open(error.into()))?;
+        }
         let account = Arc::new(Account::new(options.quota_bytes));
         account.measure(&store).await?;
         let mut tasks = JoinSet::new();
@@ -266,6 +270,13 @@ impl Blobs {
     fn set_sound(&self, hash: &Hash) {
         locked(&self.inner.damaged).remove(hash);
     }
+}
+
+fn clear(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 fn to_iroh(hash: &Hash) -> iroh_blobs::Hash {

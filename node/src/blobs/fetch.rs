@@ -117,12 +117,13 @@ impl Blobs {
             return Err(FetchError::NoProvider { hash: *hash });
         }
         let fetched = if self.is_damaged(hash) {
-            self.repair(dial, hash, from, limit).await?
+            self.repair(dial, hash, from, limit).await
         } else {
-            self.fetch_parts(dial, hash, from, limit).await?
+            self.fetch_parts(dial, hash, from, limit).await
         };
+        // Even after a failure: what came is kept for the next try.
         self.inner.young.keep(tag);
-        Ok(fetched)
+        fetched
     }
 
     /// Brings many blobs of known sizes into the store: small ones many to an answer, large ones by ranges.
@@ -139,6 +140,17 @@ impl Blobs {
         let hashes: Vec<Hash> = blobs.iter().map(|(hash, _)| *hash).collect();
         let tag = self.sequence(&hashes).await.map_err(FetchError::Local)?;
         self.inner.sweep.settled().await;
+        let fetched = self.fetch_missing(dial, blobs, from).await;
+        self.inner.young.keep(tag);
+        fetched
+    }
+
+    async fn fetch_missing(
+        &self,
+        dial: &impl Dial,
+        blobs: &[(Hash, u64)],
+        from: &[NodeId],
+    ) -> Result<Fetched, FetchError> {
         let missing = self.missing(blobs).await.map_err(FetchError::Local)?;
         let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(hash, _)| self.is_damaged(hash));
         let (small, large): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(_, size)| *size <= RANGE);
@@ -155,7 +167,6 @@ impl Blobs {
         for (hash, size) in large.into_iter().chain(damaged) {
             fetched.add(self.fetch(dial, &hash, from, size).await?);
         }
-        self.inner.young.keep(tag);
         Ok(fetched)
     }
 
