@@ -117,8 +117,10 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut state = self.0.lock().unwrap();
         state.operate()?;
-        state.durable = state.seen.clone();
-        state.pending.clear();
+        let state = &mut *state;
+        for (offset, data) in state.pending.drain(..) {
+            put(&mut state.durable, offset, &data);
+        }
         Ok(())
     }
 
