@@ -174,7 +174,7 @@ struct Inner {
     dir: PathBuf,
     account: Arc<Account>,
     sweep: Arc<Sweep>,
-    young: Young,
+    young: Arc<Young>,
     damaged: Mutex<BTreeSet<Hash>>,
     streams: Mutex<BTreeMap<NodeId, usize>>,
     turns: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
@@ -210,10 +210,11 @@ impl Blobs {
         let account = Arc::new(Account::new(options.quota_bytes));
         account.measure(&store).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(collect::keep_account(store.clone(), account.clone(), sweep.clone()));
+        let young = Arc::new(Young::new(options.grace));
+        tasks.spawn(collect::after_each_sweep(store.clone(), account.clone(), young.clone(), sweep.clone()));
         let inner = Inner {
             store,
-            young: Young::new(options.grace),
+            young,
             options,
             dir,
             account,
