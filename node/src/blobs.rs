@@ -40,7 +40,7 @@ use iroh_blobs::{
     store::{GcConfig, fs::FsStore, fs::options},
 };
 use protocol::{Hash, NodeId};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use collect::{Account, Sweep, Young};
 pub use fetch::{FetchError, Fetched};
@@ -174,9 +174,10 @@ struct Inner {
     dir: PathBuf,
     account: Arc<Account>,
     sweep: Arc<Sweep>,
-    young: Young,
+    young: Arc<Young>,
     damaged: Mutex<BTreeSet<Hash>>,
     streams: Mutex<BTreeMap<NodeId, usize>>,
+    turns: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -202,19 +203,25 @@ impl Blobs {
         });
         let store = FsStore::load_with_opts(dir.join("blobs.db"), settings).await;
         let store: Store = store.map_err(|error| open(error.to_string().into()))?.into();
+        // The store is ours alone now, so what lies there was left by an import that failed or a process that died.
+        for part in ["temp", "repair"] {
+            clear(&dir.join(part)).map_err(|error| open(error.into()))?;
+        }
         let account = Arc::new(Account::new(options.quota_bytes));
         account.measure(&store).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(collect::keep_account(store.clone(), account.clone(), sweep.clone()));
+        let young = Arc::new(Young::new(options.grace));
+        tasks.spawn(collect::after_each_sweep(store.clone(), account.clone(), young.clone(), sweep.clone()));
         let inner = Inner {
             store,
-            young: Young::new(options.grace),
+            young,
             options,
             dir,
             account,
             sweep,
             damaged: Mutex::default(),
             streams: Mutex::default(),
+            turns: Mutex::default(),
             tasks: Mutex::new(tasks),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -264,6 +271,13 @@ impl Blobs {
     fn set_sound(&self, hash: &Hash) {
         locked(&self.inner.damaged).remove(hash);
     }
+}
+
+fn clear(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 fn to_iroh(hash: &Hash) -> iroh_blobs::Hash {

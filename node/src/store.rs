@@ -130,9 +130,30 @@ impl Store {
     /// [`Error::InUse`] when another process holds it, [`Error::Damaged`] when its checksums do not hold,
     /// [`Error::NewerSchema`] when a newer program wrote it.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        if fs::symlink_metadata(path).is_err() {
+            Self::create(path)?;
+        }
+        Self::open_file(path, fs::OpenOptions::new().read(true).write(true))
+    }
+
+    /// Makes the database under another name first, so that a node that dies meanwhile leaves none that is half made.
+    fn create(path: &Path) -> Result<(), Error> {
         let file_error = |source| Error::File { path: path.to_owned(), source };
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = file.map_err(file_error)?;
+        let new = path.with_added_extension(format!("new-{}", std::process::id()));
+        let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
+        drop(Self::open_file(&new, &options)?);
+        // A link does not replace the database of another process that was faster; opening that one is refused.
+        let linked = fs::hard_link(&new, path);
+        fs::remove_file(&new).map_err(file_error)?;
+        match linked {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(file_error(error)),
+            Ok(()) | Err(_) => sync_parent(path).map_err(file_error),
+        }
+    }
+
+    fn open_file(path: &Path, options: &fs::OpenOptions) -> Result<Self, Error> {
+        let file_error = |source| Error::File { path: path.to_owned(), source };
+        let file = options.open(path).map_err(file_error)?;
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file_error)?;
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
         Self::from_database(database, path)
@@ -198,6 +219,11 @@ impl Store {
         let transaction = self.database.begin_read().map_err(failed("begin a read"))?;
         look(&transaction)
     }
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Gives redb's many error types the words of ours.

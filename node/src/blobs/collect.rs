@@ -84,12 +84,13 @@ impl Sweep {
     }
 }
 
-/// Measures the store after each sweep. Ends with the store.
-pub(super) async fn keep_account(store: Store, account: Arc<Account>, sweep: Arc<Sweep>) {
+/// Measures the store after each sweep and lets go of what is not young any more. Ends with the store.
+pub(super) async fn after_each_sweep(store: Store, account: Arc<Account>, young: Arc<Young>, sweep: Arc<Sweep>) {
     let mut progress = sweep.progress.subscribe();
     loop {
         let next = progress.wait_for(|now| now.ended > now.measured).await.map(|now| now.ended);
         let Ok(ended) = next else { return };
+        young.prune();
         if let Err(error) = account.measure(&store).await {
             tracing::debug!(%error, "blob store is not measured any more");
             return;

@@ -21,14 +21,17 @@ use iroh_blobs::{
     protocol::{ChunkRanges, ChunkRangesExt},
 };
 use protocol::{Hash, NodeId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Blobs, Dial, Error, Import, failed, local::hash_file, to_iroh, transfer::Order};
+use super::{Blobs, Dial, Error, Import, failed, local::hash_file, locked, to_iroh, transfer::Order};
 use crew::Crew;
 
 /// Bytes of one range of a large blob.
 const RANGE: u64 = 16 * 1024 * 1024;
-/// Blobs in one answer.
-const MANY_BLOBS_MAX: usize = 512;
+/// Blobs in one answer. Each is committed before the next one, so several short answers side by side are faster than one.
+const MANY_BLOBS_MAX: usize = 128;
+/// Streams that all fetches together open to one provider: half of what it allows (`Options::streams_per_peer`).
+const STREAMS_PER_PROVIDER_MAX: usize = 32;
 /// Look-ups of blobs at once.
 const LOOK_UPS: usize = 64;
 
@@ -114,12 +117,13 @@ impl Blobs {
             return Err(FetchError::NoProvider { hash: *hash });
         }
         let fetched = if self.is_damaged(hash) {
-            self.repair(dial, hash, from, limit).await?
+            self.repair(dial, hash, from, limit).await
         } else {
-            self.fetch_parts(dial, hash, from, limit).await?
+            self.fetch_parts(dial, hash, from, limit).await
         };
+        // Even after a failure: what came is kept for the next try.
         self.inner.young.keep(tag);
-        Ok(fetched)
+        fetched
     }
 
     /// Brings many blobs of known sizes into the store: small ones many to an answer, large ones by ranges.
@@ -136,6 +140,17 @@ impl Blobs {
         let hashes: Vec<Hash> = blobs.iter().map(|(hash, _)| *hash).collect();
         let tag = self.sequence(&hashes).await.map_err(FetchError::Local)?;
         self.inner.sweep.settled().await;
+        let fetched = self.fetch_missing(dial, blobs, from).await;
+        self.inner.young.keep(tag);
+        fetched
+    }
+
+    async fn fetch_missing(
+        &self,
+        dial: &impl Dial,
+        blobs: &[(Hash, u64)],
+        from: &[NodeId],
+    ) -> Result<Fetched, FetchError> {
         let missing = self.missing(blobs).await.map_err(FetchError::Local)?;
         let (damaged, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(hash, _)| self.is_damaged(hash));
         let (small, large): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(_, size)| *size <= RANGE);
@@ -152,8 +167,17 @@ impl Blobs {
         for (hash, size) in large.into_iter().chain(damaged) {
             fetched.add(self.fetch(dial, &hash, from, size).await?);
         }
-        self.inner.young.keep(tag);
         Ok(fetched)
+    }
+
+    /// Waits until a provider may be sent another request.
+    async fn turn(&self, node: NodeId) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = locked(&self.inner.turns);
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            all.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PROVIDER_MAX))).clone()
+        };
+        turns.acquire_owned().await.ok()
     }
 
     /// Gives those blobs that are not whole, each once.
@@ -188,6 +212,7 @@ impl Blobs {
                 first.used(present.size());
                 return Ok(fetched);
             }
+            drop(first);
         }
         let size = present.size();
         check_limit(hash, size, limit)?;

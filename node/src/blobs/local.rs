@@ -7,13 +7,15 @@ use std::{
     io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
 use bao_tree::io::EncodeError;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use iroh_blobs::{
-    BlobFormat,
+    BlobFormat, HashAndFormat,
     api::{
         ExportBaoError,
         blobs::{AddPathOptions, EncodedItem, ImportMode},
@@ -21,11 +23,16 @@ use iroh_blobs::{
     protocol::{ChunkRanges, ChunkRangesExt},
 };
 use protocol::Hash;
+use sync_wrapper::SyncWrapper;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Blobs, Error, failed, from_iroh, to_iroh};
 
 /// Up to this size a blob is exported through memory; above, the file system copies it.
 const EXPORT_IN_MEMORY_MAX: u64 = 1024 * 1024;
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 * 1024;
 
 /// How a file comes into the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,17 +50,51 @@ impl Blobs {
     ///
     /// [`Error::QuotaExceeded`].
     pub async fn add_bytes(&self, bytes: Bytes) -> Result<Hash, Error> {
+        let hash = Hash::of(&bytes);
+        if self.keep_known(&hash).await? {
+            return Ok(hash);
+        }
         let size = bytes.len() as u64;
         let promise = self.inner.account.promise(size, &self.inner.sweep).await?;
-        let known = self.size(&Hash::of(&bytes)).await?.is_some();
         let tag = self.inner.store.blobs().add_bytes(bytes).temp_tag().await.map_err(failed("add bytes"))?;
-        let hash = from_iroh(tag.hash());
         self.inner.young.keep(tag);
         self.set_sound(&hash);
-        if !known {
-            promise.used(size);
-        }
+        promise.used(size);
         Ok(hash)
+    }
+
+    /// Makes a blob that is here young again; says whether it is here.
+    async fn keep_known(&self, hash: &Hash) -> Result<bool, Error> {
+        let tag = self.inner.store.tags().temp_tag(HashAndFormat::raw(to_iroh(hash))).await;
+        let tag = tag.map_err(failed("protect a blob"))?;
+        self.inner.sweep.settled().await;
+        let known = self.size(hash).await?.is_some();
+        if known {
+            self.inner.young.keep(tag);
+        }
+        Ok(known)
+    }
+
+    /// Adds what a reader gives, at most `size` bytes, and gives its hash and size. This is for a file that was opened
+    /// with care and must not be opened again by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when reading fails or gives more than `size` bytes, and [`Error::QuotaExceeded`].
+    pub async fn add_reader<R>(&self, reader: R, size: u64) -> Result<(Hash, u64), Error>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+    {
+        let promise = self.inner.account.promise(size, &self.inner.sweep).await?;
+        let pieces = Pieces { reader: SyncWrapper::new(reader), left: size, buffer: vec![0; PIECE] };
+        let add = self.inner.store.blobs().add_stream(pieces).await;
+        let tag = add.temp_tag().await.map_err(failed("add what a reader gave"))?;
+        let hash = from_iroh(tag.hash());
+        self.set_sound(&hash);
+        let size = self.size(&hash).await?.ok_or(Error::Missing { hash })?;
+        self.inner.young.keep(tag);
+        promise.used(size);
+        Ok((hash, size))
     }
 
     /// Adds a regular file and gives its hash and size in bytes. The file is streamed, never held in memory.
@@ -178,6 +219,35 @@ impl Blobs {
     /// Tells damage from other failures. The store said before that the blob is whole, so a missing part is damage.
     pub(super) fn encode_error(&self, hash: &Hash, error: EncodeError) -> Error {
         if is_damage(&error) { self.set_damaged(hash) } else { failed("read a blob")(error) }
+    }
+}
+
+/// A reader as the stream of pieces that the store imports.
+struct Pieces<R> {
+    reader: SyncWrapper<R>,
+    left: u64,
+    buffer: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin + Send> Stream for Pieces<R> {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let mut buffer = ReadBuf::new(&mut this.buffer);
+        ready!(Pin::new(this.reader.get_mut()).poll_read(context, &mut buffer))?;
+        let piece = Bytes::copy_from_slice(buffer.filled());
+        if piece.is_empty() {
+            return Poll::Ready(None);
+        }
+        let Some(left) = this.left.checked_sub(piece.len() as u64) else {
+            return Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "it has grown while it was read",
+            ))));
+        };
+        this.left = left;
+        Poll::Ready(Some(Ok(piece)))
     }
 }
 

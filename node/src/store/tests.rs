@@ -51,6 +51,7 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(store.counter_add("builds", 1).unwrap(), 3);
     assert_eq!(store.counter("never").unwrap(), 0);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "one file, and no other name of it");
 }
 
 #[test]

@@ -20,8 +20,9 @@ use super::{
     FetchError, Fetched, present,
 };
 
-/// Orders that one provider carries out at a time: two, so that a long line is not idle between them.
-const ORDERS_PER_PROVIDER: usize = 2;
+/// Orders that one provider carries out at a time, so that neither a long line nor a slow commit leaves it idle
+/// (measured with small files: 4 give 1.5 times the rate of 2, 8 hardly more).
+const ORDERS_PER_PROVIDER: usize = 4;
 /// Orders in a row that may bring nothing before a provider gets no more.
 const BARREN_MAX: u32 = 16;
 /// How long one order may take: 16 MiB at 56 KiB/s.
@@ -254,6 +255,8 @@ async fn carry_out<D: Dial>(
 ) -> Result<(), Failure> {
     let idle = blobs.inner.options.idle;
     let stream_failure = |source: super::super::Cause| Failure { done: 0, fault: Fault::Stream { source } };
+    // All fetches together keep below the number of streams that a provider allows to one peer.
+    let _turn = blobs.turn(node).await;
     let stream = tokio::time::timeout(idle * 2, dial.open(node)).await;
     let stream = stream.map_err(|_| stream_failure("it did not answer".into()))?;
     let stream = stream.map_err(|error| stream_failure(error.into()))?;

@@ -46,6 +46,25 @@ async fn files_come_in_and_go_out() {
 }
 
 #[tokio::test]
+async fn a_reader_is_added_up_to_its_size() {
+    let (dir, blobs) = fresh(usual()).await;
+    for size in [0, 1, 100, 16 * 1024 + 1, 3 * MIB] {
+        let bytes = noise(1, size);
+        let reader = std::io::Cursor::new(bytes.clone());
+        let added = blobs.add_reader(reader.clone(), size as u64).await.unwrap();
+        assert_eq!(added, (Hash::of(&bytes), size as u64));
+        assert_eq!(blobs.read(&added.0, u64::MAX).await.unwrap(), bytes);
+        if size > 0 {
+            assert!(blobs.add_reader(reader, size as u64 - 1).await.is_err(), "{size}: it has grown");
+        }
+    }
+    blobs.shutdown().await;
+    drop(blobs);
+    let _blobs = open(&dir, usual()).await;
+    assert!(fs::read_dir(dir.path().join("temp")).unwrap().next().is_none(), "nothing is left of the refused");
+}
+
+#[tokio::test]
 async fn a_second_process_cannot_open_the_store() {
     let (dir, _blobs) = fresh(usual()).await;
     assert!(matches!(Blobs::open(dir.path(), usual()).await, Err(Error::Open { .. })));
@@ -154,6 +173,41 @@ async fn a_flipped_byte_is_found_everywhere_and_repaired_by_a_fetch() {
         blobs.scrub(&hash).await.unwrap();
         assert_eq!(blobs.read(&hash, u64::MAX).await.unwrap(), bytes, "{way}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_blob_that_lies_in_the_database_is_checked_as_well() {
+    let (_a, provider) = fresh(usual()).await;
+    let bytes = noise(9, 4096);
+    let hash = provider.add_bytes(bytes.clone()).await.unwrap();
+    let network = Network::default();
+    let node = network.add(1, &provider, Behaviour::Honest);
+
+    let (dir, blobs) = fresh(usual()).await;
+    blobs.fetch_many(&network, &[(hash, 4096)], &[node]).await.unwrap();
+    blobs.shutdown().await;
+    drop(blobs);
+    let path = dir.path().join("blobs.db");
+    let mut database = fs::read(&path).unwrap();
+    let at = database.windows(64).position(|window| window == &bytes[..64]).unwrap();
+    database[at + 1000] ^= 1;
+    fs::write(&path, database).unwrap();
+
+    let blobs = open(&dir, usual()).await;
+    assert!(matches!(blobs.export(&hash, &dir.path().join("out")).await, Err(Error::Corrupt { .. })));
+    blobs.fetch_many(&network, &[(hash, 4096)], &[node]).await.unwrap();
+    assert_eq!(blobs.read(&hash, 4096).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_referenced_file_that_changes_counts_as_damaged() {
+    let (dir, blobs) = fresh(usual()).await;
+    let path = dir.path().join("source");
+    fs::write(&path, noise(1, MIB)).unwrap();
+    let (hash, _) = blobs.add_file(&path, Import::Reference).await.unwrap();
+    blobs.scrub(&hash).await.unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"changed", 5000).unwrap();
+    assert!(matches!(blobs.read(&hash, u64::MAX).await, Err(Error::Corrupt { .. })));
 }
 
 /// Serves the damaged blob to a third store, which must get no wrong byte.

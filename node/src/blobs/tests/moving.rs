@@ -119,6 +119,25 @@ async fn a_fetch_goes_on_after_the_store_was_reopened() {
     receiver.scrub(&hash).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_leaves_a_fetch_under_way_alone() {
+    let (_a, provider) = fresh(usual()).await;
+    let (_b, receiver) = fresh(super::strict(1 << 30)).await;
+    let hash = provider.add_bytes(noise(8, 64 * MIB)).await.unwrap();
+    let network = Network::default();
+    let from = [network.add(1, &provider, Behaviour::Honest)];
+    let fetching = receiver.fetch(&network, &hash, &from, NO_LIMIT);
+    let sweeping = async {
+        for _ in 0..20 {
+            receiver.sweep().await;
+        }
+    };
+    let (fetched, ()) = tokio::join!(fetching, sweeping);
+    assert!(fetched.unwrap().bytes < 65 * MIB as u64, "nothing came twice");
+    receiver.sweep().await;
+    assert_eq!(receiver.size(&hash).await.unwrap(), None, "without a pin it goes when the fetch is over");
+}
+
 #[tokio::test]
 async fn a_blob_over_the_limit_is_refused_before_it_is_stored() {
     let (_a, provider) = fresh(usual()).await;
