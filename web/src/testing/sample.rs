@@ -178,7 +178,11 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
 fn attempt(number: u64, seed: u8, operator: &str, profile: u16, granted: u64) -> AttemptView {
     AttemptView {
         number: LeaseNumber(number),
-        builder: Builder { node: node(seed), operator: word::<OperatorName>(operator), info: BTreeMap::new() },
+        builder: Builder {
+            node: node(seed),
+            operator: word::<OperatorName>(operator),
+            info: BTreeMap::from([("Kernel".to_owned(), format!("6.1.0-{}-amd64", 40 + seed))]),
+        },
         profile,
         state: AttemptState::Running,
         phase: "build".to_owned(),
