@@ -14,6 +14,7 @@ pub mod backend;
 pub mod client;
 mod pages;
 pub mod server;
+pub mod testing;
 
 pub use api::ApiError;
 pub use backend::Backend;

@@ -17,6 +17,7 @@ pub(super) struct Page {
     detail: JobDetail,
     sentence: String,
     columns: Vec<Column>,
+    facts: Vec<Fact>,
     rows: Vec<Row>,
     tails: Vec<Tail>,
     json: String,
@@ -28,6 +29,12 @@ struct Column {
     took: String,
 }
 
+/// One thing that builders say of themselves, in the order of the columns.
+struct Fact {
+    name: String,
+    values: Vec<String>,
+}
+
 /// One output file over all builders.
 struct Row {
     name: String,
@@ -37,7 +44,7 @@ struct Row {
 /// What one builder made of one file.
 enum Cell {
     /// A file; equal letters are equal bytes.
-    File { letter: char, file: FileView },
+    File { letter: char, group: &'static str, file: FileView },
     /// Outputs, but not this file.
     Missing,
     /// No outputs (yet).
@@ -58,7 +65,7 @@ impl Page {
     /// Arranges what the backend said.
     pub(super) fn new(mut detail: JobDetail, status: &Status, tails: Vec<Tail>) -> Self {
         let attempts = std::mem::take(&mut detail.attempts);
-        let rows = rows(&attempts);
+        let (facts, rows) = (facts(&attempts), rows(&attempts));
         let column = |attempt: AttemptView| {
             let took = phrase::between(attempt.started.unwrap_or(attempt.granted), attempt.ended.unwrap_or(detail.at));
             Column { attempt, took }
@@ -66,7 +73,7 @@ impl Page {
         let columns = attempts.into_iter().map(column).collect();
         let (title, json) = (detail.summary.title.clone(), format!("/api/v1/jobs/{}", detail.summary.id));
         let sentence = sentence(&detail);
-        Self { title, sentence, columns, rows, tails, json, status: status.clone(), detail }
+        Self { title, sentence, columns, facts, rows, tails, json, status: status.clone(), detail }
     }
 
     fn took(&self) -> String {
@@ -99,6 +106,14 @@ impl Cell {
     }
 }
 
+/// Puts what the builders say of themselves beside each other.
+fn facts(attempts: &[AttemptView]) -> Vec<Fact> {
+    let names: BTreeSet<&String> = attempts.iter().flat_map(|a| a.builder.info.keys()).collect();
+    let value = |name: &String, attempt: &AttemptView| attempt.builder.info.get(name).cloned().unwrap_or_default();
+    let fact = |name: &String| Fact { name: name.clone(), values: attempts.iter().map(|a| value(name, a)).collect() };
+    names.into_iter().map(fact).collect()
+}
+
 /// Puts the files of all attempts beside each other.
 fn rows(attempts: &[AttemptView]) -> Vec<Row> {
     let names: BTreeSet<&str> = attempts.iter().flat_map(|a| &a.outputs).map(|f| f.name.as_str()).collect();
@@ -106,7 +121,10 @@ fn rows(attempts: &[AttemptView]) -> Vec<Row> {
         let of = |attempt: &AttemptView| attempt.outputs.iter().find(|f| f.name == name).cloned();
         let letters = letters(attempts.iter().filter_map(of).map(|f| f.sha256));
         let cell = |attempt: &AttemptView| match of(attempt) {
-            Some(file) => Cell::File { letter: letters.get(&file.sha256).copied().unwrap_or('?'), file },
+            Some(file) => {
+                let (letter, group) = letters.get(&file.sha256).copied().unwrap_or(('?', "other"));
+                Cell::File { letter, group, file }
+            }
             None if attempt.outputs.is_empty() => Cell::Nothing,
             None => Cell::Missing,
         };
@@ -115,8 +133,9 @@ fn rows(attempts: &[AttemptView]) -> Vec<Row> {
     names.into_iter().map(row).collect()
 }
 
-/// Gives each hash a letter: A to what most builders have, earlier builders first.
-fn letters(hashes: impl Iterator<Item = Sha256>) -> BTreeMap<Sha256, char> {
+/// Gives each hash a letter, A to what most builders have (earlier builders first), and the style of its group: what one
+/// builder has alone agrees with nobody.
+fn letters(hashes: impl Iterator<Item = Sha256>) -> BTreeMap<Sha256, (char, &'static str)> {
     let mut groups: Vec<(usize, Sha256)> = Vec::new();
     for hash in hashes {
         match groups.iter_mut().find(|(_, known)| *known == hash) {
@@ -125,7 +144,12 @@ fn letters(hashes: impl Iterator<Item = Sha256>) -> BTreeMap<Sha256, char> {
         }
     }
     groups.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
-    groups.into_iter().zip('A'..='Z').map(|((_, hash), letter)| (hash, letter)).collect()
+    let group = |letter, count| match (letter, count) {
+        ('A', 2..) => "agreed",
+        ('A', _) => "alone",
+        _ => "other",
+    };
+    groups.into_iter().zip('A'..='Z').map(|((count, hash), letter)| (hash, (letter, group(letter, count)))).collect()
 }
 
 /// Says what the job has come to.
@@ -169,7 +193,7 @@ mod tests {
     #[test]
     fn the_largest_group_is_a() {
         let [x, y] = [Sha256::of(b"x"), Sha256::of(b"y")];
-        assert_eq!(letters([x, y, y].into_iter()), BTreeMap::from([(y, 'A'), (x, 'B')]));
-        assert_eq!(letters([x, y].into_iter()), BTreeMap::from([(x, 'A'), (y, 'B')]));
+        assert_eq!(letters([x, y, y].into_iter()), BTreeMap::from([(y, ('A', "agreed")), (x, ('B', "other"))]));
+        assert_eq!(letters([x, y].into_iter()), BTreeMap::from([(x, ('A', "alone")), (y, ('B', "other"))]));
     }
 }

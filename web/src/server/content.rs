@@ -41,8 +41,12 @@ pub(super) async fn put_blob<B: Backend>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Stored>), ApiError> {
-    app.owner_only()?;
     let limits = app.server.limits;
+    if let Err(refusal) = app.owner_only() {
+        // A connection that is closed with unread bytes is reset, and the caller might never read why.
+        let _ = reply::small_body(body, limits).await;
+        return Err(refusal);
+    }
     let size: Option<u64> = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let size = size.ok_or_else(|| ApiError::Refused { reason: "send the size as Content-Length".to_owned() })?;
     if size > limits.upload_bytes {

@@ -1,0 +1,357 @@
+//! A backend in memory, for tests of whoever speaks to a [`Backend`], and a sample network to look at.
+//!
+//! It keeps what it is given and checks signed requests with the real rules of `protocol`; it builds nothing and decides
+//! nothing. Its clock stands still.
+
+mod sample;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use protocol::{
+    ChannelName, Hash, JobId, NetworkId, Signed, Timestamp,
+    job::{self, CancelRequest, JobRequest},
+    lease::LeaseNumber,
+    policy::Policy,
+    words::RelativePath,
+};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use sample::{SampleJobs, detail, sample};
+
+use crate::{
+    api::{
+        ApiError, JobDetail, JobFilter, JobPage, JobState, JobSummary, Metrics, News, PeerView, PolicyView,
+        RepositoryView, Status, Submitted, Time,
+    },
+    backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
+};
+
+/// News that a slow reader may fall behind.
+const NEWS_CAPACITY: usize = 64;
+/// The largest upload, in bytes.
+const UPLOAD_MAX: u64 = 256 * 1024 * 1024;
+
+/// Everything in memory; clones share it.
+#[derive(Debug, Clone)]
+pub struct Fake {
+    network: NetworkId,
+    at: Time,
+    stopped: CancellationToken,
+    news: broadcast::Sender<News>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    status: Status,
+    peers: Vec<PeerView>,
+    /// Newest first.
+    jobs: Vec<JobDetail>,
+    logs: BTreeMap<(JobId, LeaseNumber), watch::Sender<Log>>,
+    bundles: BTreeMap<JobId, Bytes>,
+    blobs: BTreeMap<Hash, Bytes>,
+    files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
+    policy: Bytes,
+}
+
+/// A log, and whether more will come.
+#[derive(Debug, Clone)]
+enum Log {
+    Growing(Bytes),
+    Complete(Bytes),
+}
+
+impl Fake {
+    /// Makes a node that says this of itself. Requests must be signed for its network.
+    pub fn new(status: Status) -> Self {
+        let state = State {
+            peers: Vec::new(),
+            jobs: Vec::new(),
+            logs: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            files: BTreeMap::new(),
+            policy: Bytes::new(),
+            status: status.clone(),
+        };
+        Self {
+            network: status.network.id,
+            at: status.at,
+            stopped: CancellationToken::new(),
+            news: broadcast::channel(NEWS_CAPACITY).0,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Adds a job as the newest.
+    pub fn add_job(&self, job: JobDetail) {
+        self.state().jobs.insert(0, job);
+    }
+
+    /// Adds a peer.
+    pub fn add_peer(&self, peer: PeerView) {
+        self.state().peers.push(peer);
+    }
+
+    /// Adds content and gives its address.
+    pub fn add_blob(&self, bytes: impl Into<Bytes>) -> Hash {
+        let bytes = bytes.into();
+        let hash = Hash::of(&bytes);
+        self.state().blobs.insert(hash, bytes);
+        hash
+    }
+
+    /// Adds a file to a repository.
+    pub fn add_file(&self, channel: ChannelName, path: RelativePath, bytes: impl Into<Bytes>) {
+        self.state().files.insert((channel, path), (bytes.into(), self.at));
+    }
+
+    /// Sets the bundle of a job.
+    pub fn add_bundle(&self, job: JobId, bytes: impl Into<Bytes>) {
+        self.state().bundles.insert(job, bytes.into());
+    }
+
+    /// Sets the signed policy.
+    pub fn set_policy(&self, bytes: impl Into<Bytes>) {
+        self.state().policy = bytes.into();
+    }
+
+    /// Appends to a log, which begins with the first piece.
+    pub fn append_log(&self, job: JobId, attempt: LeaseNumber, piece: &[u8]) {
+        let mut state = self.state();
+        let log = state.logs.entry((job, attempt)).or_insert_with(|| watch::channel(Log::Growing(Bytes::new())).0);
+        log.send_modify(|log| *log = Log::Growing([log.bytes(), piece].concat().into()));
+    }
+
+    /// Ends a log: nothing more will come.
+    pub fn end_log(&self, job: JobId, attempt: LeaseNumber) {
+        if let Some(log) = self.state().logs.get(&(job, attempt)) {
+            log.send_modify(|log| *log = Log::Complete(Bytes::copy_from_slice(log.bytes())));
+        }
+    }
+
+    /// Tells whoever listens. With no listener it is lost, as on a real node.
+    pub fn announce(&self, news: News) {
+        let _ = self.news.send(news);
+    }
+
+    /// Is cancelled once somebody asked the node to stop.
+    pub fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Log {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Log::Growing(bytes) | Log::Complete(bytes) => bytes,
+        }
+    }
+}
+
+fn refused(error: impl std::fmt::Display) -> ApiError {
+    ApiError::Refused { reason: error.to_string() }
+}
+
+fn not_found(what: impl Into<String>) -> ApiError {
+    ApiError::NotFound { what: what.into() }
+}
+
+impl State {
+    fn job(&mut self, id: &JobId) -> Result<&mut JobDetail, ApiError> {
+        let found = self.jobs.iter_mut().find(|job| job.summary.id == *id);
+        found.ok_or_else(|| not_found(format!("job {}", id.short())))
+    }
+
+    fn counts(&self) -> BTreeMap<JobState, u64> {
+        let mut counts = BTreeMap::new();
+        for job in &self.jobs {
+            *counts.entry(job.summary.state).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    fn blob_bytes(&self) -> u64 {
+        self.blobs.values().map(|blob| blob.len() as u64).sum()
+    }
+}
+
+/// Gives what a log holds from a byte on, and what is appended while `follow` says to stay.
+fn follow_log(log: watch::Receiver<Log>, from: u64, follow: Follow) -> ByteStream {
+    let start = usize::try_from(from).unwrap_or(usize::MAX);
+    stream::unfold((log, start), move |(mut log, at)| async move {
+        loop {
+            let now = log.borrow_and_update().clone();
+            if let Some(piece) = now.bytes().get(at..).filter(|piece| !piece.is_empty()) {
+                let next = at + piece.len();
+                return Some((Ok(Bytes::copy_from_slice(piece)), (log, next)));
+            }
+            match (now, follow) {
+                (Log::Complete(_), _) | (_, Follow::No) => return None,
+                (Log::Growing(_), Follow::Yes) => log.changed().await.ok()?,
+            }
+        }
+    })
+    .boxed()
+}
+
+impl Backend for Fake {
+    async fn status(&self) -> Result<Status, ApiError> {
+        let state = self.state();
+        Ok(Status { jobs: state.counts(), ..state.status.clone() })
+    }
+
+    async fn submit(&self, request: Bytes) -> Result<Submitted, ApiError> {
+        let signed = Signed::<JobRequest>::read(&request).map_err(refused)?;
+        let request = signed.verify(Some(&self.network)).map_err(refused)?;
+        let id = job::job_id(&request);
+        if let Ok(job) = self.state().job(&id) {
+            return Ok(Submitted { job: id, accepted_at: job.summary.accepted });
+        }
+        self.add_job(detail(id, request.get(), self.at));
+        Ok(Submitted { job: id, accepted_at: self.at })
+    }
+
+    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<CancelRequest>::read(&request).map_err(refused)?;
+        let request = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
+        let mut state = self.state();
+        let job = state.job(&request.job)?;
+        if job.summary.state.is_over() {
+            return Err(refused(format!("the job is {} already", job.summary.state)));
+        }
+        job.summary.state = JobState::Cancelled;
+        job.summary.ended = Some(self.at);
+        job.summary.why.clone_from(&request.reason);
+        drop(state);
+        self.announce(News { at: self.at, job: request.job, state: JobState::Cancelled, text: request.reason });
+        Ok(())
+    }
+
+    async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
+        let state = self.state();
+        let start = match filter.after {
+            None => 0,
+            Some(after) => state.jobs.iter().position(|job| job.summary.id == after).map_or(usize::MAX, |at| at + 1),
+        };
+        let mut rest = state.jobs.iter().skip(start).map(|job| &job.summary).filter(|job| filter.matches(job));
+        let jobs: Vec<JobSummary> = rest.by_ref().take(filter.limit()).cloned().collect();
+        let next = rest.next().and(jobs.last()).map(|job| job.id);
+        Ok(JobPage { jobs, next })
+    }
+
+    async fn job(&self, job: JobId) -> Result<JobDetail, ApiError> {
+        self.state().job(&job).cloned()
+    }
+
+    async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        let mut state = self.state();
+        state.job(&request.job)?;
+        let mut logs = state.logs.iter().filter(|((job, _), _)| *job == request.job);
+        let log = match request.attempt {
+            None => logs.next_back(),
+            Some(number) => logs.find(|((_, attempt), _)| *attempt == number),
+        };
+        let (_, log) = log.ok_or_else(|| not_found("a log of this attempt"))?;
+        Ok(follow_log(log.subscribe(), request.from, request.follow))
+    }
+
+    async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
+        self.state().bundles.get(&job).cloned().ok_or_else(|| not_found(format!("a bundle of job {}", job.short())))
+    }
+
+    async fn policy(&self) -> Result<Bytes, ApiError> {
+        Ok(self.state().policy.clone())
+    }
+
+    async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {
+        let signed = Signed::<Policy>::read(&policy).map_err(refused)?;
+        let verified = signed.verify(Some(&self.network)).map_err(refused)?;
+        let mut state = self.state();
+        let view = PolicyView { number: verified.get().number, expires: Time::from(verified.get().expires) };
+        if view.number <= state.status.policy.number {
+            return Err(refused(format!("policy number {} is not above {}", view.number, state.status.policy.number)));
+        }
+        state.status.policy = view;
+        state.policy = policy;
+        Ok(view)
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
+        Ok(self.state().peers.clone())
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {
+        Ok(self.state().status.repositories.clone())
+    }
+
+    async fn blob(&self, hash: Hash, range: ByteRange) -> Result<Content, ApiError> {
+        let blob = self.state().blobs.get(&hash).cloned();
+        Content::of(&blob.ok_or_else(|| not_found(format!("blob {}", hash.short())))?, range)
+    }
+
+    async fn put_blob(&self, bytes: ByteStream, size: u64) -> Result<Hash, ApiError> {
+        let limit = usize::try_from(size.min(UPLOAD_MAX)).unwrap_or(usize::MAX);
+        let bytes = collect(bytes, limit).await?;
+        if bytes.len() as u64 != size {
+            return Err(refused(format!("{} bytes came, {size} were declared", bytes.len())));
+        }
+        Ok(self.add_blob(bytes))
+    }
+
+    async fn repository_file(
+        &self,
+        channel: ChannelName,
+        path: RelativePath,
+        range: ByteRange,
+    ) -> Result<Content, ApiError> {
+        let file = self.state().files.get(&(channel, path.clone())).cloned();
+        let (bytes, modified) = file.ok_or_else(|| not_found(format!("file {path}")))?;
+        Ok(Content { modified: Some(modified), ..Content::of(&bytes, range)? })
+    }
+
+    async fn news(&self) -> Result<NewsStream, ApiError> {
+        let news = stream::unfold(self.news.subscribe(), |mut news| async move {
+            loop {
+                match news.recv().await {
+                    Ok(item) => return Some((item, news)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(news.boxed())
+    }
+
+    async fn shutdown(&self) -> Result<(), ApiError> {
+        self.stopped.cancel();
+        Ok(())
+    }
+
+    async fn metrics(&self) -> Result<Metrics, ApiError> {
+        let state = self.state();
+        let leases = state.jobs.iter().flat_map(|job| &job.attempts).filter(|a| a.ended.is_none()).count();
+        Ok(Metrics {
+            jobs: state.counts(),
+            leases: leases as u64,
+            peers: state.status.peers,
+            blob_bytes: state.blob_bytes(),
+            uptime_seconds: state.status.uptime_seconds,
+        })
+    }
+}
+
+/// Gives an instant of the samples: so many seconds after 2026-11-21T10:00:00Z.
+pub fn at(seconds: u64) -> Time {
+    Time::from(Timestamp::from_millis((1_795_255_200 + seconds) * 1000))
+}

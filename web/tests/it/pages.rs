@@ -1,0 +1,77 @@
+//! The pages as people get them.
+
+use web::Limits;
+
+use crate::Site;
+
+/// A page without its chunk sizes.
+async fn page(site: &Site, path: &str) -> String {
+    let answer = site.get(path, &[]).await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    answer.body
+}
+
+#[tokio::test]
+async fn the_overview() {
+    let site = Site::start(Limits::default()).await;
+    insta::assert_snapshot!("overview", page(&site, "/").await);
+    let chosen = page(&site, "/?state=failed").await;
+    assert!(chosen.contains("figlet") && !chosen.contains("base-files"));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_with_a_liar() {
+    let site = Site::start(Limits::default()).await;
+    insta::assert_snapshot!("job_published", page(&site, &format!("/jobs/{}", site.jobs.published)).await);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn every_state_has_its_sentence() {
+    let site = Site::start(Limits::default()).await;
+    for (job, sentence) in [
+        (site.jobs.building, "0 of 2 needed operators agree so far; 2 asked."),
+        (site.jobs.unreproducible, "No two operators built the same bytes. Nothing was published."),
+        (site.jobs.failed, "The build fails in the same step for several operators. Nothing was published."),
+        (site.jobs.published, "2 operators built the same bytes; 2 were needed. 1 operator differs."),
+    ] {
+        let html = page(&site, &format!("/jobs/{job}")).await;
+        assert!(html.contains(sentence), "{sentence}");
+        assert!(html.contains(&format!("/api/v1/jobs/{job}\"")), "links its JSON");
+        assert!(!html.contains('\u{1b}'), "no escape sequence of a log");
+    }
+    let failed = page(&site, &format!("/jobs/{}", site.jobs.failed)).await;
+    assert!(failed.contains("&#60;zipio.h&#62;"), "the end of the log, escaped");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_text_stays_text() {
+    let site = Site::start(Limits::default()).await;
+    let (other, jobs) = web::testing::sample();
+    let mut job = web::Backend::job(&other, jobs.building).await.unwrap();
+    job.summary.title = "<script>alert(1)</script>".to_owned();
+    job.summary.why = "\"><img src=x onerror=alert(1)>".to_owned();
+    job.summary.id = protocol::JobId::from_bytes([3; 32]);
+    let id = job.summary.id;
+    site.fake.add_job(job);
+    for path in ["/".to_owned(), format!("/jobs/{id}")] {
+        let html = page(&site, &path).await;
+        assert!(!html.contains("<script>alert") && !html.contains("<img"), "{path}");
+        assert!(html.contains("&#60;script&#62;"), "{path}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_there_says_so() {
+    let site = Site::start(Limits::default()).await;
+    for path in ["/jobs/abc".to_owned(), format!("/jobs/{}", protocol::JobId::from_bytes([1; 32]))] {
+        let answer = site.get(&path, &[]).await;
+        assert_eq!(answer.status, 404);
+        assert!(answer.body.contains("<h1>Not Found</h1>") && answer.body.contains("What to do"), "{}", answer.body);
+    }
+    site.stop().await;
+}

@@ -1,0 +1,82 @@
+//! Logs and news while they grow, and the stop while somebody listens.
+
+use futures::StreamExt;
+use protocol::lease::LeaseNumber;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use web::{
+    Backend, Limits,
+    api::{JobState, News},
+    backend::{Follow, LogRequest},
+    testing::at,
+};
+
+use crate::{PATIENCE, Site};
+
+/// Reads until the text is there.
+async fn wait_for(stream: &mut TcpStream, text: &str) -> String {
+    let mut all = String::new();
+    let read = async {
+        while !all.contains(text) {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).await.unwrap();
+            assert!(count > 0, "ended without {text:?}: {all}");
+            all.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn a_followed_log_grows_and_ends() {
+    let site = Site::start(Limits::default()).await;
+    let (job, attempt) = (site.jobs.building, LeaseNumber(21));
+    let request = LogRequest { job, attempt: Some(attempt), from: 0, follow: Follow::Yes };
+    let mut log = site.tcp_client().log(request).await.unwrap();
+    let first = log.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"dpkg-buildpackage"));
+    site.fake.append_log(job, attempt, b"more\n");
+    assert_eq!(&log.next().await.unwrap().unwrap()[..], b"more\n");
+    site.fake.end_log(job, attempt);
+    assert!(log.next().await.is_none());
+
+    let text = site.get(&format!("/api/v1/jobs/{job}/log"), &[]).await;
+    assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(text.body.contains("more"));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn events_resume_at_the_byte() {
+    let site = Site::start(Limits::default()).await;
+    let path = format!("/api/v1/jobs/{}/log?attempt=11&follow=1", site.jobs.published);
+    let events = site.get(&path, &["accept: text/event-stream"]).await.body;
+    assert!(events.contains("event: log\nid: 44\n") && events.contains("event: end"), "{events}");
+    assert!(events.contains(r#"data: {"at":0,"text":"dpkg-buildpackage: info: binary-only upload\n"}"#), "{events}");
+    let rest = site.get(&path, &["accept: text/event-stream", "last-event-id: 37"]).await.body;
+    assert!(rest.contains(r#"data: {"at":37,"text":"upload\n"}"#), "{rest}");
+    let nothing = site.get(&path, &["accept: text/event-stream", "last-event-id: 44"]).await.body;
+    assert!(!nothing.contains("event: log") && nothing.contains("event: end"), "{nothing}");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn the_stop_ends_who_listens() {
+    let site = Site::start(Limits::default()).await;
+    let mut listener = TcpStream::connect(site.address).await.unwrap();
+    let ask = "GET /api/v1/news HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+    listener.write_all(ask.as_bytes()).await.unwrap();
+    wait_for(&mut listener, "\r\n\r\n").await;
+    let news =
+        News { at: at(1), job: site.jobs.building, state: JobState::Publishing, text: "enough agree".to_owned() };
+    site.fake.announce(news);
+    let told = wait_for(&mut listener, "enough agree").await;
+    assert!(told.contains("event: job"), "{told}");
+    let begin = std::time::Instant::now();
+    site.stop().await;
+    assert!(begin.elapsed() < Limits::default().grace_time, "open streams end at once");
+    listener.read_to_end(&mut Vec::new()).await.unwrap();
+}
