@@ -284,6 +284,14 @@ impl Net {
         self.command(Command::Unsubscribe(topic)).await;
     }
 
+    /// Gives the connected nodes that listen to a topic: what is published now reaches them. (A node that has just connected
+    /// listens some milliseconds later; what it missed it has to ask for.)
+    pub async fn listeners(&self, topic: Topic) -> Vec<NodeId> {
+        let (listeners, result) = oneshot::channel();
+        self.command(Command::Listeners(topic, listeners)).await;
+        result.await.unwrap_or_default()
+    }
+
     /// Asks a node, connecting to it where an address is known. At most 16 questions to one node are in flight; further
     /// ones wait. A question to this node itself arrives in its own inbox. Dropping the future abandons the answer.
     ///

@@ -12,7 +12,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 /// The first retry after a lost connection or a failed dial comes after about this.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two dials of a bootstrap peer.
 const RETRY_BOOTSTRAP_MAX: Duration = Duration::from_secs(5);
 /// The longest pause between two dials of a learned peer.

@@ -43,7 +43,7 @@ use super::{
 };
 
 /// How often dials, bans and the like are looked at.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 /// How long the listeners may take to say where they listen.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a shutdown may take to tell the peers.
@@ -53,12 +53,20 @@ const VERDICTS: usize = 4096;
 /// Dropped streams that are being finished at one time.
 const FINISHING_MAX: usize = 1024;
 
+/// Writes an error with its sources: libp2p's outer errors often say nothing themselves.
+fn whole(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<String> = sources.map(ToString::to_string).filter(|words| !words.is_empty()).collect();
+    words.join(": ")
+}
+
 /// What a [`super::Net`] asks of the task.
 #[derive(Debug)]
 pub(super) enum Command {
     Publish { topic: Topic, bytes: Vec<u8>, done: oneshot::Sender<Result<(), PublishError>> },
     Subscribe(Topic),
     Unsubscribe(Topic),
+    Listeners(Topic, oneshot::Sender<Vec<NodeId>>),
     Ask { peer: PeerId, frame: Vec<u8>, answer: Answer },
     Open { peer: PeerId, opened: oneshot::Sender<Result<Stream, StreamError>> },
     Disconnect(PeerId),
@@ -180,7 +188,8 @@ impl Task {
         let mut silent = HashMap::new();
         for text in addresses {
             let (_, address) = discovery::parse(text)?;
-            let listener = self.swarm.listen_on(address).map_err(|error| failed(text, error.to_string()))?;
+            transport::refuse_taken(&address).map_err(|error| failed(text, error.to_string()))?;
+            let listener = self.swarm.listen_on(address).map_err(|error| failed(text, whole(&error)))?;
             silent.insert(listener, text);
         }
         let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
@@ -245,6 +254,12 @@ impl Task {
             Command::Unsubscribe(topic) => {
                 self.swarm.behaviour_mut().gossip.unsubscribe(&self.topics.ident(topic));
             }
+            Command::Listeners(topic, listeners) => {
+                let hash = self.topics.ident(topic).hash();
+                let peers = self.swarm.behaviour().gossip.all_peers();
+                let listening = peers.filter(|(_, topics)| topics.contains(&&hash));
+                drop(listeners.send(listening.filter_map(|(peer, _)| node_of(peer)).collect()));
+            }
             Command::Ask { peer, frame, answer } => self.run_errand(peer, Errand::Ask { frame, answer }),
             Command::Open { peer, opened } => self.run_errand(peer, Errand::Open { opened }),
             Command::Disconnect(peer) => self.disconnect(peer),
@@ -254,7 +269,7 @@ impl Task {
 
     fn judge(&mut self, judged: &Judged) {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
-        gossip.report_message_validation_result(&judged.message, &judged.source, judged.acceptance.clone());
+        gossip.report_message_validation_result(&judged.message, &judged.source, judged.acceptance);
     }
 
     /// Finishes a dropped stream beside the loop; beyond the limit it is reset.

@@ -3,10 +3,14 @@
 //! Windows and stream counts are smaller than libp2p's defaults, because every peer may be a stranger: what one connection
 //! can make this process hold is bounded here.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, TcpListener},
+    time::Duration,
+};
 
 use libp2p::{
-    PeerId, Transport,
+    Multiaddr, PeerId, Transport,
     core::{
         muxing::StreamMuxerBox,
         transport::{Boxed, timeout::TransportTimeout},
@@ -14,16 +18,18 @@ use libp2p::{
     },
     dns,
     identity::Keypair,
+    multiaddr::Protocol,
     noise, quic, swarm, tcp, yamux,
 };
 use tracing::warn;
 
 /// How long a connection may take to be dialled or accepted, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// After this silence a QUIC connection is dead.
-const QUIC_IDLE_MAX: Duration = Duration::from_secs(8);
-/// A QUIC connection that is otherwise silent says so this often; a restarted peer answers with a reset.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// After this silence a QUIC connection is dead. A peer that was killed and came back sends no reset (its connection ids
+/// are drawn anew), so this bounds how long a builder talks to a coordinator that is no longer there.
+const QUIC_IDLE_MAX: Duration = Duration::from_secs(4);
+/// A QUIC connection that is otherwise silent says this often that it lives.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Unacknowledged bytes on one QUIC stream.
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// Unacknowledged bytes on one QUIC connection.
@@ -53,6 +59,21 @@ pub(super) fn swarm_config() -> swarm::Config {
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
         .with_smart_dial()
+}
+
+/// Refuses a TCP port that another process listens on. (libp2p binds with `SO_REUSEPORT`, which would let two daemons share
+/// a port and each get half of the connections.)
+pub(super) fn refuse_taken(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        Some(_) | None => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn plain(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {

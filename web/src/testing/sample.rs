@@ -122,6 +122,7 @@ fn status() -> Status {
         repositories: vec![repository],
         version: "0.1.0".to_owned(),
         uptime_seconds: 93_784,
+        addresses: Vec::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use protocol::NodeId;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{AskError, Frame, StreamError, Task, lock};
+use super::{AskError, Frame, StreamError, Task, lock, whole};
 use crate::net::identity::node_of;
 
 /// Errands that may wait for one connection.
@@ -114,7 +114,7 @@ impl Task {
             .build();
         match self.swarm.dial(options) {
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(whole(&error)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Task {
             return;
         }
         debug!(%peer, %error, "dial failed");
-        self.fail_errands(peer, &error.to_string());
+        self.fail_errands(peer, &whole(error));
     }
 
     /// Takes note of a lost connection: bootstrap peers are dialled again soon.

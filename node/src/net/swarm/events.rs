@@ -17,7 +17,7 @@ use protocol::{
 use tokio::sync::Semaphore;
 use tracing::{debug, info, trace, warn};
 
-use super::{AskError, Connected, Event, Frame, Judged, Task, lock};
+use super::{AskError, Connected, Event, Frame, Judged, Task, lock, outlet::Given};
 use crate::net::{
     ByteStream, Peer, Reply, Verdictor,
     behaviour::BehaviourEvent,
@@ -182,8 +182,8 @@ impl Task {
         }
         let (reply, answer) = Reply::new(Some(memory));
         match self.outlet.give(Event::Request { from: node, request, reply }) {
-            Ok(()) => self.pending.answers.push(Box::pin(async move { (channel, answer.await.ok()) })),
-            Err(_) => self.answer(channel, Some(refusal(Refusal::Busy("this node has too much to do".into())))),
+            Given::Taken => self.pending.answers.push(Box::pin(async move { (channel, answer.await.ok()) })),
+            Given::Refused => self.answer(channel, Some(refusal(Refusal::Busy("this node has too much to do".into())))),
         }
     }
 
@@ -244,9 +244,8 @@ impl Task {
             return self.judge(&verdict(MessageAcceptance::Ignore));
         }
         let verdict = Verdictor::new(id, source, self.inputs.judge.clone());
-        if let Err(unread) = self.outlet.give(Event::Gossip { topic, from, bytes: message.data, verdict }) {
+        if self.outlet.give(Event::Gossip { topic, from, bytes: message.data, verdict }) == Given::Refused {
             debug!(node = %from.short(), "announcement ignored: the inbox is full");
-            drop(unread);
         }
     }
 
@@ -261,9 +260,8 @@ impl Task {
         };
         let slot = Slot::Theirs(Arc::new(permit));
         let stream = ByteStream::new(stream, self.inputs.finisher.clone(), slot);
-        if let Err(unread) = self.outlet.give(Event::Stream { from: node, stream }) {
+        if self.outlet.give(Event::Stream { from: node, stream }) == Given::Refused {
             debug!(node = %node.short(), "stream refused: the inbox is full");
-            drop(unread);
         }
     }
 

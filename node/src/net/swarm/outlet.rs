@@ -15,6 +15,14 @@ pub(super) struct Outlet {
     behind: BTreeSet<NodeId>,
 }
 
+/// Whether the consumer's queue took an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "what was refused has a stated answer"]
+pub(super) enum Given {
+    Taken,
+    Refused,
+}
+
 /// A place in the consumer's queue; none when the consumer is gone.
 pub(super) type Place = Option<mpsc::OwnedPermit<Event>>;
 
@@ -23,11 +31,12 @@ impl Outlet {
         Self { events, connected: BTreeSet::new(), told: BTreeSet::new(), behind: BTreeSet::new() }
     }
 
-    /// Hands an event over, or gives it back when the consumer does not keep up.
-    pub(super) fn give(&mut self, event: Event) -> Result<(), Event> {
-        self.events.try_send(event).map_err(|error| match error {
-            TrySendError::Full(event) | TrySendError::Closed(event) => event,
-        })
+    /// Hands an event over; one that does not fit is dropped, and with it its reply, verdict or stream.
+    pub(super) fn give(&mut self, event: Event) -> Given {
+        match self.events.try_send(event) {
+            Ok(()) => Given::Taken,
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Given::Refused,
+        }
     }
 
     pub(super) fn connected(&mut self, node: NodeId) {

@@ -1,0 +1,48 @@
+//! Who is let in, who is looked for, and who is sent away.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learned_address_is_used_for_a_question_and_a_learned_member_is_looked_for() {
+    let mut a = Node::start(config(1, QUIC, &[])).await;
+    let mut b = Node::start(config(2, QUIC, &[])).await;
+    let node = a.net.node_id();
+    let address = a.net.listen_addresses()[0].clone();
+    assert!(matches!(b.net.add_address(b.net.node_id(), &address), Err(AddressError::OtherNode(_))));
+    a.echo();
+    b.net.add_address(node, &address).unwrap();
+    assert_eq!(b.net.ask(node, view("hello")).await.unwrap(), Response::View(Octets(b"hello".to_vec())));
+    b.net.disconnect(node).await;
+    while !matches!(b.next().await, Event::Disconnected(lost) if lost == node) {}
+    b.net.set_members([node].into_iter().collect());
+    b.connected(node).await;
+    end([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_banned_node_is_cut_off_and_stays_out() {
+    let mut a = Node::start(config(1, QUIC, &[])).await;
+    let b = Node::start(config(2, QUIC, &a.net.listen_addresses())).await;
+    let banned = b.net.node_id();
+    a.connected(banned).await;
+    a.net.ban(banned).await;
+    while !matches!(a.next().await, Event::Disconnected(lost) if lost == banned) {}
+    let error = b.net.ask(a.net.node_id(), Request::Open).await.unwrap_err();
+    assert!(matches!(error, AskError::Unreachable { .. } | AskError::Interrupted(_)), "{error}");
+    assert!(a.net.peers().is_empty());
+    assert!(matches!(a.net.ask(banned, Request::Open).await, Err(AskError::Unreachable { .. })));
+    end([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_network_is_turned_away() {
+    let mut a = Node::start(config(1, QUIC, &[])).await;
+    let other = Config { network: NetworkId::from(Hash::of(b"another")), ..config(2, QUIC, &a.net.listen_addresses()) };
+    let b = Node::start(other).await;
+    let node = b.net.node_id();
+    a.connected(node).await;
+    while !matches!(a.next().await, Event::Disconnected(lost) if lost == node) {}
+    let error = b.net.ask(a.net.node_id(), Request::Open).await.unwrap_err();
+    assert!(!matches!(error, AskError::Timeout(_)), "{error}");
+    end([a, b]).await;
+}
