@@ -3,17 +3,19 @@
 //! ```text
 //! nothing -> new-<id> (packages checked and copied, installed without network) -> rename -> <id> (complete) -> evicted
 //! ```
-//! A crash leaves only `new-` folders, which the next start removes. First uses of one lock wait for one another. The
-//! least recently used ones go when all together are over the limit; what an attempt uses stays.
+//! A crash leaves only `new-` folders, which the next start removes. Beside each environment lies `<id>.lock`: locked
+//! exclusively while it is installed or evicted, shared while an attempt uses it. So first uses wait for one another and
+//! nothing in use is evicted, also when several daemons share one folder; the kernel unlocks when a daemon dies. The
+//! least recently used environments go when all together are over the limit.
 //!
 //! This module does not choose packages: that is the lock's matter.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -31,6 +33,8 @@ const INSTALL: &str = include_str!("environment/install.sh");
 const COMPLETE: &str = "complete.json";
 /// An installation that takes longer than this hangs; a cold one takes under a minute.
 const INSTALL_WITHIN: Duration = Duration::from_secs(900);
+/// How often somebody who waits for another's installation looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Packages named by one `--include`, so that no argument is too long.
 const INCLUDE_AT_ONCE: usize = 200;
 const SAID_MAX: u64 = 256 * 1024;
@@ -81,8 +85,6 @@ pub(in crate::build) struct Environments {
     bytes_max: u64,
     rig: Arc<Rig>,
     now: fn() -> Timestamp,
-    installing: Mutex<BTreeMap<Hash, Arc<tokio::sync::Mutex<()>>>>,
-    used: Arc<Mutex<BTreeMap<Hash, u32>>>,
 }
 
 /// An environment in use: it is not evicted before this is dropped.
@@ -92,30 +94,25 @@ pub(in crate::build) struct Environment {
     pub(in crate::build) tree: String,
     /// How long it took to have it.
     pub(in crate::build) took: Duration,
-    id: Hash,
-    used: Arc<Mutex<BTreeMap<Hash, u32>>>,
-}
-
-impl Drop for Environment {
-    fn drop(&mut self) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        match used.get_mut(&self.id) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => drop(used.remove(&self.id)),
-        }
-    }
+    /// Locked shared for as long as it is used.
+    _lock: File,
 }
 
 impl Environments {
     pub(in crate::build) fn new(folder: PathBuf, bytes_max: u64, rig: Arc<Rig>, now: fn() -> Timestamp) -> Self {
-        Self { folder, bytes_max, rig, now, installing: Mutex::default(), used: Arc::default() }
+        Self { folder, bytes_max, rig, now }
     }
 
     /// Removes what a crash left half done.
     pub(in crate::build) fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("new-") || !entry.path().join(COMPLETE).is_file() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_prefix("new-").unwrap_or(&name).parse::<Hash>();
+            let (Ok(id), true) = (id, entry.path().is_dir()) else { continue };
+            let half = name.starts_with("new-") || !entry.path().join(COMPLETE).is_file();
+            // A locked one is being installed by another daemon.
+            if half && self.lock_file(&id)?.try_lock().is_ok() {
                 self.rig.remove_tree(&entry.path())?;
             }
         }
@@ -136,23 +133,34 @@ impl Environments {
     ) -> Result<Environment, EnvironmentError> {
         let begun = Instant::now();
         let id = lock.id();
-        let turn = self.installing.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone();
-        let _turn = tokio::select! {
-            () = stop.cancelled() => return Err(EnvironmentError::Cancelled),
-            turn = turn.lock() => turn,
-        };
-        // Counted before it is looked for, so that it cannot be evicted in between.
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
         let folder = self.folder.join(id.to_string());
-        let (root, used) = (folder.join("root"), self.used.clone());
-        let mut environment = Environment { root, tree: String::new(), took: Duration::ZERO, id, used };
-        if !self.has(&id) {
-            self.install(lock, packages, &folder, stop).await?;
-            self.evict();
+        let disk = |source| EnvironmentError::Disk { what: "lock an environment", folder: folder.clone(), source };
+        let file = self.lock_file(&id).map_err(disk)?;
+        loop {
+            // Locked before it is looked for, so that it cannot be evicted in between.
+            if file.try_lock_shared().is_ok() && self.has(&id) {
+                let tree = self.touch(&folder)?.tree;
+                return Ok(Environment { root: folder.join("root"), tree, took: begun.elapsed(), _lock: file });
+            }
+            file.unlock().map_err(disk)?;
+            if file.try_lock().is_ok() {
+                if !self.has(&id) {
+                    self.install(lock, packages, &folder, stop).await?;
+                }
+                file.unlock().map_err(disk)?;
+                file.try_lock_shared().ok();
+                self.evict();
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Err(EnvironmentError::Cancelled),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
-        environment.tree = self.touch(&folder)?.tree;
-        environment.took = begun.elapsed();
-        Ok(environment)
+    }
+
+    fn lock_file(&self, id: &Hash) -> io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(self.folder.join(format!("{id}.lock")))
     }
 
     /// Takes a root file system in a tar file as the environment of a lock. For tests and for rootfs images made
@@ -247,7 +255,7 @@ impl Environments {
         let disk = |source| EnvironmentError::Disk { what: "use an environment", folder: folder.to_owned(), source };
         let complete = serde_json::from_slice(&fs::read(&path).map_err(disk)?);
         let used = SystemTime::UNIX_EPOCH + Duration::from_millis((self.now)().as_millis());
-        fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(used)).map_err(disk)?;
+        File::options().write(true).open(&path).and_then(|file| file.set_modified(used)).map_err(disk)?;
         complete.map_err(|error| disk(io::Error::other(error)))
     }
 
@@ -265,9 +273,12 @@ impl Environments {
             .collect();
         all.sort();
         let mut bytes: u64 = all.iter().map(|(_, _, bytes, _)| bytes).sum();
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, id, size, path) in all {
-            if bytes <= self.bytes_max || used.contains_key(&id) {
+            if bytes <= self.bytes_max {
+                return;
+            }
+            let Ok(lock) = self.lock_file(&id) else { continue };
+            if lock.try_lock().is_err() {
                 continue;
             }
             // The marker goes first: half of an environment must not look whole.

@@ -21,6 +21,7 @@ pub(in crate::build) mod watch;
 
 use std::{
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -96,7 +97,7 @@ impl Breach {
 /// What to run.
 #[derive(Debug)]
 pub(in crate::build) struct Plan<'a> {
-    /// The attempt's folder; its `inputs` become the build directory.
+    /// The attempt's folder; `upper` in it holds the build directory already.
     pub(in crate::build) folder: &'a Path,
     /// The environment's root folder.
     pub(in crate::build) environment: &'a Path,
@@ -157,6 +158,9 @@ impl Trace {
 /// Why a sandbox did not run; always the builder's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
+    /// The attempt's folder cannot be laid out.
+    #[error("cannot lay out the attempt's folder")]
+    Prepare(#[source] io::Error),
     /// Control groups cannot be made.
     #[error("cannot make control groups")]
     Group(#[source] io::Error),
@@ -187,6 +191,7 @@ pub(in crate::build) async fn run(
     log: &LogSink,
     stop: &CancellationToken,
 ) -> Result<Ran, SandboxError> {
+    prepare(rig, plan).map_err(SandboxError::Prepare)?;
     let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
     let mut trace = Trace { process: None, groups: group.folders() };
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
@@ -210,10 +215,31 @@ fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
         rig::Account::Dedicated { .. } => "as-is",
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    [text(plan.folder), text(plan.environment), v.place.clone(), v.user.clone(), v.uid.to_string()]
-        .into_iter()
-        .chain([v.hostname.clone(), modes.to_owned()])
-        .collect()
+    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned()]
+}
+
+/// Lays out the overlay's upper folder: names for the build user and the host, and a home.
+fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
+    let v = plan.variation;
+    let upper = plan.folder.join("upper");
+    let folders = [plan.folder.join("work"), plan.folder.join("merged"), upper.join("etc"), upper.join("build/home")];
+    folders.iter().try_for_each(|folder| rig.make_folder(folder))?;
+    let with = |name: &str, line: String| {
+        let known = std::fs::read_to_string(plan.environment.join("etc").join(name)).unwrap_or_default();
+        (name.to_owned(), known + &line)
+    };
+    let files = [
+        with("passwd", format!("{}:x:{}:{}::/nonexistent:/bin/sh\n", v.user, v.uid, v.uid)),
+        with("group", format!("{}:x:{}:\n", v.user, v.uid)),
+        ("hostname".to_owned(), format!("{}\n", v.hostname)),
+        ("hosts".to_owned(), format!("127.0.0.1 localhost\n127.0.1.1 {}\n::1 localhost\n", v.hostname)),
+    ];
+    files.iter().try_for_each(|(name, text)| {
+        let path = upper.join("etc").join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+        rig.give(&path)
+    })
 }
 
 fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
@@ -222,11 +248,17 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
-    let words = format!(
-        "taskset -c {} nice -n {} prlimit --core=0 --nproc={processes}:{processes} bwrap --unshare-ipc --unshare-pid \
-         --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent --new-session --cap-add ALL --clearenv",
-        affinity(v.cpus),
-        v.nice
+    let mut words = format!("prlimit --core=0 --nproc={processes}:{processes} ");
+    if v.nice > 0 {
+        words.push_str(&format!("nice -n {} ", v.nice));
+    }
+    let here = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if (v.cpus as usize) < here {
+        words.push_str(&format!("taskset -c {} ", affinity(v.cpus)));
+    }
+    words.push_str(
+        "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent \
+         --new-session --cap-add ALL --clearenv",
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let root = plan.folder.join("merged").to_string_lossy().into_owned();

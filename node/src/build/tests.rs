@@ -40,6 +40,14 @@ async fn hostile(script: &str, arguments: &[&str], limits: BuildLimits) -> Optio
     Some(error.failure())
 }
 
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 5 s: {what}");
+        std::thread::yield_now();
+    }
+}
+
 async fn check(script: &str, limits: BuildLimits, blame: Blame, what: &str) {
     if let Some(failure) = hostile(script, &[], limits).await {
         assert_eq!(failure, Failure::new(blame, "build", what));
@@ -205,11 +213,7 @@ async fn cancelling_and_dropping_end_everything() {
         _ = bench.workshop.attempt(bench.task(&job), log, CancellationToken::new()) => panic!("it sleeps"),
         _ = progress.wait_for(|p| p.phase == Phase::Build) => {}
     }
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while lives("86397") && Instant::now() < deadline {
-        tokio::task::yield_now().await;
-    }
-    assert!(!lives("86397"));
+    wait_until("what was dropped is gone", || !lives("86397"));
     assert_eq!(bench.attempts(), 0);
 }
 
@@ -219,7 +223,7 @@ async fn victim() {
     let Some(folder) = std::env::var_os(VICTIM) else { return };
     let bench = Bench::open_in(Path::new(&folder)).expect("the parent could");
     bench.install().await;
-    let script = "echo running; setsid sleep 86396 & sleep 86396";
+    let script = "setsid sleep 86396 & sleep 86396 & echo running; wait";
     let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
     let log = bench.log();
     let mut reader = log.follow(0);
@@ -234,6 +238,7 @@ async fn victim() {
     tokio::select! {
         _ = bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()) => panic!("it sleeps"),
         () = say => {}
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("nobody killed this"),
     }
 }
 
@@ -251,15 +256,11 @@ async fn a_killed_daemon_leaves_nothing() {
         assert!(count > 0, "the victim ended: {}", String::from_utf8_lossy(&said));
         said.extend_from_slice(&piece[..count]);
     }
-    assert!(lives("86396"));
+    wait_until("the build sleeps", || lives("86396"));
     victim.kill().unwrap();
     victim.wait().unwrap();
     assert_eq!(bench.workshop.sweep().unwrap(), [LeaseNumber(1)], "the attempt is known as interrupted");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while lives("86396") && Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    assert!(!lives("86396"), "no process is left");
+    wait_until("no process is left", || !lives("86396"));
     assert_eq!(bench.attempts(), 0, "no folder is left");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(keep.path().to_str().unwrap()), "no mount is left");

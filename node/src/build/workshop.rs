@@ -171,7 +171,7 @@ impl Workshop {
         log.note(&format!("{}, profile {}", request.title(), variation.profile));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
-        let (from, to) = (task.inputs.clone(), folder.path.join("inputs"));
+        let (from, to) = (task.inputs.clone(), folder.upper(&variation));
         let placing = Placing { from, to, epoch: task.lock.epoch, rig: self.rig.clone() };
         inputs::place(wanted(&request.kind), placing).await.map_err(Error::Input)?;
         log.enter(Phase::Environment);
@@ -209,7 +209,7 @@ impl Workshop {
         let disk = |source| Error::Folder { folder: into.to_owned(), source };
         self.rig.remove_tree(into).map_err(disk)?;
         fs::create_dir(into).map_err(disk)?;
-        let left = folder.path.join(format!("upper{}", variation.place));
+        let left = folder.upper(variation);
         let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
         let mut leftovers = Leftovers::open(&left, limit).map_err(disk)?;
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
@@ -237,9 +237,15 @@ struct AttemptFolder {
 impl AttemptFolder {
     fn make(rig: &Arc<Rig>, attempts: &Path, number: LeaseNumber) -> Result<Self, Error> {
         let path = attempts.join(number.to_string());
-        let made = rig.make_folder(&path);
+        let made = fs::create_dir(&path)
+            .and_then(|()| ["", "upper", "upper/build"].iter().try_for_each(|name| rig.make_folder(&path.join(name))));
         made.map_err(|source| Error::Folder { folder: path.clone(), source })?;
         Ok(Self { rig: rig.clone(), path })
+    }
+
+    /// Gives where the build directory lies on this side of the overlay.
+    fn upper(&self, variation: &Variation) -> PathBuf {
+        self.path.join(format!("upper{}", variation.place))
     }
 }
 

@@ -236,7 +236,7 @@ pub struct Repository {
     state: State,
     _lock: Lock,
     #[cfg(test)]
-    steps_left: std::cell::Cell<usize>,
+    steps_left: std::sync::atomic::AtomicUsize,
 }
 
 impl Repository {
@@ -258,7 +258,7 @@ impl Repository {
             state,
             _lock: lock,
             #[cfg(test)]
-            steps_left: std::cell::Cell::new(usize::MAX),
+            steps_left: std::sync::atomic::AtomicUsize::new(usize::MAX),
         };
         repository.recover()?;
         Ok(repository)
@@ -464,8 +464,9 @@ impl Repository {
 
     #[cfg(test)]
     fn step(&self) -> Result<(), Error> {
-        let left = self.steps_left.get().checked_sub(1).ok_or(Error::Stopped)?;
-        self.steps_left.set(left);
+        use std::sync::atomic::Ordering::Relaxed;
+        let one_less = |left: usize| left.checked_sub(1);
+        self.steps_left.fetch_update(Relaxed, Relaxed, one_less).map_err(|_| Error::Stopped)?;
         Ok(())
     }
 

@@ -70,7 +70,7 @@ impl Cgroups {
         };
         let mut weak = Vec::new();
         if !has(Controller::Memory) {
-            weak.push("no memory cgroup: memory is measured four times a second, not limited by the kernel".into());
+            weak.push("no memory cgroup: memory is measured five times a second, not limited by the kernel".into());
         }
         if !has(Controller::Pids) {
             weak.push("no pids cgroup: processes are limited by RLIMIT_NPROC".into());

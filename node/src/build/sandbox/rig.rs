@@ -193,6 +193,8 @@ impl Rig {
             command.args(["setpriv", &format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
         }
         command.args(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid"]).args(more);
+        // Numbers of processes are the namespace's: bubblewrap must find its own under /proc.
+        command.arg("--mount-proc");
         command.args(["--fork", "--kill-child=KILL", "sh", "-c", script, "artel-sandbox"]);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").current_dir("/").kill_on_drop(true);
         command
@@ -208,7 +210,7 @@ impl Rig {
 
     /// Makes a folder that the account owns and everybody may enter.
     pub(crate) fn make_folder(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir(path)?;
+        std::fs::create_dir_all(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
         self.give(path)
     }

@@ -150,7 +150,7 @@ fn a_stop_between_any_two_steps_loses_nothing_and_doubles_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut stopped = repository(dir.path());
         stopped.publish(&old, AT, 1).unwrap();
-        stopped.steps_left.set(steps);
+        stopped.steps_left.store(steps, std::sync::atomic::Ordering::Relaxed);
         ended = match stopped.publish(&new, day(2), 2) {
             Ok(_) => true,
             Err(Error::Stopped) => false,
