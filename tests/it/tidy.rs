@@ -200,3 +200,12 @@ fn every_module_file_is_declared() {
     });
     check("no `mod` line names this file, so it is not compiled", forgotten.map(|file| file.path.clone()));
 }
+
+#[test]
+fn the_ledger_is_held_to_every_rule_of_the_others() {
+    let tree = Tree::read();
+    let ledger = &tree.file("node/ledger/clippy.toml").text;
+    let missing = tree.file(".clippy.toml").text.lines().filter(|line| !ledger.contains(line));
+    check("clippy reads only the nearest file, which must repeat", missing.map(str::to_owned));
+    assert!(ledger.contains("std::collections::HashMap") && ledger.contains("std::collections::HashSet"));
+}
