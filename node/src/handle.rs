@@ -70,10 +70,9 @@ impl Handle {
     }
 
     async fn view<T: serde::de::DeserializeOwned>(&self, path: String) -> Result<T, ApiError> {
-        match self.ask(Request::View(path)).await? {
-            Response::View(json) => serde_json::from_slice(&json.0).map_err(|e| internal("view", &e)),
-            _ => Err(ApiError::Unavailable { reason: "the coordinator answered something else".into() }),
-        }
+        let response = self.ask(Request::View(path)).await?;
+        let Response::View(json) = &response else { return Err(unexpected(&response)) };
+        serde_json::from_slice(&json.0).map_err(|e| internal("view", &e))
     }
 
     /// Offers what a job needs, as far as it lies here, under the job's name.
@@ -196,10 +195,9 @@ impl Backend for Handle {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
         self.offer_inputs(&verified).await?;
-        match self.ask(Request::Submit(Octets(request.to_vec()))).await? {
-            Response::Receipt(job, at) => Ok(Submitted { job, accepted_at: Time::from(at) }),
-            other => Err(ApiError::Unavailable { reason: format!("the coordinator answered {}", word(&other)) }),
-        }
+        let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
+        let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
+        Ok(Submitted { job, accepted_at: Time::from(at) })
     }
 
     async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
@@ -304,9 +302,12 @@ impl Backend for Handle {
         let path = folder.join(Hash::from_bytes(name).short() + &Hash::of(&name).short());
         let written = write_upload(&path, &mut bytes, size).await;
         let added = match written {
-            Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| match e {
-                blobs::Error::QuotaExceeded { .. } => ApiError::Unavailable { reason: chain(&e) },
-                other => internal("blobs", &other),
+            Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| {
+                if matches!(e, blobs::Error::QuotaExceeded { .. }) {
+                    ApiError::Unavailable { reason: chain(&e) }
+                } else {
+                    internal("blobs", &e)
+                }
             }),
             Err(error) => Err(error),
         };
@@ -440,8 +441,9 @@ async fn write_upload(path: &std::path::Path, bytes: &mut ByteStream, size: u64)
     }
 }
 
-fn word(response: &Response) -> String {
-    format!("{response:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+fn unexpected(response: &Response) -> ApiError {
+    let word: String = format!("{response:?}").chars().take_while(|c| c.is_alphanumeric()).collect();
+    ApiError::Unavailable { reason: format!("the coordinator answered {word}; does it run another version?") }
 }
 
 fn stopping() -> ApiError {

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     daemon::{Decisions, Shared},
-    net::Topic,
+    net::{AskError, Topic},
     serve::Desk,
 };
 
@@ -64,7 +64,7 @@ impl Performer {
                     let this = Arc::clone(&this);
                     asked.spawn(async move { this.announce(announcement, signed).await });
                 }
-                Some(Effect::Publish(publication)) => this.publish(publication).await,
+                Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
                 Some(Effect::Notify(news)) => this.notify(news),
                 Some(Effect::Answer(_) | Effect::WakeAt(_)) => debug!("answers and timers stay in the decider"),
             }
@@ -74,14 +74,32 @@ impl Performer {
 
     async fn grant(self: Arc<Self>, lease: Lease) {
         let (node, number) = (lease.node, lease.number);
-        let why = match self.desk.ask(node, Request::Grant(lease)).await {
+        let why = match self.deliver_grant(lease).await {
             Ok(Response::Done) => return info!(%node, lease = %number, "lease granted"),
             Ok(Response::Refused(refusal)) => refusal.to_string(),
             Ok(other) => format!("answered a grant with {other:?}").chars().take(120).collect(),
+            Err(error @ AskError::Unreachable { .. }) => {
+                // It never had the lease, and its other bids are as void.
+                self.decisions.tell(Command::Lost { node }).await;
+                error.to_string()
+            }
+            Err(error) if error.may_have_arrived() => {
+                // It may build already: its lease lives on until it expires.
+                info!(%node, lease = %number, %error, "builder lost while it was granted a lease");
+                return self.decisions.tell(Command::Lost { node }).await;
+            }
             Err(error) => error.to_string(),
         };
         info!(%node, lease = %number, %why, "lease declined");
         self.decisions.tell(Command::Declined { node, lease: number, why }).await;
+    }
+
+    /// Says a grant once more when nobody knows whether it arrived; a builder that has it says so again.
+    async fn deliver_grant(&self, lease: Lease) -> Result<Response, AskError> {
+        match self.desk.ask(lease.node, Request::Grant(lease.clone())).await {
+            Err(error) if error.may_have_arrived() => self.desk.ask(lease.node, Request::Grant(lease)).await,
+            answered => answered,
+        }
     }
 
     async fn revoke(self: Arc<Self>, node: NodeId, lease: LeaseNumber, reason: String) {
@@ -103,7 +121,8 @@ impl Performer {
         }
     }
 
-    async fn publish(&self, publication: Publication) {
+    /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
+    async fn publish(self: Arc<Self>, publication: Publication) {
         let job = publication.job;
         if self.publications.try_send(publication).is_err() {
             let why = "the publisher's queue is full".to_owned();

@@ -196,7 +196,8 @@ impl Worker {
                 Some((lease, slot)) = grants.recv() => {
                     tasks.spawn(Arc::clone(&self).hold(lease, slot, stop.child_token()));
                 }
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => self.wanted.notify_one(),
+                // Who frees a slot says so itself: a wake-up here would wake the bids, whose end would wake them again.
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 () = self.wanted.notified() => drop(tasks.spawn(Arc::clone(&self).bid())),
                 _ = renew.tick() => drop(tasks.spawn(Arc::clone(&self).renew())),
                 _ = ask.tick() => drop(tasks.spawn(Arc::clone(&self).ask_what_is_open())),
@@ -242,6 +243,8 @@ impl Worker {
                     let mut state = self.state();
                     state.known.remove(&announcement.job);
                     state.bids.remove(&announcement.job);
+                    // The bid is free for another job; this ends, since every refusal forgets a job.
+                    self.wanted.notify_one();
                 }
                 Ok(other) => warn!(?other, "a bid was answered with something else"),
                 Err(error) => {
@@ -351,7 +354,15 @@ impl Worker {
         let record = match answer {
             Response::Record(record) => record,
             Response::Refused(refusal) => return Err(failed(refusal.to_string())),
-            other => return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect())),
+            other @ (Response::Done
+            | Response::Receipt(..)
+            | Response::Records(_)
+            | Response::Providers(_)
+            | Response::Lost(_)
+            | Response::Log(_)
+            | Response::View(_)) => {
+                return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect()));
+            }
         };
         let request = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))

@@ -1,1 +1,3 @@
 //! Whole networks.
+
+mod tidy;
