@@ -3,9 +3,11 @@
 //! Sockets and files are opened first, so that an error is seen at once. Then every part is one named task of one set:
 //! the first that ends stops the others, and all are joined. Which parts run is said by the configuration and the policy.
 
+mod cards;
 mod decide;
 mod dial;
 mod inbox;
+mod keeper;
 mod offers;
 mod publisher;
 mod shared;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use web::server::{Access, Limits, Listener, Server};
 
+pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use offers::Offers;
 pub use publisher::{bundle, chain};
@@ -160,8 +163,20 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     let began = clock::now();
     let genesis = watch::Sender::new(Arc::new(policies));
     let offers = Offers::default();
-    let shared =
-        Arc::new(Shared { home, config, key, id, network, net, blobs, store, policies: genesis, began, offers });
+    let shared = Arc::new(Shared {
+        home,
+        config,
+        key,
+        id,
+        network,
+        net,
+        blobs,
+        store,
+        policies: genesis,
+        began,
+        offers,
+        cards: Cards::default(),
+    });
     shared.load_offers().await?;
     let result = parts_of(&shared, web, inbox, &mut parts, &stop).await;
     stop.cancel();
@@ -215,6 +230,11 @@ async fn parts_of(
             ("web interface", Ok(()))
         });
     }
+    let keeper = keeper::run(Arc::clone(shared), desk.clone(), stop.clone());
+    parts.spawn(async move {
+        keeper.await;
+        ("keeper", Ok(()))
+    });
     let desk_task = inbox::run(Arc::clone(shared), desk, inbox, releases, stop.clone());
     parts.spawn(async move {
         ("desk", {

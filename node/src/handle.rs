@@ -147,20 +147,6 @@ impl Handle {
         let key = crate::publish::sign::RepositoryKey::load(&self.shared.home.repository_key());
         key.map(|key| key.fingerprint()).unwrap_or_default()
     }
-
-    fn roles(&self) -> Vec<String> {
-        let mut roles = Vec::new();
-        if self.desk.worker().is_some() {
-            roles.push("builder".to_owned());
-        }
-        if self.shared.coordinates() {
-            roles.push("coordinator".to_owned());
-        }
-        if self.shared.config.mirror.is_some() {
-            roles.push("mirror".to_owned());
-        }
-        roles
-    }
 }
 
 impl Backend for Handle {
@@ -170,13 +156,14 @@ impl Backend for Handle {
         let policy = policies.current();
         let jobs = match self.desk.decisions() {
             Some(decisions) => decisions.view(views::counts).await.unwrap_or_default(),
-            None => std::collections::BTreeMap::new(),
+            // A node whose coordinator cannot be reached still says what it is.
+            None => self.view(views::COUNTS.to_owned()).await.unwrap_or_default(),
         };
         Ok(Status {
             at: Time::from(clock::now()),
             node: shared.id,
             network: NetworkView { id: shared.network, name: policy.name.to_string() },
-            roles: self.roles(),
+            roles: shared.roles(&self.desk),
             coordinator: Some(policies.coordinator()),
             policy: PolicyView { number: policy.number, expires: Time::from(policy.expires) },
             jobs,
@@ -259,12 +246,14 @@ impl Backend for Handle {
         let now = clock::now();
         let view = |peer: crate::net::Peer| {
             let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
+            let card = self.shared.cards.get(&peer.node);
+            let capacity = card.as_ref().and_then(|card| card.capacity.clone());
             PeerView {
                 node: peer.node,
                 operator: policies.current().operator_of(&peer.node).cloned(),
-                roles: Vec::new(),
-                arches: Vec::new(),
-                slots: 0,
+                roles: card.map(|card| card.roles).unwrap_or_default(),
+                arches: capacity.as_ref().map(|c| c.arches.clone()).unwrap_or_default(),
+                slots: capacity.map_or(0, |c| c.slots),
                 address: peer.address,
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 since: Some(Time::from(Timestamp::from_millis(now.as_millis().saturating_sub(connected)))),

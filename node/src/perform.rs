@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use ledger::{Command, Effect, News, Publication};
 use protocol::{
-    NodeId,
+    JobId, NodeId,
     lease::{Lease, LeaseNumber},
     message::{Request, Response},
 };
@@ -19,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    daemon::{Decisions, Shared},
+    daemon::{Decisions, Shared, chain},
     net::{AskError, Topic},
     serve::Desk,
 };
 
 /// How often a revocation is repeated to a builder that does not answer; its lease ends by itself after that.
 const REVOKE_TRIES: u32 = 5;
+/// The largest log that the coordinator keeps, in bytes.
+const LOG_MAX: u64 = 256 << 20;
 
 /// Where errands go.
 pub struct Performer {
@@ -65,7 +67,13 @@ impl Performer {
                     asked.spawn(async move { this.announce(announcement, signed).await });
                 }
                 Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
-                Some(Effect::Notify(news)) => this.notify(news),
+                Some(Effect::Notify(news)) => {
+                    if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
+                    {
+                        asked.spawn(Arc::clone(&this).keep_log(job, lease, node));
+                    }
+                    this.notify(news);
+                }
                 Some(Effect::Answer(_) | Effect::WakeAt(_)) => debug!("answers and timers stay in the decider"),
             }
         }
@@ -127,6 +135,23 @@ impl Performer {
         if self.publications.try_send(publication).is_err() {
             let why = "the publisher's queue is full".to_owned();
             self.decisions.tell(Command::PublishFailed { job, why }).await;
+        }
+    }
+
+    /// Brings the log of an ended attempt here: it must outlive the builder's interest in it.
+    async fn keep_log(self: Arc<Self>, job: JobId, lease: LeaseNumber, node: NodeId) {
+        let look = move |ledger: &ledger::Ledger| ledger.job(job)?.attempts.iter().find(|a| a.lease == lease)?.log;
+        let Some(log) = self.decisions.view(look).await.flatten() else { return };
+        if node == self.shared.id {
+            return;
+        }
+        let blobs = &self.shared.blobs;
+        let kept = async {
+            blobs.fetch(&self.shared.net, &log, &[node], LOG_MAX).await.map_err(|e| chain(&e))?;
+            self.shared.offer(&format!("job/{job}/{lease}-log"), log).await.map_err(|e| chain(&e))
+        };
+        if let Err(why) = kept.await {
+            debug!(%job, %lease, %why, "log not kept");
         }
     }
 

@@ -46,6 +46,17 @@ impl Blobs {
         self.inner.store.tags().delete_prefix(prefix).await.map_err(failed("remove pins"))
     }
 
+    /// Gives the names of pins that begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn pin_names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let tags = self.inner.store.tags().list_prefix(prefix).await.map_err(failed("list pins"))?;
+        let tags: Vec<_> = tags.try_collect().await.map_err(failed("list pins"))?;
+        Ok(tags.iter().map(|tag| String::from_utf8_lossy(tag.name.as_ref()).into_owned()).collect())
+    }
+
     /// Gives the content of every pin whose name begins with `prefix`; of a set, its members.
     ///
     /// # Errors

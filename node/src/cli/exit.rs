@@ -87,5 +87,9 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 
 /// Gives what to do next, when the error says so.
 pub fn hint_of(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>().and_then(|f| f.hint.clone()))
+    error.chain().find_map(|cause| match (cause.downcast_ref::<Failure>(), cause.downcast_ref::<ApiError>()) {
+        (Some(failure), _) => failure.hint.clone(),
+        (None, Some(error)) => Some(error.hint().to_owned()),
+        (None, None) => None,
+    })
 }

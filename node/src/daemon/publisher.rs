@@ -182,8 +182,7 @@ impl Publisher {
         let hash = shared.blobs.add_bytes(manifest.into()).await.map_err(|e| chain(&e))?;
         hashes.push(hash);
         let generation = published.generation;
-        let name = format!("release/{channel}/{generation}");
-        shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
+        shared.offer_release(channel, generation, &hashes).await.map_err(|e| chain(&e))?;
         let release = Release { at: published.at, channel: channel.clone(), manifest: hash, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());
@@ -199,14 +198,9 @@ impl Publisher {
 
     /// Mirrors may still be fetching the generation before; older ones are withdrawn.
     async fn withdraw_older(&self, channel: &ChannelName, generation: u64) {
-        let Some(old) = generation.checked_sub(2) else { return };
-        // A slash at the end would not match the name itself; generations are decimal, so `1` must not match `12`.
-        for name in [format!("release/{channel}/{old}")] {
-            if !format!("release/{channel}/{generation}").starts_with(&name)
-                && let Err(error) = self.shared.withdraw(&name).await
-            {
-                warn!(%error, "an old release is still offered");
-            }
+        let below = generation.saturating_sub(1);
+        if let Err(error) = self.shared.withdraw_releases_below(channel, below).await {
+            warn!(%error, "old releases are still offered");
         }
     }
 }

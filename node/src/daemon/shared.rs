@@ -118,6 +118,8 @@ pub struct Shared {
     pub began: Timestamp,
     /// What is offered to other members.
     pub offers: super::Offers,
+    /// The newest card of each member.
+    pub cards: super::Cards,
 }
 
 impl Shared {
