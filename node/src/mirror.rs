@@ -140,10 +140,7 @@ impl Mirror {
         let (signed, of) = (release.to_bytes(), channel.clone());
         let put = self.shared.store.run(move |store| store.release_put(&of, generation, &signed)).await;
         put.map_err(|e| chain(&e))?;
-        if let Some(old) = generation.checked_sub(1) {
-            let withdrawn = self.shared.withdraw(&format!("release/{channel}/{old}")).await;
-            withdrawn.map_err(|e| chain(&e))?;
-        }
+        self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
     }
 
