@@ -7,9 +7,9 @@ mod cards;
 mod decide;
 mod dial;
 mod inbox;
-mod keeper;
 mod offers;
 mod publisher;
+mod retention;
 mod shared;
 pub mod views;
 
@@ -178,6 +178,8 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
         cards: Cards::default(),
     });
     shared.load_offers().await?;
+    // Uploads that a crash cut off; nobody knows their names any more.
+    let _ = std::fs::remove_dir_all(shared.home.uploads());
     let result = parts_of(&shared, web, inbox, &mut parts, &stop).await;
     stop.cancel();
     let ended = join(parts).await;
@@ -230,10 +232,12 @@ async fn parts_of(
             ("web interface", Ok(()))
         });
     }
-    let keeper = keeper::run(Arc::clone(shared), desk.clone(), stop.clone());
+    let retention = retention::run(Arc::clone(shared), desk.clone(), stop.clone());
     parts.spawn(async move {
-        keeper.await;
-        ("keeper", Ok(()))
+        ("retention", {
+            retention.await;
+            Ok(())
+        })
     });
     let desk_task = inbox::run(Arc::clone(shared), desk, inbox, releases, stop.clone());
     parts.spawn(async move {
@@ -316,12 +320,13 @@ async fn build_here(
         rig: build::RigConfig { user: settings.user.clone() },
         now: clock::now,
     };
+    let below = folder.clone();
     let opened = tokio::task::spawn_blocking(move || {
         if rustix::process::geteuid().is_root() {
             build::Rig::prepare_user(&workshop.rig)?;
         }
         let workshop = Workshop::open(workshop)?;
-        let swept = workshop.sweep();
+        let swept = workshop.sweep().and_then(|_| crate::worker::sweep(&below));
         Ok::<_, build::WorkshopError>((workshop, swept))
     });
     let system = |source| Error::System { what: format!("sweeping {}", folder.display()), source };

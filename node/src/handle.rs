@@ -284,7 +284,7 @@ impl Backend for Handle {
     }
 
     async fn put_blob(&self, mut bytes: ByteStream, size: u64) -> Result<Hash, ApiError> {
-        let folder = self.shared.home.path().join("uploads");
+        let folder = self.shared.home.uploads();
         let failed = |e: std::io::Error| internal("upload", &e);
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let name = crate::keys::random().map_err(|e| internal("random", &e))?;

@@ -134,12 +134,13 @@ impl Mirror {
         let mut hashes: Vec<Hash> = files.iter().map(|(hash, _)| *hash).collect();
         hashes.push(hash);
         let generation = release.get().generation;
-        self.shared.offer_release(&channel, generation, &hashes).await.map_err(|e| chain(&e))?;
+        let name = format!("release/{channel}/{generation}");
+        self.shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
         let fetched = self.apply(&channel, release, bytes.to_vec()).await?;
         let (signed, of) = (release.to_bytes(), channel.clone());
         let put = self.shared.store.run(move |store| store.release_put(&of, generation, &signed)).await;
         put.map_err(|e| chain(&e))?;
-        self.shared.withdraw_releases_below(&channel, generation).await.map_err(|e| chain(&e))?;
+        self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
     }
 

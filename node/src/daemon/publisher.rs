@@ -182,7 +182,8 @@ impl Publisher {
         let hash = shared.blobs.add_bytes(manifest.into()).await.map_err(|e| chain(&e))?;
         hashes.push(hash);
         let generation = published.generation;
-        shared.offer_release(channel, generation, &hashes).await.map_err(|e| chain(&e))?;
+        let name = format!("release/{channel}/{generation}");
+        shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
         let release = Release { at: published.at, channel: channel.clone(), manifest: hash, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());
@@ -198,9 +199,8 @@ impl Publisher {
 
     /// Mirrors may still be fetching the generation before; older ones are withdrawn.
     async fn withdraw_older(&self, channel: &ChannelName, generation: u64) {
-        let below = generation.saturating_sub(1);
-        if let Err(error) = self.shared.withdraw_releases_below(channel, below).await {
-            warn!(%error, "old releases are still offered");
+        if let Err(error) = self.shared.withdraw_releases(channel, generation.saturating_sub(1)).await {
+            warn!(%error, "an old release is still offered");
         }
     }
 }
