@@ -178,8 +178,8 @@ impl Shared {
     }
 }
 
-/// Every node that belongs to the network: operators' nodes and candidates for coordination.
+/// Every node that belongs to the network: operators' nodes, mirrors and candidates for coordination.
 pub(super) fn members(policy: &Policy) -> std::collections::BTreeSet<NodeId> {
     let operators = policy.operators.iter().flat_map(|o| o.nodes.iter().copied());
-    operators.chain(policy.coordinators.candidates().iter().copied()).collect()
+    operators.chain(policy.mirrors.iter().copied()).chain(policy.coordinators.candidates().iter().copied()).collect()
 }
