@@ -176,6 +176,7 @@ fn charter(
         coordinators: CoordinatorsEntry::Pinned(nodes[0]),
         limits: Charter::usual_limits(),
         operators: operators.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+        mirrors: Vec::new(),
         maintainers: vec![MaintainerEntry {
             name: MaintainerName::new("maintainer")?,
             key: keys::public(maintainer),
