@@ -89,6 +89,9 @@ impl Worker {
             let packages = lock.packages.iter();
             wanted.extend(packages.map(|p| (p.hash, p.size, inputs.packages.join(p.file.as_str()))));
         }
+        if wanted.is_empty() {
+            return Ok(inputs);
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
