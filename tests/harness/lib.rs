@@ -13,6 +13,7 @@ pub mod ground;
 pub mod network;
 pub mod node;
 pub mod place;
+pub mod processes;
 pub mod scratch;
 pub mod wait;
 
@@ -21,5 +22,6 @@ pub use ground::{Ground, Site};
 pub use network::{BuilderPlan, Environments, Honesty, Network, Plan};
 pub use node::Node;
 pub use place::Place;
+pub use processes::{mounts_of, processes_of};
 pub use scratch::Scratch;
 pub use wait::until;

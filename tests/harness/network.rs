@@ -195,13 +195,16 @@ impl Network {
         self.meet().await;
     }
 
-    /// Waits until every running node is connected with the coordinator.
+    /// Waits until every running node answers and is connected with the coordinator.
     ///
     /// # Panics
     /// When they do not find each other in time.
     pub async fn meet(&mut self) {
-        let running: Vec<NodeId> = self.nodes.values().filter(|n| n.runs()).map(|n| n.id).collect();
-        self.node("coordinator").up().await;
+        let mut running = Vec::new();
+        for node in self.nodes.values_mut().filter(|node| node.runs()) {
+            node.up().await;
+            running.push(node.id);
+        }
         let coordinator = self.nodes["coordinator"].id;
         let client = self.coordinator();
         until("all nodes are connected with the coordinator", MEET_WITHIN, async || {

@@ -3,7 +3,10 @@
 //! A machine that cannot make sandboxes, or has no apt archive, skips them and says why; `ARTEL_TESTS=required` forbids
 //! that. The first run installs one environment, which takes a minute or two; it is kept below the target folder.
 
+mod crash;
 mod line;
+mod sandbox;
+mod verdicts;
 
 use harness::{Ground, Site};
 
