@@ -78,11 +78,17 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
                 }
             };
         }
-        if cause.is::<crate::config::Error>() || cause.is::<crate::keys::Error>() {
+        if cause.is::<crate::config::Error>() || cause.is::<crate::keys::Error>() || stops_a_start(cause) {
             return CONFIGURATION;
         }
     }
     FAILED
+}
+
+/// Says whether the daemon did not begin because of its files: it hands their errors on as its own.
+fn stops_a_start(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use crate::daemon::Error;
+    matches!(cause.downcast_ref(), Some(Error::Key(_) | Error::Policy(_) | Error::Configuration(_)))
 }
 
 /// Gives what to do next, when the error says so.
@@ -107,6 +113,14 @@ mod tests {
         let as_context = anyhow::Error::from(std::fmt::Error).context(failed());
         for error in [anyhow::Error::from(failed()), as_context, anyhow::Error::from(failed()).context("more")] {
             assert_eq!((code_of(&error), hint_of(&error).as_deref()), (12, Some("look")), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_bad_key_is_configuration_also_when_the_daemon_says_so() {
+        let key = || crate::keys::Error::Mode { path: "node.key".into(), mode: 0o644 };
+        for error in [anyhow::Error::from(key()), anyhow::Error::from(crate::daemon::Error::Key(key()))] {
+            assert_eq!(code_of(&error), CONFIGURATION);
         }
     }
 
