@@ -97,13 +97,49 @@ impl Ground {
     /// # Panics
     /// When there is no such fixture.
     pub fn deb(&self, dsc: &str) -> Prepared {
-        let source: SourcePackage = read_source(&self.fixtures.join("deb").join(dsc)).unwrap();
+        self.deb_at(&self.fixtures.join("deb").join(dsc))
+    }
+
+    fn deb_at(&self, dsc: &Path) -> Prepared {
+        let source: SourcePackage = read_source(dsc).unwrap();
         let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
         files.extend(self.package_files());
         Prepared { kind: JobKind::Deb(source.job(Vec::new(), Vec::new())), lock: self.lock.clone(), files }
     }
 
-    /// Prepares a shell script as a job, with one input that makes each job another one; it must leave `out`.
+    /// Prepares another version of `artel-tiny` as a job, made from the fixture below a folder of the test.
+    ///
+    /// # Panics
+    /// When the machine's tar or xz fails.
+    pub fn tiny_version(&self, version: &str, folder: &Path) -> Prepared {
+        let (from, to) = (self.fixtures.join("deb"), folder.join(format!("tiny-{version}")));
+        fs::create_dir_all(&to).unwrap();
+        let tar = |arguments: &[&str]| {
+            let status = std::process::Command::new("tar").current_dir(&to).args(arguments).status().unwrap();
+            assert!(status.success(), "tar {arguments:?}");
+        };
+        tar(&["-xf", from.join("artel-tiny_1.0.tar.xz").to_str().unwrap()]);
+        let tree = format!("artel-tiny-{version}");
+        fs::rename(to.join("artel-tiny-1.0"), to.join(&tree)).unwrap();
+        let changelog = to.join(&tree).join("debian/changelog");
+        let text = fs::read_to_string(&changelog).unwrap().replace("(1.0)", &format!("({version})"));
+        fs::write(&changelog, text).unwrap();
+        let tarball = format!("artel-tiny_{version}.tar.xz");
+        tar(&["-cJf", &tarball, &tree]);
+        let bytes = fs::read(to.join(&tarball)).unwrap();
+        let old = fs::read(from.join("artel-tiny_1.0.tar.xz")).unwrap();
+        let text = fs::read_to_string(from.join("artel-tiny_1.0.dsc")).unwrap();
+        let text = text
+            .replace("1.0.tar.xz", &format!("{version}.tar.xz"))
+            .replace("Version: 1.0", &format!("Version: {version}"));
+        let text = text.replace(&Sha256::of(&old).to_string(), &Sha256::of(&bytes).to_string());
+        let text = text.replace(&format!(" {} ", old.len()), &format!(" {} ", bytes.len()));
+        let dsc = to.join(format!("artel-tiny_{version}.dsc"));
+        fs::write(&dsc, text).unwrap();
+        self.deb_at(&dsc)
+    }
+
+    /// Prepares a shell script as a job; it must leave the file `out`.
     ///
     /// # Panics
     /// When the script breaks a rule of jobs.

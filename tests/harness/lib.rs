@@ -24,4 +24,4 @@ pub use node::Node;
 pub use place::Place;
 pub use processes::{mounts_of, processes_of};
 pub use scratch::Scratch;
-pub use wait::until;
+pub use wait::{at_once, until};

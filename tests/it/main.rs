@@ -3,9 +3,13 @@
 //! A machine that cannot make sandboxes, or has no apt archive, skips them and says why; `ARTEL_TESTS=required` forbids
 //! that. The first run installs one environment, which takes a minute or two; it is kept below the target folder.
 
+mod coordinator;
 mod crash;
+mod judges;
 mod line;
+mod refusals;
 mod sandbox;
+mod transcript;
 mod verdicts;
 
 use harness::{Ground, Site};
