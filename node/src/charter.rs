@@ -101,6 +101,9 @@ pub struct Charter {
     /// Addresses that a new node dials first.
     #[serde(default)]
     pub bootstrap: Vec<String>,
+    /// Nodes that follow and serve releases without building.
+    #[serde(default)]
+    pub mirrors: Vec<NodeId>,
     /// Root keys.
     pub roots: RootsEntry,
     /// Who coordinates.
@@ -140,6 +143,7 @@ impl Charter {
             number: policy.number,
             expires: clock::rfc3339(policy.expires),
             network: policy.network,
+            mirrors: policy.mirrors.clone(),
             bootstrap: policy.bootstrap.clone(),
             roots: RootsEntry { threshold: policy.roots.threshold, keys: policy.roots.keys.clone() },
             coordinators: match &policy.coordinators {
@@ -171,6 +175,7 @@ impl Charter {
             expires: clock::parse(&self.expires).map_err(Error::Meaning)?,
             network: self.network,
             channels: self.channels.iter().map(channel).collect(),
+            mirrors: sorted(&self.mirrors),
             bootstrap: self.bootstrap.clone(),
             operators: self.operators.iter().map(|(name, nodes)| operator(name, nodes)).collect(),
             coordinators: match &self.coordinators {

@@ -102,6 +102,11 @@ impl Home {
         self.0.join("build")
     }
 
+    /// Uploads that are not whole yet.
+    pub fn uploads(&self) -> PathBuf {
+        self.0.join("uploads")
+    }
+
     /// The private apt directory and downloaded packages.
     pub fn archive(&self) -> PathBuf {
         self.0.join("archive")

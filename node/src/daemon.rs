@@ -3,11 +3,13 @@
 //! Sockets and files are opened first, so that an error is seen at once. Then every part is one named task of one set:
 //! the first that ends stops the others, and all are joined. Which parts run is said by the configuration and the policy.
 
+mod cards;
 mod decide;
 mod dial;
 mod inbox;
 mod offers;
 mod publisher;
+mod retention;
 mod shared;
 pub mod views;
 
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use web::server::{Access, Limits, Listener, Server};
 
+pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use offers::Offers;
 pub use publisher::{bundle, chain};
@@ -160,9 +163,23 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     let began = clock::now();
     let genesis = watch::Sender::new(Arc::new(policies));
     let offers = Offers::default();
-    let shared =
-        Arc::new(Shared { home, config, key, id, network, net, blobs, store, policies: genesis, began, offers });
+    let shared = Arc::new(Shared {
+        home,
+        config,
+        key,
+        id,
+        network,
+        net,
+        blobs,
+        store,
+        policies: genesis,
+        began,
+        offers,
+        cards: Cards::default(),
+    });
     shared.load_offers().await?;
+    // Uploads that a crash cut off; nobody knows their names any more.
+    let _ = std::fs::remove_dir_all(shared.home.uploads());
     let result = parts_of(&shared, web, inbox, &mut parts, &stop).await;
     stop.cancel();
     let ended = join(parts).await;
@@ -215,6 +232,13 @@ async fn parts_of(
             ("web interface", Ok(()))
         });
     }
+    let retention = retention::run(Arc::clone(shared), desk.clone(), stop.clone());
+    parts.spawn(async move {
+        ("retention", {
+            retention.await;
+            Ok(())
+        })
+    });
     let desk_task = inbox::run(Arc::clone(shared), desk, inbox, releases, stop.clone());
     parts.spawn(async move {
         ("desk", {
@@ -296,12 +320,13 @@ async fn build_here(
         rig: build::RigConfig { user: settings.user.clone() },
         now: clock::now,
     };
+    let below = folder.clone();
     let opened = tokio::task::spawn_blocking(move || {
         if rustix::process::geteuid().is_root() {
             build::Rig::prepare_user(&workshop.rig)?;
         }
         let workshop = Workshop::open(workshop)?;
-        let swept = workshop.sweep();
+        let swept = workshop.sweep().and_then(|_| crate::worker::sweep(&below));
         Ok::<_, build::WorkshopError>((workshop, swept))
     });
     let system = |source| Error::System { what: format!("sweeping {}", folder.display()), source };

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use protocol::Arch;
 use web::api::{JobDetail, JobState};
 
-pub use report::{Report, Verdict};
+pub use report::{Reached, Report, Verdict};
 
 use crate::{
     cli::{Until, watch},
@@ -122,12 +122,14 @@ async fn story(plan: &Plan, network: &mut Network, material: &Material, steps: &
     steps.done("build");
     let mut report = Report::of(&detail, material.official.as_deref());
     if let (JobState::Published, Some(published)) = (detail.summary.state, &detail.published) {
-        report.published = true;
+        report.reached = Reached::Published;
         step("waiting for the mirror, which checks every attestation itself");
         network.mirrored(published.generation, MIRROR_WAIT).await?;
         steps.done("mirror");
         step("installing from the mirror with apt-get into a scratch root");
-        report.installed = install(network, &detail).await?;
+        if installs(network, &detail).await {
+            report.reached = Reached::Installed;
+        }
         steps.done("install");
     }
     report.dashboard = format!("{}jobs/{}", network.dashboard(), submitted.job);
@@ -137,15 +139,15 @@ async fn story(plan: &Plan, network: &mut Network, material: &Material, steps: &
     Ok(report)
 }
 
-async fn install(network: &Network, detail: &JobDetail) -> anyhow::Result<bool> {
+async fn installs(network: &Network, detail: &JobDetail) -> bool {
     match install::install(network, detail).await {
         Ok(package) => {
             anstream::eprintln!("  apt-get installed {package} from the mirror");
-            Ok(true)
+            true
         }
         Err(error) => {
             anstream::eprintln!("  apt-get could not install it: {error:#}");
-            Ok(false)
+            false
         }
     }
 }

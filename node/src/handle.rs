@@ -70,10 +70,9 @@ impl Handle {
     }
 
     async fn view<T: serde::de::DeserializeOwned>(&self, path: String) -> Result<T, ApiError> {
-        match self.ask(Request::View(path)).await? {
-            Response::View(json) => serde_json::from_slice(&json.0).map_err(|e| internal("view", &e)),
-            _ => Err(ApiError::Unavailable { reason: "the coordinator answered something else".into() }),
-        }
+        let response = self.ask(Request::View(path)).await?;
+        let Response::View(json) = &response else { return Err(unexpected(&response)) };
+        serde_json::from_slice(&json.0).map_err(|e| internal("view", &e))
     }
 
     /// Offers what a job needs, as far as it lies here, under the job's name.
@@ -148,20 +147,6 @@ impl Handle {
         let key = crate::publish::sign::RepositoryKey::load(&self.shared.home.repository_key());
         key.map(|key| key.fingerprint()).unwrap_or_default()
     }
-
-    fn roles(&self) -> Vec<String> {
-        let mut roles = Vec::new();
-        if self.desk.worker().is_some() {
-            roles.push("builder".to_owned());
-        }
-        if self.shared.coordinates() {
-            roles.push("coordinator".to_owned());
-        }
-        if self.shared.config.mirror.is_some() {
-            roles.push("mirror".to_owned());
-        }
-        roles
-    }
 }
 
 impl Backend for Handle {
@@ -171,13 +156,14 @@ impl Backend for Handle {
         let policy = policies.current();
         let jobs = match self.desk.decisions() {
             Some(decisions) => decisions.view(views::counts).await.unwrap_or_default(),
-            None => std::collections::BTreeMap::new(),
+            // A node whose coordinator cannot be reached still says what it is.
+            None => self.view(views::COUNTS.to_owned()).await.unwrap_or_default(),
         };
         Ok(Status {
             at: Time::from(clock::now()),
             node: shared.id,
             network: NetworkView { id: shared.network, name: policy.name.to_string() },
-            roles: self.roles(),
+            roles: shared.roles(&self.desk),
             coordinator: Some(policies.coordinator()),
             policy: PolicyView { number: policy.number, expires: Time::from(policy.expires) },
             jobs,
@@ -196,10 +182,9 @@ impl Backend for Handle {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
         self.offer_inputs(&verified).await?;
-        match self.ask(Request::Submit(Octets(request.to_vec()))).await? {
-            Response::Receipt(job, at) => Ok(Submitted { job, accepted_at: Time::from(at) }),
-            other => Err(ApiError::Unavailable { reason: format!("the coordinator answered {}", word(&other)) }),
-        }
+        let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
+        let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
+        Ok(Submitted { job, accepted_at: Time::from(at) })
     }
 
     async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
@@ -261,12 +246,14 @@ impl Backend for Handle {
         let now = clock::now();
         let view = |peer: crate::net::Peer| {
             let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
+            let card = self.shared.cards.get(&peer.node);
+            let capacity = card.as_ref().and_then(|card| card.capacity.clone());
             PeerView {
                 node: peer.node,
                 operator: policies.current().operator_of(&peer.node).cloned(),
-                roles: Vec::new(),
-                arches: Vec::new(),
-                slots: 0,
+                roles: card.map(|card| card.roles).unwrap_or_default(),
+                arches: capacity.as_ref().map(|c| c.arches.clone()).unwrap_or_default(),
+                slots: capacity.map_or(0, |c| c.slots),
                 address: peer.address,
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 since: Some(Time::from(Timestamp::from_millis(now.as_millis().saturating_sub(connected)))),
@@ -297,16 +284,19 @@ impl Backend for Handle {
     }
 
     async fn put_blob(&self, mut bytes: ByteStream, size: u64) -> Result<Hash, ApiError> {
-        let folder = self.shared.home.path().join("uploads");
+        let folder = self.shared.home.uploads();
         let failed = |e: std::io::Error| internal("upload", &e);
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let name = crate::keys::random().map_err(|e| internal("random", &e))?;
         let path = folder.join(Hash::from_bytes(name).short() + &Hash::of(&name).short());
         let written = write_upload(&path, &mut bytes, size).await;
         let added = match written {
-            Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| match e {
-                blobs::Error::QuotaExceeded { .. } => ApiError::Unavailable { reason: chain(&e) },
-                other => internal("blobs", &other),
+            Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| {
+                if matches!(e, blobs::Error::QuotaExceeded { .. }) {
+                    ApiError::Unavailable { reason: chain(&e) }
+                } else {
+                    internal("blobs", &e)
+                }
             }),
             Err(error) => Err(error),
         };
@@ -440,8 +430,9 @@ async fn write_upload(path: &std::path::Path, bytes: &mut ByteStream, size: u64)
     }
 }
 
-fn word(response: &Response) -> String {
-    format!("{response:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+fn unexpected(response: &Response) -> ApiError {
+    let word: String = format!("{response:?}").chars().take_while(|c| c.is_alphanumeric()).collect();
+    ApiError::Unavailable { reason: format!("the coordinator answered {word}; does it run another version?") }
 }
 
 fn stopping() -> ApiError {

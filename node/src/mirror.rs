@@ -16,7 +16,7 @@ use std::{
 
 use attest::{bundle::Bundle, verify};
 use protocol::{
-    ChannelName, Hash, NodeId, Timestamp, Verified, limits,
+    ChannelName, Hash, NodeId, Sha256, Timestamp, Verified, limits,
     message::{Request, Response},
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
 };
@@ -41,8 +41,8 @@ pub struct Mirror {
     shared: Arc<Shared>,
     desk: Desk,
     trees: BTreeMap<ChannelName, follow::Mirror>,
-    /// Bundles that were verified since the start: the same hash need not be checked twice.
-    proven: BTreeSet<(Hash, String)>,
+    /// Packages of the newest manifests that were proven since the start, with the bytes that they were proven for.
+    proven: BTreeMap<ChannelName, BTreeSet<(PublishedPackage, Sha256)>>,
 }
 
 impl Mirror {
@@ -58,7 +58,7 @@ impl Mirror {
             let tree = follow::Mirror::open(&folder, channel.clone(), BYTES_MAX).map_err(|e| chain(&e))?;
             trees.insert(channel.clone(), tree);
         }
-        Ok(Self { shared, desk, trees, proven: BTreeSet::new() })
+        Ok(Self { shared, desk, trees, proven: BTreeMap::new() })
     }
 
     /// Follows until stopped. Between two steps of an application it may be dropped; the next start goes on.
@@ -121,9 +121,16 @@ impl Mirror {
         let manifest = Manifest::from_bytes(&bytes).map_err(|e| chain(&e))?;
         let files: Vec<(Hash, u64)> = manifest.files.iter().map(|f| (f.hash, f.size)).collect();
         self.shared.blobs.fetch_many(&self.shared.net, &files, &from).await.map_err(|e| chain(&e))?;
+        let mut proven = BTreeSet::new();
         for package in &manifest.packages {
-            self.prove(&manifest, package).await.map_err(|why| format!("{}: {why}", package.path))?;
+            let sha256 = manifest.file(&package.path).ok_or("the manifest does not list its own package")?.sha256;
+            let key = (package.clone(), sha256);
+            if !self.proven.get(&channel).is_some_and(|known| known.contains(&key)) {
+                self.prove(&channel, package, &sha256).await.map_err(|why| format!("{}: {why}", package.path))?;
+            }
+            proven.insert(key);
         }
+        self.proven.insert(channel.clone(), proven);
         let mut hashes: Vec<Hash> = files.iter().map(|(hash, _)| *hash).collect();
         hashes.push(hash);
         let generation = release.get().generation;
@@ -133,10 +140,7 @@ impl Mirror {
         let (signed, of) = (release.to_bytes(), channel.clone());
         let put = self.shared.store.run(move |store| store.release_put(&of, generation, &signed)).await;
         put.map_err(|e| chain(&e))?;
-        if let Some(old) = generation.checked_sub(1) {
-            let withdrawn = self.shared.withdraw(&format!("release/{channel}/{old}")).await;
-            withdrawn.map_err(|e| chain(&e))?;
-        }
+        self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
     }
 
@@ -155,12 +159,7 @@ impl Mirror {
     }
 
     /// Checks that k operators built exactly this package, from the evidence alone.
-    async fn prove(&mut self, manifest: &Manifest, package: &PublishedPackage) -> Result<(), String> {
-        let key = (package.bundle, package.path.to_string());
-        if self.proven.contains(&key) {
-            return Ok(());
-        }
-        let file = manifest.file(&package.path).ok_or("the manifest does not list it")?;
+    async fn prove(&self, channel: &ChannelName, package: &PublishedPackage, sha256: &Sha256) -> Result<(), String> {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
@@ -176,10 +175,12 @@ impl Mirror {
         if proof.job != package.job {
             return Err(format!("its evidence is for job {}", proof.job));
         }
-        let proven = proof.package(&package.name, &package.version, package.arch, &file.sha256);
+        if proof.request.channel != *channel {
+            return Err(format!("its evidence is for channel {}, whose rules are others", proof.request.channel));
+        }
+        let proven = proof.package(&package.name, &package.version, package.arch, sha256);
         proven.map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
-        self.proven.insert(key);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use ledger::{Command, Effect, News, Publication};
 use protocol::{
-    NodeId,
+    JobId, NodeId,
     lease::{Lease, LeaseNumber},
     message::{Request, Response},
 };
@@ -19,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    daemon::{Decisions, Shared},
-    net::Topic,
+    daemon::{Decisions, Shared, chain},
+    net::{AskError, Topic},
     serve::Desk,
 };
 
 /// How often a revocation is repeated to a builder that does not answer; its lease ends by itself after that.
 const REVOKE_TRIES: u32 = 5;
+/// The largest log that the coordinator keeps, in bytes.
+const LOG_MAX: u64 = 256 << 20;
 
 /// Where errands go.
 pub struct Performer {
@@ -64,8 +66,14 @@ impl Performer {
                     let this = Arc::clone(&this);
                     asked.spawn(async move { this.announce(announcement, signed).await });
                 }
-                Some(Effect::Publish(publication)) => this.publish(publication).await,
-                Some(Effect::Notify(news)) => this.notify(news),
+                Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
+                Some(Effect::Notify(news)) => {
+                    if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
+                    {
+                        asked.spawn(Arc::clone(&this).keep_log(job, lease, node));
+                    }
+                    this.notify(news);
+                }
                 Some(Effect::Answer(_) | Effect::WakeAt(_)) => debug!("answers and timers stay in the decider"),
             }
         }
@@ -74,14 +82,32 @@ impl Performer {
 
     async fn grant(self: Arc<Self>, lease: Lease) {
         let (node, number) = (lease.node, lease.number);
-        let why = match self.desk.ask(node, Request::Grant(lease)).await {
+        let why = match self.deliver_grant(lease).await {
             Ok(Response::Done) => return info!(%node, lease = %number, "lease granted"),
             Ok(Response::Refused(refusal)) => refusal.to_string(),
             Ok(other) => format!("answered a grant with {other:?}").chars().take(120).collect(),
+            Err(error @ AskError::Unreachable { .. }) => {
+                // It never had the lease, and its other bids are as void.
+                self.decisions.tell(Command::Lost { node }).await;
+                error.to_string()
+            }
+            Err(error) if error.may_have_arrived() => {
+                // It may build already: its lease lives on until it expires.
+                info!(%node, lease = %number, %error, "builder lost while it was granted a lease");
+                return self.decisions.tell(Command::Lost { node }).await;
+            }
             Err(error) => error.to_string(),
         };
         info!(%node, lease = %number, %why, "lease declined");
         self.decisions.tell(Command::Declined { node, lease: number, why }).await;
+    }
+
+    /// Says a grant once more when nobody knows whether it arrived; a builder that has it says so again.
+    async fn deliver_grant(&self, lease: Lease) -> Result<Response, AskError> {
+        match self.desk.ask(lease.node, Request::Grant(lease.clone())).await {
+            Err(error) if error.may_have_arrived() => self.desk.ask(lease.node, Request::Grant(lease)).await,
+            answered => answered,
+        }
     }
 
     async fn revoke(self: Arc<Self>, node: NodeId, lease: LeaseNumber, reason: String) {
@@ -103,11 +129,29 @@ impl Performer {
         }
     }
 
-    async fn publish(&self, publication: Publication) {
+    /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
+    async fn publish(self: Arc<Self>, publication: Publication) {
         let job = publication.job;
         if self.publications.try_send(publication).is_err() {
             let why = "the publisher's queue is full".to_owned();
             self.decisions.tell(Command::PublishFailed { job, why }).await;
+        }
+    }
+
+    /// Brings the log of an ended attempt here: it must outlive the builder's interest in it.
+    async fn keep_log(self: Arc<Self>, job: JobId, lease: LeaseNumber, node: NodeId) {
+        let look = move |ledger: &ledger::Ledger| ledger.job(job)?.attempts.iter().find(|a| a.lease == lease)?.log;
+        let Some(log) = self.decisions.view(look).await.flatten() else { return };
+        if node == self.shared.id {
+            return;
+        }
+        let blobs = &self.shared.blobs;
+        let kept = async {
+            blobs.fetch(&self.shared.net, &log, &[node], LOG_MAX).await.map_err(|e| chain(&e))?;
+            self.shared.offer(&format!("job/{job}/{lease}-log"), log).await.map_err(|e| chain(&e))
+        };
+        if let Err(why) = kept.await {
+            debug!(%job, %lease, %why, "log not kept");
         }
     }
 

@@ -115,24 +115,22 @@ impl Desk {
             Request::Renew(renewals) => self.decide(Command::Renewed { node: from, renewals }).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Failed(report) => self.failed(from, report).await,
-            Request::Grant(_) | Request::Revoke(..) | Request::Log(..) => self.for_builder(from, request),
+            Request::Grant(lease) => self.ordered(from, |worker| worker.granted(lease)),
+            Request::Revoke(lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
+            Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }
 
-    fn for_builder(&self, from: NodeId, request: Request) -> Response {
-        let Some(worker) = self.worker() else {
-            return refused(Refusal::Invalid("this node does not build".into()));
-        };
-        let coordinator = self.shared.coordinator();
-        match request {
-            Request::Grant(lease) if from == coordinator => worker.granted(lease),
-            Request::Revoke(lease, reason) if from == coordinator => worker.revoked(lease, &reason),
-            Request::Log(lease, at) => worker.log(lease, at),
-            Request::Grant(_) | Request::Revoke(..) => {
-                refused(Refusal::NotAllowed("only the coordinator grants and revokes".into()))
-            }
-            _ => refused(Refusal::Invalid("not a question to a builder".into())),
+    /// Has the builder do what only the coordinator may order.
+    fn ordered(&self, from: NodeId, order: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
+        if from != self.shared.coordinator() {
+            return refused(Refusal::NotAllowed("only the coordinator grants and revokes".into()));
         }
+        self.of_builder(order)
+    }
+
+    fn of_builder(&self, question: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
+        self.worker().map_or_else(|| refused(Refusal::Invalid("this node does not build".into())), question)
     }
 
     async fn decide(&self, command: Command) -> Response {

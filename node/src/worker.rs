@@ -13,8 +13,10 @@ mod inputs;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
+    io,
     os::unix::fs::FileExt,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -53,6 +55,9 @@ const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long a bid stands before it may be repeated.
 const BID_AGAIN: Duration = Duration::from_secs(15);
 
+/// The folder of live logs, below the builder's own.
+const LOGS: &str = "logs";
+
 /// The builder of this node.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -82,6 +87,20 @@ struct Held {
     stop: CancellationToken,
     why: Option<Failure>,
     log: LogSink,
+}
+
+/// Removes what attempts of an earlier run left in the builder's folder beside their sandboxes: inputs and live logs.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn sweep(build: &Path) -> io::Result<()> {
+    for folder in [inputs::FOLDER, LOGS] {
+        match fs::remove_dir_all(build.join(folder)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 impl Worker {
@@ -146,7 +165,7 @@ impl Worker {
     }
 
     fn new_log(&self, lease: LeaseNumber) -> Result<LogSink, String> {
-        let folder = self.shared.home.build().join("logs");
+        let folder = self.shared.home.build().join(LOGS);
         std::fs::create_dir_all(&folder).map_err(|e| format!("no log can be written: {e}"))?;
         let limit = u64::from(u32::MAX);
         LogSink::create(folder.join(format!("{lease}.log")), limit).map_err(|e| format!("no log can be written: {e}"))
@@ -196,7 +215,8 @@ impl Worker {
                 Some((lease, slot)) = grants.recv() => {
                     tasks.spawn(Arc::clone(&self).hold(lease, slot, stop.child_token()));
                 }
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => self.wanted.notify_one(),
+                // Who frees a slot says so itself: a wake-up here would wake the bids, whose end would wake them again.
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 () = self.wanted.notified() => drop(tasks.spawn(Arc::clone(&self).bid())),
                 _ = renew.tick() => drop(tasks.spawn(Arc::clone(&self).renew())),
                 _ = ask.tick() => drop(tasks.spawn(Arc::clone(&self).ask_what_is_open())),
@@ -242,6 +262,8 @@ impl Worker {
                     let mut state = self.state();
                     state.known.remove(&announcement.job);
                     state.bids.remove(&announcement.job);
+                    // The bid is free for another job; this ends, since every refusal forgets a job.
+                    self.wanted.notify_one();
                 }
                 Ok(other) => warn!(?other, "a bid was answered with something else"),
                 Err(error) => {
@@ -351,7 +373,15 @@ impl Worker {
         let record = match answer {
             Response::Record(record) => record,
             Response::Refused(refusal) => return Err(failed(refusal.to_string())),
-            other => return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect())),
+            other @ (Response::Done
+            | Response::Receipt(..)
+            | Response::Records(_)
+            | Response::Providers(_)
+            | Response::Lost(_)
+            | Response::Log(_)
+            | Response::View(_)) => {
+                return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect()));
+            }
         };
         let request = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))

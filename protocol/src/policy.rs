@@ -111,6 +111,8 @@ pub struct Policy {
     pub number: u64,
     /// When this version ends. An expired policy accepts and publishes nothing.
     pub expires: Timestamp,
+    /// Nodes that follow and serve releases without building, sorted. They have no vote.
+    pub mirrors: Vec<NodeId>,
     /// The network; absent only in the genesis.
     pub network: Option<NetworkId>,
     /// Channels, sorted by name.
@@ -145,6 +147,7 @@ impl Record for Policy {
             return Err("one to seven nodes may coordinate".into());
         }
         check_set("coordinators", self.coordinators.candidates(), 7)?;
+        check_set("mirrors", &self.mirrors, max)?;
         if self.bootstrap.len() > 64 || self.bootstrap.iter().any(|a| a.len() > 512) {
             return Err("at most 64 bootstrap addresses of at most 512 bytes".into());
         }
@@ -196,9 +199,11 @@ impl Policy {
         self.maintainers.iter().find(|m| m.key == *key)
     }
 
-    /// Says whether a node belongs to the network: an operator's node or a candidate for coordination.
+    /// Says whether a node belongs to the network: an operator's node, a mirror or a candidate for coordination.
     pub fn is_member(&self, node: &NodeId) -> bool {
-        self.coordinators.candidates().contains(node) || self.operator_of(node).is_some()
+        self.coordinators.candidates().contains(node)
+            || self.operator_of(node).is_some()
+            || self.mirrors.binary_search(node).is_ok()
     }
 }
 

@@ -9,6 +9,7 @@ mod judges;
 mod line;
 mod refusals;
 mod sandbox;
+mod tidy;
 mod transcript;
 mod verdicts;
 

@@ -1,6 +1,6 @@
 //! Pins: names under which content is kept from the sweep. A name is a path such as `job/<id>/source`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -46,26 +46,36 @@ impl Blobs {
         self.inner.store.tags().delete_prefix(prefix).await.map_err(failed("remove pins"))
     }
 
-    /// Gives the content of every pin whose name begins with `prefix`; of a set, its members.
+    /// Removes one pin. A name that nothing is pinned under is no error.
     ///
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn pinned(&self, prefix: &str) -> Result<BTreeSet<Hash>, Error> {
+    pub async fn unpin(&self, name: &str) -> Result<(), Error> {
+        self.inner.store.tags().delete(name).await.map(drop).map_err(failed("remove a pin"))
+    }
+
+    /// Gives every pin whose name begins with `prefix`, and its content; of a set, its members.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn pins(&self, prefix: &str) -> Result<BTreeMap<String, Vec<Hash>>, Error> {
         let tags = self.inner.store.tags().list_prefix(prefix).await.map_err(failed("list pins"))?;
         let tags: Vec<_> = tags.try_collect().await.map_err(failed("list pins"))?;
-        let mut hashes = BTreeSet::new();
+        let mut pins = BTreeMap::new();
         for tag in tags {
-            match tag.format {
-                BlobFormat::Raw => drop(hashes.insert(Hash::from_bytes(*tag.hash.as_bytes()))),
+            let members = match tag.format {
+                BlobFormat::Raw => vec![Hash::from_bytes(*tag.hash.as_bytes())],
                 BlobFormat::HashSeq => {
                     let members = self.inner.store.blobs().get_bytes(tag.hash).await.map_err(failed("list pins"))?;
-                    let members = members.as_chunks::<32>().0.iter();
-                    hashes.extend(members.map(|member| Hash::from_bytes(*member)));
+                    members.as_chunks::<32>().0.iter().map(|member| Hash::from_bytes(*member)).collect()
                 }
-            }
+            };
+            // Our pins' names are text; another name would be no pin of ours.
+            pins.insert(String::from_utf8_lossy(&tag.name.0).into_owned(), members);
         }
-        Ok(hashes)
+        Ok(pins)
     }
 
     /// Deletes now what is neither pinned nor young.

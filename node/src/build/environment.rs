@@ -168,7 +168,8 @@ impl Environments {
     pub(in crate::build) async fn adopt(&self, id: Hash, tar: &Path) -> Result<(), EnvironmentError> {
         let folder = self.folder.join(id.to_string());
         let new = self.begin(&id)?;
-        let script = "set -eu; cd \"$1\"; mkdir root; tar -C root -xf \"$2\"; echo artel:tree given; echo artel:kib 0";
+        let script = "set -eu; cd \"$1\"; mkdir root; tar -C root -xf \"$2\"; \
+                      kib=$(du -sk root); echo artel:tree given; echo artel:kib ${kib%%[!0-9]*}";
         let arguments = [new.path.as_os_str(), tar.as_os_str()].map(|word| word.to_string_lossy().into_owned());
         let complete = self.run(&[], script, &arguments, &CancellationToken::new()).await?;
         self.end(new, &complete, &folder)
@@ -326,3 +327,6 @@ fn end_of(said: &[u8]) -> String {
     let lines: Vec<_> = text.lines().map(short).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(6)..].join(" | ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,9 +252,9 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
     }
-    let here = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if (v.cpus as usize) < here {
-        words.push_str(&format!("taskset -c {} ", affinity(v.cpus)));
+    let allowed = allowed_cpus();
+    if (v.cpus as usize) < allowed.len() {
+        words.push_str(&format!("taskset -c {} ", affinity(&allowed, v.cpus, &plan.name)));
     }
     words.push_str(
         "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent \
@@ -285,12 +285,18 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     command
 }
 
-/// Gives as many CPUs as wanted of those that this process may use, as `taskset` writes them.
-fn affinity(wanted: u32) -> String {
+/// Gives the CPUs that this process may use.
+pub(in crate::build) fn allowed_cpus() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None).unwrap_or_else(|_| rustix::thread::CpuSet::new());
-    let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
-    let chosen: Vec<_> = allowed.take(wanted.max(1) as usize).map(|cpu| cpu.to_string()).collect();
-    if chosen.is_empty() { "0".into() } else { chosen.join(",") }
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Gives as many of the allowed CPUs as wanted, as `taskset` writes them; which ones depends on the attempt's name, so that
+/// attempts at the same time do not all meet on the first.
+fn affinity(allowed: &[usize], wanted: u32, name: &str) -> String {
+    let first = name.bytes().map(usize::from).sum::<usize>() % allowed.len().max(1);
+    let chosen: Vec<_> = allowed.iter().cycle().skip(first).take(wanted as usize).map(usize::to_string).collect();
+    chosen.join(",")
 }
 
 struct Running {

@@ -314,7 +314,7 @@ fn judge(ran: &Ran, limits: &BuildLimits) -> Result<(), Error> {
 }
 
 fn cpus(limits: &BuildLimits) -> u32 {
-    let here = thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX));
+    let here = u32::try_from(sandbox::allowed_cpus().len()).unwrap_or(u32::MAX).max(1);
     limits.cpu_milli.div_ceil(1000).clamp(1, here)
 }
 

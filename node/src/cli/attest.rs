@@ -27,8 +27,8 @@ pub(super) enum Attest {
     },
     /// Check files against a bundle, offline
     Verify {
-        /// The bundle (`<package>.artel-bundle` in a repository, or from `attest show --out`)
-        bundle: PathBuf,
+        /// The bundle (`<package>.artel-bundle` in a repository, or from `attest show --out`), or a job's id
+        bundle: String,
         /// Files that the bundle must prove
         files: Vec<PathBuf>,
         /// The network that is trusted [default: this node's]
@@ -42,12 +42,7 @@ impl Attest {
         match self {
             Attest::Show { what, out } => {
                 let network = Config::load(&context.home)?.network.id;
-                let path = PathBuf::from(&what);
-                let bytes = if path.is_file() {
-                    fs::read(&path)?
-                } else {
-                    context.client().bundle(job::find(context, &what).await?).await?.to_vec()
-                };
+                let bytes = read_or_ask(context, &what).await?;
                 if let Some(out) = out {
                     fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
                     anstream::eprintln!("wrote {}", out.display());
@@ -59,11 +54,20 @@ impl Attest {
                     Some(network) => network,
                     None => Config::load(&context.home)?.network.id,
                 };
-                let bytes = fs::read(&bundle).with_context(|| format!("cannot read {}", bundle.display()))?;
+                let bytes = read_or_ask(context, &bundle).await?;
                 check(context, &bytes, &network, &files)
             }
         }
     }
+}
+
+/// Reads a bundle file, or asks the daemon for the bundle of a job.
+async fn read_or_ask(context: &Context, what: &str) -> anyhow::Result<Vec<u8>> {
+    let looks_like_a_job = what.len() >= 4 && what.bytes().all(|b| b.is_ascii_hexdigit());
+    if looks_like_a_job && !PathBuf::from(what).is_file() {
+        return Ok(context.client().bundle(job::find(context, what).await?).await?.to_vec());
+    }
+    fs::read(what).with_context(|| format!("cannot read the bundle {what}"))
 }
 
 fn check(context: &Context, bytes: &[u8], network: &NetworkId, files: &[PathBuf]) -> anyhow::Result<u8> {

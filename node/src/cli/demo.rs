@@ -6,7 +6,7 @@ use super::{
     Context, exit,
     output::{self, Format},
 };
-use crate::demo::{self, Plan, Verdict};
+use crate::demo::{self, Plan, Reached, Verdict};
 
 /// Show the whole line on this machine, with a real package
 ///
@@ -53,7 +53,7 @@ impl Demo {
             Format::Json => output::json(&report)?,
             Format::People => output::line(&report.text())?,
         }
-        let expected = report.verdict == Verdict::Reproduced && report.published && report.installed;
+        let expected = report.verdict == Verdict::Reproduced && report.reached == Reached::Installed;
         Ok(if expected { exit::DONE } else { exit::JOB_FAILED })
     }
 }

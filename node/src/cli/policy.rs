@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{charter::Charter, clock, config::Config, keys};
 
+/// The word that admits a node as a mirror instead of as an operator's.
+const MIRROR: &str = "mirror";
+
 /// Show, sign and publish the network's policy
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
@@ -29,9 +32,9 @@ pub(super) enum Policy {
         /// The signed policy, as `policy sign` wrote it
         file: PathBuf,
     },
-    /// Add a node to an operator (made when new), sign and publish, in one step
+    /// Add a node to an operator (made when new) or to the mirrors, sign and publish, in one step
     Admit {
-        /// Who answers for the node
+        /// Who answers for the node; for a mirror, which has no vote, write `mirror`
         operator: OperatorName,
         /// The node's id (`artel node id` there)
         node: NodeId,
@@ -130,6 +133,10 @@ async fn admit(context: &Context, operator: OperatorName, node: NodeId, key: &Ma
     let mut charter = Charter::from_policy(in_force(context).await?.get());
     charter.number += 1;
     charter.network = Some(network);
-    charter.operators.entry(operator).or_default().push(node);
+    if operator.as_str() == MIRROR {
+        charter.mirrors.push(node);
+    } else {
+        charter.operators.entry(operator).or_default().push(node);
+    }
     publish(context, sign(context, &charter, std::slice::from_ref(key))?).await
 }

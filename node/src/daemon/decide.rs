@@ -181,11 +181,10 @@ impl Decider {
 
     /// Applies a batch, makes it durable in one transaction, then answers and hands out errands.
     async fn batch(&mut self, inputs: Vec<Input>) -> Result<(), Error> {
-        let mut entries = Vec::new();
-        let mut outcomes = Vec::new();
+        let (mut entries, mut outcomes, mut looks) = (Vec::new(), Vec::new(), Vec::new());
         for input in inputs {
             match input {
-                Input::View(look) => look(&self.ledger),
+                Input::View(look) => looks.push(look),
                 Input::Command(command, reply) => {
                     let at = clock::now();
                     if matches!(*command, Command::Woken) {
@@ -200,6 +199,8 @@ impl Decider {
         if !entries.is_empty() {
             self.store.run(move |store| store.journal_append(&entries)).await?;
         }
+        // Nobody sees what is not durable.
+        looks.into_iter().for_each(|look| look(&self.ledger));
         for (effects, mut reply) in outcomes {
             for effect in effects {
                 self.release(effect, &mut reply).await;
@@ -223,7 +224,7 @@ impl Decider {
                     let _ = reply.send(response);
                 }
             }
-            Effect::WakeAt(at) => self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at))),
+            Effect::WakeAt(at) => self.wake = Some(at),
             errand @ (Effect::Grant(_)
             | Effect::Revoke { .. }
             | Effect::Announce(_)

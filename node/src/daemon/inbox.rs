@@ -13,7 +13,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Policies, Shared, chain};
+use super::{
+    Policies, Shared,
+    cards::{self, Heard},
+    chain,
+};
 use crate::{
     clock,
     config::Config,
@@ -23,6 +27,8 @@ use crate::{
 
 /// How often members ask the coordinator whether the policy changed.
 const POLICY_EVERY: Duration = Duration::from_secs(30);
+/// How long after a new connection the node's card is told.
+const TELL_AFTER_CONNECT: Duration = Duration::from_secs(1);
 /// How often a node without a policy asks again.
 const FIRST_POLICY_EVERY: Duration = Duration::from_millis(500);
 
@@ -36,12 +42,18 @@ pub(super) async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let mut refresh = tokio::time::interval(POLICY_EVERY);
+    let mut tell = tokio::time::interval(cards::TELL_EVERY);
     loop {
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             event = inbox.next() => event,
+            _ = tell.tick() => {
+                let (shared, desk) = (Arc::clone(&shared), desk.clone());
+                tasks.spawn(async move { shared.tell_card(&desk).await });
+                continue;
+            }
             _ = refresh.tick() => {
                 tasks.spawn(refresh_policy(Arc::clone(&shared), shared.coordinator()));
                 continue;
@@ -61,6 +73,8 @@ pub(super) async fn run(
                 gossip(&shared, &desk, &releases, (topic, bytes, verdict));
             }
             Some(Event::Connected(node)) => {
+                // The new peer learns who we are, and through it others do; its subscriptions take a moment to arrive.
+                tell.reset_after(TELL_AFTER_CONNECT);
                 if node == shared.coordinator() {
                     tasks.spawn(refresh_policy(Arc::clone(&shared), node));
                     if let Some(worker) = desk.worker() {
@@ -119,7 +133,12 @@ fn gossip(
             }
             Err(why) => judge_bad(&why, verdict),
         },
-        Topic::Coordination | Topic::Nodes => verdict.ignore(),
+        Topic::Nodes => match shared.hear_card(&bytes) {
+            Heard::News => verdict.accept(),
+            Heard::Nothing => verdict.ignore(),
+            Heard::Bad => verdict.reject(),
+        },
+        Topic::Coordination => verdict.ignore(),
     }
 }
 

@@ -1,40 +1,81 @@
 //! What this node offers to other members: content that a job or a release needs, by name, so that it can be withdrawn.
 //!
 //! An offer pins the content in the blob store and lets it be served; nothing else in the store is served. Names look
-//! like paths: `offer/job/<id>/..`, `offer/release/<channel>/..`, `offer/upload/..`.
+//! like paths: `job/<id>/..`, `release/<channel>/<generation>`. When a job's offers end is [`super::retention`]'s matter.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use protocol::{Hash, JobId, NodeId};
+use protocol::{ChannelName, Hash, JobId, NodeId};
 
 use super::Shared;
 use crate::blobs::Error;
 
+/// The folder of all offers among the store's pins.
+const FOLDER: &str = "offer/";
 /// Jobs whose submitters are remembered.
 const SUBMITTERS_MAX: usize = 4096;
 
 /// What is offered, and who sent what.
 #[derive(Debug, Default)]
 pub struct Offers {
-    offered: Mutex<BTreeSet<Hash>>,
+    offered: Mutex<Offered>,
     submitters: Mutex<Vec<(JobId, NodeId)>>,
+}
+
+/// The offers by name, and how many of them name a content.
+#[derive(Debug, Default)]
+struct Offered {
+    names: BTreeMap<String, Vec<Hash>>,
+    count: BTreeMap<Hash, usize>,
+}
+
+impl Offered {
+    fn add(&mut self, name: &str, hashes: &[Hash]) {
+        // First the new, then the old: what is in both stays.
+        hashes.iter().for_each(|hash| *self.count.entry(*hash).or_default() += 1);
+        if let Some(old) = self.names.insert(name.to_owned(), hashes.to_vec()) {
+            self.release(&old);
+        }
+    }
+
+    fn remove(&mut self, withdrawn: impl Fn(&str) -> bool) -> Vec<String> {
+        let names: Vec<String> = self.names.keys().filter(|name| withdrawn(name)).cloned().collect();
+        for name in &names {
+            let hashes = self.names.remove(name).unwrap_or_default();
+            self.release(&hashes);
+        }
+        names
+    }
+
+    fn release(&mut self, hashes: &[Hash]) {
+        for hash in hashes {
+            if let Some(count) = self.count.get_mut(hash) {
+                *count -= 1;
+                if *count == 0 {
+                    self.count.remove(hash);
+                }
+            }
+        }
+    }
 }
 
 impl Offers {
     /// Says whether other members may have a content.
     pub fn contains(&self, hash: &Hash) -> bool {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
+        self.offered().count.contains_key(hash)
     }
 
-    fn add(&self, hashes: impl IntoIterator<Item = Hash>) {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner).extend(hashes);
+    /// Gives the jobs that something is offered for.
+    pub fn jobs(&self) -> BTreeSet<JobId> {
+        let offered = self.offered();
+        offered.names.keys().filter_map(|name| name.strip_prefix("job/")?.split('/').next()?.parse().ok()).collect()
     }
 
-    fn replace(&self, hashes: BTreeSet<Hash>) {
-        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = hashes;
+    fn offered(&self) -> MutexGuard<'_, Offered> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -44,8 +85,8 @@ impl Shared {
     /// # Errors
     /// When the store fails.
     pub async fn offer(&self, name: &str, hash: Hash) -> Result<(), Error> {
-        self.blobs.pin(&format!("offer/{name}"), &hash).await?;
-        self.offers.add([hash]);
+        self.blobs.pin(&pin(name), &hash).await?;
+        self.offers.offered().add(name, &[hash]);
         Ok(())
     }
 
@@ -54,18 +95,34 @@ impl Shared {
     /// # Errors
     /// When the store fails.
     pub async fn offer_all(&self, name: &str, hashes: &[Hash]) -> Result<(), Error> {
-        self.blobs.pin_set(&format!("offer/{name}"), hashes).await?;
-        self.offers.add(hashes.iter().copied());
+        self.blobs.pin_set(&pin(name), hashes).await?;
+        self.offers.offered().add(name, hashes);
         Ok(())
     }
 
-    /// Withdraws every offer whose name begins so; what another offer names stays.
+    /// Withdraws what was offered for a job; what another offer names stays.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn withdraw(&self, prefix: &str) -> Result<(), Error> {
-        if self.blobs.unpin_prefix(&format!("offer/{prefix}")).await? > 0 {
-            self.load_offers().await?;
+    pub async fn withdraw_job(&self, job: &JobId) -> Result<(), Error> {
+        let folder = format!("job/{job}/");
+        self.withdraw(|name| name.starts_with(&folder)).await
+    }
+
+    /// Withdraws the releases of a channel below a generation, however many there are.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn withdraw_releases(&self, channel: &ChannelName, below: u64) -> Result<(), Error> {
+        let folder = format!("release/{channel}/");
+        let generation = |name: &str| name.strip_prefix(&folder)?.parse::<u64>().ok();
+        self.withdraw(|name| generation(name).is_some_and(|generation| generation < below)).await
+    }
+
+    async fn withdraw(&self, withdrawn: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let names = self.offers.offered().remove(withdrawn);
+        for name in names {
+            self.blobs.unpin(&pin(&name)).await?;
         }
         Ok(())
     }
@@ -75,7 +132,11 @@ impl Shared {
     /// # Errors
     /// When the store fails.
     pub async fn load_offers(&self) -> Result<(), Error> {
-        self.offers.replace(self.blobs.pinned("offer/").await?);
+        for (pinned, hashes) in self.blobs.pins(FOLDER).await? {
+            if let Some(name) = pinned.strip_prefix(FOLDER) {
+                self.offers.offered().add(name, &hashes);
+            }
+        }
         Ok(())
     }
 
@@ -92,5 +153,38 @@ impl Shared {
     pub fn providers_of(&self, job: &JobId) -> Vec<NodeId> {
         let submitters = self.offers.submitters.lock().unwrap_or_else(PoisonError::into_inner);
         submitters.iter().filter(|(id, _)| id == job).map(|(_, node)| *node).collect()
+    }
+}
+
+fn pin(name: &str) -> String {
+    format!("{FOLDER}{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_offered_as_long_as_one_name_holds_it() {
+        let (one, two) = (Hash::of(b"1"), Hash::of(b"2"));
+        let offers = Offers::default();
+        offers.offered().add("release/main/1", &[one, two]);
+        offers.offered().add("release/main/12", &[two, two]);
+        assert_eq!(offers.offered().remove(|name| name == "release/main/1"), ["release/main/1"]);
+        assert!(!offers.contains(&one) && offers.contains(&two));
+        offers.offered().add("release/main/12", &[one]);
+        assert!(offers.contains(&one) && !offers.contains(&two));
+        assert!(offers.offered().remove(|name| name == "release/main/1").is_empty());
+        assert!(offers.contains(&one), "a longer number is another name");
+    }
+
+    #[test]
+    fn jobs_are_read_from_the_names() {
+        let offers = Offers::default();
+        let job: JobId = Hash::of(b"job").into();
+        offers.offered().add(&format!("job/{job}/inputs"), &[Hash::of(b"1")]);
+        offers.offered().add(&format!("job/{job}/7-log"), &[Hash::of(b"2")]);
+        offers.offered().add("release/main/1", &[Hash::of(b"3")]);
+        assert_eq!(offers.jobs().into_iter().collect::<Vec<_>>(), [job]);
     }
 }

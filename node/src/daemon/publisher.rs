@@ -199,14 +199,8 @@ impl Publisher {
 
     /// Mirrors may still be fetching the generation before; older ones are withdrawn.
     async fn withdraw_older(&self, channel: &ChannelName, generation: u64) {
-        let Some(old) = generation.checked_sub(2) else { return };
-        // A slash at the end would not match the name itself; generations are decimal, so `1` must not match `12`.
-        for name in [format!("release/{channel}/{old}")] {
-            if !format!("release/{channel}/{generation}").starts_with(&name)
-                && let Err(error) = self.shared.withdraw(&name).await
-            {
-                warn!(%error, "an old release is still offered");
-            }
+        if let Err(error) = self.shared.withdraw_releases(channel, generation.saturating_sub(1)).await {
+            warn!(%error, "an old release is still offered");
         }
     }
 }

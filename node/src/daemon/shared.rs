@@ -118,6 +118,8 @@ pub struct Shared {
     pub began: Timestamp,
     /// What is offered to other members.
     pub offers: super::Offers,
+    /// The newest card of each member.
+    pub cards: super::Cards,
 }
 
 impl Shared {
@@ -178,8 +180,8 @@ impl Shared {
     }
 }
 
-/// Every node that belongs to the network: operators' nodes and candidates for coordination.
+/// Every node that belongs to the network: operators' nodes, mirrors and candidates for coordination.
 pub(super) fn members(policy: &Policy) -> std::collections::BTreeSet<NodeId> {
     let operators = policy.operators.iter().flat_map(|o| o.nodes.iter().copied());
-    operators.chain(policy.coordinators.candidates().iter().copied()).collect()
+    operators.chain(policy.mirrors.iter().copied()).chain(policy.coordinators.candidates().iter().copied()).collect()
 }

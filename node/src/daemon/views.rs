@@ -16,7 +16,11 @@ use web::api::{
 use super::Decisions;
 use crate::clock;
 
-/// Answers a view of the interface as JSON, for nodes that do not coordinate: `jobs?<filter as JSON>` or `job/<id>`.
+/// The view path of jobs counted by state.
+pub const COUNTS: &str = "counts";
+
+/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>` or
+/// `job/<id>`.
 ///
 /// # Errors
 /// When there is no such view or job.
@@ -27,6 +31,10 @@ pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusa
             serde_json::from_str(filter).map_err(|_| Refusal::Invalid("the filter is not valid".into()))?;
         let page = decisions.view(move |ledger| page(ledger, &filter)).await.ok_or_else(busy)?;
         return Ok(serde_json::to_vec(&page).expect("a view is plain data"));
+    }
+    if path == COUNTS {
+        let counts = decisions.view(counts).await.ok_or_else(busy)?;
+        return Ok(serde_json::to_vec(&counts).expect("a view is plain data"));
     }
     let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
@@ -71,7 +79,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         view::VerdictView::Reproduced { generation: Some(generation), outputs, .. } => Some(PublishedView {
             generation: *generation,
             channel: view.channel.clone(),
-            files: outputs.iter().map(|o| o.name.to_string()).collect(),
+            files: outputs.iter().map(|o| pool_path(request, o.name.as_str())).collect(),
         }),
         view::VerdictView::Reproduced { generation: None, .. }
         | view::VerdictView::Pending
@@ -87,6 +95,16 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         verdict: verdict(&view),
         published,
     })
+}
+
+/// Where a published output lies below the repository's root; just its name once the request is forgotten.
+fn pool_path(request: Option<&JobRequest>, name: &str) -> String {
+    let source = request.and_then(|request| match &request.kind {
+        JobKind::Deb(deb) => Some(&deb.source),
+        JobKind::Command(_) => None,
+    });
+    let path = source.and_then(|source| crate::publish::apt::pool_path(source, name));
+    path.map_or_else(|| name.to_owned(), |path| path.to_string())
 }
 
 /// Which nodes hold a job's inputs: the builders whose sandbox has started.

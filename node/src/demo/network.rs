@@ -89,7 +89,7 @@ impl Network {
         let operators: BTreeMap<OperatorName, Vec<NodeId>> = self
             .nodes
             .iter()
-            .filter(|n| n.part != Part::Coordinator)
+            .filter(|n| n.part == Part::Builder)
             .map(|n| Ok((OperatorName::new(n.name.replace("builder", "operator"))?, vec![n.id])))
             .collect::<anyhow::Result<_>>()?;
         Ok(Charter {
@@ -97,6 +97,7 @@ impl Network {
             number: 1,
             expires: clock::rfc3339(clock::now().after(Duration::from_secs(30 * 86_400))),
             network: None,
+            mirrors: self.nodes.iter().filter(|n| n.part == Part::Mirror).map(|n| n.id).collect(),
             bootstrap: Vec::new(),
             roots: RootsEntry { threshold: 1, keys: vec![keys::public(root)] },
             coordinators: CoordinatorsEntry::Pinned(self.nodes[0].id),

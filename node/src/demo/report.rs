@@ -44,6 +44,26 @@ pub struct Liar {
     pub agreed: Option<Sha256>,
 }
 
+/// How far agreed outputs came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    /// Nothing is published.
+    Compared,
+    /// The repository holds the outputs.
+    Published,
+    /// apt-get installed the package from the mirror.
+    Installed,
+}
+
+impl Serialize for Reached {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("published", &(*self >= Self::Published))?;
+        map.serialize_entry("installed", &(*self >= Self::Installed))?;
+        map.end()
+    }
+}
+
 /// The demonstration's result; the last line of `artel demo --json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -57,10 +77,9 @@ pub struct Report {
     pub asked: u32,
     /// Whether every file that the archive has is bit for bit the archive's; null where it has none.
     pub equals_archive: Option<bool>,
-    /// Whether the repository holds the outputs.
-    pub published: bool,
-    /// Whether apt-get installed the package from the mirror.
-    pub installed: bool,
+    /// How far the outputs came; in JSON `published` and `installed`, both true or false.
+    #[serde(flatten)]
+    pub reached: Reached,
     /// Who signed something else, with both hashes.
     pub liars: Vec<Liar>,
     /// Files that differ between builders, when nobody agrees.
@@ -74,8 +93,7 @@ pub struct Report {
     pub seconds: Vec<(&'static str, f64)>,
 }
 
-#[expect(clippy::ptr_arg, reason = "serde passes the field's own type")]
-fn as_map<S: Serializer>(seconds: &Vec<(&'static str, f64)>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map<S: Serializer>(seconds: &[(&'static str, f64)], serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(seconds.len()))?;
     for (name, value) in seconds {
         map.serialize_entry(name, value)?;
@@ -109,8 +127,7 @@ impl Report {
             agree: agree.len(),
             asked: detail.summary.agreement.asked,
             equals_archive: equals_archive(&files, official),
-            published: false,
-            installed: false,
+            reached: Reached::Compared,
             liars: liars.collect(),
             differing: detail.verdict.as_ref().map(|v| v.differing.clone()).unwrap_or_default(),
             files,
@@ -123,7 +140,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut out = format!("{}: {:?}", self.job, self.verdict).to_lowercase();
         // Writing to a string cannot fail.
-        let _ = write!(out, ", {} of {} operators agree\n", self.agree, self.asked);
+        let _ = writeln!(out, ", {} of {} operators agree", self.agree, self.asked);
         for file in &self.files {
             let _ = writeln!(out, "  {} {}", file.sha256, file.name);
         }
@@ -145,8 +162,8 @@ impl Report {
         let _ = writeln!(
             out,
             "  published: {}; installed with apt-get from the mirror: {}",
-            word(self.published),
-            word(self.installed)
+            word(self.reached >= Reached::Published),
+            word(self.reached >= Reached::Installed)
         );
         let steps: Vec<_> = self.seconds.iter().map(|(name, s)| format!("{name} {s:.1}")).collect();
         let _ = write!(out, "  seconds: {}", steps.join(", "));

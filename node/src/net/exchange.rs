@@ -75,6 +75,18 @@ pub enum AskError {
     Stopped,
 }
 
+impl AskError {
+    /// Says whether the node may have acted on the question all the same.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            AskError::Timeout(_) | AskError::Interrupted(_) | AskError::BadAnswer { .. } => true,
+            AskError::Unreachable { .. } | AskError::TooLarge(_) | AskError::Unsupported(_) | AskError::Stopped => {
+                false
+            }
+        }
+    }
+}
+
 /// A message on its way through libp2p: encoded when it goes out, decoded and judged when it came in.
 #[derive(Debug)]
 pub(super) enum Frame<T> {

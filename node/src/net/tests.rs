@@ -325,7 +325,9 @@ async fn a_restarted_node_is_found_again_over_tcp() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_that_comes_back_is_found_again() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let a = runtime.spawn(Node::start(config(1, QUIC, &[]))).await.unwrap();
+    let mut starting = JoinSet::new();
+    starting.spawn_on(Node::start(config(1, QUIC, &[])), runtime.handle());
+    let a = starting.join_next().await.unwrap().unwrap();
     let (node, place) = (a.net.node_id(), place(&a));
     let mut b = Node::start(config(2, QUIC, &a.net.listen_addresses())).await;
     b.connected(node).await;

@@ -491,13 +491,16 @@ fn staged(path: &RelativePath) -> String {
     Hash::of(path.as_str().as_bytes()).to_string()
 }
 
-fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
-    let source = control.source.as_str();
+/// Gives the place of a file in the pool, by its source package (Debian's layout: `pool/main/<prefix>/<source>/`); none when
+/// the name is not one.
+pub fn pool_path(source: &PackageName, name: &str) -> Option<RelativePath> {
+    let source = source.as_str();
     let prefix = if source.starts_with("lib") { &source[..source.len().min(4)] } else { &source[..1] };
-    let path = |name: &str| {
-        let text = format!("pool/main/{prefix}/{source}/{name}");
-        RelativePath::new(text).expect("made of checked words")
-    };
+    RelativePath::new(format!("pool/main/{prefix}/{source}/{name}")).ok()
+}
+
+fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
+    let path = |name: &str| pool_path(&control.source, name).expect("made of checked words");
     let evidence = Digest::of(&addition.bundle);
     let file = |name: &str, d: &Digest| ReleaseFile { hash: d.hash, path: path(name), size: d.size, sha256: d.sha256 };
     Pooled {

@@ -17,7 +17,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Worker;
+use super::{Worker, inputs::Inputs};
 use crate::{
     blobs::Import,
     build::{Built, LogSink, OutputFile, Phase, Slot, Task},
@@ -62,13 +62,14 @@ impl Worker {
         let number = lease.number;
         let kept = self.keep(lease, "log", log.path().to_owned()).await;
         match (ended, why) {
-            (Ok(attestation), None) => {
+            // Even under a lease that was just ended it is evidence: who differs is named, at whatever time.
+            (Ok(attestation), _) => {
                 info!(lease = %number, job = %lease.job, "attempt built");
                 let log = kept.unwrap_or_else(|| Hash::of(b""));
                 Request::Revealed(Revealed { log, lease: number, attestation: Octets(attestation) })
             }
             // What stopped it explains the end better than what it ended with.
-            (_, Some(failure)) | (Err(failure), None) => {
+            (Err(_), Some(failure)) | (Err(failure), None) => {
                 info!(lease = %number, job = %lease.job, %failure, "attempt failed");
                 Request::Failed(Failed { log: kept, lease: number, failure })
             }
@@ -95,7 +96,16 @@ impl Worker {
         self.enter(lease.number, "fetch");
         let request = self.request(lease.job).await?;
         let lock = self.lock(lease.job, &request).await?;
-        let inputs = self.fetch_inputs(lease, request.get(), &lock, log, stop).await?;
+        let inputs = Inputs::new(&self.shared.home.build(), lease.number);
+        let laid = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
+            laid = self.lay_out(lease, (request.get(), &lock), &inputs, log) => laid,
+        };
+        if let Err(failure) = laid {
+            inputs.remove().await;
+            return Err(failure);
+        }
         let task = Task {
             job: lease.job,
             request: request.get().clone(),

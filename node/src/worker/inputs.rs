@@ -1,20 +1,22 @@
 //! Fetches what an attempt needs, by hash, from whoever has it, and lays it out as files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use protocol::{
     Hash, JobId, NodeId,
     blame::{Blame, Failure},
     environment::EnvironmentLock,
     job::{JobKind, JobRequest},
-    lease::Lease,
+    lease::{Lease, LeaseNumber},
     message::{Request, Response},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Worker;
 use crate::{build::LogSink, daemon::chain};
+
+/// The folder of all attempts' inputs, below the builder's own.
+pub(super) const FOLDER: &str = "inputs";
 
 /// An attempt's inputs on disk.
 pub(super) struct Inputs {
@@ -26,9 +28,17 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
+    /// Names the folders of an attempt; nothing is made yet.
+    pub(super) fn new(build: &Path, lease: LeaseNumber) -> Self {
+        let folder = build.join(FOLDER).join(lease.to_string());
+        Self { files: folder.join("files"), packages: folder.join("packages"), folder }
+    }
+
     /// Removes the files.
     pub(super) async fn remove(self) {
-        if let Err(error) = tokio::fs::remove_dir_all(&self.folder).await {
+        if let Err(error) = tokio::fs::remove_dir_all(&self.folder).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             debug!(%error, "inputs not removed; the next start sweeps them");
         }
     }
@@ -61,17 +71,15 @@ impl Worker {
             .map_err(|e| Failure::new(Blame::Builder, "fetch", chain(&e)))
     }
 
-    pub(super) async fn fetch_inputs(
+    /// Fetches what is missing and writes every input where the sandbox takes it from.
+    pub(super) async fn lay_out(
         &self,
         lease: &Lease,
-        request: &JobRequest,
-        lock: &EnvironmentLock,
+        (request, lock): (&JobRequest, &EnvironmentLock),
+        inputs: &Inputs,
         log: &LogSink,
-        stop: &CancellationToken,
-    ) -> Result<Inputs, Failure> {
+    ) -> Result<(), Failure> {
         let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
-        let folder = self.shared.home.build().join("inputs").join(lease.number.to_string());
-        let inputs = Inputs { files: folder.join("files"), packages: folder.join("packages"), folder };
         // What an interrupted attempt left here has the same number only if it was this one.
         let _ = tokio::fs::remove_dir_all(&inputs.folder).await;
         for path in [&inputs.files, &inputs.packages] {
@@ -89,12 +97,7 @@ impl Worker {
             let packages = lock.packages.iter();
             wanted.extend(packages.map(|p| (p.hash, p.size, inputs.packages.join(p.file.as_str()))));
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
-            fetched = self.fetch_and_export(lease, &wanted, log) => fetched?,
-        }
-        Ok(inputs)
+        self.fetch_and_export(lease, &wanted, log).await
     }
 
     async fn fetch_and_export(

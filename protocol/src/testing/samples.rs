@@ -55,6 +55,7 @@ pub fn genesis(operators: u8) -> Policy {
         expires: YEAR_LATER,
         network: None,
         channels: vec![channel(2, 2)],
+        mirrors: vec![node(40)],
         bootstrap: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".to_owned()],
         operators,
         maintainers: vec![Maintainer {

@@ -67,7 +67,7 @@ pub enum RigError {
     NoUser {
         /// The user.
         user: String,
-        /// The same by hand.
+        /// The commands.
         hint: String,
     },
     /// The account has no range of subordinate ids.
@@ -277,7 +277,11 @@ fn find_account(config: &RigConfig) -> Result<(Account, String, u32), RigError> 
     match passwd_entry(&passwd, &config.user) {
         Some((uid, gid)) if uid != 0 => Ok((Account::Dedicated { uid, gid }, config.user.clone(), uid)),
         Some(_) | None => {
-            let hint = format!("`useradd --system --no-create-home --shell /usr/sbin/nologin {}`", config.user);
+            let user = &config.user;
+            let hint = format!(
+                "`useradd --system --no-create-home --shell /usr/sbin/nologin {user} && \
+                 usermod --add-subuids 200000-265535 --add-subgids 200000-265535 {user}`"
+            );
             Err(RigError::NoUser { user: config.user.clone(), hint })
         }
     }

@@ -1,3 +1,5 @@
+//! The repository: deterministic bytes, old versions, refusals, and stops between any two steps.
+
 use std::{fs, time::Duration};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A mirror's tree against its publisher's: equal, never backwards, whole after a stop anywhere.
+
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use protocol::{Signed, testing::signing_key};

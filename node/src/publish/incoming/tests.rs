@@ -1,3 +1,5 @@
+//! Packages as a hostile builder would make them: only well-formed ones come through the door.
+
 use std::{fs, io::Write};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The repository's signatures, checked with the verifiers that apt uses, where they are installed.
+
 use std::{fs, process::Command};
 
 use super::*;

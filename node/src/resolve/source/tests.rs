@@ -1,3 +1,5 @@
+//! Source packages: what is read from a `.dsc`, and what is refused.
+
 use super::*;
 
 fn package(dir: &Path, content: &[u8]) -> PathBuf {

@@ -1,0 +1,47 @@
+# The two commands of the README are `make demo` and `make test`. Demo, tests and CI share one build profile.
+
+CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+ARTEL = $(TARGET)/debug/artel
+NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+PACKAGE ?= base-files
+
+.PHONY: demo test lint unit demos judges bench sim release setup clean
+
+demo: setup
+	$(CARGO) build --locked -p artel
+	$(ARTEL) demo --package $(PACKAGE)
+
+test: setup lint unit demos
+
+setup:
+	@.ci/setup
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Without cargo-nextest the same tests run by `cargo test`, one at a time where they start whole networks.
+unit:
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --profile ci
+else
+	$(CARGO) test --locked --workspace --exclude artel-tests --lib --bins --tests
+	$(CARGO) test --locked -p artel-tests -- --test-threads=1
+endif
+	$(CARGO) test --locked --workspace --doc
+
+demos:
+	$(CARGO) build --locked -p artel
+	.ci/demos $(ARTEL)
+
+# The ledger's simulation with more schedules: make sim SEEDS=100000
+SEEDS ?= 20000
+sim:
+	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger sim -- --nocapture
+
+release:
+	$(CARGO) build --locked --release -p artel -p artel-attest
+
+clean:
+	$(CARGO) clean
