@@ -340,9 +340,6 @@ fn charter(
         let Some(operator) = &builder.operator else { continue };
         operators.entry(OperatorName::new(operator).unwrap()).or_default().push(nodes[&builder.name].id);
     }
-    for mirror in &plan.mirrors {
-        operators.insert(OperatorName::new(format!("operator-{mirror}")).unwrap(), vec![nodes[mirror].id]);
-    }
     Charter {
         name: NetworkName::new("test").unwrap(),
         number: 1,
@@ -353,6 +350,7 @@ fn charter(
         coordinators: CoordinatorsEntry::Pinned(nodes["coordinator"].id),
         limits: Charter::usual_limits(),
         operators,
+        mirrors: plan.mirrors.iter().map(|name| nodes[name].id).collect(),
         maintainers: vec![MaintainerEntry {
             name: MaintainerName::new("maintainer").unwrap(),
             key: keys::public(maintainer),
