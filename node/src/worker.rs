@@ -18,11 +18,11 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protocol::{
-    Arch, JobId, Timestamp,
+    Arch, Hash, JobId, Timestamp,
     blame::{Blame, Failure},
     envelope::Signed,
     job::Announcement,
@@ -54,6 +54,10 @@ const LOG_CHUNK: usize = 256 * 1024;
 const ASK_EVERY: Duration = Duration::from_secs(20);
 /// How long a bid stands before it may be repeated.
 const BID_AGAIN: Duration = Duration::from_secs(15);
+/// How long a slot is kept for the grant of an answered bid at least; a slow coordinator gets as long as its answer took.
+const GRANT_WITHIN_MIN: Duration = Duration::from_millis(25);
+/// Of how many jobs for each wanted one a builder chooses.
+const SPREAD: usize = 3;
 
 /// The folder of live logs, below the builder's own.
 const LOGS: &str = "logs";
@@ -76,8 +80,24 @@ pub struct Grants(mpsc::Receiver<(Lease, Slot)>);
 #[derive(Default)]
 struct State {
     known: BTreeMap<JobId, Announcement>,
-    bids: BTreeMap<JobId, Timestamp>,
+    bids: BTreeMap<JobId, (Timestamp, Standing)>,
     held: BTreeMap<LeaseNumber, Held>,
+}
+
+/// What may come of a bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A grant may be on its way: a slot is kept for it.
+    Fresh,
+    /// Others were faster. The coordinator remembers the bid; no slot waits for it.
+    Reserve,
+}
+
+/// Whether the coordinator has seen a bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    Yes,
+    No,
 }
 
 /// One attempt that runs here.
@@ -132,6 +152,10 @@ impl Worker {
         if state.known.len() >= KNOWN_MAX {
             // The coordinator repeats what stays open, so forgetting is safe.
             state.known.pop_first();
+        }
+        if state.bids.get(&announcement.job).is_some_and(|(_, standing)| *standing == Standing::Reserve) {
+            // Builders are still wanted, so the coordinator may have forgotten the bid.
+            state.bids.remove(&announcement.job);
         }
         state.known.insert(announcement.job, announcement);
         drop(state);
@@ -215,7 +239,7 @@ impl Worker {
                 Some((lease, slot)) = grants.recv() => {
                     tasks.spawn(Arc::clone(&self).hold(lease, slot, stop.child_token()));
                 }
-                // Who frees a slot says so itself: a wake-up here would wake the bids, whose end would wake them again.
+                // What frees a slot or a bid says so itself: a task's end is no news, or bidding would never rest.
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 () = self.wanted.notified() => drop(tasks.spawn(Arc::clone(&self).bid())),
                 _ = renew.tick() => drop(tasks.spawn(Arc::clone(&self).renew())),
@@ -250,50 +274,69 @@ impl Worker {
         }
     }
 
-    /// Bids for known jobs while slots are free.
+    /// Bids for known jobs while slots are free. Bids that are made together share a commit of the coordinator's journal.
     async fn bid(self: Arc<Self>) {
-        let now = clock::now();
-        for announcement in self.worth_bidding(now) {
-            let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
-            match self.desk.ask_coordinator(Request::Bid(bid)).await {
-                Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
-                Ok(Response::Refused(refusal)) => {
-                    debug!(job = %announcement.job, %refusal, "bid refused");
-                    let mut state = self.state();
-                    state.known.remove(&announcement.job);
-                    state.bids.remove(&announcement.job);
-                    // The bid is free for another job; this ends, since every refusal forgets a job.
-                    self.wanted.notify_one();
-                }
-                Ok(other) => warn!(?other, "a bid was answered with something else"),
-                Err(error) => {
-                    debug!(%error, "bid not delivered");
-                    self.state().bids.remove(&announcement.job);
-                    return;
-                }
+        let picked = self.worth_bidding(clock::now());
+        if picked.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let bids = picked.iter().map(|announcement| self.bid_for(announcement));
+        if futures::future::join_all(bids).await.contains(&Delivered::No) {
+            // What is open is asked for when the coordinator is connected again.
+            return;
+        }
+        // A grant is sent when the bid is answered, so one that does not come about as fast went to somebody else.
+        tokio::time::sleep(begun.elapsed().max(GRANT_WITHIN_MIN)).await;
+        let mut state = self.state();
+        for announcement in &picked {
+            if let Some((_, standing)) = state.bids.get_mut(&announcement.job) {
+                *standing = Standing::Reserve;
             }
         }
+        drop(state);
+        self.wanted.notify_one();
+    }
+
+    async fn bid_for(&self, announcement: &Announcement) -> Delivered {
+        let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
+        match self.desk.ask_coordinator(Request::Bid(bid)).await {
+            Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
+            Ok(Response::Refused(refusal)) => {
+                debug!(job = %announcement.job, %refusal, "bid refused");
+                let mut state = self.state();
+                state.known.remove(&announcement.job);
+                state.bids.remove(&announcement.job);
+            }
+            Ok(other) => warn!(?other, "a bid was answered with something else"),
+            Err(error) => {
+                debug!(%error, "bid not delivered");
+                self.state().bids.remove(&announcement.job);
+                return Delivered::No;
+            }
+        }
+        Delivered::Yes
     }
 
     /// Picks jobs to bid for, as many as there are free slots, and notes the bids.
     fn worth_bidding(&self, now: Timestamp) -> Vec<Announcement> {
         let free = usize::from(self.slots.free().0);
         let mut state = self.state();
-        let stale: Vec<JobId> =
-            state.bids.iter().filter(|(_, at)| now.since(**at) >= BID_AGAIN).map(|(job, _)| *job).collect();
-        for job in stale {
-            state.bids.remove(&job);
-        }
+        state.bids.retain(|_, (at, _)| now.since(*at) < BID_AGAIN);
         // One more than the slots: a bid may be in vain, because another builder was faster.
-        let room = (free + usize::from(free > 0)).saturating_sub(state.bids.len());
-        let fresh =
+        let fresh = state.bids.values().filter(|(_, standing)| *standing == Standing::Fresh).count();
+        let room = (free + usize::from(free > 0)).saturating_sub(fresh);
+        let wanted =
             |a: &&Announcement| now.since(a.at) < limits::ANNOUNCEMENT_TTL && !a.excluded.contains(&self.shared.id);
-        let mut picked: Vec<Announcement> = state.known.values().filter(fresh).cloned().collect();
+        let mut picked: Vec<Announcement> = state.known.values().filter(wanted).cloned().collect();
         picked.retain(|a| !state.bids.contains_key(&a.job) && !state.held.values().any(|h| h.job == a.job));
         picked.sort_by_key(|a| a.at);
+        // Of the oldest, each builder begins with others, so that several do not all bid for the same.
+        picked.truncate(room * SPREAD);
+        picked.sort_by_key(|a| Hash::of(&[a.job.as_bytes().as_slice(), self.shared.id.as_bytes()].concat()));
         picked.truncate(room);
         for announcement in &picked {
-            state.bids.insert(announcement.job, now);
+            state.bids.insert(announcement.job, (now, Standing::Fresh));
         }
         picked
     }

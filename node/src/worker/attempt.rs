@@ -31,9 +31,12 @@ impl Worker {
             return;
         };
         let job = lease.job;
-        let stored = self.shared.store.run(move |store| store.attempt_put(number, job.as_bytes())).await;
-        let ended = match stored {
-            Ok(()) => self.attempt(&lease, &log, &stop).await,
+        // The note is for the next start of a daemon that is killed; what it protects, the report, is far away. So the
+        // disk writes it while the attempt begins.
+        let note = self.shared.store.run(move |store| store.attempt_put(number, job.as_bytes()));
+        let (noted, ended) = tokio::join!(note, self.attempt(&lease, &log, &stop));
+        let ended = match noted {
+            Ok(()) => ended,
             Err(error) => Err(Failure::new(Blame::Builder, "store", error.to_string())),
         };
         log.enter(Phase::Done);
@@ -224,8 +227,10 @@ impl Worker {
     ) -> Result<EnvironmentLock, Failure> {
         let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         let id = request.get().environment;
-        let providers = self.providers(job).await;
-        self.fetch_one(id, protocol::limits::LOCK_MAX as u64, &providers).await?;
+        if self.shared.blobs.size(&id).await.map_err(|e| failed(e.to_string()))?.is_none() {
+            let providers = self.providers(job).await;
+            self.fetch_one(id, protocol::limits::LOCK_MAX as u64, &providers).await?;
+        }
         let bytes =
             self.shared.blobs.read(&id, protocol::limits::LOCK_MAX as u64).await.map_err(|e| failed(e.to_string()))?;
         EnvironmentLock::from_bytes(&bytes)

@@ -97,6 +97,9 @@ impl Worker {
             let packages = lock.packages.iter();
             wanted.extend(packages.map(|p| (p.hash, p.size, inputs.packages.join(p.file.as_str()))));
         }
+        if wanted.is_empty() {
+            return Ok(());
+        }
         self.fetch_and_export(lease, &wanted, log).await
     }
 
