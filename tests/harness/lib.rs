@@ -1,1 +1,27 @@
-//! Harness.
+//! Whole networks for tests: real daemons as processes on loopback, real builds in a real environment.
+//!
+//! ```text
+//!  Ground (once a machine: lock, packages, one installed environment) -> Network (a test's own daemons) -> until(..)
+//! ```
+//! Nothing here is a stand-in for a part of the product, and nothing waits for a time: tests wait for conditions, each
+//! with a limit. Processes are ended by their number and folders are removed also when a test panics.
+//!
+//! It holds no test and makes no claim about the product.
+
+pub mod command;
+pub mod ground;
+pub mod network;
+pub mod node;
+pub mod place;
+pub mod processes;
+pub mod scratch;
+pub mod wait;
+
+pub use command::{Said, run};
+pub use ground::{Ground, Site};
+pub use network::{BuilderPlan, Environments, Honesty, Network, Plan};
+pub use node::Node;
+pub use place::Place;
+pub use processes::{mounts_of, processes_of};
+pub use scratch::Scratch;
+pub use wait::{at_once, until};

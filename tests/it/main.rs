@@ -1,3 +1,29 @@
-//! Whole networks.
+//! Whole networks: real daemons, real builds, one module for each subject.
+//!
+//! A machine that cannot make sandboxes, or has no apt archive, skips them and says why; `ARTEL_TESTS=required` forbids
+//! that. The first run installs one environment, which takes a minute or two; it is kept below the target folder.
 
+mod coordinator;
+mod crash;
+mod judges;
+mod line;
+mod refusals;
+mod sandbox;
 mod tidy;
+mod transcript;
+mod verdicts;
+
+use harness::{Ground, Site};
+
+/// Where cargo put what the tests need.
+const SITE: Site = Site {
+    artel: env!("CARGO_BIN_EXE_artel-under-test"),
+    verify: env!("CARGO_BIN_EXE_artel-verify-under-test"),
+    folder: env!("CARGO_TARGET_TMPDIR"),
+    fixtures: concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures"),
+};
+
+/// Gives the ground, or prints why there is none here.
+async fn ground() -> Option<Ground> {
+    Ground::find(SITE).await
+}

@@ -65,10 +65,10 @@ impl Failure {
 
 /// Gives an error's exit code.
 pub fn code_of(error: &anyhow::Error) -> u8 {
+    if let Some(failure) = failure_of(error) {
+        return failure.code;
+    }
     for cause in error.chain() {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return failure.code;
-        }
         if let Some(error) = cause.downcast_ref::<ApiError>() {
             return match error {
                 ApiError::Unavailable { .. } | ApiError::Unreachable { .. } => UNREACHABLE,
@@ -78,18 +78,56 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
                 }
             };
         }
-        if cause.is::<crate::config::Error>() || cause.is::<crate::keys::Error>() {
+        if cause.is::<crate::config::Error>() || cause.is::<crate::keys::Error>() || stops_a_start(cause) {
             return CONFIGURATION;
         }
     }
     FAILED
 }
 
+/// Says whether the daemon did not begin because of its files: it hands their errors on as its own.
+fn stops_a_start(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use crate::daemon::Error;
+    matches!(cause.downcast_ref(), Some(Error::Key(_) | Error::Policy(_) | Error::Configuration(_)))
+}
+
 /// Gives what to do next, when the error says so.
 pub fn hint_of(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| match (cause.downcast_ref::<Failure>(), cause.downcast_ref::<ApiError>()) {
-        (Some(failure), _) => failure.hint.clone(),
-        (None, Some(error)) => Some(error.hint().to_owned()),
-        (None, None) => None,
-    })
+    let told = failure_of(error).and_then(|failure| failure.hint.clone());
+    let api = || error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
+    told.or_else(|| api().map(|error| error.hint().to_owned()))
+}
+
+/// Finds the failure of an error: among its causes, or added as context, which only the error itself can find.
+fn failure_of(error: &anyhow::Error) -> Option<&Failure> {
+    error.downcast_ref().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_found_as_cause_and_as_context() {
+        let failed = || failure(12, "it differs").hint("look");
+        let as_context = anyhow::Error::from(std::fmt::Error).context(failed());
+        for error in [anyhow::Error::from(failed()), as_context, anyhow::Error::from(failed()).context("more")] {
+            assert_eq!((code_of(&error), hint_of(&error).as_deref()), (12, Some("look")), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_bad_key_is_configuration_also_when_the_daemon_says_so() {
+        let key = || crate::keys::Error::Mode { path: "node.key".into(), mode: 0o644 };
+        for error in [anyhow::Error::from(key()), anyhow::Error::from(crate::daemon::Error::Key(key()))] {
+            assert_eq!(code_of(&error), CONFIGURATION);
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_comes_with_its_hint() {
+        let error = anyhow::Error::from(ApiError::Unreachable { reason: "nobody listens".into() }).context("asking");
+        assert_eq!(code_of(&error), UNREACHABLE);
+        assert!(hint_of(&error).is_some_and(|hint| hint.contains("artel node run")));
+    }
 }

@@ -203,7 +203,7 @@ impl Store {
         })
     }
 
-    /// Replaces a numbered state by a newer one.
+    /// Replaces a numbered state by a newer one. The same again changes nothing: after a crash a step is done twice.
     fn forward(
         &self,
         table: TableDefinition<&'static str, (u64, tables::Bytes)>,
@@ -213,9 +213,11 @@ impl Store {
     ) -> Result<(), Error> {
         self.write(|transaction| {
             let mut table = transaction.open_table(table).map_err(failed("open the generations"))?;
-            let kept = table.get(name).map_err(failed("read a generation"))?.map(|row| row.value().0);
-            if let Some(kept) = kept.filter(|kept| *kept >= number) {
-                return Err(Error::GenerationNotNewer { name: name.to_owned(), offered: number, kept });
+            let row = table.get(name).map_err(failed("read a generation"))?;
+            let kept = row.map(|row| (row.value().0, row.value() == (number, bytes)));
+            if let Some((kept, same)) = kept.filter(|(kept, _)| *kept >= number) {
+                let refused = Error::GenerationNotNewer { name: name.to_owned(), offered: number, kept };
+                return if same { Ok(()) } else { Err(refused) };
             }
             table.insert(name, (number, bytes)).map_err(failed("write a generation"))?;
             Ok(())

@@ -1,0 +1,71 @@
+//! The straight line: submitted, built by two operators, compared, published, mirrored, and checked by somebody else.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use attest::{bundle::Bundle, verify};
+use harness::{Network, Plan, run, until};
+use protocol::{Sha256, words::RelativePath};
+use web::{
+    Backend,
+    api::{AttemptState, JobState, VerdictWord},
+    backend::ByteRange,
+};
+
+use crate::ground;
+
+const BUILD_WITHIN: Duration = Duration::from_secs(120);
+const MIRROR_WITHIN: Duration = Duration::from_secs(40);
+
+#[tokio::test]
+async fn a_package_goes_all_the_way_to_a_mirror_and_proves_itself() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan { mirrors: vec!["mirror".into()], ..Plan::builders(2) });
+    network.start().await;
+    let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
+    let detail = network.over(job, BUILD_WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    let verdict = detail.verdict.as_ref().unwrap();
+    assert_eq!((verdict.word, verdict.agree.len(), verdict.dissent.len()), (VerdictWord::Reproduced, 2, 0));
+    assert!(detail.attempts.iter().all(|a| a.state == AttemptState::Built), "{detail:#?}");
+    let profiles: BTreeSet<u16> = detail.attempts.iter().map(|a| a.profile).collect();
+    assert_eq!(profiles.len(), 2, "the two that agree span two profiles");
+    let published = detail.published.as_ref().unwrap();
+    let mirror = network.client("mirror");
+    until("the mirror has followed", MIRROR_WITHIN, async || {
+        let views = mirror.repositories().await.ok()?;
+        views.into_iter().find(|view| view.generation == published.generation)
+    })
+    .await;
+
+    let http: web::client::Address = format!("http://{}", network.node("mirror").config().reach.web).parse().unwrap();
+    let mirror = web::Client::new(http);
+    let attested: Vec<_> = detail.attempts[0].outputs.clone();
+    assert_eq!(attested.len(), 2, "artel-tiny and artel-tiny-doc");
+    for output in &attested {
+        let pool = format!("pool/main/a/artel-tiny/{}", output.name);
+        let get = async |path: &str| {
+            let content =
+                mirror.repository_file(network.channel.clone(), RelativePath::new(path).unwrap(), ByteRange::All);
+            content.await.unwrap().collect(16 << 20).await.unwrap()
+        };
+        let (package, evidence) = (get(&pool).await, get(&format!("{pool}.artel-bundle")).await);
+        assert_eq!(Sha256::of(&package), output.sha256, "the mirror serves what was attested");
+        let bundle = Bundle::from_bytes(&evidence).unwrap();
+        let proof = verify::verify(&bundle, &network.id, artel::clock::now()).unwrap();
+        assert_eq!((proof.job, proof.agree.len()), (job, 2));
+        proof.file(&output.name, &output.sha256).unwrap();
+
+        let folder = network.folder().join("downloads");
+        fs::create_dir_all(&folder).unwrap();
+        let (file, beside) = (folder.join(&output.name), folder.join("bundle"));
+        fs::write(&file, &package).unwrap();
+        fs::write(&beside, &evidence).unwrap();
+        let id = network.id.to_string();
+        let arguments = ["--network", &id, beside.to_str().unwrap(), file.to_str().unwrap()];
+        let said = run(&ground.verify, &folder, &arguments).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        fs::write(&file, [package.as_ref(), b"!"].concat()).unwrap();
+        let said = run(&ground.verify, &folder, &arguments).await;
+        assert_eq!(said.code, 12, "a changed file is not proven: {said:?}");
+    }
+}

@@ -1,0 +1,72 @@
+//! What a build is allowed to be, seen from outside while it runs, and how it ends when its job is cancelled.
+
+use std::time::{Duration, Instant};
+
+use artel::{clock, keys};
+use ed25519_dalek::SigningKey;
+use harness::{Network, Plan, mounts_of, processes_of, until};
+use protocol::{JobId, envelope::Signed, job::CancelRequest};
+use web::{
+    Backend,
+    api::{ApiError, JobDetail, JobState},
+};
+
+use crate::ground;
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// How soon after a cancellation nothing of the job may run.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
+
+fn cancellation(network: &Network, job: JobId, key: &SigningKey) -> bytes::Bytes {
+    let request = CancelRequest { at: clock::now(), job, reason: "no longer wanted".into() };
+    Signed::sign(&request, Some(&network.id), &[key]).to_bytes().into()
+}
+
+#[tokio::test]
+async fn builds_are_never_root_and_end_when_the_maintainer_says_so() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan::builders(2));
+    network.start().await;
+    let job = network.submit(&ground.script("sleeper", "echo asleep; sleep 117; echo > out")).await;
+    let attempts: Vec<_> = ["b1", "b2"].map(|name| network.node(name).home.build().join("attempts")).into();
+    for folder in &attempts {
+        let sleeper = until("the build sleeps", WITHIN, async || {
+            processes_of(folder).into_iter().find(|p| p.command.starts_with("sleep 117"))
+        })
+        .await;
+        let all = processes_of(folder);
+        assert!(all.len() > 1, "the build and what holds it: {all:?}");
+        assert!(!sleeper.users.is_empty() && !sleeper.ranges.is_empty(), "{sleeper:?}");
+        for process in all {
+            assert!(process.users.iter().all(|user| *user != 0), "runs as root: {process:?}");
+            assert!(
+                process.ranges.iter().all(|first| *first != 0),
+                "its namespace has the machine's root: {process:?}"
+            );
+        }
+        assert_eq!(mounts_of(folder), Vec::<String>::new(), "mounts are the sandbox's own");
+    }
+
+    let stranger = keys::generate().unwrap();
+    let refused = network.coordinator().cancel(cancellation(&network, job, &stranger)).await.unwrap_err();
+    assert!(matches!(refused, ApiError::NotAllowed { .. }), "{refused}");
+    let detail = network.job(job).await;
+    assert_eq!(detail.summary.state, JobState::Building, "a stranger's word changes nothing");
+
+    let begun = Instant::now();
+    network.coordinator().cancel(cancellation(&network, job, &network.maintainer)).await.unwrap();
+    until("nothing of the job runs", CANCELLED_WITHIN, async || {
+        attempts.iter().all(|folder| processes_of(folder).is_empty()).then_some(())
+    })
+    .await;
+    println!("figure: a cancelled job's processes are gone after {:.2} s", begun.elapsed().as_secs_f64());
+    let over = |d: &JobDetail| d.attempts.iter().all(|a| a.ended.is_some());
+    let detail = network.job_until((job, "both attempts are over"), WITHIN, over).await;
+    assert_eq!(detail.summary.state, JobState::Cancelled);
+    assert!(detail.attempts.iter().all(|a| a.outputs.is_empty()), "{detail:#?}");
+    until("the attempts' folders are gone", WITHIN, async || {
+        let empty = |folder: &std::path::PathBuf| std::fs::read_dir(folder).unwrap().next().is_none();
+        attempts.iter().all(empty).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,155 @@
+//! The command line as two people use it: one founds a network, the other joins it, and both see what they did. Then what
+//! it says to mistakes.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use harness::{Ground, Place, Said, Scratch, network::free_port, run, until};
+use serde_json::Value;
+
+use crate::ground;
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// A person with a node of their own.
+struct Person<'a> {
+    ground: &'a Ground,
+    home: std::path::PathBuf,
+    daemon: Option<std::process::Child>,
+}
+
+impl<'a> Person<'a> {
+    fn new(ground: &'a Ground, scratch: &Scratch, name: &str) -> Self {
+        let home = scratch.path().join(name);
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o711)).unwrap();
+        // One environment for all builders of this machine, and the packages that it was made from.
+        fs::create_dir(home.join("build")).unwrap();
+        std::os::unix::fs::symlink(ground.environments(), home.join("build/environments")).unwrap();
+        std::os::unix::fs::symlink(ground.cache.join("archive"), home.join("archive")).unwrap();
+        Self { ground, home, daemon: None }
+    }
+
+    async fn types(&self, line: &str) -> Said {
+        run(&self.ground.artel, &self.home, &line.split_whitespace().collect::<Vec<_>>()).await
+    }
+
+    /// Types a line that works, and gives what it printed.
+    async fn does(&self, line: &str) -> String {
+        let said = self.types(line).await;
+        assert_eq!(said.code, 0, "artel {line}: {said:?}");
+        said.out.trim_end().to_owned()
+    }
+
+    /// Types a line that does not work: the exit code, and words that the error and its hint must hold.
+    async fn fails(&self, line: &str, code: i32, words: &[&str]) {
+        let said = self.types(line).await;
+        assert_eq!(said.code, code, "artel {line}: {said:?}");
+        assert_eq!(said.out, "", "errors are no data: artel {line}");
+        for word in words {
+            assert!(said.talk.contains(word), "artel {line}: {word:?} is not in {:?}", said.talk);
+        }
+    }
+
+    async fn runs_the_daemon(&mut self) {
+        let log = fs::File::create(self.home.join("daemon.log")).unwrap();
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&self.ground.artel).args(["node", "run"]);
+        command.env("ARTEL_HOME", &self.home).stdin(std::process::Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+        let what = format!("{} answers", self.home.display());
+        until(&what, WITHIN, async || (self.types("status").await.code == 0).then_some(())).await;
+    }
+}
+
+impl Drop for Person<'_> {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // It may have ended just now.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+fn init_words() -> String {
+    let (port, web) = (free_port(), free_port());
+    format!("--listen /ip4/127.0.0.1/udp/{port}/quic-v1 --listen /ip4/127.0.0.1/tcp/{port} --web 127.0.0.1:{web}")
+}
+
+#[tokio::test]
+async fn two_people_found_a_network_build_and_look_at_the_proof() {
+    let Some(ground) = ground().await else { return };
+    let (_place, scratch) = (Place::take(&ground.cache), Scratch::make());
+    let (mut anna, mut bert) = (Person::new(&ground, &scratch, "anna"), Person::new(&ground, &scratch, "bert"));
+    let said = anna.does(&format!("init --network guild --operator anna {}", init_words())).await;
+    assert!(said.contains("node     ") && said.contains("network  "), "{said}");
+    anna.runs_the_daemon().await;
+    assert!(anna.does("status").await.contains("guild"));
+    let ticket = anna.does("node ticket").await;
+    assert!(ticket.starts_with("artel1"), "{ticket}");
+    bert.does(&format!("init --join {ticket} --operator bert {}", init_words())).await;
+    let id = bert.does("node id").await;
+    bert.runs_the_daemon().await;
+    let said = anna.does(&format!("policy admit bert {id}")).await;
+    assert_eq!(said, "policy 2 is in force");
+    assert!(anna.does("policy show").await.contains(&id));
+
+    let command = scratch.path().join("greeting.toml");
+    let file = "name = \"greeting\"\nargv = [\"sh\", \"-euc\", \"echo saying hello; echo hello > greeting.txt\"]\n\
+                outputs = [\"greeting.txt\"]\n";
+    fs::write(&command, file).unwrap();
+    let job = anna.does(&format!("job queue --memory 512 {}", command.display())).await;
+    assert_eq!(job.len(), 64, "the job's id alone, to paste: {job}");
+    let short = &job[..8];
+    let state = until("the job is over", WITHIN, async || {
+        let detail: Value = serde_json::from_str(&anna.does(&format!("--json job show {short}")).await).unwrap();
+        let state = detail["summary"]["state"].as_str().unwrap().to_owned();
+        (!["waiting", "building"].contains(&state.as_str())).then_some(state)
+    })
+    .await;
+    assert_eq!(state, "reproduced");
+    let list = anna.does("job ls").await;
+    assert!(list.contains("command greeting") && list.contains("reproduced"), "{list}");
+    assert!(bert.does("job ls").await.contains("command greeting"), "a member sees the same list");
+    let shown = anna.does(&format!("job show {short}")).await;
+    assert!(shown.contains("agreement  2 of 2 needed") && shown.contains("greeting.txt"), "{shown}");
+    assert!(anna.does(&format!("job log {short}")).await.contains("saying hello"));
+    assert!(bert.does(&format!("job log {short}")).await.contains("saying hello"));
+    let bundle = scratch.path().join("greeting.bundle");
+    let proof = anna.does(&format!("attest show {short} --out {}", bundle.display())).await;
+    assert!(proof.contains("anna") && proof.contains("bert"), "{proof}");
+    bert.does(&format!("attest verify {}", bundle.display())).await;
+    mistakes(&anna, &bert, scratch.path(), &bundle).await;
+    bert.does("node stop").await;
+}
+
+/// What the command line says to mistakes, beside a network that runs.
+async fn mistakes(anna: &Person<'_>, bert: &Person<'_>, folder: &Path, bundle: &Path) {
+    let changed = folder.join("greeting.txt");
+    fs::write(&changed, "hello?\n").unwrap();
+    anna.fails(&format!("attest verify {} {}", bundle.display(), changed.display()), 12, &["greeting.txt"]).await;
+    anna.fails("job show 00000000", 1, &["no job \"00000000\"", "hint: ", "artel job ls"]).await;
+    anna.fails(&format!("job show {}", "ab".repeat(32)), 1, &["not found"]).await;
+    anna.fails("job frobnicate", 2, &["frobnicate"]).await;
+    anna.fails(&format!("init {}", init_words()), 3, &["exists already", "hint: "]).await;
+    bert.fails("policy admit carl 00", 2, &["00"]).await;
+    bert.fails("job cancel 0123 --key maintainer", 1, &["no job"]).await;
+}
+
+#[tokio::test]
+async fn mistakes_without_a_network_are_told_with_what_to_do_next() {
+    let Some(ground) = ground().await else { return };
+    let scratch = Scratch::make();
+    let carl = Person::new(&ground, &scratch, "carl");
+    carl.fails("node run", 3, &["artel init"]).await;
+    carl.fails("init --join artel1nonsense", 2, &["not a ticket", "artel node ticket"]).await;
+    carl.does(&format!("init {}", init_words())).await;
+    carl.fails("status", 6, &["no answer from the daemon", "artel node run"]).await;
+    carl.fails("job show 0123", 6, &["no answer from the daemon", "artel node run"]).await;
+    let key = carl.home.join("node.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    carl.fails("node run", 3, &["others can read it", "chmod 600"]).await;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(carl.home.join("artel.toml"), "[network]\nname = 1\n").unwrap();
+    carl.fails("node run", 3, &["artel.toml is not a valid configuration"]).await;
+}
