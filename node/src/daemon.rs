@@ -27,7 +27,7 @@ use web::server::{Access, Limits, Listener, Server};
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use offers::Offers;
-pub use publisher::{bundle, chain};
+pub use publisher::{Work, bundle, chain};
 pub use shared::{Policies, PolicyError, Shared};
 
 use crate::{

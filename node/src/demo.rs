@@ -133,7 +133,7 @@ async fn story(plan: &Plan, network: &mut Network, material: &Material, steps: &
         steps.done("install");
     }
     report.dashboard = format!("{}jobs/{}", network.dashboard(), submitted.job);
-    if plan.liars > 0 && report.liars.is_empty() {
+    if plan.liars > 0 && report.verdict == Verdict::Reproduced && report.liars.is_empty() {
         anstream::eprintln!("  no liar was asked before the honest ones agreed");
     }
     Ok(report)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    daemon::{Decisions, Shared, chain},
+    daemon::{Decisions, Shared, Work, chain},
     net::{AskError, Topic},
     serve::Desk,
 };
@@ -38,7 +38,7 @@ pub struct Performer {
     /// How to ask a node, this one too.
     pub desk: Desk,
     /// The publisher's queue.
-    pub publications: mpsc::Sender<Publication>,
+    pub publications: mpsc::Sender<Work>,
     /// Live news for pages and clients.
     pub news: broadcast::Sender<Arc<News>>,
 }
@@ -65,6 +65,11 @@ impl Performer {
                     let signed = this.shared.sign(&announcement).to_bytes();
                     let this = Arc::clone(&this);
                     asked.spawn(async move { this.announce(announcement, signed).await });
+                }
+                Some(Effect::Resign { channel, generation }) => {
+                    if this.publications.try_send(Work::Resign(channel, generation)).is_err() {
+                        warn!(generation, "the publisher's queue is full; the index is signed anew later");
+                    }
                 }
                 Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
                 Some(Effect::Notify(news)) => {
@@ -132,7 +137,7 @@ impl Performer {
     /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
     async fn publish(self: Arc<Self>, publication: Publication) {
         let job = publication.job;
-        if self.publications.try_send(publication).is_err() {
+        if self.publications.try_send(Work::Publish(publication)).is_err() {
             let why = "the publisher's queue is full".to_owned();
             self.decisions.tell(Command::PublishFailed { job, why }).await;
         }

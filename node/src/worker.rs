@@ -170,6 +170,8 @@ impl Worker {
         }
         let memory = state.known.get(&lease.job).map_or(0, |a| a.memory_mib);
         let Some(slot) = self.slots.try_take(memory) else {
+            // The coordinator forgets the bid now; it is repeated when there is room.
+            state.bids.remove(&lease.job);
             return Response::Refused(Refusal::Busy("no free slot".into()));
         };
         let log = match self.new_log(lease.number) {
@@ -323,9 +325,8 @@ impl Worker {
         let free = usize::from(self.slots.free().0);
         let mut state = self.state();
         state.bids.retain(|_, (at, _)| now.since(*at) < BID_AGAIN);
-        // One more than the slots: a bid may be in vain, because another builder was faster.
         let fresh = state.bids.values().filter(|(_, standing)| *standing == Standing::Fresh).count();
-        let room = (free + usize::from(free > 0)).saturating_sub(fresh);
+        let room = free.saturating_sub(fresh);
         let wanted =
             |a: &&Announcement| now.since(a.at) < limits::ANNOUNCEMENT_TTL && !a.excluded.contains(&self.shared.id);
         let mut picked: Vec<Announcement> = state.known.values().filter(wanted).cloned().collect();

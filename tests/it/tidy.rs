@@ -16,7 +16,7 @@ const LINES_MAX: usize = 600;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 9] = ["util", "utils", "common", "types", "helpers", "manager", "errors", "prelude", "misc"];
 /// Libraries that are named only at home, so that they can be exchanged there.
-const HOMES: [(&str, &str); 9] = [
+const HOMES: [(&str, &str); 8] = [
     ("libp2p", "node/src/net"),
     ("redb", "node/src/store"),
     ("iroh", "node/src/blobs"),
@@ -25,7 +25,6 @@ const HOMES: [(&str, &str); 9] = [
     ("pgp", "node/src/publish"),
     ("axum", "web/src"),
     ("askama", "web/src"),
-    ("clap", "node/src/cli"),
 ];
 /// What a crate that only decides never touches.
 const IMPURE: [&str; 10] = [

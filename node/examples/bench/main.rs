@@ -41,6 +41,7 @@ enum Part {
 /// What to measure.
 #[derive(Debug, Clone, Parser)]
 #[command(about = "Measures artel against its targets and against this machine")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {
     /// Less of everything: under two minutes.
     #[arg(long)]

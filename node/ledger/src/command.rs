@@ -3,7 +3,7 @@
 
 use attest::statement::{self, VerifiedAttestation};
 use protocol::{
-    Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
+    ChannelName, Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     job::{CancelRequest, JobRequest},
@@ -90,6 +90,11 @@ pub enum Command {
         /// The generation that the publication became.
         generation: u64,
     },
+    /// Half of the life of a repository's signed index is over: it is to be signed anew.
+    Resign {
+        /// The channel.
+        channel: ChannelName,
+    },
     /// They could not be put there.
     PublishFailed {
         /// The job.
@@ -133,6 +138,7 @@ enum Stored {
     Restarted,
     Published(JobId, u64),
     PublishFailed(JobId, String),
+    Resign(ChannelName),
 }
 
 impl Command {
@@ -155,6 +161,7 @@ impl Command {
             Command::Restarted => Stored::Restarted,
             Command::Published { job, generation } => Stored::Published(*job, *generation),
             Command::PublishFailed { job, why } => Stored::PublishFailed(*job, why.clone()),
+            Command::Resign { channel } => Stored::Resign(channel.clone()),
         };
         codec::encode(&stored)
     }
@@ -181,6 +188,7 @@ impl Command {
             Stored::Restarted => Command::Restarted,
             Stored::Published(job, generation) => Command::Published { job, generation },
             Stored::PublishFailed(job, why) => Command::PublishFailed { job, why },
+            Stored::Resign(channel) => Command::Resign { channel },
         })
     }
 }

@@ -34,6 +34,14 @@ pub enum Effect {
     WakeAt(Timestamp),
     /// To the publisher; comes back as `Published` or `PublishFailed`.
     Publish(Publication),
+    /// To the publisher: sign the channel's index anew, as this generation. Nothing comes back; when it fails, the publisher
+    /// asks again, and the generation stays unused.
+    Resign {
+        /// The channel.
+        channel: ChannelName,
+        /// The generation.
+        generation: u64,
+    },
     /// To whoever listens.
     Notify(News),
 }

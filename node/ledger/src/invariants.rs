@@ -60,6 +60,11 @@ impl Witness {
                 Effect::Publish(publication) => {
                     self.generations_strictly_grow(&publication.channel, publication.generation, publication.job)?;
                 }
+                Effect::Resign { channel, generation } => {
+                    // No job has this id: a generation that is signed anew belongs to nobody.
+                    let nobody = JobId::from_bytes([0; 32]);
+                    self.generations_strictly_grow(channel, *generation, nobody)?;
+                }
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
                 Effect::Revoke { .. } | Effect::Announce(_) | Effect::Notify(_) => {}
             }

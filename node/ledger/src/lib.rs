@@ -206,6 +206,7 @@ impl Ledger {
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
             Command::PublishFailed { job, why } => self.publish_failed(job, why, &mut turn),
+            Command::Resign { channel } => self.resign(channel, &mut turn),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);

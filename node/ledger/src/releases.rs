@@ -55,6 +55,18 @@ impl Ledger {
         self.say_publication(id, turn);
     }
 
+    /// Gives a generation for signing a channel's index anew. A publication that is under way signs it anyway.
+    pub(crate) fn resign(&mut self, channel: ChannelName, turn: &mut Turn) {
+        let expired = self.policy_in_force().expires <= turn.at;
+        let first = self.lines.get(&channel).and_then(|line| line.queue.first().copied());
+        let busy = first.is_some_and(|id| self.step(id) != Some(PublishStep::Waiting));
+        let Some(line) = self.lines.get_mut(&channel).filter(|line| line.generation > 0 && !busy && !expired) else {
+            return;
+        };
+        line.generation += 1;
+        turn.push(Effect::Resign { generation: line.generation, channel });
+    }
+
     /// Checks an agreement against the policy in force: a new one may want more operators, or no longer name some, and whoever
     /// checks the release would refuse it.
     fn still_agreed(&self, id: JobId, channel: &ChannelName) -> Result<(), String> {

@@ -122,7 +122,8 @@ impl Bench {
             | Command::Woken
             | Command::Restarted
             | Command::Published { .. }
-            | Command::PublishFailed { .. } => 0,
+            | Command::PublishFailed { .. }
+            | Command::Resign { .. } => 0,
         };
         self.journal.push((self.now, command.to_bytes()));
         self.effects = self.ledger.apply(self.now, command);

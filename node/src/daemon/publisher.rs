@@ -27,6 +27,14 @@ use crate::{
 /// How often signatures are looked at: an index is signed anew when half of its validity is over.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
+/// What the publisher does, one after the other.
+pub enum Work {
+    /// Put a job's outputs into the repository.
+    Publish(Publication),
+    /// Sign a channel's index anew, as this generation.
+    Resign(ChannelName, u64),
+}
+
 /// The publisher of every channel of this node.
 pub(super) struct Publisher {
     shared: Arc<Shared>,
@@ -41,36 +49,68 @@ impl Publisher {
     }
 
     /// Publishes until stopped. A publication that has begun is finished first.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Publication>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>, stop: CancellationToken) {
+        self.open_published();
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 next = queue.recv() => {
-                    let Some(publication) = next else { return };
-                    let (job, generation) = (publication.job, publication.generation);
-                    let command = match self.publish(&publication).await {
-                        Ok(()) => Command::Published { job, generation },
-                        Err(why) => {
-                            warn!(%job, generation, %why, "not published");
-                            Command::PublishFailed { job, why }
-                        }
-                    };
-                    self.decisions.tell(command).await;
+                    let Some(work) = next else { return };
+                    self.work(work).await;
                 }
-                _ = look.tick() => self.warn_of_expiry(),
+                _ = look.tick() => self.ask_to_resign().await,
             }
         }
     }
 
-    fn warn_of_expiry(&self) {
-        let now = clock::now();
-        for (channel, repository) in &self.repositories {
-            if repository.needs_signature(now) {
-                warn!(%channel, "the signed index is past half of its validity; the next publication signs it anew");
+    async fn work(&mut self, work: Work) {
+        match work {
+            Work::Publish(publication) => {
+                let (job, generation) = (publication.job, publication.generation);
+                let command = match self.publish(&publication).await {
+                    Ok(()) => Command::Published { job, generation },
+                    Err(why) => {
+                        warn!(%job, generation, %why, "not published");
+                        Command::PublishFailed { job, why }
+                    }
+                };
+                self.decisions.tell(command).await;
+            }
+            Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
+                Ok(()) => info!(%channel, generation, "index signed anew"),
+                Err(why) => warn!(%channel, generation, %why, "index not signed anew; it is tried again"),
+            },
+        }
+    }
+
+    /// Opens the repositories that were published before, so that their signatures are kept fresh.
+    fn open_published(&mut self) {
+        let policies = self.shared.policies();
+        for channel in policies.current().channels.iter().map(|c| &c.name) {
+            if !self.shared.home.repository(channel).join("public").is_dir() {
+                continue;
+            }
+            match self.open(channel) {
+                Ok(repository) => drop(self.repositories.insert(channel.clone(), repository)),
+                Err(why) => warn!(%channel, %why, "repository not opened"),
             }
         }
+    }
+
+    /// Asks the ledger for a generation for each index that is past half of its validity.
+    async fn ask_to_resign(&self) {
+        let now = clock::now();
+        for (channel, _) in self.repositories.iter().filter(|(_, repository)| repository.needs_signature(now)) {
+            self.decisions.tell(Command::Resign { channel: channel.clone() }).await;
+        }
+    }
+
+    async fn resign(&mut self, channel: &ChannelName, generation: u64) -> Result<(), String> {
+        let at = Timestamp::from_millis(clock::now().as_secs() * 1000);
+        let published = self.write(channel, Vec::new(), at, generation).await?;
+        self.release(channel, &published).await
     }
 
     async fn publish(&mut self, publication: &Publication) -> Result<(), String> {

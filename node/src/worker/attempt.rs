@@ -16,6 +16,7 @@ use protocol::{
     environment::EnvironmentLock,
     job::JobRequest,
     lease::{Lease, LeaseNumber},
+    limits,
     message::{Failed, Octets, Request, Revealed},
 };
 use tokio_util::sync::CancellationToken;
@@ -225,7 +226,12 @@ impl Worker {
             byproducts,
             materials: Material::of(request.get()),
         };
-        attestation.sign(&self.shared.key).map_err(|e| failed(e.to_string()))
+        let signed = attestation.sign(&self.shared.key).map_err(|e| failed(e.to_string()))?;
+        if signed.len() > limits::ATTESTATION_MAX {
+            let why = format!("{} outputs do not fit into one attestation: pack them", attestation.outputs.len());
+            return Err(Failure::new(Blame::Job, "attest", why));
+        }
+        Ok(signed)
     }
 
     async fn kept_output(&self, lease: &Lease, file: &OutputFile) -> Result<Output, String> {
@@ -267,10 +273,9 @@ impl Worker {
         let id = request.get().environment;
         if self.shared.blobs.size(&id).await.map_err(|e| failed(e.to_string()))?.is_none() {
             let providers = self.providers(job).await;
-            self.fetch_one(id, protocol::limits::LOCK_MAX as u64, &providers).await?;
+            self.fetch_one(id, limits::LOCK_MAX as u64, &providers).await?;
         }
-        let bytes =
-            self.shared.blobs.read(&id, protocol::limits::LOCK_MAX as u64).await.map_err(|e| failed(e.to_string()))?;
+        let bytes = self.shared.blobs.read(&id, limits::LOCK_MAX as u64).await.map_err(|e| failed(e.to_string()))?;
         EnvironmentLock::from_bytes(&bytes)
             .map_err(|e| Failure::new(Blame::Job, "fetch", format!("the environment lock is not valid: {e}")))
     }

@@ -139,6 +139,8 @@ impl World {
                 let life = self.coordinator.life;
                 self.soon(100, 5000, Event::Published(life, publication));
             }
+            // Nobody asks for it here; the publisher's own tests do.
+            Effect::Resign { .. } => {}
             Effect::Notify(news) => self.note(&news),
         }
     }

@@ -3,8 +3,8 @@
 use protocol::JobId;
 
 use crate::{
-    Command,
-    testing::{Bench, builder},
+    Command, Effect,
+    testing::{Bench, builder, channel},
     view::VerdictView,
 };
 
@@ -96,5 +96,26 @@ fn a_stricter_policy_holds_for_what_waits_to_be_published() {
     assert_eq!((bench.state(second).as_str(), bench.published().len()), ("failed-to-publish", 0));
     let VerdictView::Reproduced { unpublished, .. } = bench.ledger.job(second).unwrap().verdict else { panic!() };
     assert_eq!(unpublished.unwrap(), "the policy in force wants 2 operators that agree, it names 1 of them");
+    bench.assert_replays();
+}
+
+#[test]
+fn an_index_is_signed_anew_between_publications_and_never_beside_one() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let resigned = |bench: &Bench| {
+        let one = |e: &Effect| if let Effect::Resign { generation, .. } = e { Some(*generation) } else { None };
+        bench.effects.iter().find_map(one)
+    };
+    let resign = || Command::Resign { channel: channel(1, 1, 1).name };
+    bench.apply(resign());
+    assert_eq!(resigned(&bench), None, "nothing was published");
+    let job = reproduce(&mut bench, 1);
+    bench.apply(resign());
+    assert_eq!(resigned(&bench), None, "the publication under way signs the index");
+    bench.apply(Command::Published { job, generation: 1 });
+    bench.apply(resign());
+    assert_eq!(resigned(&bench), Some(2));
+    reproduce(&mut bench, 2);
+    assert_eq!(bench.published(), [3], "the next publication comes after it");
     bench.assert_replays();
 }

@@ -18,6 +18,7 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
             Effect::Publish(publication) => {
                 format!("publish generation {} of {}", publication.generation, publication.channel)
             }
+            Effect::Resign { channel, generation } => format!("sign {channel} anew as generation {generation}"),
             Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
         };
         story.push_str(&format!("    {line}\n"));
