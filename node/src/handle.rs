@@ -43,6 +43,8 @@ use crate::{
 
 /// How often a live log is asked for more.
 const LOG_POLL: Duration = Duration::from_millis(250);
+/// The largest log that is fetched, in bytes.
+const LOG_MAX: u64 = 256 << 20;
 /// Pieces of a file on their way to a client, in bytes.
 const PIECE: usize = 64 * 1024;
 
@@ -104,14 +106,18 @@ impl Handle {
     }
 
     /// Brings a finished log here, from its builder or whoever has it.
-    async fn finished_log(&self, hash: Hash, node: NodeId) -> Result<(), ApiError> {
+    async fn finished_log(&self, job: JobId, attempt: &api::AttemptView, hash: Hash) -> Result<(), ApiError> {
+        if self.shared.offers.contains(&hash) {
+            return Ok(());
+        }
+        let node = attempt.builder.node;
         let mut from = vec![node];
         from.extend(self.shared.net.peers().into_iter().map(|p| p.node).filter(|n| *n != node));
         from.retain(|n| *n != self.shared.id);
-        let fetched = self.shared.blobs.fetch(&self.shared.net, &hash, &from, 1 << 32).await;
-        fetched
-            .map(drop)
-            .map_err(|e| ApiError::Unavailable { reason: format!("the log cannot be fetched: {}", chain(&e)) })
+        let fetched = self.shared.blobs.fetch(&self.shared.net, &hash, &from, LOG_MAX).await;
+        fetched.map_err(|e| ApiError::Unavailable { reason: format!("the log cannot be fetched: {}", chain(&e)) })?;
+        let name = format!("job/{job}/{}-log", attempt.number);
+        self.shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))
     }
 
     fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
@@ -275,8 +281,12 @@ impl Backend for Handle {
     }
 
     async fn blob(&self, hash: Hash, range: ByteRange) -> Result<Content, ApiError> {
-        let size = self.shared.blobs.size(&hash).await.map_err(|e| internal("blobs", &e))?;
-        let size = size.ok_or_else(|| ApiError::NotFound { what: format!("blob {hash}") })?;
+        let missing = || ApiError::NotFound { what: format!("blob {hash}") };
+        // The store also holds what was just uploaded or half of a release; only what is offered is anybody's business.
+        if !self.shared.offers.contains(&hash) {
+            return Err(missing());
+        }
+        let size = self.shared.blobs.size(&hash).await.map_err(|e| internal("blobs", &e))?.ok_or_else(missing)?;
         let span = range.resolve(size)?;
         let bytes =
             self.shared.blobs.read_range(&hash, span.start..span.end).await.map_err(|e| internal("blobs", &e))?;
@@ -387,7 +397,7 @@ impl LogState {
             let attempt = find_attempt(&handle, &request).await?;
             self.request.attempt = Some(attempt.number);
             if let Some(hash) = attempt.log {
-                self.handle.finished_log(hash, attempt.builder.node).await?;
+                self.handle.finished_log(self.request.job, &attempt, hash).await?;
                 let range = ByteRange::From { start: self.at, last: None };
                 match self.handle.blob(hash, range).await {
                     Ok(content) => self.rest = Some(content.bytes),

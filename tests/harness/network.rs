@@ -32,6 +32,8 @@ use crate::{ground::Ground, node::Node, place::Place, scratch::Scratch, wait::un
 const MEET_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of each daemon's log that are printed when a test fails.
 const TAIL: usize = 25;
+/// Set to see everything that the daemons logged, also when the test passed.
+const LOGS: &str = "ARTEL_TESTS_LOGS";
 
 /// Whether a builder signs what it built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,10 +322,13 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for node in self.nodes.values() {
-                eprintln!("---- the end of what {} logged\n{}", node.name, node.tail(TAIL));
-            }
+        let lines = match std::env::var(LOGS) {
+            Ok(_) => usize::MAX,
+            Err(_) if std::thread::panicking() => TAIL,
+            Err(_) => 0,
+        };
+        for node in self.nodes.values().filter(|_| lines > 0) {
+            eprintln!("---- the end of what {} logged\n{}", node.name, node.tail(lines));
         }
         self.nodes.values_mut().for_each(Node::end);
     }

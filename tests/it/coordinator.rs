@@ -46,6 +46,19 @@ async fn a_receipt_is_a_promise_and_builds_go_on_without_a_coordinator() {
         power_cut(&mut network, &format!("after receipt {round}")).await;
         assert_eq!(jobs(&network).await.len(), accepted.len(), "it is there again");
     }
+    for round in 1..=2 {
+        let file = network.folder().join(format!("input-{round}"));
+        fs::write(&file, vec![round; 40 << 20]).unwrap();
+        let job =
+            network.submit(&ground.with_input(ground.script("large", "sha256sum file > out"), "file", &file)).await;
+        let client = network.coordinator();
+        at_once("a builder fetches the inputs", WITHIN, async || {
+            client.job(job).await.ok()?.attempts.iter().any(|a| a.started.is_none()).then_some(())
+        })
+        .await;
+        accepted.push(job);
+        power_cut(&mut network, &format!("while inputs are fetched {round}")).await;
+    }
     for job in &accepted {
         let detail = network.over(*job, WITHIN).await;
         assert_eq!(detail.summary.state, JobState::Reproduced, "{detail:#?}");

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::Shared;
 use crate::{clock, net::Topic, serve::Desk};
 
-/// How often a node tells its card. A node that joined hears every card within this time.
+/// How often a node tells its card, beside telling it to newcomers.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(120);
 /// Addresses on a card.
 const ADDRESSES_MAX: usize = 16;
@@ -28,6 +28,8 @@ pub struct Cards(Mutex<BTreeMap<NodeId, NodeCard>>);
 /// What a card was worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
+    /// The first one of this node, which may not know us either.
+    Newcomer,
     /// New, and kept: worth forwarding.
     News,
     /// Known, stale, or of a node that the policy does not name.
@@ -43,13 +45,12 @@ impl Cards {
     }
 
     /// Keeps a card, unless a newer one is known.
-    fn keep(&self, card: NodeCard) -> bool {
+    fn keep(&self, card: NodeCard) -> Heard {
         let mut cards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if cards.get(&card.node).is_some_and(|known| known.sequence >= card.sequence) {
-            return false;
+            return Heard::Nothing;
         }
-        cards.insert(card.node, card);
-        true
+        if cards.insert(card.node, card).is_some() { Heard::News } else { Heard::Newcomer }
     }
 }
 
@@ -76,15 +77,16 @@ impl Shared {
             return Heard::Nothing;
         }
         let (node, addresses) = (card.node, card.addresses.clone());
-        if node == self.id || !self.cards.keep(card) {
-            return Heard::Nothing;
+        let heard = if node == self.id { Heard::Nothing } else { self.cards.keep(card) };
+        if heard == Heard::Nothing {
+            return heard;
         }
         for address in &addresses {
             if let Err(error) = self.net.add_address(node, address) {
                 debug!(%node, %error, "an address of a node card was not learned");
             }
         }
-        Heard::News
+        heard
     }
 
     /// Tells the network this node's card.

@@ -69,6 +69,11 @@ pub(super) async fn run(
                 let shared = Arc::clone(&shared);
                 tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
             }
+            Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
+                if heard_card(&shared, &bytes, verdict) == Heard::Newcomer {
+                    tell.reset_after(TELL_AFTER_CONNECT);
+                }
+            }
             Some(Event::Gossip { topic, bytes, verdict, .. }) => {
                 gossip(&shared, &desk, &releases, (topic, bytes, verdict));
             }
@@ -134,13 +139,18 @@ fn gossip(
             }
             Err(why) => judge_bad(&why, verdict),
         },
-        Topic::Nodes => match shared.hear_card(&bytes) {
-            Heard::News => verdict.accept(),
-            Heard::Nothing => verdict.ignore(),
-            Heard::Bad => verdict.reject(),
-        },
-        Topic::Coordination => verdict.ignore(),
+        Topic::Coordination | Topic::Nodes => verdict.ignore(),
     }
+}
+
+fn heard_card(shared: &Shared, bytes: &[u8], verdict: Verdictor) -> Heard {
+    let heard = shared.hear_card(bytes);
+    match heard {
+        Heard::Newcomer | Heard::News => verdict.accept(),
+        Heard::Nothing => verdict.ignore(),
+        Heard::Bad => verdict.reject(),
+    }
+    heard
 }
 
 /// A forwarder could have seen that bytes are malformed; it may know another policy than we do.

@@ -1,6 +1,10 @@
 //! One attempt, from the grant to the report.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use attest::{
     compare::Output,
@@ -23,6 +27,16 @@ use crate::{
     blobs::Import,
     build::{Built, LogSink, OutputFile, Phase, Slot, Task},
 };
+
+/// How long inputs that cannot be had are asked for again.
+const GATHER_WITHIN: Duration = Duration::from_secs(15);
+/// The first pause before that, doubled each time.
+const GATHER_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The longest pause.
+const GATHER_AGAIN_MAX: Duration = Duration::from_secs(4);
+
+/// What was fetched beside the files.
+type Gathered = (Verified<JobRequest>, EnvironmentLock);
 
 impl Worker {
     /// Runs one attempt under its lease and reports how it ended. Never dropped midway: it is stopped by its token.
@@ -98,18 +112,19 @@ impl Worker {
 
     async fn attempt(&self, lease: &Lease, log: &LogSink, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
         self.enter(lease.number, "fetch");
-        let request = self.request(lease.job).await?;
-        let lock = self.lock(lease.job, &request).await?;
         let inputs = Inputs::new(&self.shared.home.build(), lease.number);
-        let laid = tokio::select! {
+        let gathered = tokio::select! {
             biased;
             () = stop.cancelled() => Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
-            laid = self.lay_out(lease, (request.get(), &lock), &inputs, log) => laid,
+            gathered = self.gather(lease, &inputs, log) => gathered,
         };
-        if let Err(failure) = laid {
-            inputs.remove().await;
-            return Err(failure);
-        }
+        let (request, lock) = match gathered {
+            Ok(gathered) => gathered,
+            Err(failure) => {
+                inputs.remove().await;
+                return Err(failure);
+            }
+        };
         let task = Task {
             job: lease.job,
             request: request.get().clone(),
@@ -127,6 +142,29 @@ impl Worker {
             warn!(%error, "outputs not removed; the next start sweeps them");
         }
         result
+    }
+
+    /// Brings everything that the attempt needs here. What cannot be had is asked for again for a while: a coordinator
+    /// that restarts, or a provider whose address is still on its way, is no reason to give the job up.
+    async fn gather(&self, lease: &Lease, inputs: &Inputs, log: &LogSink) -> Result<Gathered, Failure> {
+        let begun = Instant::now();
+        let mut wait = GATHER_AGAIN_AFTER;
+        loop {
+            let failure = match self.gather_once(lease, inputs, log).await {
+                Err(failure) if failure.blame == Blame::Builder && begun.elapsed() < GATHER_WITHIN => failure,
+                ended => return ended,
+            };
+            log.note(&format!("{failure}; trying again"));
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(GATHER_AGAIN_MAX);
+        }
+    }
+
+    async fn gather_once(&self, lease: &Lease, inputs: &Inputs, log: &LogSink) -> Result<Gathered, Failure> {
+        let request = self.request(lease.job).await?;
+        let lock = self.lock(lease.job, &request).await?;
+        self.lay_out(lease, (request.get(), &lock), inputs, log).await?;
+        Ok((request, lock))
     }
 
     /// Runs the build, tells the coordinator when the sandbox starts, and keeps the phase for heartbeats.
