@@ -20,10 +20,10 @@ use std::{
 };
 
 use protocol::{
-    Arch, Hash, JobId, Timestamp,
+    Arch, Hash, JobId, Timestamp, Verified,
     blame::{Blame, Failure},
     envelope::Signed,
-    job::Announcement,
+    job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
     limits,
     message::{Bid, Failed, LogChunk, Refusal, Renewal, Request, Response},
@@ -76,6 +76,8 @@ pub struct Grants(mpsc::Receiver<(Lease, Slot)>);
 struct State {
     known: BTreeMap<JobId, Announcement>,
     bids: BTreeMap<JobId, (Timestamp, Standing)>,
+    /// Requests of fresh bids: asked for beside the bid, so that a grant need not wait for them.
+    requests: BTreeMap<JobId, Verified<JobRequest>>,
     held: BTreeMap<LeaseNumber, Held>,
 }
 
@@ -153,6 +155,7 @@ impl Worker {
         let Some(slot) = self.slots.try_take(memory) else {
             // The coordinator forgets the bid now; it is repeated when there is room.
             state.bids.remove(&lease.job);
+            state.requests.remove(&lease.job);
             return Response::Refused(Refusal::Busy("no free slot".into()));
         };
         let log = match self.new_log(lease.number) {
@@ -275,6 +278,7 @@ impl Worker {
         for announcement in &picked {
             if let Some((_, standing)) = state.bids.get_mut(&announcement.job) {
                 *standing = Standing::Reserve;
+                state.requests.remove(&announcement.job);
             }
         }
         drop(state);
@@ -283,22 +287,36 @@ impl Worker {
 
     async fn bid_for(&self, announcement: &Announcement) -> Delivered {
         let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
-        match self.desk.ask_coordinator(Request::Bid(bid)).await {
+        let (answer, ()) = tokio::join!(self.desk.ask_coordinator(Request::Bid(bid)), self.ask_early(announcement.job));
+        match answer {
             Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
             Ok(Response::Refused(refusal)) => {
                 debug!(job = %announcement.job, %refusal, "bid refused");
                 let mut state = self.state();
                 state.known.remove(&announcement.job);
                 state.bids.remove(&announcement.job);
+                state.requests.remove(&announcement.job);
             }
             Ok(other) => warn!(?other, "a bid was answered with something else"),
             Err(error) => {
                 debug!(%error, "bid not delivered");
-                self.state().bids.remove(&announcement.job);
+                let mut state = self.state();
+                state.bids.remove(&announcement.job);
+                state.requests.remove(&announcement.job);
                 return Delivered::No;
             }
         }
         Delivered::Yes
+    }
+
+    /// Asks for the request of a job that is bid for. Where it fails, the attempt asks again and says why.
+    async fn ask_early(&self, job: JobId) {
+        if let Ok(request) = self.request(job).await {
+            let mut state = self.state();
+            if state.bids.contains_key(&job) {
+                state.requests.insert(job, request);
+            }
+        }
     }
 
     /// Picks jobs to bid for, as many as there are free slots, and notes the bids.
@@ -392,7 +410,7 @@ impl Worker {
     }
 
     /// Fetches and verifies the signed request of a job.
-    async fn request(&self, job: JobId) -> Result<protocol::Verified<protocol::job::JobRequest>, Failure> {
+    async fn request(&self, job: JobId) -> Result<Verified<JobRequest>, Failure> {
         let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
         let record = match answer {

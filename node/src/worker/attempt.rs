@@ -96,7 +96,11 @@ impl Worker {
 
     async fn attempt(&self, lease: &Lease, log: &LogSink, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
         self.enter(lease.number, "fetch");
-        let request = self.request(lease.job).await?;
+        let early = self.state().requests.remove(&lease.job);
+        let request = match early {
+            Some(request) => request,
+            None => self.request(lease.job).await?,
+        };
         let lock = self.lock(lease.job, &request).await?;
         let inputs = self.fetch_inputs(lease, request.get(), &lock, log, stop).await?;
         let task = Task {
