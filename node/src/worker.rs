@@ -268,10 +268,7 @@ impl Worker {
         }
         let begun = Instant::now();
         let bids = picked.iter().map(|announcement| self.bid_for(announcement));
-        if futures::future::join_all(bids).await.contains(&Delivered::No) {
-            // What is open is asked for when the coordinator is connected again.
-            return;
-        }
+        let undelivered = futures::future::join_all(bids).await.contains(&Delivered::No);
         // A grant is sent when the bid is answered, so one that does not come about as fast went to somebody else.
         tokio::time::sleep(begun.elapsed().max(GRANT_WITHIN_MIN)).await;
         let mut state = self.state();
@@ -282,7 +279,10 @@ impl Worker {
             }
         }
         drop(state);
-        self.wanted.notify_one();
+        if !undelivered {
+            self.wanted.notify_one();
+        }
+        // Else what is open is asked for when the coordinator is connected again.
     }
 
     async fn bid_for(&self, announcement: &Announcement) -> Delivered {

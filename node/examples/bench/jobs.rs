@@ -104,8 +104,8 @@ impl Office<'_> {
         let log = backend::collect(self.client.log(request).await?, 1 << 20).await?;
         let log = String::from_utf8_lossy(&log).into_owned();
         // The command's own line: seconds, a point, microseconds.
-        let said = log.lines().filter(|line| !line.starts_with("[artel]"));
-        let started: f64 = said.last().context("the command says when it started")?.trim().parse()?;
+        let mut said = log.lines().filter(|line| !line.starts_with("[artel]"));
+        let started: f64 = said.next_back().context("the command says when it started")?.trim().parse()?;
         Ok((started * 1e6 - begun) / 1000.0)
     }
 
@@ -113,12 +113,17 @@ impl Office<'_> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let detail = self.client.job(job).await?;
-            match detail.summary.state {
-                JobState::Published | JobState::Reproduced => return Ok(detail),
-                state if state.is_over() => bail!("a job ended as {state:?}: {}", detail.summary.why),
-                _ if Instant::now() > deadline => bail!("a job is not over after {PATIENCE:?}"),
-                _ => tokio::time::sleep(POLL).await,
+            let state = detail.summary.state;
+            if state == JobState::Reproduced {
+                return Ok(detail);
             }
+            if state.is_over() {
+                bail!("a job ended as {state:?}: {}", detail.summary.why);
+            }
+            if Instant::now() > deadline {
+                bail!("a job is not over after {PATIENCE:?}");
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
