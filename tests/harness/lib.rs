@@ -8,6 +8,8 @@
 //!
 //! It holds no test and makes no claim about the product.
 
+#![expect(clippy::unwrap_used, reason = "a harness that fails is a test that fails")]
+
 pub mod command;
 pub mod ground;
 pub mod network;

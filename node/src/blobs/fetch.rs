@@ -180,6 +180,16 @@ impl Blobs {
         turns.acquire_owned().await.ok()
     }
 
+    /// Gives those blobs that are not here whole, each once. It looks for many at one time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn absent(&self, hashes: &[Hash]) -> Result<Vec<Hash>, Error> {
+        let blobs: Vec<(Hash, u64)> = hashes.iter().map(|hash| (*hash, 0)).collect();
+        Ok(self.missing(&blobs).await?.into_iter().map(|(hash, _)| hash).collect())
+    }
+
     /// Gives those blobs that are not whole, each once.
     async fn missing(&self, blobs: &[(Hash, u64)]) -> Result<Vec<(Hash, u64)>, Error> {
         let wanted: BTreeMap<Hash, u64> = blobs.iter().copied().collect();
