@@ -36,6 +36,9 @@ const ASK_EVERY: Duration = Duration::from_secs(15);
 /// Bytes that one mirrored channel may hold.
 const BYTES_MAX: u64 = 1 << 40;
 
+/// The largest index, in bytes.
+const INDEX_MAX: u64 = 256 << 20;
+
 /// The mirror of this node.
 pub struct Mirror {
     shared: Arc<Shared>,
@@ -121,6 +124,7 @@ impl Mirror {
         let manifest = Manifest::from_bytes(&bytes).map_err(|e| chain(&e))?;
         let files: Vec<(Hash, u64)> = manifest.files.iter().map(|f| (f.hash, f.size)).collect();
         self.shared.blobs.fetch_many(&self.shared.net, &files, &from).await.map_err(|e| chain(&e))?;
+        self.check_covered(&manifest).await?;
         let mut proven = BTreeSet::new();
         for package in &manifest.packages {
             let sha256 = manifest.file(&package.path).ok_or("the manifest does not list its own package")?.sha256;
@@ -142,6 +146,18 @@ impl Mirror {
         put.map_err(|e| chain(&e))?;
         self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
+    }
+
+    /// Checks that the release has nothing that the packages' evidence does not cover.
+    async fn check_covered(&self, manifest: &Manifest) -> Result<(), String> {
+        let mut indexes = BTreeMap::new();
+        for file in manifest.files.iter().filter(|file| follow::covered::is_index(file)) {
+            let bytes = self.shared.blobs.read(&file.hash, INDEX_MAX).await.map_err(|e| chain(&e))?;
+            indexes.insert(file.hash, bytes.to_vec());
+        }
+        let manifest = manifest.clone();
+        let check = tokio::task::spawn_blocking(move || follow::covered::check(&manifest, &indexes));
+        check.await.map_err(|e| format!("the mirror stopped: {e}"))?.map_err(|e| e.to_string())
     }
 
     fn providers(&self) -> Vec<NodeId> {

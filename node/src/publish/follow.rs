@@ -8,6 +8,8 @@
 //! old release turns the tree back. Whether the release's signer may speak for the channel, and whether the packages'
 //! evidence holds, is the caller's question.
 
+pub mod covered;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
