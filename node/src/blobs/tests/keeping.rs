@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use protocol::{Hash, NodeId};
+use protocol::Hash;
 use tempfile::TempDir;
 
 use super::{
@@ -200,19 +200,17 @@ async fn a_small_blob_that_lies_in_the_database_is_checked_as_well() {
     assert_eq!(blobs.read(&hash, 4096).await.unwrap(), bytes);
 }
 
-/// Fetches a blob and damages it while a reader has it open; gives that reader, which has not come to the damage.
+/// Adds a blob and damages it while a reader has it open; gives that reader, which has not come to the damage.
 async fn damaged_and_open(
-    network: &Network,
-    node: NodeId,
-    hash: &Hash,
+    bytes: &Bytes,
     options: Options,
 ) -> (TempDir, Blobs, impl Stream<Item = Result<Bytes, Error>> + Unpin) {
     let (dir, blobs) = fresh(options).await;
-    let size = blobs.fetch(network, hash, &[node], u64::MAX).await.unwrap().bytes;
-    let mut reader = Box::pin(blobs.read_range(hash, 0..size).await.unwrap());
+    let hash = blobs.add_bytes(bytes.clone()).await.unwrap();
+    let mut reader = Box::pin(blobs.read_range(&hash, 0..bytes.len() as u64).await.unwrap());
     reader.next().await.unwrap().unwrap();
-    flip(&dir, hash, 2 * MIB as u64);
-    assert!(matches!(blobs.scrub(hash).await, Err(Error::Corrupt { .. })));
+    flip(&dir, &hash, 2 * MIB as u64);
+    assert!(matches!(blobs.scrub(&hash).await, Err(Error::Corrupt { .. })));
     (dir, blobs, reader)
 }
 
@@ -224,7 +222,7 @@ async fn a_repair_ends_when_nobody_has_the_damaged_file_open() {
     let network = Network::default();
     let node = network.add(1, &provider, Behaviour::Honest);
     let patient = Options { idle: Duration::from_secs(30), ..usual() };
-    let (dir, blobs, reader) = damaged_and_open(&network, node, &hash, patient).await;
+    let (dir, blobs, reader) = damaged_and_open(&bytes, patient).await;
 
     let providers = [node];
     let mut fetch = Box::pin(blobs.fetch(&network, &hash, &providers, u64::MAX));
@@ -249,12 +247,10 @@ async fn a_repair_ends_when_nobody_has_the_damaged_file_open() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_does_not_wait_for_ever() {
-    let (_a, provider) = fresh(usual()).await;
     let bytes = noise(1, 3 * MIB);
-    let hash = provider.add_bytes(bytes.clone()).await.unwrap();
-    let network = Network::default();
-    let node = network.add(1, &provider, Behaviour::Honest);
-    let (_dir, blobs, reader) = damaged_and_open(&network, node, &hash, usual()).await;
+    let hash = Hash::of(&bytes);
+    let hasty = Options { idle: Duration::from_millis(200), ..usual() };
+    let (_dir, blobs, reader) = damaged_and_open(&bytes, hasty).await;
     let added = blobs.add_bytes(bytes.clone()).await;
     assert!(matches!(added, Err(Error::StillDamaged { .. })), "{added:?}");
     assert_eq!(blobs.size(&hash).await.unwrap(), None, "it counts as missing");
