@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos judges bench sim release setup clean
+.PHONY: demo test lint unit demos bench sim release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -34,6 +34,13 @@ endif
 demos:
 	$(CARGO) build --locked -p artel
 	.ci/demos $(ARTEL)
+
+# Each figure beside its limit or peer. Options: make bench BENCH="--quick --only transfer"
+BENCH ?=
+bench:
+	@.ci/setup bench
+	$(CARGO) build --locked --release -p artel --bin artel --example bench
+	$(TARGET)/release/examples/bench $(BENCH)
 
 # The ledger's simulation with more schedules: make sim SEEDS=100000
 SEEDS ?= 20000

@@ -32,7 +32,7 @@ use crate::config::Home;
 #[derive(Debug, Parser)]
 #[command(name = "artel", version, arg_required_else_help = true, max_term_width = 100)]
 pub struct Arguments {
-    /// The node's folder [default: $ARTEL_HOME, else ~/.local/state/artel]
+    /// The node's folder [default: $ARTEL_HOME, else ~/.local/state/artel, for root /var/lib/artel]
     #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     /// Print data as JSON on standard output

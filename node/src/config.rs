@@ -1,7 +1,8 @@
 //! A node's home folder and its `artel.toml`.
 //!
 //! The home folder holds everything that belongs to one node: configuration, key, database, blobs, builds, repositories
-//! and the control socket. Its place is `--home`, else `ARTEL_HOME`, else `$XDG_STATE_HOME/artel` or `~/.local/state/artel`.
+//! and the control socket. Its place is `--home`, else `ARTEL_HOME`, else `/var/lib/artel` for root, whose own folder the
+//! build user could not enter, and `$XDG_STATE_HOME/artel` or `~/.local/state/artel` for everybody else.
 
 use std::path::{Path, PathBuf};
 
@@ -54,8 +55,10 @@ impl Home {
     /// When neither the option nor the environment names one.
     pub fn find(named: Option<PathBuf>) -> Result<Self, Error> {
         let from = |variable: &str| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let of_root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib/artel"));
         named
             .or_else(|| from("ARTEL_HOME"))
+            .or(of_root)
             .or_else(|| from("XDG_STATE_HOME").map(|dir| dir.join("artel")))
             .or_else(|| from("HOME").map(|dir| dir.join(".local/state/artel")))
             .map(|path| Self(std::path::absolute(&path).unwrap_or(path)))
@@ -270,7 +273,10 @@ impl Config {
     pub fn save(&self, home: &Home) -> Result<(), Error> {
         let path = home.config();
         let text = toml::to_string_pretty(self).expect("the configuration has nothing that TOML cannot write");
-        std::fs::write(&path, text).map_err(|source| Error::Write { path, source })
+        // Replaced as a whole: a crash in between must not cost the configuration.
+        let new = path.with_added_extension("new");
+        let write = std::fs::write(&new, text).and_then(|()| std::fs::File::open(&new)?.sync_all());
+        write.and_then(|()| std::fs::rename(&new, &path)).map_err(|source| Error::Write { path, source })
     }
 }
 

@@ -38,7 +38,7 @@ use web::{
 use crate::{
     blobs, clock,
     daemon::{Policies, Shared, bundle, chain, views},
-    serve::Desk,
+    serve::{Desk, signed_by_maintainer},
 };
 
 /// How often a live log is asked for more.
@@ -184,6 +184,7 @@ impl Backend for Handle {
         let verified: Verified<JobRequest> = Signed::read(&request)
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
+        signed_by_maintainer(&verified, self.shared.policies().current()).map_err(from_refusal)?;
         self.offer_inputs(&verified).await?;
         let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
         let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };

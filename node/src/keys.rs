@@ -28,6 +28,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// There is no such file.
+    #[error("there is no key file {path}; make it with `artel init` or `artel keys new`, or name another one")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file could not be read.
     #[error("cannot read the key file {path}")]
     Read {
@@ -102,7 +108,13 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// When the file is missing, readable by others or no key.
 pub fn load(path: &Path) -> Result<SigningKey, Error> {
     let error = |source| Error::Read { path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(error)?.mode() & 0o777;
+    let mode = match fs::metadata(path) {
+        Ok(metadata) => metadata.mode() & 0o777,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Missing { path: path.to_owned() });
+        }
+        Err(source) => return Err(error(source)),
+    };
     if mode & 0o077 != 0 {
         return Err(Error::Mode { path: path.to_owned(), mode });
     }
@@ -136,6 +148,7 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.key");
+        assert!(load(&path).unwrap_err().to_string().contains("artel init"));
         create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(load(&path).unwrap_err().to_string().contains("chmod 600"));

@@ -12,7 +12,8 @@ use protocol::{
     envelope::Signed,
     job::{Announcement, CancelRequest, JobRequest, job_id},
     limits,
-    message::{Failed, Octets, Refusal, Request, Response, Revealed},
+    message::{Octets, Refusal, Request, Response, Revealed},
+    policy::Policy,
 };
 use tracing::debug;
 
@@ -110,11 +111,11 @@ impl Desk {
                     refused(Refusal::Busy("the database failed".into()))
                 }
             },
-            Request::Bid(bid) => self.decide(Command::Bid { node: from, bid }).await,
-            Request::Started(lease) => self.decide(Command::Started { node: from, lease }).await,
-            Request::Renew(renewals) => self.decide(Command::Renewed { node: from, renewals }).await,
+            Request::Bid(bid) => self.of_member(Command::Bid { node: from, bid }, from).await,
+            Request::Started(lease) => self.of_member(Command::Started { node: from, lease }, from).await,
+            Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
-            Request::Failed(report) => self.failed(from, report).await,
+            Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
             Request::Grant(lease) => self.ordered(from, |worker| worker.granted(lease)),
             Request::Revoke(lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
@@ -138,6 +139,15 @@ impl Desk {
             Some(decisions) => decisions.decide(command).await,
             None => refused(self.not_coordinator()),
         }
+    }
+
+    /// Decides a builder's command. A stranger is refused before it costs an entry in the journal.
+    async fn of_member(&self, command: Command, from: NodeId) -> Response {
+        if self.parts.decisions.get().is_some() && !self.shared.policies().current().is_member(&from) {
+            let why = format!("node {from} is not in the network's policy: a root must admit it");
+            return refused(Refusal::NotAllowed(why));
+        }
+        self.decide(command).await
     }
 
     fn not_coordinator(&self) -> Refusal {
@@ -173,6 +183,7 @@ impl Desk {
         let request: Verified<JobRequest> = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
+        signed_by_maintainer(&request, self.shared.policies().current())?;
         let job = job_id(&request);
         let answer = self.decide(Command::Submit(request)).await;
         if matches!(answer, Response::Receipt(..)) {
@@ -194,11 +205,7 @@ impl Desk {
             return Err(Refusal::Invalid("the attestation is too large".into()));
         }
         let attestation = statement::read(&attestation.0, &self.shared.network).map_err(|e| invalid(&e))?;
-        Ok(self.decide(Command::Revealed { node: from, lease, log, attestation }).await)
-    }
-
-    async fn failed(&self, from: NodeId, report: Failed) -> Response {
-        self.decide(Command::Failed { node: from, report }).await
+        Ok(self.of_member(Command::Revealed { node: from, lease, log, attestation }, from).await)
     }
 
     async fn open(&self) -> Result<Response, Refusal> {
@@ -234,6 +241,23 @@ impl Desk {
         }
         Ok(Response::View(Octets(json)))
     }
+}
+
+/// Lets only requests pass that some maintainer signed; whether for that channel, the ledger says. What a stranger signed
+/// must not cost an entry in the journal, nor have this node offer content.
+///
+/// # Errors
+/// When nobody who signed it is a maintainer.
+pub fn signed_by_maintainer(request: &Verified<JobRequest>, policy: &Policy) -> Result<(), Refusal> {
+    let signers = request.signers();
+    if signers.iter().any(|key| policy.maintainer(key).is_some()) {
+        return Ok(());
+    }
+    let keys: Vec<String> = signers.iter().map(ToString::to_string).collect();
+    Err(Refusal::NotAllowed(format!(
+        "key {} signed this request and is no maintainer of this network: its roots must add it to the policy",
+        keys.join(", ")
+    )))
 }
 
 /// Gives the public key that a node signs with.

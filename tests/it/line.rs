@@ -37,6 +37,12 @@ async fn a_package_goes_all_the_way_to_a_mirror_and_proves_itself() {
     })
     .await;
 
+    // A node that neither built nor coordinates shows the log of an ended attempt, too.
+    let home = network.node("mirror").home.path().to_owned();
+    let arguments = ["--home", home.to_str().unwrap(), "job", "log", &job.to_string()];
+    let said = run(&ground.artel, network.folder(), &arguments).await;
+    assert!(said.code == 0 && said.out.contains("dpkg-buildpackage"), "{said:?}");
+
     let mirror = network.public("mirror");
     let attested: Vec<_> = detail.attempts[0].outputs.clone();
     assert_eq!(attested.len(), 2, "artel-tiny and artel-tiny-doc");

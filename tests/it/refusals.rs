@@ -15,6 +15,7 @@ use protocol::{
 use web::{
     Backend,
     api::{ApiError, AttemptState, JobDetail, JobFilter, JobState},
+    backend::ByteRange,
 };
 
 use crate::ground;
@@ -56,7 +57,10 @@ async fn bad_requests_are_refused_each_in_its_own_words_and_good_ones_count_once
     prepared.upload(&network.coordinator()).await.unwrap();
 
     let stranger = keys::generate().unwrap();
-    refused(&network, signed(&network, &prepared, &stranger), "not allowed").await;
+    refused(&network, signed(&network, &prepared, &stranger), "is no maintainer of this network").await;
+    let uploaded = network.coordinator().blob(prepared.files[0].0, ByteRange::All).await;
+    let uploaded = uploaded.map(|content| content.size);
+    assert!(matches!(uploaded, Err(ApiError::NotFound { .. })), "a stranger's word offers nothing: {uploaded:?}");
     let elsewhere = NetworkId::from_bytes([9; 32]);
     let foreign = prepared.sign(&network.wish(), elsewhere, clock::now(), &network.maintainer).unwrap().to_bytes();
     refused(&network, foreign, "record is of type").await;

@@ -83,7 +83,7 @@ impl Ledger {
     pub(crate) fn cancel(&mut self, cancel: &Verified<CancelRequest>, turn: &mut Turn) {
         let id = cancel.get().job;
         let Some(job) = self.jobs.get(&id) else {
-            turn.refuse(Refusal::Unknown(format!("job {id}: `artel job ls` lists the jobs")));
+            turn.refuse(Refusal::Unknown(format!("job {id}")));
             return;
         };
         let signers = cancel.signers();

@@ -109,7 +109,7 @@ impl Init {
             arches: vec![arch],
             agree: self.agree,
             ask,
-            ask_max: self.ask_max.unwrap_or(ask + 1),
+            ask_max: self.ask_max.unwrap_or(ask.saturating_add(1)),
             fail_quorum: self.agree.min(2),
             valid_days: 7,
         };

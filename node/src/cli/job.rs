@@ -41,6 +41,9 @@ use crate::{
     submit::{self, DebWords, Prepared, Wish},
 };
 
+/// How long a job may be asked to live: a year of hours.
+const HOURS_MAX: i64 = 366 * 24;
+
 /// Submit and watch jobs
 #[derive(Debug, Subcommand)]
 pub(super) enum Job {
@@ -99,8 +102,8 @@ pub(super) struct Submit {
     #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
     /// Hours until the job is over, waiting included
-    #[arg(long, default_value_t = 72)]
-    hours: u64,
+    #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=HOURS_MAX))]
+    hours: u32,
 }
 
 #[derive(Debug, clap::Args)]
@@ -164,7 +167,7 @@ impl Submit {
         client.status().await?;
         let prepared = self.prepare(context).await?;
         let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
-        let lifetime = Duration::from_secs(self.hours * 3600);
+        let lifetime = Duration::from_secs(u64::from(self.hours) * 3600);
         let wish = Wish { channel: self.channel.clone(), limits, lifetime };
         let submitted = submit::submit(&client, &prepared, &wish, clock::now(), &key).await?;
         anstream::eprintln!("job {} accepted", submitted.job);

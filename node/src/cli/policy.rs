@@ -65,7 +65,10 @@ impl Policy {
         match self {
             Policy::Show => show(context).await,
             Policy::Sign(sign) => sign.run(context).await,
-            Policy::Publish { file } => publish(context, fs::read(&file)?).await,
+            Policy::Publish { file } => {
+                let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                publish(context, bytes).await
+            }
             Policy::Admit { operator, node, key } => admit(context, operator, node, &key).await,
         }
     }

@@ -88,7 +88,8 @@ pub(super) async fn run(
                 }
             }
             Some(Event::Disconnected(node)) => {
-                if let Some(decisions) = desk.decisions() {
+                // A stranger holds nothing that could be lost, and coming and going must not cost journal entries.
+                if let Some(decisions) = desk.decisions().filter(|_| shared.policies().current().is_member(&node)) {
                     let decisions = decisions.clone();
                     tasks.spawn(async move { decisions.tell(ledger::Command::Lost { node }).await });
                 }

@@ -68,7 +68,9 @@ impl ApiError {
             ApiError::NotAllowed { .. } => "use a signed request, or the owner's unix socket on the node itself",
             ApiError::Unavailable { .. } => "try again in a few seconds",
             ApiError::Range { .. } => "ask for a range inside the content, or for all of it",
-            ApiError::Unreachable { .. } => "start the daemon with `artel node run`, or name another one with --node",
+            ApiError::Unreachable { .. } => {
+                "start the daemon with `artel node run`, or name the folder of one that runs with --home"
+            }
             ApiError::Internal => "look into the daemon's log; report it if it is not your disk or memory",
         }
     }
