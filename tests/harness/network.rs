@@ -249,6 +249,15 @@ impl Network {
         self.nodes[name].client()
     }
 
+    /// The way to a node as everybody has it, over its web interface.
+    ///
+    /// # Panics
+    /// When the node has none.
+    pub fn public(&self, name: &str) -> web::Client {
+        let address = format!("http://{}", self.nodes[name].config().reach.web);
+        web::Client::new(address.parse().unwrap())
+    }
+
     /// The folder of the whole network.
     pub fn folder(&self) -> &Path {
         self.scratch.path()

@@ -43,8 +43,7 @@ async fn a_package_goes_all_the_way_to_a_mirror_and_proves_itself() {
     let said = run(&ground.artel, network.folder(), &arguments).await;
     assert!(said.code == 0 && said.out.contains("dpkg-buildpackage"), "{said:?}");
 
-    let http: web::client::Address = format!("http://{}", network.node("mirror").config().reach.web).parse().unwrap();
-    let mirror = web::Client::new(http);
+    let mirror = network.public("mirror");
     let attested: Vec<_> = detail.attempts[0].outputs.clone();
     assert_eq!(attested.len(), 2, "artel-tiny and artel-tiny-doc");
     for output in &attested {

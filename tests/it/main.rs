@@ -3,7 +3,7 @@
 //! A machine that cannot make sandboxes, or has no apt archive, skips them and says why; `ARTEL_TESTS=required` forbids
 //! that. The first run installs one environment, which takes a minute or two; it is kept below the target folder.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod coordinator;
 mod crash;
