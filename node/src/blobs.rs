@@ -20,6 +20,7 @@ mod collect;
 mod fetch;
 mod local;
 mod pins;
+mod repair;
 mod serve;
 mod transfer;
 mod wire;
@@ -116,6 +117,12 @@ pub enum Error {
         /// The blob.
         hash: Hash,
     },
+    /// The blob was replaced, and what is read is damaged nevertheless. It still counts as missing.
+    #[error("blob {hash} was replaced but is still read as damaged: try again when nobody reads it, or check the disk")]
+    StillDamaged {
+        /// The blob.
+        hash: Hash,
+    },
     /// The blob is larger than the caller allows.
     #[error("blob {hash} has {size} bytes, more than the limit of {limit}")]
     TooLarge {
@@ -176,6 +183,7 @@ struct Inner {
     sweep: Arc<Sweep>,
     young: Arc<Young>,
     damaged: Mutex<BTreeSet<Hash>>,
+    verifying: Semaphore,
     streams: Mutex<BTreeMap<NodeId, usize>>,
     turns: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -220,6 +228,7 @@ impl Blobs {
             account,
             sweep,
             damaged: Mutex::default(),
+            verifying: Semaphore::new(1),
             streams: Mutex::default(),
             turns: Mutex::default(),
             tasks: Mutex::new(tasks),
@@ -256,20 +265,6 @@ impl Blobs {
             BlobStatus::Complete { size } => Some(size),
             BlobStatus::NotFound | BlobStatus::Partial { .. } => None,
         })
-    }
-
-    fn is_damaged(&self, hash: &Hash) -> bool {
-        locked(&self.inner.damaged).contains(hash)
-    }
-
-    fn set_damaged(&self, hash: &Hash) -> Error {
-        tracing::error!(%hash, "blob is damaged on disk");
-        locked(&self.inner.damaged).insert(*hash);
-        Error::Corrupt { hash: *hash }
-    }
-
-    fn set_sound(&self, hash: &Hash) {
-        locked(&self.inner.damaged).remove(hash);
     }
 }
 

@@ -88,12 +88,9 @@ impl Handle {
         let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| ApiError::Refused { reason: e.to_string() })?;
         let mut hashes = request.get().inputs();
         hashes.extend(lock.packages.iter().map(|p| p.hash));
-        for hash in &hashes {
-            if blobs.size(hash).await.map_err(|e| internal("blobs", &e))?.is_none() {
-                return Err(ApiError::Refused {
-                    reason: format!("input {hash} of the job is not on this node; upload it first"),
-                });
-            }
+        if let Some(hash) = blobs.absent(&hashes).await.map_err(|e| internal("blobs", &e))?.first() {
+            let reason = format!("input {hash} of the job is not on this node; upload it first");
+            return Err(ApiError::Refused { reason });
         }
         self.shared.offer_all(&format!("job/{job}/inputs"), &hashes).await.map_err(|e| internal("blobs", &e))
     }

@@ -22,10 +22,10 @@ use std::{
 };
 
 use protocol::{
-    Arch, Hash, JobId, Timestamp,
+    Arch, Hash, JobId, Timestamp, Verified,
     blame::{Blame, Failure},
     envelope::Signed,
-    job::Announcement,
+    job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
     limits,
     message::{Bid, Failed, LogChunk, Refusal, Renewal, Request, Response},
@@ -81,6 +81,8 @@ pub struct Grants(mpsc::Receiver<(Lease, Slot)>);
 struct State {
     known: BTreeMap<JobId, Announcement>,
     bids: BTreeMap<JobId, (Timestamp, Standing)>,
+    /// Requests of fresh bids: asked for beside the bid, so that a grant need not wait for them.
+    requests: BTreeMap<JobId, Verified<JobRequest>>,
     held: BTreeMap<LeaseNumber, Held>,
 }
 
@@ -172,6 +174,7 @@ impl Worker {
         let Some(slot) = self.slots.try_take(memory) else {
             // The coordinator forgets the bid now; it is repeated when there is room.
             state.bids.remove(&lease.job);
+            state.requests.remove(&lease.job);
             return Response::Refused(Refusal::Busy("no free slot".into()));
         };
         let log = match self.new_log(lease.number) {
@@ -284,40 +287,55 @@ impl Worker {
         }
         let begun = Instant::now();
         let bids = picked.iter().map(|announcement| self.bid_for(announcement));
-        if futures::future::join_all(bids).await.contains(&Delivered::No) {
-            // What is open is asked for when the coordinator is connected again.
-            return;
-        }
+        let undelivered = futures::future::join_all(bids).await.contains(&Delivered::No);
         // A grant is sent when the bid is answered, so one that does not come about as fast went to somebody else.
         tokio::time::sleep(begun.elapsed().max(GRANT_WITHIN_MIN)).await;
         let mut state = self.state();
         for announcement in &picked {
             if let Some((_, standing)) = state.bids.get_mut(&announcement.job) {
                 *standing = Standing::Reserve;
+                state.requests.remove(&announcement.job);
             }
         }
         drop(state);
-        self.wanted.notify_one();
+        if !undelivered {
+            self.wanted.notify_one();
+        }
+        // Else what is open is asked for when the coordinator is connected again.
     }
 
     async fn bid_for(&self, announcement: &Announcement) -> Delivered {
         let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
-        match self.desk.ask_coordinator(Request::Bid(bid)).await {
+        let (answer, ()) = tokio::join!(self.desk.ask_coordinator(Request::Bid(bid)), self.ask_early(announcement.job));
+        match answer {
             Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
             Ok(Response::Refused(refusal)) => {
                 debug!(job = %announcement.job, %refusal, "bid refused");
                 let mut state = self.state();
                 state.known.remove(&announcement.job);
                 state.bids.remove(&announcement.job);
+                state.requests.remove(&announcement.job);
             }
             Ok(other) => warn!(?other, "a bid was answered with something else"),
             Err(error) => {
                 debug!(%error, "bid not delivered");
-                self.state().bids.remove(&announcement.job);
+                let mut state = self.state();
+                state.bids.remove(&announcement.job);
+                state.requests.remove(&announcement.job);
                 return Delivered::No;
             }
         }
         Delivered::Yes
+    }
+
+    /// Asks for the request of a job that is bid for. Where it fails, the attempt asks again and says why.
+    async fn ask_early(&self, job: JobId) {
+        if let Ok(request) = self.request(job).await {
+            let mut state = self.state();
+            if state.bids.contains_key(&job) {
+                state.requests.insert(job, request);
+            }
+        }
     }
 
     /// Picks jobs to bid for, as many as there are free slots, and notes the bids.
@@ -411,7 +429,7 @@ impl Worker {
     }
 
     /// Fetches and verifies the signed request of a job.
-    async fn request(&self, job: JobId) -> Result<protocol::Verified<protocol::job::JobRequest>, Failure> {
+    async fn request(&self, job: JobId) -> Result<Verified<JobRequest>, Failure> {
         let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
         let record = match answer {

@@ -114,7 +114,7 @@ impl Office<'_> {
         loop {
             let detail = self.client.job(job).await?;
             let state = detail.summary.state;
-            if matches!(state, JobState::Published | JobState::Reproduced) {
+            if state == JobState::Reproduced {
                 return Ok(detail);
             }
             if state.is_over() {

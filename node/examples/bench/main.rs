@@ -40,6 +40,7 @@ enum Part {
 
 /// What to measure.
 #[derive(Debug, Clone, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(about = "Measures artel against its targets and against this machine")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {

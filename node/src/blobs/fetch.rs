@@ -12,7 +12,7 @@
 
 mod crew;
 
-use std::{collections::BTreeMap, fs::File, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt};
 use iroh_blobs::{
@@ -23,8 +23,8 @@ use iroh_blobs::{
 use protocol::{Hash, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Blobs, Dial, Error, Import, failed, local::hash_file, locked, to_iroh, transfer::Order};
-use crew::Crew;
+use super::{Blobs, Dial, Error, failed, locked, to_iroh, transfer::Order};
+pub(super) use crew::Crew;
 
 /// Bytes of one range of a large blob.
 const RANGE: u64 = 16 * 1024 * 1024;
@@ -180,6 +180,16 @@ impl Blobs {
         turns.acquire_owned().await.ok()
     }
 
+    /// Gives those blobs that are not here whole, each once. It looks for many at one time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn absent(&self, hashes: &[Hash]) -> Result<Vec<Hash>, Error> {
+        let blobs: Vec<(Hash, u64)> = hashes.iter().map(|hash| (*hash, 0)).collect();
+        Ok(self.missing(&blobs).await?.into_iter().map(|(hash, _)| hash).collect())
+    }
+
     /// Gives those blobs that are not whole, each once.
     async fn missing(&self, blobs: &[(Hash, u64)]) -> Result<Vec<(Hash, u64)>, Error> {
         let wanted: BTreeMap<Hash, u64> = blobs.iter().copied().collect();
@@ -223,30 +233,6 @@ impl Blobs {
             None => return Err(FetchError::Local(Error::Missing { hash: *hash })),
         }
         Ok(fetched)
-    }
-
-    /// Fetches a damaged blob whole into a file and lets it take the place of the one in the store.
-    async fn repair(&self, dial: &impl Dial, hash: &Hash, from: &[NodeId], limit: u64) -> Result<Fetched, FetchError> {
-        let path = self.inner.dir.join("repair").join(hash.to_string());
-        let file_error = |source| FetchError::Local(Error::File { path: path.clone(), source });
-        let into = Arc::new(File::create(&path).map_err(file_error)?);
-        let order = Order::Repair { hash: *hash, limit, into };
-        let fetched = Crew::new(self, dial, from).run(vec![order]).await;
-        let taken = match fetched {
-            Ok(fetched) => self.take_repaired(hash, &path).await.map(|()| fetched).map_err(FetchError::Local),
-            Err(error) => Err(error),
-        };
-        std::fs::remove_file(&path).map_err(file_error)?;
-        taken
-    }
-
-    async fn take_repaired(&self, hash: &Hash, path: &std::path::Path) -> Result<(), Error> {
-        let copy = path.to_owned();
-        let found = tokio::task::spawn_blocking(move || hash_file(&copy)).await.map_err(failed("hash a file"))?;
-        if found.map_err(|source| Error::File { path: path.to_owned(), source })? != *hash {
-            return Err(Error::Corrupt { hash: *hash });
-        }
-        self.add_file(path, Import::Copy).await.map(drop)
     }
 }
 

@@ -58,7 +58,7 @@ impl Blobs {
         let promise = self.inner.account.promise(size, &self.inner.sweep).await?;
         let tag = self.inner.store.blobs().add_bytes(bytes).temp_tag().await.map_err(failed("add bytes"))?;
         self.inner.young.keep(tag);
-        self.set_sound(&hash);
+        self.set_sound(&hash).await?;
         promise.used(size);
         Ok(hash)
     }
@@ -90,7 +90,7 @@ impl Blobs {
         let add = self.inner.store.blobs().add_stream(pieces).await;
         let tag = add.temp_tag().await.map_err(failed("add what a reader gave"))?;
         let hash = from_iroh(tag.hash());
-        self.set_sound(&hash);
+        self.set_sound(&hash).await?;
         let size = self.size(&hash).await?.ok_or(Error::Missing { hash })?;
         self.inner.young.keep(tag);
         promise.used(size);
@@ -113,7 +113,7 @@ impl Blobs {
         let add = self.inner.store.blobs().add_path_with_opts(options);
         let tag = add.temp_tag().await.map_err(failed("add a file"))?;
         let hash = from_iroh(tag.hash());
-        self.set_sound(&hash);
+        self.set_sound(&hash).await?;
         let size = self.size(&hash).await?.ok_or(Error::Missing { hash })?;
         self.inner.young.keep(tag);
         promise.used(size);

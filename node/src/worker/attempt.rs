@@ -161,7 +161,11 @@ impl Worker {
     }
 
     async fn gather_once(&self, lease: &Lease, inputs: &Inputs, log: &LogSink) -> Result<Gathered, Failure> {
-        let request = self.request(lease.job).await?;
+        let early = self.state().requests.remove(&lease.job);
+        let request = match early {
+            Some(request) => request,
+            None => self.request(lease.job).await?,
+        };
         let lock = self.lock(lease.job, &request).await?;
         self.lay_out(lease, (request.get(), &lock), inputs, log).await?;
         Ok((request, lock))

@@ -29,7 +29,7 @@ const BARREN_MAX: u32 = 16;
 const ORDER_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// The providers of one fetch. It remembers between runs who failed.
-pub(super) struct Crew<'a, D> {
+pub(in super::super) struct Crew<'a, D> {
     blobs: &'a Blobs,
     dial: &'a D,
     providers: Vec<Provider>,
@@ -66,7 +66,7 @@ struct Pending {
 }
 
 impl<'a, D: Dial> Crew<'a, D> {
-    pub(super) fn new(blobs: &'a Blobs, dial: &'a D, from: &[NodeId]) -> Self {
+    pub(in super::super) fn new(blobs: &'a Blobs, dial: &'a D, from: &[NodeId]) -> Self {
         let mut seen = BTreeSet::new();
         let distinct = from.iter().filter(|node| seen.insert(**node));
         let providers = distinct
@@ -80,7 +80,7 @@ impl<'a, D: Dial> Crew<'a, D> {
     }
 
     /// Carries out all orders, or fails when nobody is left for one of them.
-    pub(super) async fn run(&mut self, orders: Vec<Order>) -> Result<Fetched, FetchError> {
+    pub(in super::super) async fn run(&mut self, orders: Vec<Order>) -> Result<Fetched, FetchError> {
         let pending = orders.into_iter().map(|order| Pending { order, lacking: BTreeSet::new() });
         let mut queue: VecDeque<Pending> = pending.collect();
         let mut running = JoinSet::new();

@@ -1,13 +1,14 @@
 //! What one store keeps, lets go of, and finds damaged.
 
-use std::{fs, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
 use protocol::Hash;
 use tempfile::TempDir;
 
 use super::{
-    super::{Blobs, Error, Import, ServeError},
+    super::{Blobs, Error, Import, Options, ServeError},
     fresh,
     network::{Behaviour, Network},
     noise, open, strict, usual,
@@ -199,6 +200,65 @@ async fn a_small_blob_that_lies_in_the_database_is_checked_as_well() {
     assert_eq!(blobs.read(&hash, 4096).await.unwrap(), bytes);
 }
 
+/// Adds a blob and damages it while a reader has it open; gives that reader, which has not come to the damage.
+async fn damaged_and_open(
+    bytes: &Bytes,
+    options: Options,
+) -> (TempDir, Blobs, impl Stream<Item = Result<Bytes, Error>> + Unpin) {
+    let (dir, blobs) = fresh(options).await;
+    let hash = blobs.add_bytes(bytes.clone()).await.unwrap();
+    let mut reader = Box::pin(blobs.read_range(&hash, 0..bytes.len() as u64).await.unwrap());
+    reader.next().await.unwrap().unwrap();
+    flip(&dir, &hash, 2 * MIB as u64);
+    assert!(matches!(blobs.scrub(&hash).await, Err(Error::Corrupt { .. })));
+    (dir, blobs, reader)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_ends_when_nobody_has_the_damaged_file_open() {
+    let (_a, provider) = fresh(usual()).await;
+    let bytes = noise(1, 3 * MIB);
+    let hash = provider.add_bytes(bytes.clone()).await.unwrap();
+    let network = Network::default();
+    let node = network.add(1, &provider, Behaviour::Honest);
+    let patient = Options { idle: Duration::from_secs(30), ..usual() };
+    let (dir, blobs, reader) = damaged_and_open(&bytes, patient).await;
+
+    let providers = [node];
+    let mut fetch = Box::pin(blobs.fetch(&network, &hash, &providers, u64::MAX));
+    let path = dir.path().join("data").join(format!("{hash}.data"));
+    let replaced = async {
+        while fs::read(&path).unwrap() != bytes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Long enough for a fetch that does not look at what readers get to come to its end.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    tokio::select! {
+        fetched = &mut fetch => panic!("readers still get the damaged bytes: {fetched:?}"),
+        () = replaced => {}
+    }
+    assert_eq!(blobs.size(&hash).await.unwrap(), None, "it counts as missing");
+    drop(reader);
+    assert_eq!(fetch.await.unwrap().bytes, bytes.len() as u64);
+    assert_eq!(blobs.read(&hash, u64::MAX).await.unwrap(), bytes);
+    assert!(fs::read_dir(dir.path().join("repair")).unwrap().next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_does_not_wait_for_ever() {
+    let bytes = noise(1, 3 * MIB);
+    let hash = Hash::of(&bytes);
+    let hasty = Options { idle: Duration::from_millis(200), ..usual() };
+    let (_dir, blobs, reader) = damaged_and_open(&bytes, hasty).await;
+    let added = blobs.add_bytes(bytes.clone()).await;
+    assert!(matches!(added, Err(Error::StillDamaged { .. })), "{added:?}");
+    assert_eq!(blobs.size(&hash).await.unwrap(), None, "it counts as missing");
+    drop(reader);
+    blobs.add_bytes(bytes.clone()).await.unwrap();
+    assert_eq!(blobs.read(&hash, u64::MAX).await.unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn a_referenced_file_that_changes_counts_as_damaged() {
     let (dir, blobs) = fresh(usual()).await;
@@ -208,6 +268,8 @@ async fn a_referenced_file_that_changes_counts_as_damaged() {
     blobs.scrub(&hash).await.unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"changed", 5000).unwrap();
     assert!(matches!(blobs.read(&hash, u64::MAX).await, Err(Error::Corrupt { .. })));
+    blobs.add_bytes(noise(1, MIB)).await.unwrap();
+    assert_eq!(blobs.read(&hash, u64::MAX).await.unwrap(), noise(1, MIB), "a copy takes its place");
 }
 
 /// Serves the damaged blob to a third store, which must get no wrong byte.

@@ -23,6 +23,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("apt", "Depends: adduser\n"),
     ("adduser", ""),
     ("build-essential", ""),
+    ("fakeroot", ""),
     ("faketime", "Depends: libfaketime (= 1:1)\n"),
     ("libfaketime", ""),
     ("helper", ""),
@@ -95,7 +96,7 @@ fn a_lock_has_the_system_and_the_build_dependencies_and_is_the_same_each_time() 
     archive.update(AT, Refresh::WhenStale).unwrap();
     let source = machine.source();
     let locked = lock_for_source(&archive, &source, &[]).unwrap();
-    let base = ["adduser", "apt", "base", "build-essential", "faketime", "libbase", "libfaketime", "shell"];
+    let base = ["adduser", "apt", "base", "build-essential", "fakeroot", "faketime", "libbase", "libfaketime", "shell"];
     let with = |more: &[&'static str]| {
         let mut all = [&base[..], more].concat();
         all.sort_unstable();
