@@ -1,10 +1,14 @@
 //! Bad input of every kind: each is refused in words of its own, and nothing is lost.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use artel::{clock, keys, submit::Prepared};
 use ed25519_dalek::SigningKey;
-use harness::{Ground, Network, Plan};
+use harness::{Ground, Network, Plan, until};
 use protocol::{
     Hash, NetworkId, Sha256,
     blame::Blame,
@@ -133,20 +137,24 @@ async fn tampered_inputs_are_found_by_every_builder_and_the_next_job_succeeds() 
     assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Published);
 }
 
-/// Finds the file in a blob store that holds a content.
-fn blob_file(network: &mut Network, node: &str, content: &[u8]) -> PathBuf {
-    let mut folders = vec![network.node(node).home.blobs()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if entry.metadata().unwrap().len() == content.len() as u64 && fs::read(&path).unwrap() == content {
-                return path;
-            }
-        }
-    }
-    panic!("{node} has no file with that content");
+/// Flips a byte in the file of the coordinator's blob store that holds a content.
+async fn damage(network: &mut Network, content: &[u8]) {
+    let (folder, name) = (network.node("coordinator").home.blobs(), Hash::of(content).to_string());
+    let file = until("the content lies in a file", WITHIN, async || {
+        let path = find(&folder, &name)?;
+        (fs::read(&path).ok()? == content).then_some(path)
+    })
+    .await;
+    let file = fs::File::options().write(true).open(file).unwrap();
+    let (at, byte) = (2_000_000, content[2_000_000] ^ 1);
+    std::os::unix::fs::FileExt::write_all_at(&file, &[byte], at).unwrap();
+}
+
+/// Finds a file below a folder whose name, without its ending, is this.
+fn find(folder: &Path, stem: &str) -> Option<PathBuf> {
+    let paths = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let mut paths = paths.filter_map(|path| if path.is_dir() { find(&path, stem) } else { Some(path) });
+    paths.find(|path| path.extension().is_some_and(|e| e == "data") && path.file_stem().is_some_and(|s| s == stem))
 }
 
 #[tokio::test]
@@ -162,10 +170,7 @@ async fn a_flipped_byte_in_a_store_is_noticed_and_fetched_from_somebody_else() {
     let built = |d: &JobDetail| d.attempts.iter().any(|a| a.state == AttemptState::Built);
     network.job_until((job, "the first builder has built it"), WITHIN, built).await;
 
-    let stored = blob_file(&mut network, "coordinator", &content);
-    let mut bytes = content.clone();
-    bytes[2_000_000] ^= 1;
-    fs::write(&stored, &bytes).unwrap();
+    damage(&mut network, &content).await;
     network.start_some(&["b2"]).await;
     let detail = network.over(job, WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Reproduced, "the first builder has it, too: {detail:#?}");
@@ -177,10 +182,10 @@ async fn a_flipped_byte_in_a_store_is_noticed_and_fetched_from_somebody_else() {
     fs::write(&file, &other).unwrap();
     let lonely = ground.with_input(ground.script("sum", script), "numbers", &file);
     lonely.upload(&network.coordinator()).await.unwrap();
-    let stored = blob_file(&mut network, "coordinator", &other);
-    other[2_000_000] ^= 1;
-    fs::write(&stored, &other).unwrap();
-    let job = network.submit(&lonely).await;
+    damage(&mut network, &other).await;
+    // Not through `submit`, which would upload once more and so repair the store.
+    let request = signed(&network, &lonely, &network.maintainer);
+    let job = network.coordinator().submit(request.into()).await.unwrap().job;
     let failed = |d: &JobDetail| d.attempts.iter().any(|a| a.state == AttemptState::Failed);
     let detail = network.job_until((job, "a builder says what is wrong"), WITHIN, failed).await;
     let failure = detail.attempts.iter().find_map(|a| a.failure.clone()).unwrap();
