@@ -107,6 +107,11 @@ impl Handle {
         if self.shared.offers.contains(&hash) {
             return Ok(());
         }
+        let here = self.shared.blobs.size(&hash).await.map_err(|e| internal("blobs", &e))?;
+        if here.is_some() {
+            // A builder names its log; it must not name content that lies here for another reason.
+            return Err(ApiError::NotFound { what: format!("log of attempt {}", attempt.number) });
+        }
         let node = attempt.builder.node;
         let mut from = vec![node];
         from.extend(self.shared.net.peers().into_iter().map(|p| p.node).filter(|n| *n != node));

@@ -152,6 +152,10 @@ impl Performer {
         }
         let blobs = &self.shared.blobs;
         let kept = async {
+            // A builder names its log; it must not name content that lies here for another reason.
+            if blobs.size(&log).await.map_err(|e| chain(&e))?.is_some() && !self.shared.offers.contains(&log) {
+                return Err("the log's hash is that of other content here".to_owned());
+            }
             blobs.fetch(&self.shared.net, &log, &[node], LOG_MAX).await.map_err(|e| chain(&e))?;
             self.shared.offer(&format!("job/{job}/{lease}-log"), log).await.map_err(|e| chain(&e))
         };

@@ -92,8 +92,16 @@ impl Desk {
         }
     }
 
-    /// Answers one question.
+    /// Answers one question. A node that the policy does not name gets the policy and releases, and may hand in what
+    /// somebody in the network signed; everything else costs more than a stranger is worth.
     pub async fn answer(&self, from: NodeId, request: Request) -> Response {
+        let for_members = matches!(
+            request,
+            Request::View(_) | Request::Open | Request::Providers(_) | Request::Job(_) | Request::Log(..)
+        );
+        if for_members && !self.is_member(from) {
+            return refused(stranger(from));
+        }
         match request {
             Request::Policy => self.policy(),
             Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
@@ -134,6 +142,10 @@ impl Desk {
         self.worker().map_or_else(|| refused(Refusal::Invalid("this node does not build".into())), question)
     }
 
+    fn is_member(&self, node: NodeId) -> bool {
+        node == self.shared.id || self.shared.policies().current().is_member(&node)
+    }
+
     async fn decide(&self, command: Command) -> Response {
         match self.parts.decisions.get() {
             Some(decisions) => decisions.decide(command).await,
@@ -143,9 +155,8 @@ impl Desk {
 
     /// Decides a builder's command. A stranger is refused before it costs an entry in the journal.
     async fn of_member(&self, command: Command, from: NodeId) -> Response {
-        if self.parts.decisions.get().is_some() && !self.shared.policies().current().is_member(&from) {
-            let why = format!("node {from} is not in the network's policy: a root must admit it");
-            return refused(Refusal::NotAllowed(why));
+        if self.parts.decisions.get().is_some() && !self.is_member(from) {
+            return refused(stranger(from));
         }
         self.decide(command).await
     }
@@ -196,6 +207,12 @@ impl Desk {
         let request: Verified<CancelRequest> = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let policies = self.shared.policies();
+        let policy = policies.current();
+        let may = |key: &PublicKey| policy.maintainer(key).is_some() || policy.roots.keys.contains(key);
+        if !request.signers().iter().any(may) {
+            return Err(Refusal::NotAllowed("the cancel request is signed by no maintainer and no root".into()));
+        }
         Ok(self.decide(Command::Cancel(request)).await)
     }
 
@@ -278,4 +295,8 @@ fn invalid(error: &dyn std::error::Error) -> Refusal {
         cause = inner.source();
     }
     Refusal::Invalid(text)
+}
+
+fn stranger(node: NodeId) -> Refusal {
+    Refusal::NotAllowed(format!("node {node} is not in the network's policy: a root must admit it"))
 }

@@ -385,7 +385,10 @@ impl Worker {
 
     /// Reports what a killed daemon left behind as interrupted, so that nobody waits for it.
     async fn confess(self: Arc<Self>, stop: CancellationToken) {
-        let attempts = self.shared.store.run(|store| store.attempts()).await.unwrap_or_default();
+        let attempts = self.shared.store.run(|store| store.attempts()).await.unwrap_or_else(|error| {
+            warn!(%error, "attempts of the last run not read; their leases end by themselves");
+            Vec::new()
+        });
         for (lease, _) in attempts {
             let failure = Failure::new(Blame::Interrupted, "daemon", "the node was restarted during the build");
             let report = Request::Failed(Failed { log: None, lease, failure });
@@ -402,7 +405,9 @@ impl Worker {
         let mut wait = Duration::from_millis(200);
         loop {
             match self.desk.ask_coordinator(report.clone()).await {
-                Ok(Response::Refused(Refusal::Busy(why))) => debug!(%why, "report not taken yet"),
+                Ok(Response::Refused(refusal @ (Refusal::Busy(_) | Refusal::NotCoordinator(_)))) => {
+                    debug!(%refusal, "report not taken yet");
+                }
                 Ok(Response::Refused(refusal)) => {
                     warn!(%refusal, "report refused");
                     return true;

@@ -211,6 +211,9 @@ impl Environments {
         self.rig.remove_tree(folder).map_err(disk)?;
         let bytes = serde_json::to_vec(complete).map_err(|error| disk(io::Error::other(error)))?;
         fs::write(new.path.join(COMPLETE), bytes).map_err(disk)?;
+        // A power cut must not leave a complete environment with empty files: this node would differ from all others.
+        let opened = fs::File::open(&new.path).map_err(disk)?;
+        rustix::fs::syncfs(&opened).map_err(|error| disk(error.into()))?;
         fs::rename(&new.path, folder).map_err(disk)
     }
 
