@@ -7,6 +7,7 @@ mod cards;
 mod decide;
 mod dial;
 mod inbox;
+mod judge;
 mod offers;
 mod publisher;
 mod retention;
@@ -26,6 +27,7 @@ use web::server::{Access, Limits, Listener, Server};
 
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
+pub use judge::ReadError;
 pub use offers::Offers;
 pub use publisher::{Work, bundle, chain};
 pub use shared::{Policies, PolicyError, Shared};

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use protocol::{
     NodeId, Verified,
     job::Announcement,
-    limits,
     message::{Request, Response},
     release::Release,
 };
@@ -17,6 +16,7 @@ use super::{
     Policies, Shared,
     cards::{self, Heard},
     chain,
+    judge::{self, Worth},
 };
 use crate::{
     clock,
@@ -118,27 +118,22 @@ fn gossip(
 ) {
     let coordinator = shared.coordinator();
     match topic {
-        Topic::Jobs(_) => match shared.read_signed_by::<Announcement>(&bytes, &coordinator) {
-            Ok(announcement) => {
-                let now = clock::now();
-                let at = announcement.get().at;
-                if now.since(at) > limits::ANNOUNCEMENT_TTL || at.since(now) > limits::CLOCK_SKEW_MAX {
-                    debug!(job = %announcement.get().job, "a stale announcement was ignored");
-                    return verdict.ignore();
-                }
-                verdict.accept();
+        Topic::Jobs(_) => {
+            let read = shared.read_signed_by::<Announcement>(&bytes, &coordinator);
+            let worth = judge::announcement(&read, clock::now());
+            tell(worth, topic, verdict);
+            if let (Worth::News, Ok(announcement)) = (worth, read) {
                 desk.heard(announcement.get());
             }
-            Err(why) => judge_bad(&why, verdict),
-        },
-        Topic::Facts => match shared.read_signed_by::<Release>(&bytes, &coordinator) {
-            Ok(release) => {
-                verdict.accept();
+        }
+        Topic::Facts => {
+            let read = shared.read_signed_by::<Release>(&bytes, &coordinator);
+            tell(judge::release(&read), topic, verdict);
+            if let Ok(release) = read {
                 // A mirror that is busy asks for the newest by itself afterwards.
                 let _ = releases.try_send(release);
             }
-            Err(why) => judge_bad(&why, verdict),
-        },
+        }
         Topic::Coordination | Topic::Nodes => verdict.ignore(),
     }
 }
@@ -153,14 +148,17 @@ fn heard_card(shared: &Shared, bytes: &[u8], verdict: Verdictor) -> Heard {
     heard
 }
 
-/// A forwarder could have seen that bytes are malformed; it may know another policy than we do.
-fn judge_bad(why: &str, verdict: Verdictor) {
-    if why.starts_with("not signed by") {
-        debug!(why, "gossip by an unknown signer was ignored");
-        verdict.ignore();
-    } else {
-        warn!(why, "gossip was rejected");
-        verdict.reject();
+fn tell(worth: Worth, topic: Topic, verdict: Verdictor) {
+    match worth {
+        Worth::News => verdict.accept(),
+        Worth::Nothing => {
+            debug!(?topic, "gossip was ignored");
+            verdict.ignore();
+        }
+        Worth::Bad => {
+            warn!(?topic, "malformed gossip was rejected");
+            verdict.reject();
+        }
     }
 }
 

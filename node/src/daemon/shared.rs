@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use protocol::{
-    NetworkId, NodeId, OperatorName, PublicKey, Timestamp, Verified,
+    NetworkId, NodeId, OperatorName, Timestamp, Verified,
     envelope::{EnvelopeError, Record, Signed},
     policy::{self, Policy, SuccessionError},
 };
 use tokio::sync::watch;
 
+use super::judge::{self, ReadError};
 use crate::{blobs::Blobs, config::Config, config::Home, net::Net, store::Store};
 
 /// The policies of a network, from the genesis to the one in force.
@@ -151,14 +152,9 @@ impl Shared {
     /// Reads a record that a certain node must have signed.
     ///
     /// # Errors
-    /// Words for the log and for the sender.
-    pub fn read_signed_by<T: Record>(&self, bytes: &[u8], signer: &NodeId) -> Result<Verified<T>, String> {
-        let record = Signed::<T>::read(bytes).and_then(|s| s.verify(Some(&self.network))).map_err(|e| e.to_string())?;
-        if record.signers().contains(&PublicKey::from(*signer)) {
-            Ok(record)
-        } else {
-            Err(format!("not signed by {signer}"))
-        }
+    /// [`ReadError`].
+    pub fn read_signed_by<T: Record>(&self, bytes: &[u8], signer: &NodeId) -> Result<Verified<T>, ReadError> {
+        judge::read_signed_by(bytes, &self.network, signer)
     }
 
     /// Takes over newer policies, durably. Gives true when something changed.
