@@ -92,7 +92,10 @@ impl Handle {
             let reason = format!("input {hash} of the job is not on this node; upload it first");
             return Err(ApiError::Refused { reason });
         }
-        self.shared.offer_all(&format!("job/{job}/inputs"), &hashes).await.map_err(|e| internal("blobs", &e))
+        let name = format!("job/{job}/inputs");
+        self.shared.offer_all(&name, &hashes).await.map_err(|e| internal("blobs", &e))?;
+        // The receipt promises that the job can be built, after a crash too.
+        blobs.settle().await.map_err(|e| internal("blobs", &e))
     }
 
     async fn log_chunk(&self, node: NodeId, lease: LeaseNumber, at: u64) -> Option<(Vec<u8>, bool)> {

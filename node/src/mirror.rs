@@ -140,6 +140,7 @@ impl Mirror {
         let generation = release.get().generation;
         let name = format!("release/{channel}/{generation}");
         self.shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
+        self.shared.blobs.settle().await.map_err(|e| chain(&e))?;
         let fetched = self.apply(&channel, release, bytes.to_vec()).await?;
         let (signed, of) = (release.to_bytes(), channel.clone());
         let put = self.shared.store.run(move |store| store.release_put(&of, generation, &signed)).await;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    clock,
     daemon::{Decisions, Shared, Work, chain},
     net::{AskError, Topic},
     serve::Desk,
@@ -26,6 +27,10 @@ use crate::{
 
 /// How often a revocation is repeated to a builder that does not answer; its lease ends by itself after that.
 const REVOKE_TRIES: u32 = 5;
+/// How long after its start a coordinator waits for builders to come back; they notice a dead one within five seconds.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How often it looks for them.
+const SETTLE_STEP: Duration = Duration::from_millis(250);
 /// The largest log that the coordinator keeps, in bytes.
 const LOG_MAX: u64 = 256 << 20;
 
@@ -108,10 +113,20 @@ impl Performer {
     }
 
     /// Says a grant once more when nobody knows whether it arrived; a builder that has it says so again.
+    ///
+    /// A coordinator that has just come up says its leases again before the builders are back: they get a moment, since
+    /// those that build already would otherwise lose what they have.
     async fn deliver_grant(&self, lease: Lease) -> Result<Response, AskError> {
-        match self.desk.ask(lease.node, Request::Grant(lease.clone())).await {
-            Err(error) if error.may_have_arrived() => self.desk.ask(lease.node, Request::Grant(lease)).await,
-            answered => answered,
+        loop {
+            match self.desk.ask(lease.node, Request::Grant(lease.clone())).await {
+                Err(error) if error.may_have_arrived() => {
+                    return self.desk.ask(lease.node, Request::Grant(lease)).await;
+                }
+                Err(AskError::Unreachable { .. }) if clock::now().since(self.shared.began) < SETTLE => {
+                    tokio::time::sleep(SETTLE_STEP).await;
+                }
+                answered => return answered,
+            }
         }
     }
 

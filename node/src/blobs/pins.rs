@@ -78,6 +78,16 @@ impl Blobs {
         Ok(pins)
     }
 
+    /// Makes what was added and pinned until now survive a crash; the store itself gathers changes for some milliseconds.
+    /// Call it before a promise that builds on them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn settle(&self) -> Result<(), Error> {
+        self.inner.store.sync_db().await.map_err(failed("commit"))
+    }
+
     /// Deletes now what is neither pinned nor young.
     pub async fn sweep(&self) {
         self.inner.young.prune();

@@ -50,7 +50,7 @@ impl Publisher {
 
     /// Publishes until stopped. A publication that has begun is finished first.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>, stop: CancellationToken) {
-        self.open_published();
+        self.open_published().await;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
@@ -85,18 +85,35 @@ impl Publisher {
         }
     }
 
-    /// Opens the repositories that were published before, so that their signatures are kept fresh.
-    fn open_published(&mut self) {
+    /// Opens the repositories that were published before, so that their signatures are kept fresh and their files offered.
+    async fn open_published(&mut self) {
         let policies = self.shared.policies();
         for channel in policies.current().channels.iter().map(|c| &c.name) {
             if !self.shared.home.repository(channel).join("public").is_dir() {
                 continue;
             }
             match self.open(channel) {
-                Ok(repository) => drop(self.repositories.insert(channel.clone(), repository)),
+                Ok(repository) => {
+                    if let Err(why) = self.offer_again(channel, &repository).await {
+                        warn!(%channel, %why, "the published files are not offered again");
+                    }
+                    self.repositories.insert(channel.clone(), repository);
+                }
                 Err(why) => warn!(%channel, %why, "repository not opened"),
             }
         }
+    }
+
+    /// Offers the files of the newest release again, should the blob store have lost some. A generation that was written but
+    /// not released is the ledger's to repeat.
+    async fn offer_again(&self, channel: &ChannelName, repository: &Repository) -> Result<(), String> {
+        let of = channel.clone();
+        let stored = self.shared.store.run(move |store| store.release(&of)).await.map_err(|e| chain(&e))?;
+        if stored.is_none_or(|release| release.number != repository.generation()) {
+            return Ok(());
+        }
+        let published = repository.published().map_err(|e| chain(&e))?;
+        self.release(channel, &published).await
     }
 
     /// Asks the ledger for a generation for each index that is past half of its validity.
@@ -224,6 +241,8 @@ impl Publisher {
         let generation = published.generation;
         let name = format!("release/{channel}/{generation}");
         shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
+        // Who reads the release asks for its files, after a crash too.
+        shared.blobs.settle().await.map_err(|e| chain(&e))?;
         let release = Release { at: published.at, channel: channel.clone(), manifest: hash, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());

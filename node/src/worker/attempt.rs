@@ -79,6 +79,10 @@ impl Worker {
     ) -> Request {
         let number = lease.number;
         let kept = self.keep(lease, "log", log.path().to_owned()).await;
+        // An attestation promises its outputs: they must be here after a crash, too.
+        if let Err(error) = self.shared.blobs.settle().await {
+            warn!(lease = %number, %error, "outputs may be lost in a crash");
+        }
         match (ended, why) {
             // Even under a lease that was just ended it is evidence: who differs is named, at whatever time.
             (Ok(attestation), _) => {
