@@ -277,11 +277,6 @@ pub fn signed_by_maintainer(request: &Verified<JobRequest>, policy: &Policy) -> 
     )))
 }
 
-/// Gives the public key that a node signs with.
-pub fn key_of(node: NodeId) -> PublicKey {
-    PublicKey::from(node)
-}
-
 fn refused(refusal: Refusal) -> Response {
     Response::Refused(refusal)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use protocol::{
-    NetworkId, NodeId, OperatorName, Timestamp, Verified,
+    NetworkId, NodeId, Timestamp, Verified,
     envelope::{EnvelopeError, Record, Signed},
     policy::{self, Policy, SuccessionError},
 };
@@ -137,11 +137,6 @@ impl Shared {
     /// Says whether this node coordinates.
     pub fn coordinates(&self) -> bool {
         self.coordinator() == self.id
-    }
-
-    /// The operator that answers for a node.
-    pub fn operator_of(&self, node: &NodeId) -> Option<OperatorName> {
-        self.policies().current().operator_of(node).cloned()
     }
 
     /// Signs a record as this node.
