@@ -85,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
         created: now(),
         expires: now().after(std::time::Duration::from_secs(3600)),
         network: NetworkId::from_bytes([0; 32]),
+        schedule: protocol::job::Schedule::default(),
         environment: lock.id(),
     };
     let id = JobId::from_bytes([1; 32]);

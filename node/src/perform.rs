@@ -118,9 +118,9 @@ impl Performer {
     /// those that build already would otherwise lose what they have.
     async fn deliver_grant(&self, lease: Lease) -> Result<Response, AskError> {
         loop {
-            match self.desk.ask(lease.node, Request::Grant(lease.clone())).await {
+            match self.desk.ask(lease.node, Request::Grant(self.shared.term(), lease.clone())).await {
                 Err(error) if error.may_have_arrived() => {
-                    return self.desk.ask(lease.node, Request::Grant(lease)).await;
+                    return self.desk.ask(lease.node, Request::Grant(self.shared.term(), lease)).await;
                 }
                 Err(AskError::Unreachable { .. }) if clock::now().since(self.shared.began) < SETTLE => {
                     tokio::time::sleep(SETTLE_STEP).await;
@@ -132,7 +132,7 @@ impl Performer {
 
     async fn revoke(self: Arc<Self>, node: NodeId, lease: LeaseNumber, reason: String) {
         for attempt in 0..REVOKE_TRIES {
-            match self.desk.ask(node, Request::Revoke(lease, reason.clone())).await {
+            match self.desk.ask(node, Request::Revoke(self.shared.term(), lease, reason.clone())).await {
                 Ok(_) => return,
                 Err(error) => debug!(%node, %lease, %error, "revocation not delivered"),
             }

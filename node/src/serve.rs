@@ -124,8 +124,9 @@ impl Desk {
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
-            Request::Grant(lease) => self.ordered(from, |worker| worker.granted(lease)),
-            Request::Revoke(lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
+            Request::Grant(_, lease) => self.ordered(from, |worker| worker.granted(lease)),
+            Request::Revoke(_, lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
+            Request::Leader => refused(self.not_coordinator()),
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }

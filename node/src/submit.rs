@@ -13,7 +13,7 @@ use protocol::{
     ChannelName, FileName, Hash, NetworkId, PackageName, Sha256, Timestamp,
     envelope::{Record, Signed},
     environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
+    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest, Schedule},
     words::RelativePath,
 };
 use serde::Deserialize;
@@ -205,6 +205,7 @@ impl Prepared {
             created: now,
             expires: now.after(wish.lifetime),
             network,
+            schedule: Schedule::default(),
             environment: self.lock.id(),
         };
         request.check().map_err(Error::Request)?;

@@ -4,12 +4,14 @@
 //! means the same bytes on every node.
 
 mod kind;
+mod schedule;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
+pub use schedule::{Priority, Schedule};
 
 use crate::{
     Arch, ChannelName, Hash, JobId, NetworkId, NodeId, Timestamp, Verified,
@@ -86,6 +88,8 @@ pub struct JobRequest {
     pub expires: Timestamp,
     /// The network that the request is for.
     pub network: NetworkId,
+    /// When and where it may run.
+    pub schedule: Schedule,
     /// The environment lock's id.
     pub environment: Hash,
 }
@@ -128,6 +132,7 @@ impl Record for JobRequest {
         if [l.pids, l.cpu_milli, l.disk_mib, l.log_kib, l.wall_secs, l.memory_mib, l.silence_secs].contains(&0) {
             return Err("every limit is at least 1".into());
         }
+        self.schedule.check()?;
         self.kind.check()
     }
 }

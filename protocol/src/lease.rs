@@ -15,6 +15,18 @@ impl std::fmt::Display for LeaseNumber {
     }
 }
 
+/// A coordinator's term of office: each leader has a higher one than every leader before, so that orders of a former one can
+/// be refused (fencing).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl std::fmt::Display for Term {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Which variation an attempt runs under: 0 is plain, each further one differs from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

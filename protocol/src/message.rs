@@ -10,7 +10,7 @@ use crate::{
     blame::Failure,
     codec::octets,
     job::JobRequest,
-    lease::{Lease, LeaseNumber},
+    lease::{Lease, LeaseNumber, Term},
 };
 
 /// Envelope bytes of a signed record, or a DSSE JSON document, as received.
@@ -94,10 +94,10 @@ pub enum Request {
     Providers(JobId),
     /// Builder to coordinator.
     Bid(Bid),
-    /// Coordinator to builder: build this (answered by `Done`, or `Refused` when the slot is taken).
-    Grant(Lease),
+    /// Coordinator to builder: build this (answered by `Done`, or `Refused` when the slot is taken or the term is over).
+    Grant(Term, Lease),
     /// Coordinator to builder: stop, the lease is over.
-    Revoke(LeaseNumber, String),
+    Revoke(Term, LeaseNumber, String),
     /// Builder to coordinator: these leases live; answered by `Lost` with those that do not.
     Renew(Vec<Renewal>),
     /// Builder to coordinator: the sandbox of this lease started.
@@ -110,6 +110,8 @@ pub enum Request {
     Log(LeaseNumber, u64),
     /// Mirror: the newest release of a channel (answered by `Record`).
     Release(ChannelName),
+    /// Anybody to anybody: who coordinates (answered by `Record` with the leader's own [`crate::peer::Leadership`]).
+    Leader,
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Arch, NodeId, Timestamp,
     envelope::{Record, check_set},
+    lease::Term,
     limits,
 };
 
@@ -52,5 +53,28 @@ impl Record for NodeCard {
             return Err("at most 16 addresses of at most 256 bytes".into());
         }
         if self.version.len() > 64 { Err("the version has at most 64 bytes".into()) } else { Ok(()) }
+    }
+}
+
+/// A coordinator's signed word that it leads, said when its term begins and again every few seconds. The highest term counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leadership {
+    /// When this was said.
+    pub at: Timestamp,
+    /// The leader; the record is signed by it.
+    pub node: NodeId,
+    /// Its term.
+    pub term: Term,
+    /// When the term began.
+    pub since: Timestamp,
+}
+
+impl Record for Leadership {
+    const KIND: &'static str = "leadership";
+    const LIMIT: usize = 4096;
+
+    fn check(&self) -> Result<(), String> {
+        if self.since > self.at { Err("the term begins after it was announced".into()) } else { Ok(()) }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     Arch, ChannelName, Hash, JobId, PackageName, Sha256, Timestamp,
     codec::{self, DoorError},
     envelope::{Record, check_set},
+    lease::Term,
     limits,
     words::{DebVersion, RelativePath},
 };
@@ -19,6 +20,8 @@ use crate::{
 pub struct Release {
     /// When it was published.
     pub at: Timestamp,
+    /// The term of the coordinator that published it.
+    pub term: Term,
     /// The channel.
     pub channel: ChannelName,
     /// The manifest's BLAKE3.

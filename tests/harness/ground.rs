@@ -293,6 +293,7 @@ fn trivial(ground: &Ground, inputs: &Path) -> Task {
         created: now,
         expires: now.after(Duration::from_secs(3600)),
         network: NetworkId::from_bytes([1; 32]),
+        schedule: protocol::job::Schedule::default(),
         environment: ground.lock.id(),
     };
     let (number, node, profile) = (LeaseNumber(1), NodeId::from_bytes([1; 32]), Profile(0));

@@ -243,7 +243,8 @@ impl Publisher {
         shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
         // Who reads the release asks for its files, after a crash too.
         shared.blobs.settle().await.map_err(|e| chain(&e))?;
-        let release = Release { at: published.at, channel: channel.clone(), manifest: hash, generation };
+        let release =
+            Release { at: published.at, term: shared.term(), channel: channel.clone(), manifest: hash, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());
         let put = shared.store.run(move |store| store.release_put(&of, generation, &stored)).await;

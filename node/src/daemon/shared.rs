@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use protocol::{
     NetworkId, NodeId, Timestamp, Verified,
     envelope::{EnvelopeError, Record, Signed},
+    lease::Term,
     policy::{self, Policy, SuccessionError},
 };
 use tokio::sync::watch;
@@ -137,6 +138,11 @@ impl Shared {
     /// Says whether this node coordinates.
     pub fn coordinates(&self) -> bool {
         self.coordinator() == self.id
+    }
+
+    /// The term of the coordinator that this node follows.
+    pub fn term(&self) -> Term {
+        Term(1)
     }
 
     /// Signs a record as this node.

@@ -15,6 +15,7 @@ use crate::{
     Envelope, Signed,
     codec::{self, DoorError},
     envelope::Record,
+    job::JobRequest,
     message::{Refusal, Request, Response},
     testing::signing_key,
 };
@@ -62,6 +63,11 @@ fn all() -> Vec<Golden> {
         golden("record-policy-second", samples::second(network, 3)),
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-command", samples::command_request(network)),
+        golden(
+            "record-job-scheduled",
+            JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
+        ),
+        golden("record-leadership", samples::leadership()),
         golden("record-cancel", samples::cancel()),
         golden("record-announcement", samples::announcement()),
         golden("record-node-card", samples::node_card()),
@@ -126,7 +132,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Job(_) => 5,
         Request::Providers(_) => 6,
         Request::Bid(_) => 7,
-        Request::Grant(_) => 8,
+        Request::Grant(..) => 8,
         Request::Revoke(..) => 9,
         Request::Renew(_) => 10,
         Request::Started(_) => 11,
@@ -135,6 +141,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Log(..) => 14,
         Request::Release(_) => 15,
         Request::View(_) => 16,
+        Request::Leader => 17,
     }
 }
 
@@ -160,7 +167,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=16).collect());
+    assert_eq!(requests, (0..=17).collect());
     assert_eq!(responses, (0..=12).collect());
 }
 

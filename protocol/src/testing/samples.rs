@@ -5,10 +5,13 @@ use crate::{
     Signed, SuiteName, Timestamp, Verified,
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
-    job::{Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, InputFile, JobKind, JobRequest, SourceFile},
-    lease::{Lease, LeaseNumber, Profile},
+    job::{
+        Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, InputFile, JobKind, JobRequest, Priority,
+        Schedule, SourceFile,
+    },
+    lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Refusal, Renewal, Request, Response, Revealed},
-    peer::{Capacity, NodeCard},
+    peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     testing::{node, public_key, signing_key},
@@ -154,6 +157,7 @@ fn request(network: NetworkId, kind: JobKind) -> JobRequest {
         created: NOW,
         expires: Timestamp::from_millis(NOW.as_millis() + 86_400_000),
         network,
+        schedule: Schedule::default(),
         environment: lock().id(),
     }
 }
@@ -203,9 +207,25 @@ pub fn node_card() -> NodeCard {
     }
 }
 
+/// Gives a leader's word that it leads.
+pub fn leadership() -> Leadership {
+    Leadership { at: NOW, node: node(10), term: Term(3), since: NOW }
+}
+
+/// Gives a schedule with everything in it.
+pub fn schedule() -> Schedule {
+    Schedule {
+        only: vec![node(10)],
+        after: vec![job()],
+        without: vec![node(11)],
+        priority: Priority(9),
+        not_before: Some(NOW),
+    }
+}
+
 /// Gives the first release of the channel.
 pub fn release() -> Release {
-    Release { at: NOW, channel: stable(), manifest: hash("manifest"), generation: 1 }
+    Release { at: NOW, term: Term(1), channel: stable(), manifest: hash("manifest"), generation: 1 }
 }
 
 /// Gives a manifest of one package and one index.
@@ -247,8 +267,8 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("job", Request::Job(job())),
         ("providers", Request::Providers(job())),
         ("bid", Request::Bid(Bid { job: job(), memory_mib: 8192 })),
-        ("grant", Request::Grant(lease())),
-        ("revoke", Request::Revoke(LeaseNumber(7), "the job was cancelled".to_owned())),
+        ("grant", Request::Grant(Term(3), lease())),
+        ("revoke", Request::Revoke(Term(3), LeaseNumber(7), "the job was cancelled".to_owned())),
         ("renew", Request::Renew(vec![Renewal { lease: LeaseNumber(7), phase: "build".to_owned() }])),
         ("started", Request::Started(LeaseNumber(7))),
         ("revealed", Request::Revealed(revealed())),
@@ -256,6 +276,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("failed-without-log", Request::Failed(Failed { log: None, lease: LeaseNumber(8), failure: failure() })),
         ("log", Request::Log(LeaseNumber(7), 65_536)),
         ("release", Request::Release(stable())),
+        ("leader", Request::Leader),
         ("view", Request::View("/api/v1/jobs".to_owned())),
     ]
 }

@@ -41,6 +41,7 @@ fn request(nonce: u8) -> JobRequest {
         created: Timestamp::from_millis(1),
         expires: Timestamp::from_millis(2),
         network: NetworkId::from_bytes([7; 32]),
+        schedule: protocol::job::Schedule::default(),
         environment: Hash::of(b"lock"),
     }
 }

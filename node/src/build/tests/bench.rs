@@ -131,6 +131,7 @@ impl Bench {
             created: now(),
             expires: now(),
             network: NetworkId::from_bytes([0; 32]),
+            schedule: protocol::job::Schedule::default(),
             environment: self.lock.id(),
         };
         let node = protocol::testing::node(1);

@@ -17,7 +17,13 @@ fn channel() -> ChannelName {
 }
 
 fn release(manifest: &[u8], generation: u64) -> Verified<Release> {
-    let release = Release { at: AT, channel: channel(), manifest: Hash::of(manifest), generation };
+    let release = Release {
+        at: AT,
+        term: protocol::lease::Term(1),
+        channel: channel(),
+        manifest: Hash::of(manifest),
+        generation,
+    };
     Signed::sign(&release, None, &[&signing_key(1)]).verify(None).unwrap()
 }
 
