@@ -12,6 +12,7 @@
 
 pub mod command;
 pub mod ground;
+pub mod lab;
 pub mod network;
 pub mod node;
 pub mod place;
@@ -21,6 +22,7 @@ pub mod wait;
 
 pub use command::{Said, run};
 pub use ground::{Ground, Site};
+pub use lab::{Lab, Station};
 pub use network::{BuilderPlan, Environments, Honesty, Network, Plan};
 pub use node::Node;
 pub use place::Place;
