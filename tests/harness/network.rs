@@ -18,7 +18,9 @@ use artel::{
 };
 use ed25519_dalek::SigningKey;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, NetworkId, NodeId, OperatorName, envelope::Signed, job::BuildLimits,
+    Arch, ChannelName, JobId, MaintainerName, NetworkId, NodeId, OperatorName,
+    envelope::Signed,
+    job::{BuildLimits, Schedule},
     words::NetworkName,
 };
 use web::{
@@ -266,7 +268,12 @@ impl Network {
     /// What a job of a test may use.
     pub fn wish(&self) -> Wish {
         let limits = BuildLimits { memory_mib: 1024, wall_secs: 300, silence_secs: 200, ..BuildLimits::default() };
-        Wish { channel: self.channel.clone(), limits, lifetime: Duration::from_secs(3600) }
+        Wish {
+            channel: self.channel.clone(),
+            limits,
+            lifetime: Duration::from_secs(3600),
+            schedule: Schedule::default(),
+        }
     }
 
     /// Signs and submits a job through the coordinator.
