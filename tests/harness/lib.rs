@@ -12,6 +12,7 @@
 
 pub mod command;
 pub mod ground;
+pub mod hostile;
 pub mod lab;
 pub mod network;
 pub mod node;
@@ -22,6 +23,7 @@ pub mod wait;
 
 pub use command::{Said, run};
 pub use ground::{Ground, Site};
+pub use hostile::{Hostile, Manner};
 pub use lab::{Lab, Station};
 pub use network::{BuilderPlan, Environments, Honesty, Network, Plan};
 pub use node::Node;

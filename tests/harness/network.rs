@@ -281,9 +281,15 @@ impl Network {
     /// # Panics
     /// When it is refused.
     pub async fn submit(&self, prepared: &Prepared) -> JobId {
-        let submitted =
-            submit::submit(&self.coordinator(), prepared, &self.wish(), clock::now(), &self.maintainer).await;
-        submitted.unwrap().job
+        self.submit_as(prepared, &self.wish()).await
+    }
+
+    /// Signs and submits a job through the coordinator as a wish says.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn submit_as(&self, prepared: &Prepared, wish: &Wish) -> JobId {
+        submit::submit(&self.coordinator(), prepared, wish, clock::now(), &self.maintainer).await.unwrap().job
     }
 
     /// Gives a job as the coordinator shows it.
