@@ -361,7 +361,7 @@ impl Backend for Handle {
             leader: Some(leader),
             since: None,
             majority: Majority::Reachable,
-            members: vec![MemberView { node: leader, role, log: None, applied: None }],
+            members: vec![MemberView { node: leader, role, log: None, applied: None, ledger: None }],
         })
     }
 

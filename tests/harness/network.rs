@@ -277,6 +277,16 @@ impl Network {
         submit::submit(&self.coordinator(), prepared, wish, clock::now(), &self.maintainer).await.unwrap().job
     }
 
+    /// Signs and submits a job that may be refused.
+    ///
+    /// # Errors
+    /// The network's.
+    pub async fn try_submit(&self, prepared: &Prepared) -> Result<JobId, submit::Error> {
+        let submitted =
+            submit::submit(&self.coordinator(), prepared, &self.wish(), clock::now(), &self.maintainer).await;
+        Ok(submitted?.job)
+    }
+
     /// Gives a job as the coordinator shows it.
     ///
     /// # Panics

@@ -72,7 +72,7 @@ impl Fake {
     /// Makes a node that says this of itself. Requests must be signed for its network.
     pub fn new(status: Status) -> Self {
         let leader = status.coordinator.unwrap_or(status.node);
-        let member = |node, role, applied| MemberView { node, role, log: Some(41), applied };
+        let member = |node, role, applied| MemberView { node, role, log: Some(41), applied, ledger: None };
         let coordination = Coordination {
             at: status.at,
             term: Term(3),

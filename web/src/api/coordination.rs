@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::{NodeId, lease::Term};
+use protocol::{Hash, NodeId, lease::Term};
 use serde::{Deserialize, Serialize};
 
 use super::Time;
@@ -74,6 +74,9 @@ pub struct MemberView {
     /// The newest entry that its ledger contains; known of the node that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<u64>,
+    /// A digest of everything that it applied up to there: members with equal digests have equal ledgers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Hash>,
 }
 
 /// Who coordinates, and how the group is, as the node that was asked sees it.
