@@ -9,6 +9,7 @@ mod coordinator;
 mod crash;
 mod judges;
 mod line;
+mod patience;
 mod refusals;
 mod sandbox;
 mod tidy;

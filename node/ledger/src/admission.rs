@@ -75,6 +75,7 @@ impl Ledger {
             created: wish.created,
             expires: wish.expires,
             accepted: at,
+            schedule: wish.schedule.clone(),
             memory_mib: wish.limits.memory_mib,
             maintainer: maintainer.name.clone(),
         })
@@ -198,6 +199,9 @@ fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
 fn check_times(wish: &JobRequest, at: Timestamp) -> Result<(), Refusal> {
     if wish.expires <= at {
         return Err(Refusal::Invalid("the request has expired: sign a new one".into()));
+    }
+    if wish.schedule.not_before.is_some_and(|begin| begin >= wish.expires) {
+        return Err(Refusal::Invalid("the job may begin only when its time is over: give it more time".into()));
     }
     if wish.created > at.after(limits::CLOCK_SKEW_MAX) {
         let ahead = wish.created.since(at).as_secs();

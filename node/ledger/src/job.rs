@@ -6,6 +6,7 @@ use attest::compare::Output;
 use protocol::{
     Arch, ChannelName, Hash, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
     blame::{Blame, Failure},
+    job::Schedule,
     lease::{LeaseNumber, Profile},
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct Facts {
     pub expires: Timestamp,
     /// When it became durable here.
     pub accepted: Timestamp,
+    /// When and where it may run, as it was signed.
+    pub schedule: Schedule,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
     /// Memory that an attempt may use, in MiB.

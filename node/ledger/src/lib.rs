@@ -225,6 +225,7 @@ impl Ledger {
         let reason = format!("the job is {}", outcome.word());
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
+        self.deadlines.clear(Due::Begin(id));
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.open.remove(&id);

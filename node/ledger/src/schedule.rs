@@ -1,6 +1,6 @@
 //! Who builds what: bids become leases as long as a job wants builders. First come, first served; who had no turn first.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     Hash, JobId, NodeId, Timestamp,
@@ -52,6 +52,9 @@ impl Ledger {
         };
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
+        }
+        if !job.facts.schedule.allows(&node) {
+            return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
         }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
@@ -125,6 +128,10 @@ impl Ledger {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
         let Some(channel) = policy.channel(&job.facts.channel) else { return };
+        if let Some(begin) = begins_later(job, turn.at) {
+            self.deadlines.set(Due::Begin(id), begin);
+            return;
+        }
         match tally::stand(job, channel, policy) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
@@ -247,8 +254,10 @@ impl Ledger {
     pub(crate) fn announcement(&self, id: JobId, at: Timestamp) -> Option<Announcement> {
         let job = self.jobs.get(&id)?;
         let operators = self.policy_in_force().operators.iter().filter(|o| job.is_spent(&o.name));
-        let mut excluded: Vec<NodeId> = operators.flat_map(|o| o.nodes.iter().copied()).take(EXCLUDED_MAX).collect();
-        excluded.sort();
+        let without = job.facts.schedule.without.iter().copied();
+        let spent = operators.flat_map(|o| o.nodes.iter().copied());
+        let excluded: BTreeSet<NodeId> = without.chain(spent).take(EXCLUDED_MAX).collect();
+        let excluded = excluded.into_iter().collect();
         Some(Announcement {
             at,
             job: id,
@@ -269,6 +278,11 @@ impl Ledger {
         self.leases.remove(&number);
         self.deadlines.clear(Due::Lease(number));
     }
+}
+
+/// Says when a job may begin, where that is later. What has begun goes on, whatever the clock does.
+pub(crate) fn begins_later(job: &Job, at: Timestamp) -> Option<Timestamp> {
+    job.facts.schedule.not_before.filter(|begin| *begin > at && job.attempts.is_empty())
 }
 
 /// Makes a node stand back for this job; each time twice as long.

@@ -3,5 +3,6 @@
 mod admission;
 mod leases;
 mod publication;
+mod schedule;
 mod story;
 mod verdicts;

@@ -33,6 +33,11 @@ impl Ledger {
         }
     }
 
+    /// Gives the time of the last command: the ledger's now.
+    pub(crate) fn last_command(&self) -> Timestamp {
+        self.clock.seen.unwrap_or(Timestamp::ZERO)
+    }
+
     /// Gives every live lease a fresh time.
     pub(crate) fn refresh_leases(&mut self, at: Timestamp) {
         for (number, lease) in &mut self.leases {
@@ -49,7 +54,7 @@ impl Ledger {
                 Due::Announce(_) => schedule::ANNOUNCE_EVERY,
                 Due::Bidder(_) => schedule::PAUSE_MAX,
                 Due::Publish(_) => releases::REST_MAX,
-                Due::Expiry(_) => continue,
+                Due::Begin(_) | Due::Expiry(_) => continue,
             };
             let latest = at.after(longest).min(time);
             self.deadlines.set(due, latest);
@@ -77,7 +82,7 @@ impl Ledger {
                     self.forget_announcement(job);
                     self.settle(job, turn);
                 }
-                Due::Bidder(job) => self.settle(job, turn),
+                Due::Begin(job) | Due::Bidder(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
             }
         }

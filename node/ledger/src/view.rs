@@ -1,5 +1,6 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
+mod phrase;
 mod waiting;
 
 use attest::compare::Output;

@@ -2,18 +2,18 @@
 
 mod show;
 mod watch;
+mod when;
 
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, SuiteName,
+    Arch, ChannelName, JobId, MaintainerName, SuiteName, Verified,
     envelope::Signed,
     job::{BuildLimits, CancelRequest},
     lease::LeaseNumber,
@@ -29,6 +29,7 @@ pub(crate) use watch::{Until, watch};
 use super::{
     Context, exit,
     output::{self, Format},
+    policy,
 };
 use crate::{
     clock,
@@ -40,9 +41,6 @@ use crate::{
     },
     submit::{self, DebWords, Prepared, Wish},
 };
-
-/// How long a job may be asked to live: a year of hours.
-const HOURS_MAX: i64 = 366 * 24;
 
 /// Submit and watch jobs
 #[derive(Debug, Subcommand)]
@@ -101,9 +99,8 @@ pub(super) struct Submit {
     /// Wall time of one attempt, in seconds
     #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
-    /// Hours until the job is over, waiting included
-    #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=HOURS_MAX))]
-    hours: u32,
+    #[command(flatten)]
+    when: when::When,
 }
 
 #[derive(Debug, clap::Args)]
@@ -165,11 +162,15 @@ impl Submit {
         Config::load(&context.home)?;
         let client = context.client();
         client.status().await?;
+        let policy = if self.when.names_peers() { Some(policy::in_force(context).await?) } else { None };
+        // Before the long work: a mistake is told at once.
+        self.when.schedule(policy.as_ref().map(Verified::get), clock::now())?;
         let prepared = self.prepare(context).await?;
         let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
-        let lifetime = Duration::from_secs(u64::from(self.hours) * 3600);
-        let wish = Wish { channel: self.channel.clone(), limits, lifetime };
-        let submitted = submit::submit(&client, &prepared, &wish, clock::now(), &key).await?;
+        let now = clock::now();
+        let schedule = self.when.schedule(policy.as_ref().map(Verified::get), now)?;
+        let wish = Wish { channel: self.channel.clone(), limits, lifetime: self.when.lifetime(), schedule };
+        let submitted = submit::submit(&client, &prepared, &wish, now, &key).await?;
         anstream::eprintln!("job {} accepted", submitted.job);
         match until {
             Until::Accepted => {

@@ -2,10 +2,11 @@
 
 use protocol::policy::{Channel, Policy};
 
+use super::phrase;
 use crate::{
     Ledger,
     job::{Attempt, Job, JobState, PublishStep},
-    tally,
+    schedule, tally,
 };
 
 impl Ledger {
@@ -26,9 +27,18 @@ impl Ledger {
             },
             JobState::Queued | JobState::Building => Some(match policy.channel(&job.facts.channel) {
                 None => format!("channel {} is no longer in the policy", job.facts.channel),
+                Some(_) if self.holds(job).is_some() => return self.holds(job),
                 Some(channel) => return open(job, channel, policy),
             }),
         }
+    }
+}
+
+impl Ledger {
+    /// Says what keeps a job from beginning, apart from builders.
+    fn holds(&self, job: &Job) -> Option<String> {
+        let begin = schedule::begins_later(job, self.last_command())?;
+        Some(format!("it does not begin before {}", phrase::time(begin)))
     }
 }
 
@@ -36,6 +46,10 @@ fn open(job: &Job, channel: &Channel, policy: &Policy) -> Option<String> {
     let (missing, possible) = (job.announced, tally::possible(job, policy));
     let built = job.attempts.iter().filter_map(Attempt::vote).count();
     if missing == 0 {
+        let named = job.facts.schedule.only.iter().any(|node| policy.operator_of(node).is_some());
+        if job.live() == 0 && !named && !job.facts.schedule.only.is_empty() {
+            return Some("it waits for the nodes that it asks for: the policy names none of them".to_owned());
+        }
         return (job.live() == 0).then(|| {
             format!(
                 "{built} operators have built it, channel {} wants {} that agree, and the policy names no other: add an \
