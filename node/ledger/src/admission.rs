@@ -126,6 +126,7 @@ impl Ledger {
         turn.tell(News::PolicyAdopted { number: next.get().number });
         self.policies.push(next);
         self.revoke_strangers(turn);
+        self.forget_strange_records(turn);
         for id in self.open.clone() {
             self.settle(id, turn);
         }

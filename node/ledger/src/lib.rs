@@ -37,7 +37,8 @@
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
 //!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
-//! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
+//! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
+//!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
 //!
@@ -53,6 +54,7 @@ pub mod command;
 pub mod effect;
 pub mod evidence;
 pub mod job;
+pub mod reputation;
 pub mod snapshot;
 pub mod tally;
 pub mod view;
@@ -93,6 +95,7 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    reputation::Reputation,
 };
 
 /// Ended jobs that keep their evidence.
@@ -120,6 +123,8 @@ pub struct Ledger {
     last_lease: u64,
     /// The repository of each channel.
     lines: BTreeMap<ChannelName, releases::Line>,
+    /// What builders have shown.
+    reputation: Reputation,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -175,6 +180,7 @@ impl Ledger {
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
             lines: BTreeMap::new(),
+            reputation: Reputation::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -225,8 +231,10 @@ impl Ledger {
         let reason = format!("the job is {}", outcome.word());
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
+        self.resolve_reports(id);
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
+        self.deadlines.clear(Due::Reports(id));
         self.open.remove(&id);
         self.ended.push_back(id);
         self.slim_one_more();
