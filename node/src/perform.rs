@@ -160,7 +160,7 @@ impl Performer {
     async fn publish(self: Arc<Self>, job: JobId, work: Work) {
         if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
-            self.decisions.tell(Command::PublishFailed { job, why }).await;
+            self.decisions.tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why }).await;
         }
     }
 
