@@ -22,6 +22,8 @@
 //! It is safe against crashes, loss, delay, duplicates and partitions; it is not safe against members that lie. What a lying
 //! coordinator cannot do is secured elsewhere (attestations, witnesses). It knows nothing of jobs, addresses or tables.
 
+pub mod storage;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
