@@ -22,7 +22,16 @@
 //! It is safe against crashes, loss, delay, duplicates and partitions; it is not safe against members that lie. What a lying
 //! coordinator cannot do is secured elsewhere (attestations, witnesses). It knows nothing of jobs, addresses or tables.
 
+mod change;
+mod contact;
+mod election;
+mod group;
+mod guard;
+mod machine;
+mod proposer;
+mod standing;
 pub mod storage;
+mod wires;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +45,8 @@ use openraft::storage::RaftLogStorage;
 use protocol::{NodeId, lease::Term};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+pub use self::{group::Group, wires::FRAME_BYTES_MAX};
 
 openraft::declare_raft_types!(
     /// The types that openraft works with.
