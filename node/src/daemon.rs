@@ -163,7 +163,11 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     let began = clock::now();
     let genesis = watch::Sender::new(Arc::new(policies));
     let offers = Offers::default();
-    let others = Others { cards: Cards::default(), leading: Leading::load(&store).await?, adopting: tokio::sync::Mutex::default() };
+    let others = Others {
+        cards: Cards::default(),
+        leading: Leading::load(&store).await?,
+        adopting: tokio::sync::Mutex::default(),
+    };
     let shared = Arc::new(Shared {
         home,
         config,

@@ -31,7 +31,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView,
+        PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -226,7 +227,9 @@ impl Backend for Handle {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
         signed_by_maintainer(&verified, self.shared.policies().current()).map_err(from_refusal)?;
-        self.offer_inputs(&verified).await?;
+        if verified.get().server().is_none() {
+            self.offer_inputs(&verified).await?;
+        }
         let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
         let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
         Ok(Submitted { job, accepted_at: Time::from(at) })

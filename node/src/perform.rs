@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Command, Effect, News, Publication};
+use ledger::{Command, Effect, News};
 use protocol::{
     JobId, NodeId,
     lease::{Lease, LeaseNumber, Term},
@@ -80,7 +80,14 @@ impl Performer {
                         warn!(generation, "the publisher's queue is full; the index is signed anew later");
                     }
                 }
-                Effect::Publish(publication) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
+                Effect::Serve(service) => {
+                    let job = service.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Serve(service))));
+                }
+                Effect::Publish(publication) => {
+                    let job = publication.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Publish(publication))));
+                }
                 Effect::Notify(news) => {
                     if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
                     {
@@ -161,11 +168,10 @@ impl Performer {
     }
 
     /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
-    async fn publish(self: Arc<Self>, publication: Publication) {
-        let job = publication.job;
-        if self.publications.try_send(Work::Publish(publication)).is_err() {
+    async fn publish(self: Arc<Self>, job: JobId, work: Work) {
+        if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
-            self.decisions.tell(Command::PublishFailed { job, why }).await;
+            self.decisions.tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why }).await;
         }
     }
 

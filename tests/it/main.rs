@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-mod coordinator;
+mod chaos;
 mod crash;
 mod judges;
 mod line;

@@ -16,8 +16,8 @@ pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
-    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobSummary, LogChunk, PublishedView,
-    RequestView, Submitted, VerdictView,
+    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobLink, JobSummary, LogChunk,
+    PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
 pub use state::{AttemptState, JobState, VerdictWord};

@@ -13,6 +13,7 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
+    graph::Ahead,
     job::{Attempt, AttemptState, Bidder, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     planted::{self, Fault},
     tally::{self, Decision, Standing},
@@ -47,11 +48,18 @@ impl Ledger {
         let Some(operator) = self.policy_in_force().operator_of(&node).cloned() else {
             return Err(Refusal::NotAllowed("no operator of the policy answers for this node".into()));
         };
+        let ahead = self.jobs.get(&bid.job).map_or(Ahead::Free, |job| self.ahead(job));
         let Some(job) = self.jobs.get_mut(&bid.job) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
+        }
+        if job.facts.is_server() {
+            return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
+        }
+        if let Ahead::Waits(of) | Ahead::Failed(of) = ahead {
+            return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
         }
         if !job.facts.schedule.allows(&node) {
             return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
@@ -128,8 +136,20 @@ impl Ledger {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
         let Some(channel) = policy.channel(&job.facts.channel) else { return };
+        match self.ahead(job) {
+            Ahead::Free => {}
+            Ahead::Waits(_) => return,
+            Ahead::Failed(of) => {
+                self.skip(id, of, turn);
+                return;
+            }
+        }
         if let Some(begin) = begins_later(job, turn.at) {
             self.deadlines.set(Due::Begin(id), begin);
+            return;
+        }
+        if job.facts.is_server() {
+            self.queue_service(id, turn);
             return;
         }
         match tally::stand(job, channel, policy) {

@@ -34,11 +34,11 @@ use openraft::{
 };
 use tokio::sync::watch;
 
+pub use self::record::RecordError;
 use self::{
     flush::{Done, Failure, Shared},
     record::{Ballot, Id, LogEntry, Meta, Place},
 };
-pub use self::record::RecordError;
 use super::{Durable, Member, Snapshots as SnapshotsApi, Types};
 use crate::store::{Change, Store};
 
@@ -263,7 +263,7 @@ impl RaftLogStorage<Types> for Log {
         let written = {
             let mut state = self.shared.state();
             state.tail.truncate(log_id.index);
-            state.next = state.next.min(log_id.index).max(state.first());
+            state.next = state.next.min(log_id.index);
             if state.last.is_some_and(|last| last.index >= log_id.index) {
                 state.last = last.map(|entry| entry.log_id).or(state.purged);
             }

@@ -112,13 +112,7 @@ impl Candidate {
         result
     }
 
-    fn start(
-        &self,
-        group: &Group,
-        replica: &Arc<Replica>,
-        parts: &mut JoinSet<Ending>,
-        stop: &CancellationToken,
-    ) {
+    fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
         let shared = &self.shared;
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (publications, publications_in) = mpsc::channel(PUBLICATIONS);

@@ -14,16 +14,11 @@
 //! leadership was lost is committed nobody knows, so its sender is told to ask again, which is harmless: every command is
 //! idempotent.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ledger::{Command, Effect, Ledger};
 use protocol::{
-    Hash, JobId, NodeId, Timestamp,
-    codec,
+    Hash, JobId, NodeId, Timestamp, codec,
     lease::Term,
     message::{Octets, Refusal, Response},
 };
@@ -246,8 +241,7 @@ impl Decider {
         let known = self.replica.look(|ledger| ledger.policy().get().number);
         let policies = self.shared.policies();
         let newer = policies.chain().iter().filter(|p| p.get().number > known);
-        let mut first: Vec<Input> =
-            newer.map(|p| Input::own(Command::AdoptPolicy(p.as_ref().clone()))).collect();
+        let mut first: Vec<Input> = newer.map(|p| Input::own(Command::AdoptPolicy(p.as_ref().clone()))).collect();
         first.push(Input::own(Command::Restarted));
         let (number, payload) = self.payload(&first);
         match self.group.propose(payload).await {
@@ -377,6 +371,7 @@ impl Decider {
             | Effect::Revoke { .. }
             | Effect::Announce(_)
             | Effect::Publish(_)
+            | Effect::Serve(_)
             | Effect::Resign { .. }
             | Effect::Notify(_)) => match ours {
                 Some(term) => {

@@ -6,7 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{Hash, JobId, NodeId, environment::EnvironmentLock, job::{JobKind, JobRequest}, limits};
+use protocol::{
+    Hash, JobId, NodeId,
+    environment::EnvironmentLock,
+    job::{JobKind, JobRequest},
+    limits,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -112,5 +117,6 @@ fn input_files(request: &JobRequest) -> Vec<(Hash, u64)> {
     match &request.kind {
         JobKind::Deb(deb) => deb.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Command(command) => command.inputs.iter().map(|f| (f.hash, f.size)).collect(),
+        JobKind::Server(_) => Vec::new(),
     }
 }

@@ -5,11 +5,7 @@
 //! still refuses the orders of an older one.
 
 use protocol::{
-    NodeId, PublicKey, Timestamp, Verified,
-    envelope::Signed,
-    lease::Term,
-    message::Refusal,
-    peer::Leadership,
+    NodeId, PublicKey, Timestamp, Verified, envelope::Signed, lease::Term, message::Refusal, peer::Leadership,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -52,7 +48,10 @@ impl Leading {
     /// When it cannot be read.
     pub async fn load(store: &store::Store) -> Result<Self, store::Error> {
         let term = Term(store.run(|store| store.counter(COUNTER)).await?);
-        Ok(Self { known: watch::Sender::new(Known { term, leader: None }), office: watch::Sender::new(Office::Follows) })
+        Ok(Self {
+            known: watch::Sender::new(Known { term, leader: None }),
+            office: watch::Sender::new(Office::Follows),
+        })
     }
 
     /// Tells what is known, and when it changes.

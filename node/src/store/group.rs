@@ -1,7 +1,7 @@
 //! The coordinators' group on the disk: log, vote, marks and the one snapshot. Bytes and numbers only: what they mean, and whether
 //! they are sound, is known to `consensus::storage`.
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::WriteTransaction;
 
 use super::{Error, Store, failed, tables};
 

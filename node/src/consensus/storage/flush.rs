@@ -100,18 +100,12 @@ struct Queued {
 }
 
 /// Whether changes are on their way to the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Idle,
     Writing,
     /// A change failed, or the log was closed.
-    Ended(End),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
-    Failed(String),
-    Closed,
+    Ended,
 }
 
 /// What a member's log is, queued changes included.
@@ -206,8 +200,8 @@ impl Shared {
 
     /// Queues changes that `state` already shows. The lock is held from the one to the other, so that the orders agree.
     pub(super) fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>, changes: Vec<Change>, done: Done) {
-        match &state.flow {
-            Flow::Ended(_) => {
+        match state.flow {
+            Flow::Ended => {
                 let failure = state.failure.clone().unwrap_or(Failure::Closed);
                 drop(state);
                 done.tell(Err(failure));
@@ -242,9 +236,9 @@ impl Shared {
     /// Ends the log for good: changes that wait for space fail, later ones too.
     pub(super) fn close(&self) {
         let mut state = self.state();
-        if !matches!(state.flow, Flow::Ended(_)) {
+        if state.flow != Flow::Ended {
             // A drain that writes just now still tells its waiters, then finds the end.
-            state.flow = Flow::Ended(End::Closed);
+            state.flow = Flow::Ended;
             state.failure = Some(Failure::Closed);
         }
         drop(state);
@@ -261,13 +255,14 @@ impl Shared {
         loop {
             let (batch, stale) = {
                 let mut state = self.state();
-                if state.queue.is_empty() {
-                    if state.flow == Flow::Writing {
+                match state.flow {
+                    Flow::Ended => break,
+                    Flow::Idle | Flow::Writing if state.queue.is_empty() => {
                         state.flow = Flow::Idle;
+                        return;
                     }
-                    return;
+                    Flow::Idle | Flow::Writing => (mem::take(&mut state.queue), state.stale.take()),
                 }
-                (mem::take(&mut state.queue), state.stale.take())
             };
             let next = batch.last().map_or(0, |queued| queued.next);
             let mut changes = Vec::new();
@@ -283,6 +278,11 @@ impl Shared {
             }
             waiters.into_iter().for_each(|waiter| waiter.tell(result.clone()));
         }
+        let (left, failure) = {
+            let mut state = self.state();
+            (mem::take(&mut state.queue), state.failure.clone().unwrap_or(Failure::Closed))
+        };
+        left.into_iter().for_each(|queued| queued.done.tell(Err(failure.clone())));
     }
 
     fn write(&self, mut changes: Vec<Change>, stale: Option<Id>) -> Result<(), Failure> {
@@ -310,23 +310,21 @@ impl Shared {
             warn!(free, wanted, "no space for the coordinator's log: nothing is accepted until there is");
         }
         let state = self.state();
-        if matches!(state.flow, Flow::Ended(_)) {
+        if state.flow == Flow::Ended {
             return Err(Failure::Closed);
         }
         let waited = self.closed.wait_timeout(state, SPACE_EVERY).unwrap_or_else(PoisonError::into_inner);
-        if matches!(waited.0.flow, Flow::Ended(_)) { Err(Failure::Closed) } else { Ok(()) }
+        if waited.0.flow == Flow::Ended { Err(Failure::Closed) } else { Ok(()) }
     }
 
     /// Notes that nothing can be written any more, and tells those who wait.
     fn end(&self, failure: &Failure) {
-        let waiting = {
-            let mut state = self.state();
-            if !matches!(state.flow, Flow::Ended(_)) {
-                state.flow = Flow::Ended(End::Failed(failure.to_string()));
-                state.failure = Some(failure.clone());
-            }
-            mem::take(&mut state.queue)
-        };
+        let mut state = self.state();
+        if state.flow != Flow::Ended {
+            state.flow = Flow::Ended;
+            state.failure = Some(failure.clone());
+        }
+        drop(state);
         if matches!(failure, Failure::Closed) {
             info!("the coordinator's log was closed while it waited for space");
         } else {
@@ -334,6 +332,5 @@ impl Shared {
             self.health.send_replace(Health::Failed(failure.to_string()));
         }
         self.moved.notify_waiters();
-        waiting.into_iter().for_each(|queued| queued.done.tell(Err(failure.clone())));
     }
 }
