@@ -82,7 +82,9 @@ impl Publisher {
             }
             Work::Serve(service) => {
                 let (job, why) = (service.job, format!("{} is not built into this version", service.work.word()));
-                self.decisions.tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why }).await;
+                self.decisions
+                    .tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why })
+                    .await;
             }
             Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
                 Ok(()) => info!(%channel, generation, "index signed anew"),
