@@ -11,6 +11,7 @@ mod judge;
 mod offers;
 mod publisher;
 mod retention;
+mod runs;
 mod shared;
 pub mod views;
 
@@ -30,6 +31,7 @@ pub use decide::{Decider, Decisions};
 pub use judge::ReadError;
 pub use offers::Offers;
 pub use publisher::{Work, bundle, chain};
+pub use runs::{Piece, Runs};
 pub use shared::{Policies, PolicyError, Shared};
 
 use crate::{
@@ -286,7 +288,7 @@ async fn coordinate(
         publications,
         news: news.clone(),
     };
-    let publisher = publisher::Publisher::new(Arc::clone(shared), decisions);
+    let publisher = publisher::Publisher::new(Arc::clone(shared), decisions, Arc::clone(desk.runs()));
     let chain_of = policies.chain().to_vec();
     let (a, b, c) = (stop.clone(), stop.clone(), stop.clone());
     parts.spawn(async move { ("ledger", decider.run(chain_of, a).await.map_err(|e| chain(&e))) });

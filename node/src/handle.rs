@@ -3,6 +3,8 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod service_log;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -216,13 +218,18 @@ impl Backend for Handle {
         match self.desk.decisions() {
             Some(decisions) => {
                 let detail = decisions.view(move |ledger| views::detail(ledger, job)).await.ok_or_else(stopping)?;
-                detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })
+                let mut detail = detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })?;
+                self.desk.runs().show(&mut detail);
+                Ok(detail)
             }
             None => self.view(format!("job/{job}")).await,
         }
     }
 
     async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        if self.job(request.job).await?.service.is_some() {
+            return Ok(service_log::follow(self.clone(), request));
+        }
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Shared, views},
+    daemon::{Decisions, Policies, Runs, Shared, views},
     net::AskError,
     worker::Worker,
 };
@@ -36,6 +36,7 @@ pub struct Desk {
 struct Parts {
     decisions: OnceLock<Decisions>,
     worker: OnceLock<Arc<Worker>>,
+    runs: Arc<Runs>,
 }
 
 impl Desk {
@@ -59,6 +60,11 @@ impl Desk {
     /// The ledger, when this node coordinates.
     pub fn decisions(&self) -> Option<&Decisions> {
         self.parts.decisions.get()
+    }
+
+    /// What the publisher of this node does now.
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.parts.runs
     }
 
     /// The builder, when this node builds.
@@ -253,11 +259,28 @@ impl Desk {
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
         let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
-        let json = views::answer(decisions, path).await?;
+        let json = match path.strip_prefix("log/") {
+            Some(rest) => self.live_log(rest)?,
+            None => {
+                let runs = Arc::clone(&self.parts.runs);
+                views::answer(decisions, path, move |detail| runs.show(detail)).await?
+            }
+        };
         if json.len() > limits::RESPONSE_MAX - 64 {
             return Err(Refusal::Invalid("the view is too large; ask for fewer jobs".into()));
         }
         Ok(Response::View(Octets(json)))
+    }
+}
+
+impl Desk {
+    /// Answers a piece of the log of what the publisher does: `<job>/<byte>`.
+    fn live_log(&self, rest: &str) -> Result<Vec<u8>, Refusal> {
+        let parsed = rest.split_once('/').and_then(|(job, at)| Some((job.parse::<JobId>().ok()?, at.parse().ok()?)));
+        let (job, at) = parsed.ok_or_else(|| Refusal::Invalid("a log is asked for as log/<job>/<byte>".into()))?;
+        let piece = self.parts.runs.piece(&job, at);
+        let piece = piece.ok_or_else(|| Refusal::Unknown(format!("a live log of job {job}")))?;
+        Ok(serde_json::to_vec(&piece).expect("a piece is plain data"))
     }
 }
 

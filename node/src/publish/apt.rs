@@ -11,8 +11,11 @@
 //! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
 //! async code runs it on a blocking thread.
 
+pub mod carry;
+pub mod diff;
 mod dominate;
 pub(super) mod index;
+mod prune;
 mod state;
 
 use std::{
@@ -294,16 +297,27 @@ impl Repository {
     /// # Errors
     /// The first rule that is broken; then nothing has changed. A file error may leave a plan, which the next call finishes.
     pub fn publish(&mut self, additions: &[Addition], at: Timestamp, generation: u64) -> Result<Published, Error> {
+        self.change(request(additions), at, generation, |own, next| {
+            additions.iter().try_for_each(|addition| own.admit(next, addition))
+        })
+    }
+
+    /// Makes the next generation by a change of the packages. Repeating a generation with the same request gives it back as it
+    /// was recorded, and nothing is changed then.
+    fn change(
+        &mut self,
+        request: Hash,
+        at: Timestamp,
+        generation: u64,
+        plan: impl FnOnce(&Self, &mut State) -> Result<(), Error>,
+    ) -> Result<Published, Error> {
         self.recover()?;
-        let request = request(additions);
         if generation == self.state.generation && generation > 0 {
             return if request == self.state.request { self.published() } else { Err(Error::Conflict { generation }) };
         }
         self.fence(at, generation)?;
         let mut next = State { generation, at, request, settings: self.settings.clone(), ..self.state.clone() };
-        for addition in additions {
-            self.admit(&mut next, addition)?;
-        }
+        plan(self, &mut next)?;
         self.check_pool(&next)?;
         let outputs = self.retire(&mut next)?;
         self.step()?;
@@ -513,11 +527,13 @@ fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
         source: control.source,
         source_version: control.source_version,
         control: control.text,
+        since: None,
     }
 }
 
 /// Plans a package's place; whatever no index lists any more leaves the list of packages.
-fn enter(next: &mut State, package: Pooled, order: Order) -> Result<(), Error> {
+fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Error> {
+    package.since = Some(next.at);
     if order == Order::Downgrade {
         let meets = |p: &Pooled| p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All;
         let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;
