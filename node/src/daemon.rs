@@ -203,7 +203,7 @@ async fn parts_of(
 ) -> Result<(), Error> {
     store_policies(shared).await?;
     let policies = shared.policies();
-    shared.net.set_members(shared::members(policies.current()).into_iter().collect());
+    shared.net.set_members(shared::members(policies.current()));
     let desk = Desk::new(Arc::clone(shared));
     let (news, _) = broadcast::channel(NEWS);
     let (releases, heard) = mpsc::channel(RELEASES);

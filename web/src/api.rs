@@ -4,6 +4,7 @@
 //! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
+mod coordination;
 mod error;
 mod filter;
 mod job;
@@ -11,6 +12,7 @@ mod network;
 mod state;
 mod time;
 
+pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use filter::{JobFilter, JobPage};
 pub use job::{

@@ -144,6 +144,7 @@ impl Ledger {
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
         self.policies.push(next);
+        self.forget_signers();
         self.revoke_strangers(turn);
         for id in self.open.clone() {
             self.settle(id, turn);

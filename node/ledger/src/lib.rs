@@ -18,7 +18,7 @@
 //!                                            reproduced        publishing <--+
 //!                                                              |    |    |   |
 //!                                       Published              v    v    +---+
-//!                                                       published  failed-to-publish   (after six tries)
+//!                                                       published  failed-to-publish   (for good, or out of time)
 //! ```
 //!
 //! # Rules
@@ -34,7 +34,9 @@
 //!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
 //!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
-//! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
+//! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. What passes (a full
+//!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over, and holds up no other;
+//!   what lasts ends the job at once. A generation whose
 //!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
@@ -57,6 +59,7 @@ pub mod evidence;
 pub mod graph;
 pub mod job;
 pub mod service;
+pub mod signers;
 pub mod snapshot;
 pub mod tally;
 pub mod view;
@@ -82,15 +85,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use command::Command;
+pub use command::{Cause, Command};
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
 pub use service::Service;
 
 use protocol::{
-    ChannelName, JobId, NetworkId, Timestamp, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Timestamp, Verified,
     lease::{Lease, LeaseNumber},
-    message::{Refusal, Response},
+    message::{Octets, Refusal, Response},
     policy::{self, Policy, SuccessionError},
 };
 
@@ -125,6 +128,8 @@ pub struct Ledger {
     last_lease: u64,
     /// The repository of each channel.
     lines: BTreeMap<ChannelName, releases::Line>,
+    /// The certificates of the coordinators' repository keys.
+    signers: BTreeMap<NodeId, Octets>,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -180,6 +185,7 @@ impl Ledger {
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
             lines: BTreeMap::new(),
+            signers: BTreeMap::new(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -210,7 +216,8 @@ impl Ledger {
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
-            Command::PublishFailed { job, why } => self.publish_failed(job, why, &mut turn),
+            Command::PublishFailed { job, cause, why } => self.publish_failed(job, cause, why, &mut turn),
+            Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
         }

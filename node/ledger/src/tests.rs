@@ -6,5 +6,6 @@ mod leases;
 mod publication;
 mod schedule;
 mod service;
+mod signers;
 mod story;
 mod verdicts;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    net::{Event, Inbox, Net, Topic, Verdictor},
+    net::{Event, Inbox, Net, Purpose, Topic, Verdictor},
     serve::Desk,
 };
 
@@ -65,9 +65,12 @@ pub(super) async fn run(
                 let desk = desk.clone();
                 tasks.spawn(async move { reply.send(&desk.answer(from, request).await) });
             }
-            Some(Event::Stream { from, stream }) => {
+            Some(Event::Stream { from, purpose: Purpose::Blobs, stream }) => {
                 let shared = Arc::clone(&shared);
                 tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
+            }
+            Some(Event::Stream { from, purpose: Purpose::Coordination, stream: _ }) => {
+                debug!(%from, "coordinators' stream refused: this node runs no group");
             }
             Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
                 if heard_card(&shared, &bytes, verdict) == Heard::Newcomer {

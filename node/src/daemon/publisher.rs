@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use attest::bundle::Bundle;
 use ledger::{
-    Command, Publication, Service,
+    Cause, Command, Publication, Service,
     service::{Account, publication_id},
 };
 use protocol::{ChannelName, FileName, Hash, JobId, Timestamp, limits, message::Octets, release::Release};
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::serve::Failure;
 use super::{
     Decisions, Shared,
     runs::{Recorder, Runs},
@@ -88,7 +89,7 @@ impl Publisher {
                     Ok(_) => Command::Published { job, generation },
                     Err(why) => {
                         warn!(%job, generation, %why, "not published");
-                        Command::PublishFailed { job, why }
+                        Command::PublishFailed { job, cause: Cause::Transient, why }
                     }
                 };
                 self.decisions.tell(command).await;
@@ -97,13 +98,14 @@ impl Publisher {
                 let (job, generation) = (service.job, service.generation);
                 let record = self.runs.begin(job);
                 let done = self.serve(&service, &record).await;
-                let ended = done.as_ref().map(|done| (done.summary.clone(), done.result)).map_err(Clone::clone);
+                let ended = done.as_ref().map(|done| (done.summary.clone(), done.result));
+                let ended = ended.map_err(|failure| failure.why.clone());
                 self.tell_account(job, record, ended).await;
                 let command = match done {
                     Ok(_) => Command::Published { job, generation },
-                    Err(why) => {
-                        warn!(%job, generation, %why, "server job not done");
-                        Command::PublishFailed { job, why }
+                    Err(Failure { cause, why }) => {
+                        warn!(%job, generation, ?cause, %why, "server job not done");
+                        Command::PublishFailed { job, cause, why }
                     }
                 };
                 self.decisions.tell(command).await;

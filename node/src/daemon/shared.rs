@@ -12,7 +12,13 @@ use protocol::{
 use tokio::sync::watch;
 
 use super::judge::{self, ReadError};
-use crate::{blobs::Blobs, config::Config, config::Home, net::Net, store::Store};
+use crate::{
+    blobs::Blobs,
+    config::Config,
+    config::Home,
+    net::{Members, Net},
+    store::Store,
+};
 
 /// The policies of a network, from the genesis to the one in force.
 #[derive(Debug, Clone)]
@@ -171,14 +177,16 @@ impl Shared {
             let (number, bytes) = (policy.get().number, policy.to_bytes());
             self.store.run(move |store| store.policy_append(number, &bytes)).await?;
         }
-        self.net.set_members(members(policies.current()).into_iter().collect());
+        self.net.set_members(members(policies.current()));
         self.policies.send_replace(Arc::new(policies));
         Ok(true)
     }
 }
 
 /// Every node that belongs to the network: operators' nodes, mirrors and candidates for coordination.
-pub(super) fn members(policy: &Policy) -> std::collections::BTreeSet<NodeId> {
+pub(super) fn members(policy: &Policy) -> Members {
     let operators = policy.operators.iter().flat_map(|o| o.nodes.iter().copied());
-    operators.chain(policy.mirrors.iter().copied()).chain(policy.coordinators.candidates().iter().copied()).collect()
+    let candidates = policy.coordinators.candidates().iter().copied();
+    let members: Members = operators.chain(policy.mirrors.iter().copied()).chain(candidates.clone()).collect();
+    members.with_candidates(candidates)
 }

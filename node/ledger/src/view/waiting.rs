@@ -1,6 +1,9 @@
 //! Why a job does not move, in one sentence for people. It reads the ledger and changes nothing.
 
-use protocol::policy::{Channel, Policy};
+use protocol::{
+    Timestamp,
+    policy::{Channel, Policy},
+};
 
 use super::phrase;
 use crate::{
@@ -18,14 +21,10 @@ impl Ledger {
             JobState::Ended(_) => None,
             JobState::Publishing(publishing) => match publishing.step {
                 PublishStep::Running { .. } => None,
-                PublishStep::Resting { tries, .. } => {
-                    Some(format!("publishing failed {tries} times and is tried again"))
-                }
+                PublishStep::Resting { tries, again, .. } => Some(rests("publishing", job, tries, again)),
                 PublishStep::Waiting => Some(self.in_line(job)),
             },
-            JobState::Serving(PublishStep::Resting { tries, .. }) => {
-                Some(format!("it failed {tries} times and is tried again"))
-            }
+            JobState::Serving(PublishStep::Resting { tries, again, .. }) => Some(rests("it", job, *tries, *again)),
             JobState::Serving(_) => None,
             JobState::Queued | JobState::Building => Some(match policy.channel(&job.facts.channel) {
                 None => format!("channel {} is no longer in the policy", job.facts.channel),
@@ -53,6 +52,12 @@ impl Ledger {
         let begin = schedule::begins_later(job, self.last_command())?;
         Some(format!("it does not begin before {}", phrase::time(begin)))
     }
+}
+
+/// Says why the publisher's last try failed and when the next one is.
+fn rests(what: &str, job: &Job, tries: u32, again: Timestamp) -> String {
+    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    format!("{what} failed {times} ({}); it is tried again at {}", job.run.trouble, phrase::time(again))
 }
 
 fn open(job: &Job, channel: &Channel, policy: &Policy) -> Option<String> {

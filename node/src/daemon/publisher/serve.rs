@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use attest::{bundle::Bundle, verify};
-use ledger::Service;
+use ledger::{Cause, Service};
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
@@ -22,7 +22,7 @@ use crate::{
     daemon::runs::Recorder,
     publish::{
         apt::{
-            Published, Repository,
+            self, Published, Repository,
             carry::{Fate, Stock, Takeover},
             diff::{self, Comparison},
         },
@@ -39,6 +39,34 @@ pub(super) struct Done {
     pub(super) summary: String,
     /// A result for programs, where there is one.
     pub(super) result: Option<Hash>,
+}
+
+/// Why a server job was not done, and whether a later try may go better.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    pub(super) why: String,
+}
+
+impl Failure {
+    /// Asking again will not help.
+    fn permanent(why: impl Into<String>) -> Self {
+        Self { cause: Cause::Permanent, why: why.into() }
+    }
+}
+
+impl From<String> for Failure {
+    /// Without further knowledge the trouble may pass.
+    fn from(why: String) -> Self {
+        Self { cause: Cause::Transient, why }
+    }
+}
+
+impl From<apt::Error> for Failure {
+    fn from(error: apt::Error) -> Self {
+        let cause = if matches!(error, apt::Error::Different { .. }) { Cause::Permanent } else { Cause::Transient };
+        Self { cause, why: chain(&error) }
+    }
 }
 
 /// A comparison for programs.
@@ -77,7 +105,7 @@ impl Publisher {
     ///
     /// # Errors
     /// Words, when it could not be done.
-    pub(super) async fn serve(&mut self, service: &Service, record: &Recorder) -> Result<Done, String> {
+    pub(super) async fn serve(&mut self, service: &Service, record: &Recorder) -> Result<Done, Failure> {
         if service.work.changes_repository()
             && let Some(number) = self.released(&service.channel).await?
             && number >= service.generation
@@ -105,14 +133,14 @@ impl Publisher {
         from: &ChannelName,
         wanted: Wanted<'_>,
         record: &Recorder,
-    ) -> Result<Done, String> {
+    ) -> Result<Done, Failure> {
         record.step("choose");
         let (source, target) = (self.have(from)?, self.have(&service.channel));
         let target = match target {
             Ok(target) => target,
             Err(why) => {
                 self.repositories.insert(from.clone(), source);
-                return Err(why);
+                return Err(why.into());
             }
         };
         let chosen = choose(&source, &target, from, &wanted);
@@ -133,7 +161,7 @@ impl Publisher {
                     let bundle = |path: &Path| evidence.bundle(path);
                     let takeover = Takeover { from: &source, paths, bundle: &bundle };
                     let carried = target.carry(&takeover, request, (now(), generation));
-                    (target, carried.map_err(|e| chain(&e)))
+                    (target, carried.map_err(Failure::from))
                 })
             });
             (source, done)
@@ -159,7 +187,7 @@ impl Publisher {
         Ok(Done { summary, result: None })
     }
 
-    async fn prune(&mut self, service: &Service, prune: Prune, record: &Recorder) -> Result<Done, String> {
+    async fn prune(&mut self, service: &Service, prune: Prune, record: &Recorder) -> Result<Done, Failure> {
         record.step("write");
         let mut repository = self.have(&service.channel)?;
         let (request, generation) = (Hash::from_bytes(*service.job.as_bytes()), service.generation);
@@ -169,7 +197,7 @@ impl Publisher {
         });
         let (repository, pruned) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
         self.repositories.insert(service.channel.clone(), repository);
-        let (published, removed) = pruned.map_err(|e| chain(&e))?;
+        let (published, removed) = pruned?;
         for path in &removed {
             record.say(&format!("{path}: taken out; its file stays for a day"));
         }
@@ -180,7 +208,7 @@ impl Publisher {
         Ok(Done { summary, result: None })
     }
 
-    async fn compare(&mut self, job: JobId, diff: &Diff, record: &Recorder) -> Result<Done, String> {
+    async fn compare(&mut self, job: JobId, diff: &Diff, record: &Recorder) -> Result<Done, Failure> {
         record.step("read");
         let (left_generation, left) = self.manifest(&diff.left).await?;
         let (right_generation, right) = self.manifest(&diff.right).await?;
@@ -213,10 +241,11 @@ impl Publisher {
     }
 
     /// Gives a generation's number and manifest.
-    async fn manifest(&self, side: &Side) -> Result<(u64, Manifest), String> {
+    async fn manifest(&self, side: &Side) -> Result<(u64, Manifest), Failure> {
         let of = side.channel.clone();
         let stored = self.shared.store.run(move |store| store.release(&of)).await.map_err(|e| chain(&e))?;
-        let stored = stored.ok_or_else(|| format!("nothing is published in channel {} yet", side.channel))?;
+        let nothing = || Failure::permanent(format!("nothing is published in channel {} yet", side.channel));
+        let stored = stored.ok_or_else(nothing)?;
         let number = side.generation.unwrap_or(stored.number);
         let bytes = if number == stored.number {
             let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
@@ -228,7 +257,8 @@ impl Publisher {
             std::fs::read(&path).map_err(|_| {
                 let kept = self.kept(&side.channel);
                 let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-                format!("generation {number} of channel {} is not kept here; it has {}", side.channel, kept.join(", "))
+                let (channel, kept) = (&side.channel, kept.join(", "));
+                Failure::permanent(format!("generation {number} of channel {channel} is not kept here; it has {kept}"))
             })?
         };
         Ok((number, Manifest::from_bytes(&bytes).map_err(|e| e.to_string())?))
@@ -268,12 +298,17 @@ fn now() -> Timestamp {
 type Chosen = (Vec<Stock>, Vec<String>);
 
 /// Chooses by name, architecture and version.
-fn choose(source: &Repository, target: &Repository, from: &ChannelName, wanted: &Wanted<'_>) -> Result<Chosen, String> {
+fn choose(
+    source: &Repository,
+    target: &Repository,
+    from: &ChannelName,
+    wanted: &Wanted<'_>,
+) -> Result<Chosen, Failure> {
     let all = source.stock();
     let missing = wanted.packages.iter().filter(|name| !all.iter().any(|s| s.name == **name));
     let missing: Vec<&str> = missing.map(PackageName::as_str).collect();
     if !missing.is_empty() {
-        return Err(format!("channel {from} has no package {}", missing.join(", ")));
+        return Err(Failure::permanent(format!("channel {from} has no package {}", missing.join(", "))));
     }
     let there = target.stock();
     let named = |s: &Stock| wanted.packages.is_empty() || wanted.packages.binary_search(&s.name).is_ok();
@@ -291,7 +326,7 @@ fn choose(source: &Repository, target: &Repository, from: &ChannelName, wanted: 
         }
     }
     match left_out.first() {
-        Some(first) if wanted.others == Others::Refuse => Err(first.clone()),
+        Some(first) if wanted.others == Others::Refuse => Err(Failure::permanent(first)),
         Some(_) | None => Ok((chosen, left_out)),
     }
 }
@@ -328,7 +363,7 @@ impl Evidence {
     }
 }
 
-type Carried = Result<(Published, Vec<String>, Vec<Fate>), String>;
+type Carried = Result<(Published, Vec<String>, Vec<Fate>), Failure>;
 
 /// Checks the evidence of every chosen package, and takes over those that qualify.
 fn carry(
@@ -336,8 +371,8 @@ fn carry(
     (stock, mut lines): Chosen,
     evidence: &Evidence,
     named: bool,
-    take: impl FnOnce(&[RelativePath], &Evidence) -> (Repository, Result<(Published, Vec<Fate>), String>),
-) -> Result<(Repository, Carried, Vec<String>), String> {
+    take: impl FnOnce(&[RelativePath], &Evidence) -> (Repository, Result<(Published, Vec<Fate>), Failure>),
+) -> Result<(Repository, Carried, Vec<String>), Failure> {
     let (mut paths, mut titles) = (Vec::new(), Vec::new());
     for stock in stock {
         match evidence.check(&source.root(), &stock) {
@@ -345,7 +380,7 @@ fn carry(
                 titles.push(stock.title());
                 paths.push(stock.path);
             }
-            Err(why) if named => return Err(format!("{}: {why}", stock.title())),
+            Err(why) if named => return Err(Failure::permanent(format!("{}: {why}", stock.title()))),
             Err(why) => lines.push(format!("{}: {why}", stock.title())),
         }
     }

@@ -102,12 +102,17 @@ impl Repository {
         (at, generation): (Timestamp, u64),
     ) -> Result<(Published, Vec<Fate>), Error> {
         let mut fates = Vec::new();
-        let published = self.change(request, at, generation, |own, next| {
-            for path in takeover.paths {
-                fates.push(own.take_over(next, takeover, path)?);
-            }
-            Ok(())
-        })?;
+        let published = self.change(
+            request,
+            (at, generation),
+            |_| false,
+            |own, next| {
+                for path in takeover.paths {
+                    fates.push(own.take_over(next, takeover, path)?);
+                }
+                Ok(())
+            },
+        )?;
         Ok((published, fates))
     }
 

@@ -20,12 +20,17 @@ impl Repository {
         (at, generation): (Timestamp, u64),
     ) -> Result<(Published, Vec<String>), Error> {
         let mut removed = Vec::new();
-        let published = self.change(request, at, generation, |_, next| {
-            let out = taken_out(&next.packages, prune);
-            next.packages.retain(|p| !out.contains(&p.file.path));
-            removed = out.iter().map(ToString::to_string).collect();
-            Ok(())
-        })?;
+        let published = self.change(
+            request,
+            (at, generation),
+            |_| false,
+            |_, next| {
+                let out = taken_out(&next.packages, prune);
+                next.packages.retain(|p| !out.contains(&p.file.path));
+                removed = out.iter().map(ToString::to_string).collect();
+                Ok(())
+            },
+        )?;
         Ok((published, removed))
     }
 }
