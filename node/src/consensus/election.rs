@@ -133,6 +133,13 @@ impl Pulse {
         let (voice, followed) = {
             let mut contact = self.shared.contact();
             let followed = contact.followed(voters, metrics.id, now);
+            let (applied, membership) = (metrics.last_applied, metrics.membership_config.log_id());
+            let removed = applied >= *membership && !voters.iter().flatten().any(|voter| *voter == metrics.id);
+            if removed {
+                // openraft would lead on until its next tick; the others shall elect one of their own now.
+                contact.voice = Voice::Silent;
+                return now + timing.patience;
+            }
             if contact.voice == Voice::Speaking && !followed {
                 tracing::warn!(term = metrics.current_term, "no majority answers this leader; it keeps quiet");
                 (contact.voice, contact.reach) = (Voice::Silent, Reach::TooFew);
