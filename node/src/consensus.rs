@@ -32,6 +32,7 @@ mod proposer;
 #[cfg(test)]
 mod sim;
 mod standing;
+pub mod storage;
 mod wires;
 
 use std::{
