@@ -17,13 +17,17 @@ mod witness;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use self::{cluster::NO_LEADER_MAX, dice::Counts};
+use self::{
+    cluster::{Disks, NO_LEADER_MAX},
+    dice::Counts,
+};
 
 /// Runs of each commit.
 const RUNS: u64 = 2000;
 
 /// What must have happened in so many runs, else they show nothing.
-const MUST_HAPPEN: [&str; 33] = [
+const MUST_HAPPEN: [&str; 35] = [
+    "a real ledger",
     "acknowledged",
     "crash",
     "crash lost unflushed entries",
@@ -55,6 +59,7 @@ const MUST_HAPPEN: [&str; 33] = [
     "size 5",
     "snapshot made",
     "snapshot received",
+    "the ledger answered",
     "truncated a log",
     "voters changed",
 ];
@@ -78,7 +83,7 @@ fn thousands_of_runs_lose_nothing_and_agree() {
     let few = seeds.end - seeds.start < RUNS;
     let (mut counts, mut worst, mut virtual_time, mut terms) = (Counts::default(), Duration::ZERO, Duration::ZERO, 0);
     for seed in seeds.clone() {
-        let report = run(schedule::run(seed));
+        let report = run(schedule::run(seed, Disks::Modelled));
         if let Some(wrong) = report.wrong {
             panic!("seed {seed}: {wrong}\n{}\nagain: CONSENSUS_SEED={seed}", report.journal.join("\n"));
         }
@@ -95,4 +100,24 @@ fn thousands_of_runs_lose_nothing_and_agree() {
     assert!(worst <= NO_LEADER_MAX);
     let never: BTreeSet<&str> = MUST_HAPPEN.into_iter().filter(|what| !counts.0.contains_key(what)).collect();
     assert!(few || never.is_empty(), "never happened: {never:?}");
+}
+
+/// Runs over the node's own storage on this machine's disk.
+const DATABASE_RUNS: u64 = 12;
+
+#[test]
+fn some_runs_over_the_real_database_lose_nothing_and_agree() {
+    let mut counts = Counts::default();
+    for seed in 0..DATABASE_RUNS {
+        let report = run(schedule::run(seed, Disks::Database));
+        if let Some(wrong) = report.wrong {
+            panic!("seed {seed}: {wrong}\n{}", report.journal.join("\n"));
+        }
+        counts.add(&report.counts);
+    }
+    counts.0.iter().for_each(|(what, times)| println!("{times:>10}  {what}"));
+    let need =
+        ["acknowledged", "crash", "snapshot received", "restart from a snapshot", "voters changed", "handed over"];
+    let never: Vec<&str> = need.into_iter().filter(|what| !counts.0.contains_key(what)).collect();
+    assert!(never.is_empty(), "never happened: {never:?}");
 }

@@ -13,9 +13,12 @@ use super::{
     dice::{Counts, Dice},
     disk::Disk,
     net::{Net, Weather},
-    witness::{Item, List, Witness},
+    witness::{Content, Item, List, Witness},
 };
-use crate::consensus::{Config, Group, Life, Standing, Timing};
+use crate::{
+    consensus::{Config, Group, Life, Standing, Timing, storage},
+    store::Store,
+};
 
 /// The longest time without a leader while a majority is up and connected and few messages are lost.
 pub(in crate::consensus) const NO_LEADER_MAX: Duration = Duration::from_secs(8);
@@ -26,9 +29,47 @@ const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// A snapshot after so few entries that runs have many.
 const SNAPSHOT_EVERY: u64 = 24;
 
+/// What the members write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consensus) enum Disks {
+    /// Disks in memory, that fail and forget.
+    Modelled,
+    /// The node's own storage over its database, on this machine's disk; a crash ends the process there, and keeps what it wrote.
+    Database,
+}
+
+/// A database, and the process that last wrote to it.
+pub(in crate::consensus) struct Records {
+    store: Store,
+    writer: Option<(storage::Log, Group)>,
+    /// Removed at the end.
+    _folder: tempfile::TempDir,
+}
+
+impl Records {
+    fn new() -> Result<Records, String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let store = Store::open(&folder.path().join("store.redb")).map_err(|e| e.to_string())?;
+        Ok(Records { store, writer: None, _folder: folder })
+    }
+
+    /// Ends the former process, and reads what it left.
+    async fn mount(&mut self) -> Result<storage::Log, String> {
+        if let Some((log, group)) = self.writer.take() {
+            log.close();
+            group.stop().await;
+        }
+        let store = self.store.clone();
+        let log = tokio::task::spawn_blocking(move || storage::Log::open(&store)).await;
+        log.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
 /// One machine with a disk.
 pub(in crate::consensus) struct Seat {
     pub(in crate::consensus) disk: Disk,
+    records: Option<Records>,
+    pub(in crate::consensus) ledger: Arc<Mutex<Option<ledger::Ledger>>>,
     pub(in crate::consensus) group: Option<Group>,
     pub(in crate::consensus) items: Arc<Mutex<Vec<Item>>>,
 }
@@ -71,6 +112,9 @@ pub(in crate::consensus) struct Cluster {
     pub(in crate::consensus) journal: Vec<String>,
     pub(in crate::consensus) counts: Counts,
     pub(in crate::consensus) started: Instant,
+    pub(in crate::consensus) disks: Disks,
+    /// Whether the members keep a real ledger beside the list.
+    pub(in crate::consensus) content: Content,
     seed: u64,
     /// Processes that crashed; their tasks end by themselves.
     ghosts: tokio::task::JoinSet<()>,
@@ -98,6 +142,8 @@ impl Cluster {
             journal: Vec::new(),
             counts: Counts::default(),
             started: Instant::now(),
+            disks: Disks::Modelled,
+            content: Content::List,
             seed,
             ghosts: tokio::task::JoinSet::new(),
         }
@@ -116,14 +162,34 @@ impl Cluster {
     /// Starts a member, on the disk that it had.
     pub(in crate::consensus) async fn start(&mut self, id: NodeId) -> Result<Group, String> {
         let seed = self.seed ^ u64::from(id.as_bytes()[0]) << 32;
-        let seat =
-            self.seats.entry(id).or_insert_with(|| Seat { disk: Disk::new(seed), group: None, items: Arc::default() });
+        let seat = self.seats.entry(id).or_insert_with(|| Seat {
+            disk: Disk::new(seed),
+            records: None,
+            ledger: Arc::default(),
+            group: None,
+            items: Arc::default(),
+        });
         let config =
             Config { timing: timing(), snapshot_every: SNAPSHOT_EVERY, ..Config::new(id, self.voters.clone()) };
-        let list = List::new(Arc::clone(&seat.items), self.witness.clone());
+        let shown = (Arc::clone(&seat.items), Arc::clone(&seat.ledger));
+        let list = List::new(shown, self.content, self.witness.clone());
         let (wire, opened) = (self.net.wires(id), list.opened());
-        let group = Group::open(config, seat.disk.mount(), list, wire.clone()).await;
-        let group = group.map_err(|e| format!("{} does not start: {e}", id.short()))?;
+        let failed = |why: String| format!("{} does not start: {why}", id.short());
+        let group = match self.disks {
+            Disks::Modelled => Group::open(config, seat.disk.mount(), list, wire.clone()).await,
+            Disks::Database => {
+                let mut records = match seat.records.take() {
+                    Some(records) => records,
+                    None => Records::new().map_err(failed)?,
+                };
+                let log = records.mount().await.map_err(failed)?;
+                let group = Group::open(config, log.clone(), list, wire.clone()).await;
+                records.writer = group.as_ref().ok().map(|group| (log, group.clone()));
+                seat.records = Some(records);
+                group
+            }
+        };
+        let group = group.map_err(|e| failed(e.to_string()))?;
         opened.store(true, std::sync::atomic::Ordering::Relaxed);
         self.net.plug(&wire, group.clone());
         seat.group = Some(group.clone());
@@ -149,7 +215,8 @@ impl Cluster {
         self.net.unplug(id);
         if let Some(seat) = self.seats.get_mut(&id) {
             seat.disk.crash();
-            if let Some(group) = seat.group.take() {
+            // Over a database the process ends when the next one starts, so that no two write to it.
+            if let (Some(group), Disks::Modelled) = (seat.group.take(), self.disks) {
                 self.ghosts.spawn(async move { group.stop().await });
             }
         }
@@ -215,6 +282,12 @@ impl Cluster {
                 self.witness.lock().leads(standing.term, leader);
             }
         }
+    }
+
+    /// The bytes of a member's ledger, if it keeps one.
+    pub(in crate::consensus) fn ledger(&self, id: NodeId) -> Option<Vec<u8>> {
+        let ledger = self.seats.get(&id)?.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.as_ref().map(ledger::Ledger::to_bytes)
     }
 
     pub(in crate::consensus) fn items(&self, id: NodeId) -> Vec<Item> {

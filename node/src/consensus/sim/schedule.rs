@@ -6,10 +6,11 @@ use protocol::NodeId;
 use tokio::time::Instant;
 
 use super::{
-    cluster::{Cluster, Repair, member, timing},
+    cluster::{Cluster, Disks, Repair, member, timing},
     dice::{Counts, Dice},
     load::Load,
     net::Weather,
+    witness::Content,
 };
 use crate::consensus::{Error, Majority};
 
@@ -26,14 +27,22 @@ pub(in crate::consensus) struct Report {
     pub(in crate::consensus) terms: usize,
 }
 
+/// One run in so many keeps a real ledger.
+const LEDGER_EVERY: u64 = 20;
+
 /// Runs one seed.
-pub(in crate::consensus) async fn run(seed: u64) -> Report {
+pub(in crate::consensus) async fn run(seed: u64, disks: Disks) -> Report {
     let size = match Dice::new(seed).within(0..10) {
         0 => 1,
         1 | 2 => 5,
         _ => 3,
     };
     let mut cluster = Cluster::new(seed, size);
+    cluster.disks = disks;
+    if seed.is_multiple_of(LEDGER_EVERY) {
+        cluster.content = Content::Ledger;
+        cluster.counts.hit("a real ledger");
+    }
     cluster.counts.hit(match size {
         1 => "size 1",
         3 => "size 3",
@@ -69,6 +78,11 @@ async fn play(cluster: &mut Cluster) -> Result<(), String> {
     let Some((_, first)) = lists.first() else { return Err("no voters".to_owned()) };
     if let Some((id, _)) = lists.iter().find(|(_, list)| list != first) {
         return Err(format!("{} holds another list", id.short()));
+    }
+    let mut ledgers: Vec<_> = voters.iter().map(|id| cluster.ledger(*id)).collect();
+    ledgers.dedup();
+    if ledgers.len() != 1 {
+        return Err("equal lists, and different ledgers".to_owned());
     }
     let mut seen = cluster.witness.lock();
     seen.judge(first);

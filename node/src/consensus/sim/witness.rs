@@ -7,9 +7,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use protocol::{NodeId, lease::Term};
+use ledger::{Command, Ledger};
+use protocol::{NodeId, lease::Term, testing::samples};
 
 use super::dice::Counts;
 use crate::consensus::{Machine, Position};
@@ -106,18 +108,55 @@ pub(in crate::consensus) struct Item {
     pub(in crate::consensus) id: u64,
 }
 
+/// What the members keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consensus) enum Content {
+    /// The list of what was applied.
+    List,
+    /// The list, and the real ledger: a payload is a submission or a step of time.
+    Ledger,
+}
+
+/// What a member shows to the test.
+type Shown = (Arc<Mutex<Vec<Item>>>, Arc<Mutex<Option<Ledger>>>);
+
+fn first_ledger() -> Ledger {
+    let (genesis, network) = samples::signed_genesis(&samples::genesis(3));
+    Ledger::new(network, genesis).expect("the sample policy is a genesis")
+}
+
+/// The command that a payload of this number stands for.
+fn command(id: u64, network: protocol::NetworkId) -> Command {
+    if id.is_multiple_of(3) {
+        return Command::Woken;
+    }
+    let mut request = samples::command_request(network);
+    request.nonce = [id.to_be_bytes(), id.to_be_bytes()].concat();
+    Command::Submit(samples::signed_request(&request))
+}
+
 /// A list that grows, shown to the test as well.
 pub(in crate::consensus) struct List {
     items: Arc<Mutex<Vec<Item>>>,
+    /// The ledger, if this run keeps one, and its network.
+    ledger: Arc<Mutex<Option<Ledger>>>,
     witness: Witness,
     /// Whether the member has been opened: a snapshot before that is its own.
     opened: Arc<AtomicBool>,
 }
 
 impl List {
-    pub(in crate::consensus) fn new(items: Arc<Mutex<Vec<Item>>>, witness: Witness) -> List {
+    pub(in crate::consensus) fn new((items, ledger): Shown, content: Content, witness: Witness) -> List {
         items.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        List { items, witness, opened: Arc::default() }
+        *ledger.lock().unwrap_or_else(PoisonError::into_inner) = match content {
+            Content::List => None,
+            Content::Ledger => Some(first_ledger()),
+        };
+        List { items, ledger, witness, opened: Arc::default() }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Option<Ledger>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be set when the member has been opened.
@@ -149,12 +188,23 @@ impl Machine for List {
             }
         }
         items.push(item);
+        drop((seen, items));
+        let mut ledger = self.ledger();
+        if let Some(ledger) = ledger.as_mut() {
+            let at = samples::NOW.after(Duration::from_millis(position.index * 100));
+            let effects = ledger.apply(at, command(id, samples::network()));
+            if !effects.is_empty() {
+                self.witness.lock().counts.hit("the ledger answered");
+            }
+        }
     }
 
     fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
         self.witness.lock().counts.hit("snapshot made");
-        let items = self.items().clone();
+        let (items, ledger) = (self.items().clone(), self.ledger().clone());
         Box::new(move || {
+            let ledger = ledger.map(|ledger| ledger.to_bytes()).unwrap_or_default();
+            let length = u32::try_from(ledger.len()).expect("a small ledger").to_be_bytes();
             let one = |item: &Item| {
                 let mut bytes = [0; ITEM];
                 bytes[..8].copy_from_slice(&item.index.to_be_bytes());
@@ -163,11 +213,18 @@ impl Machine for List {
                 bytes[20..].copy_from_slice(&item.id.to_be_bytes());
                 bytes
             };
-            items.iter().flat_map(one).collect()
+            let list: Vec<u8> = items.iter().flat_map(one).collect();
+            [length.as_slice(), &ledger, &list].concat()
         })
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        let (length, rest) = snapshot.split_first_chunk::<4>().ok_or("no length")?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|e| e.to_string())?;
+        let (ledger, snapshot) = rest.split_at_checked(length).ok_or("shorter than it says")?;
+        if !ledger.is_empty() {
+            *self.ledger() = Some(Ledger::from_bytes(ledger).map_err(|e| e.to_string())?);
+        }
         if !snapshot.len().is_multiple_of(ITEM) {
             return Err(format!("{} bytes are no whole list", snapshot.len()));
         }
