@@ -7,6 +7,7 @@
 
 mod chaos;
 mod crash;
+mod elected;
 mod judges;
 mod line;
 mod patience;
