@@ -23,7 +23,7 @@ use std::{
 
 use protocol::{
     Arch, Hash, JobId, Timestamp, Verified,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     envelope::Signed,
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
@@ -446,7 +446,7 @@ impl Worker {
 
     /// Fetches and verifies the signed request of a job.
     async fn request(&self, job: JobId) -> Result<Verified<JobRequest>, Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let failed = |why: String| Failure::new(Blame::Builder(Fault::Fetch), "fetch", why);
         let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
         let record = match answer {
             Response::Record(record) => record,

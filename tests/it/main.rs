@@ -10,6 +10,7 @@ mod crash;
 mod elected;
 mod judges;
 mod line;
+mod partition;
 mod patience;
 mod refusals;
 mod sandbox;

@@ -7,8 +7,8 @@
 //! Every record carries a checksum over its place and bytes. At [`Log::open`] all are read, and one wrong record refuses the role:
 //! a member that repaired its log by itself could take back what it promised.
 //!
-//! openraft 0.9 removes the log behind a snapshot that it receives before that snapshot is kept. A crash between the two would lose
-//! both, so a purge that no kept snapshot covers waits in memory and is written in the snapshot's own transaction.
+//! A snapshot and the removal of the log that it stands for are two changes; the engine asks for the second only when the first is
+//! on the disk (`guard`), and a log without its snapshot is refused at the next start.
 //!
 //! A full disk stops nothing for good: changes wait until there is space ([`Health::NoSpace`]) or [`Log::close`]. After any other
 //! failed write the member stops, since the database does not tell what arrived.
@@ -19,13 +19,15 @@ mod flush;
 mod load;
 mod record;
 mod tail;
+#[cfg(test)]
+mod tests;
+pub mod upgrade;
 
 use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
     sync::Arc,
-    time::Duration,
 };
 
 use openraft::{
@@ -44,8 +46,6 @@ use crate::store::{Change, Store};
 
 /// Bytes of entries that one read for replication gives; a frame of the group holds them.
 const READ_BYTES_MAX: usize = 2 << 20;
-/// How long an entry waits for the snapshot that it follows, which is being received and written meanwhile.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the role cannot start from what is on the disk.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,22 @@ pub enum Error {
     Uncovered {
         /// The last entry that was removed.
         purged: u64,
+    },
+    /// An entry of a journal from before there were groups cannot be read.
+    #[error("entry {entry} of the older journal cannot be read, nothing was changed: {why}")]
+    Journal {
+        /// The entry.
+        entry: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A journal from before there were groups, beside a group.
+    #[error(
+        "the database holds a group's log and an older journal up to entry {last}, which contradict each other: restore a backup"
+    )]
+    Both {
+        /// The journal's last number.
+        last: u64,
     },
 }
 
@@ -147,33 +163,6 @@ impl Log {
     /// Gives up what waits for space, so that the member can be stopped. Nothing is written afterwards.
     pub fn close(&self) {
         self.shared.close();
-    }
-
-    /// Waits until `first` follows the log, which it does not while a purge is held back.
-    async fn follow(&self, first: u64) -> Result<(), Failure> {
-        let waited = tokio::time::timeout(SNAPSHOT_WITHIN, async {
-            loop {
-                let moved = self.shared.moved.notified();
-                let held = {
-                    let state = self.shared.state();
-                    // Nothing was ever there: a log may begin anywhere, and `open` says where it must.
-                    let fresh = state.last.is_none() && state.purged.is_none();
-                    if fresh || first == state.next || state.held.is_none() {
-                        return;
-                    }
-                    state.held
-                };
-                if self.shared.failure().is_some() {
-                    return;
-                }
-                tracing::debug!(?held, first, "an entry waits for the snapshot before it");
-                moved.await;
-            }
-        });
-        match waited.await {
-            Ok(()) => self.shared.failure().map_or(Ok(()), Err),
-            Err(_) => Err(Failure::NoSnapshot { upto: first.saturating_sub(1), within: SNAPSHOT_WITHIN }),
-        }
     }
 }
 
@@ -240,7 +229,6 @@ impl RaftLogStorage<Types> for Log {
             }
             records.push((index, record::write(Place::Log(index), entry).map_err(|error| failed(error.into()))?));
         }
-        self.follow(first).await.map_err(failed)?;
         let mut state = self.shared.state();
         if first != state.next && (state.last.is_some() || state.purged.is_some()) {
             let expected = state.next;
@@ -283,10 +271,6 @@ impl RaftLogStorage<Types> for Log {
             state.purged = Some(log_id);
             state.last = state.last.max(Some(log_id));
             state.tail.purge(log_id.index);
-            if log_id.index >= state.covered {
-                state.held = Some(log_id);
-                return Ok(());
-            }
             state.next = state.next.max(log_id.index + 1);
             self.shared.written(state, vec![Change::Purge { upto: log_id.index, mark: record }])
         };
@@ -329,27 +313,20 @@ impl RaftLogReader<Types> for Reader {
 }
 
 impl SnapshotsApi for Snapshots {
-    /// Replaces the snapshot, and performs the purge that waited for it. One that contains less than the kept one is not written.
+    /// Replaces the snapshot. One that contains less than the kept one is not written.
     async fn put(&self, meta: Vec<u8>, bytes: Vec<u8>) -> io::Result<()> {
         let described: Meta = record::decode(Place::Meta, &meta).map_err(io::Error::other)?;
         let covers = described.last_log_id.map_or(0, |last| last.index + 1);
         let meta = record::seal(Place::Meta, &meta).map_err(io::Error::other)?;
         let bytes = record::seal(Place::Snapshot, &bytes).map_err(io::Error::other)?;
-        let mut changes = vec![Change::Snapshot { meta, bytes }];
         let written = {
             let mut state = self.shared.state();
             if covers < state.covered {
                 return Ok(());
             }
             state.covered = covers;
-            if let Some(held) = state.held.take_if(|held| held.index < covers) {
-                let mark = record::write(Place::Purged, &held).map_err(io::Error::other)?;
-                changes.push(Change::Purge { upto: held.index, mark });
-                state.next = state.next.max(held.index + 1);
-            }
-            self.shared.written(state, changes)
+            self.shared.written(state, vec![Change::Snapshot { meta, bytes }])
         };
-        self.shared.moved.notify_waiters();
         done(written.await).map_err(Into::into)
     }
 

@@ -76,6 +76,23 @@ impl Store {
         self.write_bytes(bytes, |transaction| changes.iter().try_for_each(|change| perform(transaction, change)))
     }
 
+    /// Performs the changes that found a group out of the journal, and empties the journal, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::group_write`].
+    pub fn group_found(&self, changes: &[Change]) -> Result<(), Error> {
+        let bytes = changes.iter().map(Change::bytes).sum();
+        self.write_bytes(bytes, |transaction| {
+            changes.iter().try_for_each(|change| perform(transaction, change))?;
+            let mut journal = transaction.open_table(tables::JOURNAL).map_err(failed("open the journal"))?;
+            journal.retain(|_, _| false).map_err(failed("empty the journal"))?;
+            let mut snapshot = transaction.open_table(tables::SNAPSHOT).map_err(failed("open the snapshot"))?;
+            snapshot.remove(tables::SNAPSHOT_KEY).map_err(failed("remove the snapshot"))?;
+            Ok(())
+        })
+    }
+
     /// Gives the group's small records.
     ///
     /// # Errors
@@ -127,7 +144,7 @@ impl Store {
     }
 }
 
-pub(super) fn perform(transaction: &WriteTransaction, change: &Change) -> Result<(), Error> {
+fn perform(transaction: &WriteTransaction, change: &Change) -> Result<(), Error> {
     match change {
         Change::Vote(bytes) => mark(transaction, VOTE, bytes),
         Change::Committed(bytes) => mark(transaction, COMMITTED, bytes),

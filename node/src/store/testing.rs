@@ -63,7 +63,7 @@ impl Disk {
         disk
     }
 
-    /// Lets the disk do so many more operations; 0 is a power cut.
+    /// Lets the disk do so many more operations, and tears the next one; with `u64::MAX` the power is off at once.
     pub(crate) fn fail_after(&self, operations: u64, trouble: Trouble) {
         let mut state = self.0.lock().unwrap();
         (state.left, state.trouble) = (Some(operations), trouble);

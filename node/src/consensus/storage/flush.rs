@@ -15,7 +15,7 @@ use std::{
 };
 
 use openraft::storage::LogFlushed;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::{
@@ -40,8 +40,6 @@ pub(super) enum Failure {
     Record(#[from] RecordError),
     #[error("entry {got} does not follow: expected {expected}")]
     Hole { expected: u64, got: u64 },
-    #[error("the snapshot up to entry {upto} did not come within {within:?}")]
-    NoSnapshot { upto: u64, within: Duration },
     #[error("the log was closed before the change was written")]
     Closed,
 }
@@ -121,8 +119,6 @@ pub(super) struct State {
     pub(super) next: u64,
     /// The first index that no snapshot covers.
     pub(super) covered: u64,
-    /// A purge that was asked for before the snapshot that makes it harmless was there.
-    pub(super) held: Option<Id>,
     queue: Vec<Queued>,
     flow: Flow,
     failure: Option<Failure>,
@@ -140,7 +136,6 @@ impl State {
             tail: Tail::default(),
             next,
             covered,
-            held: None,
             queue: Vec::new(),
             flow: Flow::Idle,
             failure: None,
@@ -171,8 +166,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Told when the log is closed, to a drain that waits for space.
     closed: Condvar,
-    /// Told when a snapshot was queued or the log ended, to an append that waits for it.
-    pub(super) moved: Notify,
     pub(super) health: watch::Sender<Health>,
 }
 
@@ -184,13 +177,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(store: Store, state: State) -> Self {
-        Self {
-            store,
-            state: Mutex::new(state),
-            closed: Condvar::new(),
-            moved: Notify::new(),
-            health: watch::Sender::new(Health::Sound),
-        }
+        Self { store, state: Mutex::new(state), closed: Condvar::new(), health: watch::Sender::new(Health::Sound) }
     }
 
     /// The state; a panic elsewhere cannot leave it half changed, since nothing in a critical section panics.
@@ -243,11 +230,6 @@ impl Shared {
         }
         drop(state);
         self.closed.notify_all();
-        self.moved.notify_waiters();
-    }
-
-    pub(super) fn failure(&self) -> Option<Failure> {
-        self.state().failure.clone()
     }
 
     /// Writes until nothing waits.
@@ -331,6 +313,5 @@ impl Shared {
             error!(%failure, "the coordinator's log cannot be written any more: this member stops");
             self.health.send_replace(Health::Failed(failure.to_string()));
         }
-        self.moved.notify_waiters();
     }
 }
