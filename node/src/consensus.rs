@@ -30,6 +30,7 @@ mod guard;
 mod machine;
 mod proposer;
 mod standing;
+pub mod storage;
 mod wires;
 
 use std::{
