@@ -6,13 +6,14 @@
 use std::sync::{Arc, OnceLock};
 
 use attest::statement;
-use ledger::Command;
+use ledger::{Command, Duty, Ledger};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, CancelRequest, JobRequest, job_id},
     limits,
-    message::{Octets, Refusal, Request, Response, Revealed},
+    message::{Octets, Offer, Refusal, Request, Response, Revealed},
+    peer::Capacity,
     policy::Policy,
 };
 use tracing::debug;
@@ -88,7 +89,7 @@ impl Desk {
     /// Tells this node's builder of an announcement.
     pub fn heard(&self, announcement: &Announcement) {
         if let Some(worker) = self.worker() {
-            worker.heard(announcement.clone());
+            worker.heard(announcement);
         }
     }
 
@@ -120,6 +121,7 @@ impl Desk {
                 }
             },
             Request::Bid(bid) => self.of_member(Command::Bid { node: from, bid }, from).await,
+            Request::Offer(offer) => self.offer(from, offer).await,
             Request::Started(lease) => self.of_member(Command::Started { node: from, lease }, from).await,
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
@@ -160,6 +162,30 @@ impl Desk {
             return refused(stranger(from));
         }
         self.decide(command).await
+    }
+
+    /// Takes a builder's offer. What is known already costs no entry in the journal.
+    async fn offer(&self, from: NodeId, offer: Offer) -> Response {
+        let known = offer.clone();
+        let stands = match self.parts.decisions.get() {
+            Some(decisions) => decisions.view(move |ledger| ledger.offer_stands(from, &known)).await,
+            None => None,
+        };
+        match stands {
+            Some(true) => Response::Done,
+            Some(false) | None => self.of_member(Command::Offer { node: from, offer }, from).await,
+        }
+    }
+
+    /// Has the ledger know a node's card. What is known already costs no entry in the journal.
+    pub async fn note_card(&self, node: NodeId, capacity: Option<Capacity>, draining: Option<String>) {
+        let Some(decisions) = self.parts.decisions.get() else { return };
+        let duty = draining.map_or(Duty::Ready, |reason| Duty::Draining { reason });
+        let known = (capacity.clone(), duty.clone());
+        let look = move |ledger: &Ledger| ledger.card_stands(node, known.0.as_ref(), &known.1);
+        if decisions.view(look).await == Some(false) {
+            decisions.tell(Command::Card { node, capacity, duty }).await;
+        }
     }
 
     fn not_coordinator(&self) -> Refusal {

@@ -125,6 +125,7 @@ impl Ledger {
         }
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
+        self.peers.adopt(next.get());
         self.policies.push(next);
         self.revoke_strangers(turn);
         for id in self.open.clone() {

@@ -9,10 +9,13 @@ use protocol::{
     job::{CancelRequest, JobRequest},
     lease::LeaseNumber,
     limits,
-    message::{Bid, Failed, Octets, Renewal},
+    message::{Bid, Failed, Octets, Offer, Renewal},
+    peer::Capacity,
     policy::Policy,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::peers::Duty;
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -32,6 +35,22 @@ pub enum Command {
         node: NodeId,
         /// Its bid.
         bid: Bid,
+    },
+    /// A builder has room.
+    Offer {
+        /// The builder.
+        node: NodeId,
+        /// Its room.
+        offer: Offer,
+    },
+    /// What a builder says of itself changed.
+    Card {
+        /// The builder.
+        node: NodeId,
+        /// What it offers in all, when it builds.
+        capacity: Option<Capacity>,
+        /// Whether it takes anything new.
+        duty: Duty,
     },
     /// A builder does not take the lease that it was granted.
     Declined {
@@ -128,6 +147,8 @@ enum Stored {
     Submit(Envelope),
     Cancel(Envelope),
     Bid(NodeId, Bid),
+    Offer(NodeId, Offer),
+    Card(NodeId, Option<Capacity>, Duty),
     Declined(NodeId, LeaseNumber, String),
     Renewed(NodeId, Vec<Renewal>),
     Started(NodeId, LeaseNumber),
@@ -149,6 +170,8 @@ impl Command {
             Command::Submit(request) => Stored::Submit(envelope(request)),
             Command::Cancel(request) => Stored::Cancel(envelope(request)),
             Command::Bid { node, bid } => Stored::Bid(*node, bid.clone()),
+            Command::Offer { node, offer } => Stored::Offer(*node, offer.clone()),
+            Command::Card { node, capacity, duty } => Stored::Card(*node, capacity.clone(), duty.clone()),
             Command::Declined { node, lease, why } => Stored::Declined(*node, *lease, why.clone()),
             Command::Renewed { node, renewals } => Stored::Renewed(*node, renewals.clone()),
             Command::Started { node, lease } => Stored::Started(*node, *lease),
@@ -176,6 +199,8 @@ impl Command {
             Stored::Submit(request) => Command::Submit(verify(&request, network)?),
             Stored::Cancel(request) => Command::Cancel(verify(&request, network)?),
             Stored::Bid(node, bid) => Command::Bid { node, bid },
+            Stored::Offer(node, offer) => Command::Offer { node, offer },
+            Stored::Card(node, capacity, duty) => Command::Card { node, capacity, duty },
             Stored::Declined(node, lease, why) => Command::Declined { node, lease, why },
             Stored::Renewed(node, renewals) => Command::Renewed { node, renewals },
             Stored::Started(node, lease) => Command::Started { node, lease },

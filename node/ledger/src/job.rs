@@ -341,6 +341,8 @@ impl AttemptState {
 /// One run of a job on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Seconds of a slot that its maintainer's share was charged when it was granted; corrected when it ends.
+    pub cost: u64,
     /// The builder.
     pub node: NodeId,
     /// The lease.
@@ -411,15 +413,6 @@ pub enum LateReport {
     Failed(Failure),
 }
 
-/// A builder that waits for its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bidder {
-    /// When it bid.
-    pub at: Timestamp,
-    /// The builder.
-    pub node: NodeId,
-}
-
 /// How long a builder stands back after its attempt ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -440,14 +433,12 @@ pub struct Job {
     pub state: JobState,
     /// Builders that stand back, by node.
     pub pauses: BTreeMap<NodeId, Pause>,
-    /// Builders that wait.
-    pub bidders: Vec<Bidder>,
+    /// Builders that it wants and does not have.
+    pub wanted: u32,
     /// Attempts in order of their leases; a declined lease is none.
     pub attempts: Vec<Attempt>,
     /// Profile numbers given so far: the next lease's profile.
     pub profiles: u16,
-    /// Builders that the last announcement asked for.
-    pub announced: u32,
 }
 
 impl Job {
@@ -458,10 +449,9 @@ impl Job {
             facts,
             state: JobState::Queued,
             pauses: BTreeMap::new(),
-            bidders: Vec::new(),
+            wanted: 0,
             attempts: Vec::new(),
             profiles: 0,
-            announced: 0,
         }
     }
 

@@ -59,7 +59,10 @@ pub mod view;
 
 mod admission;
 mod deadlines;
+mod pace;
+mod peers;
 mod planted;
+mod queue;
 mod releases;
 mod reports;
 mod schedule;
@@ -81,9 +84,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use command::Command;
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
+pub use peers::Duty;
 
 use protocol::{
-    ChannelName, JobId, NetworkId, Timestamp, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Timestamp, Verified,
     lease::{Lease, LeaseNumber},
     message::{Refusal, Response},
     policy::{self, Policy, SuccessionError},
@@ -93,6 +97,9 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    pace::Pace,
+    peers::{Known, Peers},
+    queue::Queue,
 };
 
 /// Ended jobs that keep their evidence.
@@ -120,6 +127,12 @@ pub struct Ledger {
     last_lease: u64,
     /// The repository of each channel.
     lines: BTreeMap<ChannelName, releases::Line>,
+    /// Jobs that want builders, in their fair order.
+    queue: Queue,
+    peers: Peers,
+    /// Live leases of each node.
+    held_by: BTreeMap<NodeId, BTreeSet<LeaseNumber>>,
+    pace: Pace,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -164,6 +177,7 @@ impl Ledger {
         if policy::check_genesis(&genesis, Timestamp::ZERO)? != network {
             return Err(SuccessionError::OtherNetwork);
         }
+        let peers = Peers::new(Known::default(), genesis.get());
         Ok(Self {
             network,
             policies: vec![genesis],
@@ -175,6 +189,10 @@ impl Ledger {
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
             lines: BTreeMap::new(),
+            queue: Queue::default(),
+            peers,
+            held_by: BTreeMap::new(),
+            pace: Pace::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -194,6 +212,8 @@ impl Ledger {
             Command::Submit(request) => self.submit(request, &mut turn),
             Command::Cancel(request) => self.cancel(&request, &mut turn),
             Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
+            Command::Offer { node, offer } => self.offer(node, &offer, &mut turn),
+            Command::Card { node, capacity, duty } => self.peers.card(node, capacity, duty, at),
             Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
             Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
             Command::Started { node, lease } => self.started(node, lease, &mut turn),
@@ -201,7 +221,7 @@ impl Ledger {
                 self.revealed(node, (lease, log), attestation, &mut turn);
             }
             Command::Failed { node, report } => self.failed(node, report, &mut turn),
-            Command::Lost { node } => self.lost(node),
+            Command::Lost { node } => self.peers.lost(node),
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),

@@ -7,16 +7,17 @@ use attest::{
     statement::{self, Attestation, Material, Run, Task, VerifiedAttestation},
 };
 use protocol::{
-    Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
+    Arch, Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
     job::{CancelRequest, JobRequest, job_id},
     lease::{Lease, LeaseNumber},
-    message::{Bid, Failed, Renewal, Response},
+    message::{Bid, Failed, Offer, Renewal, Response},
+    peer::Capacity,
     policy::{Channel, Policy},
     testing::{node, samples, signing_key},
 };
 
-use crate::{Command, Effect, Ledger};
+use crate::{Command, Duty, Effect, Ledger};
 
 /// Gives a genesis: `nodes` builders for each of `operators` operators, and a channel.
 pub(crate) fn policy(operators: u8, nodes: u8, channel: Channel) -> Policy {
@@ -113,11 +114,13 @@ impl Bench {
             | Command::Submit(_)
             | Command::Cancel(_)
             | Command::Bid { .. }
+            | Command::Offer { .. }
             | Command::Renewed { .. }
             | Command::Started { .. }
             | Command::Revealed { .. }
             | Command::Failed { .. } => 1,
             Command::Declined { .. }
+            | Command::Card { .. }
             | Command::Lost { .. }
             | Command::Woken
             | Command::Restarted
@@ -149,6 +152,24 @@ impl Bench {
 
     pub(crate) fn bid(&mut self, node: NodeId, job: JobId) -> Option<Response> {
         self.apply(Command::Bid { node, bid: Bid { job, memory_mib: 1 << 20 } })
+    }
+
+    /// Has a builder offer free slots with a lot of memory.
+    pub(crate) fn offer(&mut self, node: NodeId, free: u16) -> Option<Response> {
+        let held = self.ledger.held_by.get(&node).into_iter().flatten().copied().collect();
+        let offer = Offer { free, held, arches: vec![Arch::Amd64], memory_mib: 1 << 20 };
+        self.apply(Command::Offer { node, offer })
+    }
+
+    /// Has a builder show its card.
+    pub(crate) fn card(&mut self, node: NodeId, arch: Arch, (slots, memory_mib): (u16, u32), duty: Duty) {
+        let capacity = Some(Capacity { slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
+        self.apply(Command::Card { node, capacity, duty });
+    }
+
+    /// Says why a job waits.
+    pub(crate) fn why(&self, job: JobId) -> String {
+        self.ledger.job(job).expect("a known job").waiting.unwrap_or_default()
     }
 
     /// Bids and gives the lease that was granted at once.

@@ -1,5 +1,6 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
+mod crowd;
 mod phrase;
 mod waiting;
 
@@ -7,7 +8,7 @@ use attest::compare::Output;
 use protocol::{
     Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
     blame::Failure,
-    job::{Announcement, JobRequest},
+    job::JobRequest,
     lease::{Lease, LeaseNumber, Profile},
     policy::Policy,
 };
@@ -46,6 +47,17 @@ pub struct JobView {
     pub late: Vec<LateView>,
     /// Why nothing moves, in one sentence; none when something does.
     pub waiting: Option<String>,
+    /// When it begins and ends, as far as is known.
+    pub expected: Expected,
+}
+
+/// When an open job begins and ends, judged by what such jobs took; a guess for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// When the first sandbox starts; none when one has, or nothing is known.
+    pub start: Option<Timestamp>,
+    /// When its builds end; none when nothing is known.
+    pub end: Option<Timestamp>,
 }
 
 /// When things happened to a job.
@@ -186,15 +198,16 @@ impl Ledger {
         views
     }
 
+    /// Gives every job without making its view, the newest first: for lists that want some of them.
+    pub fn newest(&self) -> Vec<(JobId, &Job)> {
+        let mut jobs: Vec<_> = self.jobs.iter().map(|(id, job)| (*id, job)).collect();
+        jobs.sort_by_key(|(id, job)| (std::cmp::Reverse(job.facts.accepted), *id));
+        jobs
+    }
+
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
         self.jobs.get(&id).map(|job| self.view(id, job))
-    }
-
-    /// Gives an announcement of every job that wants builders at `at`.
-    pub fn open_jobs(&self, at: Timestamp) -> Vec<Announcement> {
-        let wanting = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|job| job.announced > 0));
-        wanting.filter_map(|id| self.announcement(*id, at)).collect()
     }
 
     /// Counts the leases that live.
@@ -263,7 +276,8 @@ impl Ledger {
             attempts: job.attempts.iter().map(attempt).collect(),
             verdict: verdict(job),
             late: job.late.iter().map(late).collect(),
-            waiting: self.why_waiting(job),
+            waiting: self.why_waiting(id, job),
+            expected: self.expected(id, job),
         }
     }
 }

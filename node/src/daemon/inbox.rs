@@ -70,7 +70,12 @@ pub(super) async fn run(
                 tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
             }
             Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
-                if heard_card(&shared, &bytes, verdict) == Heard::Newcomer {
+                let heard = heard_card(&shared, &bytes, verdict);
+                if let Heard::Newcomer(node) | Heard::News(node) = heard {
+                    let (shared, desk) = (Arc::clone(&shared), desk.clone());
+                    tasks.spawn(async move { shared.note_card(&desk, node).await });
+                }
+                if let Heard::Newcomer(_) = heard {
                     tell.reset_after(TELL_AFTER_CONNECT);
                 }
             }
@@ -83,7 +88,7 @@ pub(super) async fn run(
                 if node == shared.coordinator() {
                     tasks.spawn(refresh_policy(Arc::clone(&shared), node));
                     if let Some(worker) = desk.worker() {
-                        tasks.spawn(Arc::clone(worker).ask_what_is_open());
+                        tasks.spawn(Arc::clone(worker).greet());
                     }
                 }
             }
@@ -141,7 +146,7 @@ fn gossip(
 fn heard_card(shared: &Shared, bytes: &[u8], verdict: Verdictor) -> Heard {
     let heard = shared.hear_card(bytes);
     match heard {
-        Heard::Newcomer | Heard::News => verdict.accept(),
+        Heard::Newcomer(_) | Heard::News(_) => verdict.accept(),
         Heard::Nothing => verdict.ignore(),
         Heard::Bad => verdict.reject(),
     }

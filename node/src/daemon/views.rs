@@ -50,11 +50,18 @@ pub fn jobs_path(filter: &JobFilter) -> String {
 
 /// Lists jobs, newest first.
 pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
-    let mut jobs = ledger.jobs().into_iter().filter_map(|view| summary(ledger, &view)).filter(|s| filter.matches(s));
+    // What a job waits for is looked up for the jobs of the page only.
+    let wanted = |job: &ledger::job::Job| {
+        filter.state.is_none_or(|wanted| wanted == state(job.state.word()))
+            && filter.kind.as_ref().is_none_or(|kind| *kind == job.facts.kind)
+            && filter.channel.as_ref().is_none_or(|channel| *channel == job.facts.channel)
+    };
+    let mut ids = ledger.newest().into_iter().filter(|(_, job)| wanted(job)).map(|(id, _)| id);
     if let Some(after) = filter.after {
-        let _ = jobs.by_ref().find(|s| s.id == after);
+        let _ = ids.by_ref().find(|id| *id == after);
     }
-    let mut jobs: Vec<JobSummary> = jobs.take(filter.limit() + 1).collect();
+    let views = ids.take(filter.limit() + 1).filter_map(|id| ledger.job(id));
+    let mut jobs: Vec<JobSummary> = views.filter_map(|view| summary(ledger, &view)).collect();
     let more = jobs.len() > filter.limit();
     jobs.truncate(filter.limit());
     let next = if more { jobs.last().map(|s| s.id) } else { None };
@@ -64,8 +71,8 @@ pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
 /// Counts jobs by state.
 pub fn counts(ledger: &Ledger) -> BTreeMap<JobState, u64> {
     let mut counts = BTreeMap::new();
-    for view in ledger.jobs() {
-        *counts.entry(state(&view)).or_default() += 1;
+    for (_, job) in ledger.newest() {
+        *counts.entry(state(job.state.word())).or_default() += 1;
     }
     counts
 }
@@ -113,8 +120,8 @@ pub fn builders_with_inputs(ledger: &Ledger, job: &JobId) -> Vec<NodeId> {
     attempts.iter().filter(|a| a.started.is_some()).map(|a| a.node).collect()
 }
 
-fn state(view: &view::JobView) -> JobState {
-    match view.state.as_str() {
+fn state(word: &str) -> JobState {
+    match word {
         "queued" => JobState::Waiting,
         "failed-to-publish" | "unpublished" => JobState::Failed,
         word => word.parse().unwrap_or(JobState::Unknown),
@@ -146,7 +153,7 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
         arch: view.arch,
         channel: view.channel.clone(),
         maintainer: view.maintainer.clone(),
-        state: state(view),
+        state: state(&view.state),
         why: why(view),
         created: Time::from(view.times.created),
         accepted: Time::from(view.times.accepted),
