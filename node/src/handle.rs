@@ -29,8 +29,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView, PolicyView,
-        RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Majority, MemberRole, MemberView,
+        Metrics, NetworkView, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -193,7 +193,9 @@ impl Backend for Handle {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
         signed_by_maintainer(&verified, self.shared.policies().current()).map_err(from_refusal)?;
-        self.offer_inputs(&verified).await?;
+        if verified.get().server().is_none() {
+            self.offer_inputs(&verified).await?;
+        }
         let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
         let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
         Ok(Submitted { job, accepted_at: Time::from(at) })
@@ -350,6 +352,27 @@ impl Backend for Handle {
         // A reader that lags loses the oldest news and goes on.
         let news = news.filter_map(|item| async move { views::news(item.ok()?.as_ref(), clock::now()) });
         Ok(news.boxed())
+    }
+
+    async fn coordination(&self) -> Result<Coordination, ApiError> {
+        let (shared, leader) = (&self.shared, self.shared.coordinator());
+        let role = MemberRole::Leader;
+        Ok(Coordination {
+            at: Time::from(clock::now()),
+            term: shared.term(),
+            leader: Some(leader),
+            since: None,
+            majority: Majority::Reachable,
+            members: vec![MemberView { node: leader, role, log: None, applied: None, ledger: None }],
+        })
+    }
+
+    async fn step_down(&self) -> Result<Coordination, ApiError> {
+        Err(ApiError::Refused { reason: "the policy pins this coordinator; a new policy can name others".into() })
+    }
+
+    async fn transfer(&self, _to: protocol::NodeId) -> Result<Coordination, ApiError> {
+        self.step_down().await
     }
 
     async fn shutdown(&self) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Command, Effect, News, Publication};
+use ledger::{Command, Effect, News};
 use protocol::{
     JobId, NodeId,
     lease::{Lease, LeaseNumber},
@@ -76,7 +76,14 @@ impl Performer {
                         warn!(generation, "the publisher's queue is full; the index is signed anew later");
                     }
                 }
-                Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
+                Some(Effect::Serve(service)) => {
+                    let job = service.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Serve(service))));
+                }
+                Some(Effect::Publish(publication)) => {
+                    let job = publication.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Publish(publication))));
+                }
                 Some(Effect::Notify(news)) => {
                     if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
                     {
@@ -150,9 +157,8 @@ impl Performer {
     }
 
     /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
-    async fn publish(self: Arc<Self>, publication: Publication) {
-        let job = publication.job;
-        if self.publications.try_send(Work::Publish(publication)).is_err() {
+    async fn publish(self: Arc<Self>, job: JobId, work: Work) {
+        if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
             self.decisions.tell(Command::PublishFailed { job, why }).await;
         }

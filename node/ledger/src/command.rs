@@ -15,7 +15,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::peers::Duty;
+use crate::{peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -102,17 +102,24 @@ pub enum Command {
     Woken,
     /// The coordinator came up again: nobody could renew a lease in between.
     Restarted,
-    /// A job's outputs are in the repository.
+    /// A job's outputs are in the repository, or a server job is done.
     Published {
         /// The job.
         job: JobId,
-        /// The generation that the publication became.
+        /// The generation that it became; zero for what changes nothing.
         generation: u64,
     },
     /// Half of the life of a repository's signed index is over: it is to be signed anew.
     Resign {
         /// The channel.
         channel: ChannelName,
+    },
+    /// What the publisher did in its last try for a job, told before how the try ended.
+    Ran {
+        /// The job.
+        job: JobId,
+        /// Steps, log and result.
+        account: Account,
     },
     /// They could not be put there.
     PublishFailed {
@@ -160,6 +167,7 @@ enum Stored {
     Published(JobId, u64),
     PublishFailed(JobId, String),
     Resign(ChannelName),
+    Ran(JobId, Account),
 }
 
 impl Command {
@@ -185,6 +193,7 @@ impl Command {
             Command::Published { job, generation } => Stored::Published(*job, *generation),
             Command::PublishFailed { job, why } => Stored::PublishFailed(*job, why.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
+            Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
         };
         codec::encode(&stored)
     }
@@ -214,6 +223,7 @@ impl Command {
             Stored::Published(job, generation) => Command::Published { job, generation },
             Stored::PublishFailed(job, why) => Command::PublishFailed { job, why },
             Stored::Resign(channel) => Command::Resign { channel },
+            Stored::Ran(job, account) => Command::Ran { job, account },
         })
     }
 }

@@ -37,6 +37,8 @@
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
 //!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
+//! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
+//! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
 //! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
@@ -52,7 +54,9 @@
 pub mod command;
 pub mod effect;
 pub mod evidence;
+pub mod graph;
 pub mod job;
+pub mod service;
 pub mod snapshot;
 pub mod tally;
 pub mod view;
@@ -85,6 +89,7 @@ pub use command::Command;
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
 pub use peers::Duty;
+pub use service::Service;
 
 use protocol::{
     ChannelName, JobId, NetworkId, NodeId, Timestamp, Verified,
@@ -227,6 +232,7 @@ impl Ledger {
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
             Command::PublishFailed { job, why } => self.publish_failed(job, why, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
+            Command::Ran { job, account } => self.ran(job, account),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);
@@ -250,7 +256,9 @@ impl Ledger {
         self.deadlines.clear(Due::Publish(id));
         self.open.remove(&id);
         self.ended.push_back(id);
+        self.leave_queue(id);
         self.slim_one_more();
+        self.tell_dependents(id, turn);
         Ok(())
     }
 
@@ -273,6 +281,7 @@ impl Ledger {
                 return;
             }
             self.ended.pop_front();
+            self.forget_publication(oldest);
             self.jobs.remove(&oldest);
         }
     }

@@ -1,8 +1,8 @@
 //! The repository of each channel: one publication at a time, in the order of the verdicts, generations that only grow.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use protocol::{ChannelName, JobId};
+use protocol::{ChannelName, JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
     schedule::cut,
+    service::publication_id,
 };
 
 /// How often one publication is tried.
@@ -22,15 +23,24 @@ pub(crate) const REST_MAX: Duration = Duration::from_secs(60);
 /// One channel's repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
+    /// How long each kind of work takes here, in milliseconds.
+    pub(crate) took: BTreeMap<String, u64>,
     /// Jobs to publish, the one that is worked on first.
     pub(crate) queue: Vec<JobId>,
     /// The newest generation that was ever given to a publication.
     pub(crate) generation: u64,
+    /// The builds of the publications that are shown as jobs, by the publication's id.
+    pub(crate) publications: BTreeMap<JobId, JobId>,
 }
 
 impl Ledger {
     pub(crate) fn queue_publication(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
-        self.lines.entry(channel.clone()).or_default().queue.push(id);
+        let line = self.lines.entry(channel.clone()).or_default();
+        line.queue.push(id);
+        if !self.jobs[&id].facts.is_server() {
+            line.publications.insert(publication_id(&id), id);
+        }
+        self.note_queued(id, turn);
         self.publish_next(channel, turn);
     }
 
@@ -44,15 +54,16 @@ impl Ledger {
         if self.step(id) != Some(PublishStep::Waiting) {
             return;
         }
-        if let Err(why) = self.still_agreed(id, channel) {
+        let server = self.jobs[&id].facts.is_server();
+        let stands = if server { self.still_allowed(id) } else { self.still_agreed(id, channel) };
+        if let Err(why) = stands {
             self.give_up(id, why, turn);
             return;
         }
         let line = self.lines.get_mut(channel).expect("found above");
         line.generation += 1;
         let generation = line.generation;
-        self.set_step(id, PublishStep::Running { tries: 0, generation });
-        self.say_publication(id, turn);
+        self.begin_run(id, generation, turn);
     }
 
     /// Gives a generation for signing a channel's index anew. A publication that is under way signs it anyway.
@@ -88,6 +99,10 @@ impl Ledger {
     pub(crate) fn say_publication(&self, id: JobId, turn: &mut Turn) {
         let Some(PublishStep::Running { generation, .. }) = self.step(id) else { return };
         let job = &self.jobs[&id];
+        if job.facts.is_server() {
+            self.say_service(id, generation, turn);
+            return;
+        }
         let agreement = job.state.agreement().expect("a publication has an agreement");
         let first = agreement.builders.first();
         let vote = job.attempts.iter().filter(|a| Some(&a.node) == first).find_map(Attempt::vote);
@@ -108,11 +123,20 @@ impl Ledger {
         if current != generation {
             return;
         }
+        self.note_duration(id, turn);
         let job = &self.jobs[&id];
-        let (channel, agreement) = (job.facts.channel.clone(), job.state.agreement().cloned());
-        let agreement = agreement.expect("a publication has an agreement");
-        self.end(id, Outcome::Published { agreement, generation }, turn).expect("a publication may end as published");
-        turn.tell(News::Published { job: id, channel: channel.clone(), generation });
+        let channel = job.facts.channel.clone();
+        match job.state.agreement().cloned() {
+            Some(agreement) => {
+                turn.tell(News::Published { job: id, channel: channel.clone(), generation });
+                let outcome = Outcome::Published { agreement, generation };
+                self.end(id, outcome, turn).expect("a publication may end as published");
+            }
+            None => {
+                turn.tell(News::Served { job: id, generation, summary: job.run.account.summary.clone() });
+                self.end(id, Outcome::Served { generation }, turn).expect("a server job may end as done");
+            }
+        }
         self.leave_line(id, &channel, turn);
     }
 
@@ -126,7 +150,7 @@ impl Ledger {
         self.set_step(id, PublishStep::Resting { tries, generation });
         let again = turn.at.after(REST_FIRST.saturating_mul(1 << (tries - 1)).min(REST_MAX));
         self.deadlines.set(Due::Publish(id), again);
-        turn.tell(News::PublishFailed { job: id, why, again: Some(again) });
+        self.tell_failure(id, why, Some(again), turn);
     }
 
     pub(crate) fn publish_again(&mut self, id: JobId, turn: &mut Turn) {
@@ -146,14 +170,40 @@ impl Ledger {
         }
     }
 
-    fn give_up(&mut self, id: JobId, why: String, turn: &mut Turn) {
+    pub(crate) fn give_up(&mut self, id: JobId, why: String, turn: &mut Turn) {
         let job = &self.jobs[&id];
-        let (channel, agreement) = (job.facts.channel.clone(), job.state.agreement().cloned());
-        let agreement = agreement.expect("a publication has an agreement");
-        let outcome = Outcome::Unpublished { why: why.clone(), agreement };
-        self.end(id, outcome, turn).expect("a publication may be given up");
-        turn.tell(News::PublishFailed { job: id, why, again: None });
+        let channel = job.facts.channel.clone();
+        let outcome = match job.state.agreement().cloned() {
+            Some(agreement) => Outcome::Unpublished { why: why.clone(), agreement },
+            None => Outcome::Unserved { why: why.clone() },
+        };
+        self.tell_failure(id, why, None, turn);
+        self.end(id, outcome, turn).expect("a publication or server job may be given up");
         self.leave_line(id, &channel, turn);
+    }
+
+    fn tell_failure(&self, job: JobId, why: String, again: Option<Timestamp>, turn: &mut Turn) {
+        turn.tell(if self.jobs[&job].facts.is_server() {
+            News::ServeFailed { job, why, again }
+        } else {
+            News::PublishFailed { job, why, again }
+        });
+    }
+
+    /// A server job that ended before its turn waits no longer.
+    pub(crate) fn leave_queue(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.facts.is_server()) else { return };
+        if let Some(line) = self.lines.get_mut(&job.facts.channel) {
+            line.queue.retain(|waiting| *waiting != id);
+        }
+    }
+
+    /// A build is forgotten, and with it the publication that followed.
+    pub(crate) fn forget_publication(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if let Some(line) = self.lines.get_mut(&job.facts.channel) {
+            line.publications.remove(&publication_id(&id));
+        }
     }
 
     fn leave_line(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
@@ -163,16 +213,22 @@ impl Ledger {
         self.publish_next(channel, turn);
     }
 
-    fn step(&self, id: JobId) -> Option<PublishStep> {
-        match &self.jobs.get(&id)?.state {
+    pub(crate) fn step(&self, id: JobId) -> Option<PublishStep> {
+        let job = self.jobs.get(&id)?;
+        match &job.state {
             JobState::Publishing(publishing) => Some(publishing.step),
+            JobState::Serving(step) => Some(*step),
+            JobState::Queued if job.facts.is_server() => Some(PublishStep::Waiting),
             JobState::Queued | JobState::Building | JobState::Ended(_) => None,
         }
     }
 
-    fn set_step(&mut self, id: JobId, step: PublishStep) {
-        if let Some(JobState::Publishing(publishing)) = self.jobs.get_mut(&id).map(|job| &mut job.state) {
+    pub(crate) fn set_step(&mut self, id: JobId, step: PublishStep) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let JobState::Publishing(publishing) = &mut job.state {
             publishing.step = step;
+        } else if job.facts.is_server() {
+            job.state.become_state(JobState::Serving(step)).expect("a server job that is queued or running may run");
         }
     }
 }

@@ -16,6 +16,7 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
+    graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     peers::{Duty, Room},
     planted::{self, Fault},
@@ -58,6 +59,12 @@ impl Ledger {
         };
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
+        }
+        if job.facts.is_server() {
+            return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
+        }
+        if let Ahead::Waits(of) | Ahead::Failed(of) = self.ahead(job) {
+            return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
         }
         if !job.facts.schedule.allows(&node) {
             return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
@@ -177,14 +184,30 @@ impl Ledger {
     pub(crate) fn settle(&mut self, id: JobId, turn: &mut Turn) {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
+        match self.ahead(job) {
+            Ahead::Free => {}
+            Ahead::Waits(_) => {
+                self.want(id, 0);
+                return;
+            }
+            Ahead::Failed(of) => {
+                self.skip(id, of, turn);
+                return;
+            }
+        }
         if let Some(begin) = begins_later(job, turn.at) {
             self.deadlines.set(Due::Begin(id), begin);
+            self.want(id, 0);
             return;
         }
         let Some(channel) = policy.channel(&job.facts.channel) else {
             self.want(id, 0);
             return;
         };
+        if job.facts.is_server() {
+            self.queue_service(id, turn);
+            return;
+        }
         match tally::stand(job, channel, policy) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {

@@ -2,9 +2,11 @@
 
 mod admission;
 mod fairness;
+mod graph;
 mod leases;
 mod publication;
 mod schedule;
+mod service;
 mod story;
 mod verdicts;
 mod waiting;

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod phrase;
+mod service;
 mod waiting;
 
 use attest::compare::Output;
@@ -13,6 +14,8 @@ use protocol::{
     policy::Policy,
 };
 use serde::Serialize;
+
+pub use service::{Link, Relation, RunView};
 
 use crate::{
     Evidence, Ledger,
@@ -27,11 +30,11 @@ pub struct JobView {
     pub id: JobId,
     /// What it builds, in one line.
     pub title: String,
-    /// `deb` or `command`.
+    /// `deb`, `command`, or a server job's word.
     pub kind: String,
     /// The architecture that it builds on.
     pub arch: Arch,
-    /// `queued`, `building`, `publishing` or how it ended.
+    /// `queued`, `building`, `publishing`, `running` or how it ended.
     pub state: String,
     /// The channel.
     pub channel: ChannelName,
@@ -49,6 +52,21 @@ pub struct JobView {
     pub waiting: Option<String>,
     /// When it begins and ends, as far as is known.
     pub expected: Expected,
+}
+
+/// As much of a job as a list is chosen by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brief {
+    /// The job's id.
+    pub id: JobId,
+    /// `deb`, `command` or what a server job does.
+    pub kind: String,
+    /// The state's word.
+    pub state: &'static str,
+    /// The channel.
+    pub channel: ChannelName,
+    /// When it became durable here.
+    pub accepted: Timestamp,
 }
 
 /// When an open job begins and ends, judged by what such jobs took; a guess for people.
@@ -179,6 +197,25 @@ pub enum VerdictView {
         /// The same for programs.
         failure: JobFailure,
     },
+    /// A job that it waits for did not end well.
+    Skipped {
+        /// That job.
+        of: JobId,
+        /// One sentence.
+        why: String,
+    },
+    /// A server job is done.
+    Served {
+        /// The repository's generation; zero when nothing was changed.
+        generation: u64,
+        /// What came of it, in one sentence.
+        summary: String,
+    },
+    /// A server job could not be done.
+    Unserved {
+        /// Why.
+        why: String,
+    },
 }
 
 /// One lease that lives.
@@ -191,23 +228,29 @@ pub struct LeaseView {
 }
 
 impl Ledger {
-    /// Gives every job, the newest first.
+    /// Gives every job that was submitted, the newest first.
     pub fn jobs(&self) -> Vec<JobView> {
-        let mut views: Vec<_> = self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect();
-        views.sort_by_key(|view| (std::cmp::Reverse(view.times.accepted), view.id));
-        views
+        newest_first(self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect())
     }
 
-    /// Gives every job without making its view, the newest first: for lists that want some of them.
-    pub fn newest(&self) -> Vec<(JobId, &Job)> {
-        let mut jobs: Vec<_> = self.jobs.iter().map(|(id, job)| (*id, job)).collect();
-        jobs.sort_by_key(|(id, job)| (std::cmp::Reverse(job.facts.accepted), *id));
-        jobs
+    /// Gives a line for every job, publications that follow builds included, the newest first. A whole view costs a look at
+    /// every peer, so lists choose by these.
+    pub fn briefs(&self) -> Vec<Brief> {
+        let submitted = self.jobs.iter().map(|(id, job)| Brief {
+            id: *id,
+            kind: job.facts.kind.clone(),
+            state: job.state.word(),
+            channel: job.facts.channel.clone(),
+            accepted: job.facts.accepted,
+        });
+        let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).collect();
+        briefs.sort_by_key(|brief| (std::cmp::Reverse(brief.accepted), brief.id));
+        briefs
     }
 
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        self.jobs.get(&id).map(|job| self.view(id, job))
+        self.jobs.get(&id).map(|job| self.view(id, job)).or_else(|| self.publication(id))
     }
 
     /// Counts the leases that live.
@@ -262,7 +305,7 @@ impl Ledger {
         let facts = &job.facts;
         let ended = match &job.state {
             JobState::Ended(ended) => Some(ended.at),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
+            JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => None,
         };
         JobView {
             id,
@@ -280,6 +323,11 @@ impl Ledger {
             expected: self.expected(id, job),
         }
     }
+}
+
+fn newest_first(mut views: Vec<JobView>) -> Vec<JobView> {
+    views.sort_by_key(|view| (std::cmp::Reverse(view.times.accepted), view.id));
+    views
 }
 
 fn attempt(attempt: &Attempt) -> AttemptView {
@@ -319,7 +367,7 @@ fn late(late: &crate::job::Late) -> LateView {
 
 fn verdict(job: &Job) -> VerdictView {
     match &job.state {
-        JobState::Queued | JobState::Building => VerdictView::Pending,
+        JobState::Queued | JobState::Building | JobState::Serving(_) => VerdictView::Pending,
         JobState::Publishing(publishing) => reproduced(job, &publishing.agreement, None, None),
         JobState::Ended(ended) => match &ended.outcome {
             Outcome::Reproduced(agreement) => reproduced(job, agreement, None, None),
@@ -332,6 +380,11 @@ fn verdict(job: &Job) -> VerdictView {
                 VerdictView::Unreproducible { groups: groups.clone(), files: files.clone() }
             }
             Outcome::Failed(failure) => VerdictView::Failed { why: failure.to_string(), failure: failure.clone() },
+            Outcome::Skipped { of, why } => VerdictView::Skipped { of: *of, why: why.clone() },
+            Outcome::Served { generation } => {
+                VerdictView::Served { generation: *generation, summary: job.run.account.summary.clone() }
+            }
+            Outcome::Unserved { why } => VerdictView::Unserved { why: why.clone() },
             Outcome::Cancelled { .. } | Outcome::Expired => VerdictView::Pending,
         },
     }

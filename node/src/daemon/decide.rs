@@ -229,6 +229,7 @@ impl Decider {
             | Effect::Revoke { .. }
             | Effect::Announce(_)
             | Effect::Publish(_)
+            | Effect::Serve(_)
             | Effect::Resign { .. }
             | Effect::Notify(_)) => {
                 if self.errands.send(errand).await.is_err() {

@@ -92,6 +92,7 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
+            JobKind::Server(_) => return Err(failed("a server job is not for builders".into())),
         };
         if !self.workshop.has_environment(&lock.id()) {
             let packages = lock.packages.iter();

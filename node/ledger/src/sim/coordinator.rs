@@ -140,7 +140,7 @@ impl World {
                 self.soon(100, 5000, Event::Published(life, publication));
             }
             // Nobody asks for it here; the publisher's own tests do.
-            Effect::Resign { .. } => {}
+            Effect::Resign { .. } | Effect::Serve(_) => {}
             Effect::Notify(news) => self.note(&news),
         }
     }
@@ -166,6 +166,9 @@ impl World {
             | News::Started { .. }
             | News::Revealed { .. }
             | News::Cancelled { .. }
+            | News::Skipped { .. }
+            | News::Served { .. }
+            | News::ServeFailed { .. }
             | News::JobExpired { .. } => {}
         }
     }

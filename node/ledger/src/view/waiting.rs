@@ -7,6 +7,7 @@ use protocol::{JobId, OperatorName, Timestamp, policy::Channel};
 use super::{Expected, crowd::Crowd, phrase};
 use crate::{
     Ledger,
+    graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, PublishStep},
     schedule,
 };
@@ -26,22 +27,34 @@ impl Ledger {
                 PublishStep::Resting { tries, .. } => {
                     Some(format!("publishing failed {tries} times and is tried again"))
                 }
-                PublishStep::Waiting => {
-                    let queue = self.lines.get(&job.facts.channel).map_or(0, |line| line.queue.len());
-                    Some(format!("{queue} publications of channel {} come one after another", job.facts.channel))
-                }
+                PublishStep::Waiting => Some(self.in_line(job)),
             },
+            JobState::Serving(PublishStep::Resting { tries, .. }) => {
+                Some(format!("it failed {tries} times and is tried again"))
+            }
+            JobState::Serving(_) => None,
             JobState::Queued | JobState::Building => match self.policy_in_force().channel(&job.facts.channel) {
                 None => Some(format!("channel {} is no longer in the policy", job.facts.channel)),
                 Some(_) if self.holds(job).is_some() => self.holds(job),
+                Some(_) if job.facts.is_server() => Some(self.in_line(job)),
                 Some(channel) if job.wanted == 0 => self.nobody_to_ask(job, channel),
                 Some(_) => Some(self.wants_builders(id, job)),
             },
         }
     }
 
+    /// Says that the repository of a channel is changed by one job at a time.
+    fn in_line(&self, job: &Job) -> String {
+        let queue = self.lines.get(&job.facts.channel).map_or(0, |line| line.queue.len());
+        format!("{queue} publications of channel {} come one after another", job.facts.channel)
+    }
+
     /// Says what keeps a job from beginning, apart from builders.
     fn holds(&self, job: &Job) -> Option<String> {
+        if let Ahead::Waits(of) | Ahead::Failed(of) = self.ahead(job) {
+            let title = self.jobs.get(&of).map_or("", |before| before.facts.title.as_str());
+            return Some(format!("it waits for job {} ({title})", of.short()));
+        }
         let begin = schedule::begins_later(job, self.last_command())?;
         Some(format!("it does not begin before {}", phrase::time(begin)))
     }
