@@ -10,7 +10,7 @@ use ledger::{Command, Duty, Ledger};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
-    job::{Announcement, CancelRequest, JobRequest, job_id},
+    job::{Announcement, JobRequest, Order, job_id},
     limits,
     message::{Octets, Offer, Refusal, Request, Response, Revealed},
     peer::Capacity,
@@ -107,7 +107,7 @@ impl Desk {
             Request::Policy => self.policy(),
             Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
             Request::Submit(record) => self.submit(from, &record).await.unwrap_or_else(refused),
-            Request::Cancel(record) => self.cancel(&record).await.unwrap_or_else(refused),
+            Request::Order(record) => self.order(&record).await.unwrap_or_else(refused),
             Request::Open => self.open().await.unwrap_or_else(refused),
             Request::Job(job) => self.job(job).await.unwrap_or_else(refused),
             Request::Providers(job) => self.providers(job).await.unwrap_or_else(refused),
@@ -230,17 +230,17 @@ impl Desk {
         Ok(answer)
     }
 
-    async fn cancel(&self, record: &Octets) -> Result<Response, Refusal> {
-        let request: Verified<CancelRequest> = Signed::read(&record.0)
+    async fn order(&self, record: &Octets) -> Result<Response, Refusal> {
+        let order: Verified<Order> = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
         let policies = self.shared.policies();
         let policy = policies.current();
         let may = |key: &PublicKey| policy.maintainer(key).is_some() || policy.roots.keys.contains(key);
-        if !request.signers().iter().any(may) {
-            return Err(Refusal::NotAllowed("the cancel request is signed by no maintainer and no root".into()));
+        if !order.signers().iter().any(may) {
+            return Err(Refusal::NotAllowed("the order is signed by no maintainer and no root".into()));
         }
-        Ok(self.decide(Command::Cancel(request)).await)
+        Ok(self.decide(Command::Order(order)).await)
     }
 
     async fn revealed(&self, from: NodeId, revealed: Revealed) -> Result<Response, Refusal> {

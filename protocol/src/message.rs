@@ -95,8 +95,8 @@ pub struct LogChunk {
 pub enum Request {
     /// Anybody to the coordinator: accept this signed job request. Answered by `Receipt` when it is durable.
     Submit(Octets),
-    /// Anybody to the coordinator: accept this signed cancel request.
-    Cancel(Octets),
+    /// Anybody to the coordinator: obey this signed order for a job.
+    Order(Octets),
     /// Anybody: every policy of the network, the genesis first (answered by `Records`).
     Policy,
     /// Root's tool to the coordinator: adopt this signed policy.

@@ -6,7 +6,7 @@ use protocol::{
     ChannelName, Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
-    job::{CancelRequest, JobRequest},
+    job::{JobRequest, Order},
     lease::LeaseNumber,
     limits,
     message::{Bid, Failed, Octets, Offer, Renewal},
@@ -27,8 +27,8 @@ pub enum Command {
     AdoptPolicy(Verified<Policy>),
     /// A maintainer wants a job.
     Submit(Verified<JobRequest>),
-    /// A maintainer wants a job to end.
-    Cancel(Verified<CancelRequest>),
+    /// A maintainer wants something else of a job.
+    Order(Verified<Order>),
     /// A builder has a free slot for a job.
     Bid {
         /// The builder.
@@ -152,7 +152,7 @@ pub enum CommandError {
 enum Stored {
     AdoptPolicy(Envelope),
     Submit(Envelope),
-    Cancel(Envelope),
+    Order(Envelope),
     Bid(NodeId, Bid),
     Offer(NodeId, Offer),
     Card(NodeId, Option<Capacity>, Duty),
@@ -176,7 +176,7 @@ impl Command {
         let stored = match self {
             Command::AdoptPolicy(policy) => Stored::AdoptPolicy(envelope(policy)),
             Command::Submit(request) => Stored::Submit(envelope(request)),
-            Command::Cancel(request) => Stored::Cancel(envelope(request)),
+            Command::Order(order) => Stored::Order(envelope(order)),
             Command::Bid { node, bid } => Stored::Bid(*node, bid.clone()),
             Command::Offer { node, offer } => Stored::Offer(*node, offer.clone()),
             Command::Card { node, capacity, duty } => Stored::Card(*node, capacity.clone(), duty.clone()),
@@ -206,7 +206,7 @@ impl Command {
         Ok(match codec::decode::<Stored>(bytes, COMMAND_MAX)? {
             Stored::AdoptPolicy(policy) => Command::AdoptPolicy(verify(&policy, network)?),
             Stored::Submit(request) => Command::Submit(verify(&request, network)?),
-            Stored::Cancel(request) => Command::Cancel(verify(&request, network)?),
+            Stored::Order(order) => Command::Order(verify(&order, network)?),
             Stored::Bid(node, bid) => Command::Bid { node, bid },
             Stored::Offer(node, offer) => Command::Offer { node, offer },
             Stored::Card(node, capacity, duty) => Command::Card { node, capacity, duty },

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     graph::Place,
+    orders::Orders,
     service::Run,
     tally::{Agreement, Comparison, JobFailure},
 };
@@ -505,6 +506,8 @@ pub struct Job {
     pub place: Place,
     /// Where it is.
     pub state: JobState,
+    /// What its maintainer ordered since.
+    pub orders: Orders,
     /// Builders that stand back, by node.
     pub pauses: BTreeMap<NodeId, Pause>,
     /// Builders that it wants and does not have.
@@ -518,12 +521,14 @@ pub struct Job {
 impl Job {
     /// Makes a job that nobody has.
     pub fn new(facts: Facts, place: Place) -> Self {
+        let orders = Orders::new(facts.schedule.priority);
         Self {
             run: Run::default(),
             late: Vec::new(),
             facts,
             place,
             state: JobState::Queued,
+            orders,
             pauses: BTreeMap::new(),
             wanted: 0,
             attempts: Vec::new(),
@@ -531,13 +536,18 @@ impl Job {
         }
     }
 
+    /// Gives every attempt that is kept, those that count no more first.
+    pub fn every_attempt(&self) -> impl Iterator<Item = &Attempt> {
+        self.orders.earlier.iter().chain(&self.attempts)
+    }
+
     /// Finds the attempt under a lease.
     pub fn attempt(&self, lease: LeaseNumber) -> Option<&Attempt> {
-        self.attempts.iter().find(|a| a.lease == lease)
+        self.every_attempt().find(|a| a.lease == lease)
     }
 
     pub(crate) fn attempt_mut(&mut self, lease: LeaseNumber) -> Option<&mut Attempt> {
-        self.attempts.iter_mut().find(|a| a.lease == lease)
+        self.orders.earlier.iter_mut().chain(&mut self.attempts).find(|a| a.lease == lease)
     }
 
     /// Counts attempts that hold a live lease.
@@ -553,7 +563,7 @@ impl Job {
     /// Drops what only an open job needs.
     pub(crate) fn slim(&mut self) {
         self.late.clear();
-        for attempt in &mut self.attempts {
+        for attempt in self.orders.earlier.iter_mut().chain(&mut self.attempts) {
             if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
                 vote.outputs = Vec::new();
             }

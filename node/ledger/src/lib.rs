@@ -61,6 +61,8 @@ pub mod snapshot;
 pub mod tally;
 pub mod view;
 
+pub mod orders;
+
 mod admission;
 mod deadlines;
 mod pace;
@@ -215,7 +217,7 @@ impl Ledger {
         match command {
             Command::AdoptPolicy(policy) => self.adopt_policy(policy, &mut turn),
             Command::Submit(request) => self.submit(request, &mut turn),
-            Command::Cancel(request) => self.cancel(&request, &mut turn),
+            Command::Order(order) => self.order(&order, &mut turn),
             Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
             Command::Offer { node, offer } => self.offer(node, &offer, &mut turn),
             Command::Card { node, capacity, duty } => self.peers.card(node, capacity, duty, at),
@@ -267,7 +269,7 @@ impl Ledger {
         let Some(old) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
         self.dossiers.remove(&old);
         if let Some(job) = self.jobs.get_mut(&old) {
-            for attempt in &job.attempts {
+            for attempt in job.every_attempt() {
                 self.job_of_lease.remove(&attempt.lease);
             }
             job.slim();

@@ -296,7 +296,7 @@ fn place(id: JobId, job: &Job) -> Place {
         only: facts.schedule.only.clone(),
         without: facts.schedule.without.clone(),
     };
-    let urgency = Priority::MAX.0.saturating_sub(facts.schedule.priority.0);
+    let urgency = Priority::MAX.0.saturating_sub(job.orders.priority.0);
     let rank = Rank { urgency, progress, accepted: facts.accepted, job: id };
     Place { arch: facts.arch, key: facts.key, lane, rank }
 }

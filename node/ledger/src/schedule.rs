@@ -18,6 +18,7 @@ use crate::{
     deadlines::Due,
     graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    orders::Hold,
     peers::{Duty, Room},
     planted::{self, Fault},
     queue::Taker,
@@ -62,6 +63,9 @@ impl Ledger {
         }
         if job.facts.is_server() {
             return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
+        }
+        if job.orders.hold != Hold::Not {
+            return Err(Refusal::Busy("the job is suspended".into()));
         }
         if let Ahead::Waits(of) | Ahead::Failed(of) = self.ahead(job) {
             return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
@@ -184,6 +188,10 @@ impl Ledger {
     pub(crate) fn settle(&mut self, id: JobId, turn: &mut Turn) {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
+        if job.orders.hold != Hold::Not {
+            self.want(id, 0);
+            return;
+        }
         match self.ahead(job) {
             Ahead::Free => {}
             Ahead::Waits(_) => {

@@ -126,7 +126,7 @@ impl Ledger {
             policies,
             open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
             ended: snapshot.ended.into(),
-            job_of_lease: full.flat_map(|(id, job)| job.attempts.iter().map(|a| (a.lease, *id))).collect(),
+            job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),

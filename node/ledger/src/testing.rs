@@ -9,7 +9,7 @@ use attest::{
 use protocol::{
     Arch, Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
-    job::{CancelRequest, JobRequest, ServerJob, job_id},
+    job::{Change, JobRequest, Order, ServerJob, job_id},
     lease::{Lease, LeaseNumber},
     message::{Bid, Failed, Offer, Renewal, Response},
     peer::Capacity,
@@ -112,7 +112,7 @@ impl Bench {
         let asked = match &command {
             Command::AdoptPolicy(_)
             | Command::Submit(_)
-            | Command::Cancel(_)
+            | Command::Order(_)
             | Command::Bid { .. }
             | Command::Offer { .. }
             | Command::Renewed { .. }
@@ -259,9 +259,13 @@ impl Bench {
     }
 
     pub(crate) fn cancel(&mut self, job: JobId, key: u8) -> Option<Response> {
-        let cancel = CancelRequest { at: self.now, job, reason: "wrong version".to_owned() };
-        let signed = Signed::sign(&cancel, Some(&self.network), &[&signing_key(key)]);
-        self.apply(Command::Cancel(signed.verify(Some(&self.network)).unwrap()))
+        self.order(job, key, Change::Cancel)
+    }
+
+    pub(crate) fn order(&mut self, job: JobId, key: u8, what: Change) -> Option<Response> {
+        let order = Order { at: self.now, job, what, reason: "wrong version".to_owned() };
+        let signed = Signed::sign(&order, Some(&self.network), &[&signing_key(key)]);
+        self.apply(Command::Order(signed.verify(Some(&self.network)).unwrap()))
     }
 
     pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Policy)) -> Option<Response> {

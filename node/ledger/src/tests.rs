@@ -4,6 +4,7 @@ mod admission;
 mod fairness;
 mod graph;
 mod leases;
+mod orders;
 mod publication;
 mod schedule;
 mod service;

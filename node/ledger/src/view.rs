@@ -44,6 +44,8 @@ pub struct JobView {
     pub times: Times,
     /// Its attempts, in order of their leases.
     pub attempts: Vec<AttemptView>,
+    /// Attempts that count no more: of earlier rounds, or ended by a suspension.
+    pub earlier: Vec<AttemptView>,
     /// What the attempts add up to.
     pub verdict: VerdictView,
     /// Reports that came under leases that were over.
@@ -317,6 +319,7 @@ impl Ledger {
             maintainer: facts.maintainer.clone(),
             times: Times { created: facts.created, accepted: facts.accepted, expires: facts.expires, ended },
             attempts: job.attempts.iter().map(attempt).collect(),
+            earlier: job.orders.earlier.iter().map(attempt).collect(),
             verdict: verdict(job),
             late: job.late.iter().map(late).collect(),
             waiting: self.why_waiting(id, job),

@@ -97,7 +97,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         at: Time::from(clock::now()),
         summary,
         request: request_view(request, &view),
-        attempts: view.attempts.iter().map(attempt).collect(),
+        attempts: view.earlier.iter().chain(&view.attempts).map(attempt).collect(),
         verdict: verdict(&view),
         published,
         service: ledger.service_run(id).map(service),
@@ -390,6 +390,10 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Published, format!("published in {channel}, generation {generation}"))
         }
         News::PublishFailed { job, why, .. } => (job, JobState::Publishing, format!("not published: {why}")),
+        News::Ordered { job, what, by, reason } => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            (job, JobState::Waiting, format!("{by} orders to {what} it{why}"))
+        }
         News::Cancelled { job, reason } => (job, JobState::Cancelled, format!("cancelled: {reason}")),
         News::Skipped { job, why, .. } => (job, JobState::Skipped, format!("skipped: {why}")),
         News::Served { job, summary, .. } => (job, JobState::Done, format!("done: {summary}")),

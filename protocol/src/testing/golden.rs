@@ -15,7 +15,7 @@ use crate::{
     Envelope, Signed,
     codec::{self, DoorError},
     envelope::Record,
-    job::JobRequest,
+    job::{Change, JobRequest, Order, Priority},
     message::{Refusal, Request, Response},
     testing::signing_key,
 };
@@ -68,7 +68,8 @@ fn all() -> Vec<Golden> {
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
         ),
         golden("record-leadership", samples::leadership()),
-        golden("record-cancel", samples::cancel()),
+        golden("record-order", samples::order()),
+        golden("record-order-priority", Order { what: Change::Reprioritise(Priority(9)), ..samples::order() }),
         golden("record-announcement", samples::announcement()),
         golden("record-node-card", samples::node_card()),
         golden("record-release", samples::release()),
@@ -127,7 +128,7 @@ fn no_golden_file_is_forgotten() {
 fn request_ordinal(request: &Request) -> usize {
     match request {
         Request::Submit(_) => 0,
-        Request::Cancel(_) => 1,
+        Request::Order(_) => 1,
         Request::Policy => 2,
         Request::AdoptPolicy(_) => 3,
         Request::Open => 4,

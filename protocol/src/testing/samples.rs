@@ -6,7 +6,7 @@ use crate::{
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
     job::{
-        Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest,
+        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest, Order,
         Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
@@ -195,9 +195,9 @@ fn job() -> JobId {
     JobId::from(hash("job"))
 }
 
-/// Gives a wish to cancel.
-pub fn cancel() -> CancelRequest {
-    CancelRequest { at: NOW, job: job(), reason: "wrong version".to_owned() }
+/// Gives an order to cancel.
+pub fn order() -> Order {
+    Order { at: NOW, job: job(), what: Change::Cancel, reason: "wrong version".to_owned() }
 }
 
 /// Gives an announcement that excludes one node.
@@ -279,7 +279,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
     let octets = || Octets(vec![0xa1, 0x61, 0x78, 0x01]);
     vec![
         ("submit", Request::Submit(octets())),
-        ("cancel", Request::Cancel(octets())),
+        ("order", Request::Order(octets())),
         ("policy", Request::Policy),
         ("adopt-policy", Request::AdoptPolicy(octets())),
         ("open", Request::Open),

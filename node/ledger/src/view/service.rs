@@ -129,6 +129,7 @@ impl Ledger {
             maintainer: facts.maintainer.clone(),
             times: Times { created: facts.created, accepted: queued, expires: facts.expires, ended },
             attempts: Vec::new(),
+            earlier: Vec::new(),
             verdict: served(job),
             late: Vec::new(),
             waiting: self.why_waiting(id, job),

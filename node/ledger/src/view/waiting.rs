@@ -9,6 +9,7 @@ use crate::{
     Ledger,
     graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, PublishStep},
+    orders::Hold,
     schedule,
 };
 
@@ -51,6 +52,10 @@ impl Ledger {
 
     /// Says what keeps a job from beginning, apart from builders.
     fn holds(&self, job: &Job) -> Option<String> {
+        if let Hold::Suspended { by, reason } = &job.orders.hold {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            return Some(format!("suspended by {by}{why}"));
+        }
         if let Ahead::Waits(of) | Ahead::Failed(of) = self.ahead(job) {
             let title = self.jobs.get(&of).map_or("", |before| before.facts.title.as_str());
             return Some(format!("it waits for job {} ({title})", of.short()));
