@@ -26,7 +26,7 @@ use std::{
 use ledger::Duty;
 use protocol::{
     Arch, JobId, Verified,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     envelope::Signed,
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
@@ -52,6 +52,8 @@ use crate::{
 const LOG_CHUNK: usize = 256 * 1024;
 /// How often an offer that stands is said again: a coordinator may have lost it without a lost connection.
 const OFFER_AGAIN: Duration = Duration::from_secs(60);
+/// How soon an offer that was not taken is said again.
+const OFFER_RETRY: Duration = Duration::from_secs(3);
 /// How old an offer is at least when an announcement makes it be said again.
 const OFFER_DOUBTED_AFTER: Duration = Duration::from_secs(2);
 
@@ -242,7 +244,7 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// The coordinator is connected, again or for the first time: what it may have missed is said at once. A lease that was
+    /// The leader changed, or is connected again or for the first time: what it may have missed is said at once. A lease that was
     /// taken back meanwhile is so learnt before the next heartbeat.
     pub async fn greet(self: Arc<Self>) {
         self.state().offered = Offered::Nothing;
@@ -253,11 +255,12 @@ impl Worker {
     /// Offers the room that there is whenever it changes, one offer after the other.
     async fn keep_offering(self: Arc<Self>, stop: CancellationToken) {
         loop {
+            let stands = self.state().offered != Offered::Nothing;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.wanted.notified() => {}
-                () = tokio::time::sleep(OFFER_AGAIN) => self.state().offered = Offered::Nothing,
+                () = tokio::time::sleep(if stands { OFFER_AGAIN } else { OFFER_RETRY }) => self.state().offered = Offered::Nothing,
             }
             self.offer().await;
         }
@@ -394,7 +397,7 @@ impl Worker {
 
     /// Fetches and verifies the signed request of a job.
     async fn request(&self, job: JobId) -> Result<Verified<JobRequest>, Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let failed = |why: String| Failure::new(Blame::Builder(Fault::Fetch), "fetch", why);
         let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
         let record = match answer {
             Response::Record(record) => record,

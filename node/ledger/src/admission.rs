@@ -106,7 +106,9 @@ impl Ledger {
         turn.tell(News::PolicyAdopted { number: next.get().number });
         self.peers.adopt(next.get());
         self.policies.push(next);
+        self.forget_signers();
         self.revoke_strangers(turn);
+        self.forget_strange_records(turn);
         for id in self.open.clone() {
             self.settle(id, turn);
         }

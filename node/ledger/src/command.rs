@@ -121,13 +121,31 @@ pub enum Command {
         /// Steps, log and result.
         account: Account,
     },
+    /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
+    Signer {
+        /// The coordinator.
+        node: NodeId,
+        /// The certificate.
+        certificate: Octets,
+    },
     /// They could not be put there.
     PublishFailed {
         /// The job.
         job: JobId,
+        /// Whether it may work later.
+        cause: Cause,
         /// The publisher's words.
         why: String,
     },
+}
+
+/// Whether what went wrong may go right by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// It passes: a disk is full, a node is away, somebody else is at work.
+    Transient,
+    /// It lasts: a version is there with other content, a package is malformed.
+    Permanent,
 }
 
 /// Why stored bytes are no command.
@@ -165,9 +183,12 @@ enum Stored {
     Woken,
     Restarted,
     Published(JobId, u64),
+    /// As earlier versions wrote it, which tried everything again.
     PublishFailed(JobId, String),
     Resign(ChannelName),
     Ran(JobId, Account),
+    PublishFailedOf(JobId, Cause, String),
+    Signer(NodeId, Octets),
 }
 
 impl Command {
@@ -191,7 +212,8 @@ impl Command {
             Command::Woken => Stored::Woken,
             Command::Restarted => Stored::Restarted,
             Command::Published { job, generation } => Stored::Published(*job, *generation),
-            Command::PublishFailed { job, why } => Stored::PublishFailed(*job, why.clone()),
+            Command::PublishFailed { job, cause, why } => Stored::PublishFailedOf(*job, *cause, why.clone()),
+            Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
         };
@@ -221,7 +243,9 @@ impl Command {
             Stored::Woken => Command::Woken,
             Stored::Restarted => Command::Restarted,
             Stored::Published(job, generation) => Command::Published { job, generation },
-            Stored::PublishFailed(job, why) => Command::PublishFailed { job, why },
+            Stored::PublishFailed(job, why) => Command::PublishFailed { job, cause: Cause::Transient, why },
+            Stored::PublishFailedOf(job, cause, why) => Command::PublishFailed { job, cause, why },
+            Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
         })

@@ -18,6 +18,8 @@ pub(crate) enum Due {
     Announce,
     /// A builder that had to stand back from the job may take it.
     Pause(JobId),
+    /// Reports that the job fails may count now, though who gave them has proven nothing.
+    Reports(JobId),
     /// The job's publication is tried again.
     Publish(JobId),
 }

@@ -105,6 +105,8 @@ pub enum PublishStep {
     },
     /// It failed and is tried again later.
     Resting {
+        /// When it is tried again.
+        again: Timestamp,
         /// Failed tries.
         tries: u32,
         /// The generation that it becomes.

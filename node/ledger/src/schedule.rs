@@ -22,6 +22,7 @@ use crate::{
     peers::{Duty, Room},
     planted::{self, Fault},
     queue::Taker,
+    reputation::{Class, May, Turned},
     tally::{self, Decision, Standing},
 };
 
@@ -54,10 +55,16 @@ impl Ledger {
     }
 
     fn check_bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) -> Result<(), Refusal> {
-        let operator = self.operator(&node)?;
-        let Some(job) = self.jobs.get(&bid.job) else {
+        let operator = self.operator(&node)?.clone();
+        let Some(class) = self.jobs.get(&bid.job).map(|job| Class::of(&job.facts)) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
+        match self.admit_builder(node, (&operator, &class), bid.memory_mib, turn) {
+            Ok(()) => {}
+            Err(Turned::ToCanary) => return Ok(()),
+            Err(Turned::Away(hindrance)) => return Err(Refusal::Busy(hindrance.sentence(&class, turn.at))),
+        }
+        let job = self.jobs.get(&bid.job).expect("found above");
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
         }
@@ -86,7 +93,7 @@ impl Ledger {
             turn.push(Effect::Grant(lease.clone()));
             return Ok(());
         }
-        if job.is_spent(operator) && !planted::is(Fault::OperatorTwice) {
+        if job.is_spent(&operator) && !planted::is(Fault::OperatorTwice) {
             return Err(Refusal::NotAllowed(format!("operator {operator} has had its turn for this job")));
         }
         let (arch, memory_mib) = (job.facts.arch, bid.memory_mib);
@@ -122,7 +129,9 @@ impl Ledger {
     pub fn offer_stands(&self, node: NodeId, offer: &Offer) -> bool {
         let known = self.peers.room(&node);
         let room = self.room_of(node, offer, known.map_or(Timestamp::ZERO, |room| room.since));
-        self.peers.is_online(&node) && room.as_ref() == known
+        // Who is hindered asks again: its time may be over, or a job with a known answer be due.
+        let hindered = self.peers.operator(&node).is_none_or(|operator| self.reputation.hinders(operator, node));
+        !hindered && self.peers.is_online(&node) && room.as_ref() == known
     }
 
     /// Says whether a card changes nothing, so that it need not be applied.
@@ -138,20 +147,46 @@ impl Ledger {
 
     /// Gives a node's room to the jobs that come next.
     fn fill(&mut self, node: NodeId, rather: Option<JobId>, turn: &mut Turn) {
-        while let Some(id) = self.next_for(node, rather, turn.at) {
-            self.grant(id, node, turn);
-            self.settle(id, turn);
+        let mut barred = BTreeSet::new();
+        while let Some((id, class)) = self.next_for(node, (rather, &barred), turn.at) {
+            let operator = self.peers.operator(&node).expect("who has room has an operator").clone();
+            let memory_mib = self.peers.room(&node).map_or(0, |room| room.memory_mib);
+            match self.admit_builder(node, (&operator, &class), memory_mib, turn) {
+                Ok(()) => {
+                    self.grant(id, node, turn);
+                    self.settle(id, turn);
+                }
+                // It shows what it can before it gets anything else.
+                Err(Turned::ToCanary) => return self.peers.set_room(node, None),
+                Err(Turned::Away(_)) => drop(barred.insert(class)),
+            }
         }
     }
 
-    fn next_for(&self, node: NodeId, rather: Option<JobId>, at: Timestamp) -> Option<JobId> {
+    fn next_for(
+        &self,
+        node: NodeId,
+        (rather, barred): (Option<JobId>, &BTreeSet<Class>),
+        at: Timestamp,
+    ) -> Option<(JobId, Class)> {
         let (operator, room) = (self.peers.operator(&node)?, self.peers.room(&node)?);
         let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib };
-        self.queue.next(&taker, rather, &|id| rank(&self.jobs[&id], (node, operator), room, at).is_some())
+        let fits = |id| {
+            let job = &self.jobs[&id];
+            rank(job, (node, operator), room, at).is_some() && {
+                let class = Class::of(&job.facts);
+                !barred.contains(&class) && !matches!(self.may_lease(node, operator, &class, at), May::No(_))
+            }
+        };
+        let id = self.queue.next(&taker, rather, &fits)?;
+        Some((id, Class::of(&self.jobs[&id].facts)))
     }
 
     pub(crate) fn declined(&mut self, node: NodeId, number: LeaseNumber, why: String, turn: &mut Turn) {
-        let Some(lease) = self.held(node, number).cloned() else { return };
+        let Some(lease) = self.held(node, number).cloned() else {
+            self.drop_canary(node, number);
+            return;
+        };
         self.release(number);
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
@@ -216,9 +251,11 @@ impl Ledger {
             self.queue_service(id, turn);
             return;
         }
-        match tally::stand(job, channel, policy) {
+        let heard = self.heard(job, turn.at);
+        match tally::stand(job, channel, policy, &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
+                self.listen_again(id, heard.again);
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
@@ -227,6 +264,9 @@ impl Ledger {
     }
 
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
+        if let Decision::Reproduced(agreement) = &decision {
+            self.judge(id, agreement, turn);
+        }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);
         turn.tell(News::Verdict { job: id, word: word.into(), why });
@@ -270,7 +310,12 @@ impl Ledger {
         let job = &self.jobs[&id];
         let operators = &self.policy_in_force().operators;
         let Some(from) = operators.get(tie(id) % operators.len().max(1)) else { return false };
-        let ranked = |node, operator: &OperatorName, room: &Room| rank(job, (node, operator), room, turn.at);
+        let class = Class::of(&job.facts);
+        let ranked = |node, operator: &OperatorName, room: &Room| {
+            // Who is to show what it can first is served when it asks.
+            let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
+            rank(job, (node, operator), room, turn.at).filter(|_| may)
+        };
         let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };
         self.grant(id, node, turn);
         true

@@ -59,6 +59,8 @@ pub struct Run {
     pub queued: Option<Timestamp>,
     /// What the publisher told.
     pub account: Account,
+    /// Why the last try failed; empty when none did.
+    pub trouble: String,
 }
 
 /// A server job, ready to be run.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use attest::statement::VerifiedAttestation;
 use protocol::{
-    ChannelName, JobId, NetworkId, Signed, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     lease::Lease,
@@ -24,6 +24,7 @@ use crate::{
     peers::{Known, Peers},
     queue::{Queue, Shares},
     releases::Line,
+    reputation::Reputation,
     timer::Clock,
 };
 
@@ -62,10 +63,13 @@ struct Snapshot {
     leases: Vec<Lease>,
     shares: Shares,
     network: NetworkId,
+    signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
     last_lease: u64,
+    #[serde(default, skip_serializing_if = "Reputation::is_empty")]
+    reputation: Reputation,
 }
 
 impl Ledger {
@@ -85,10 +89,12 @@ impl Ledger {
             peers: self.peers.known().clone(),
             shares: self.queue.shares().clone(),
             network: self.network,
+            signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
             last_lease: self.last_lease,
+            reputation: self.reputation.clone(),
         })
     }
 
@@ -131,7 +137,9 @@ impl Ledger {
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
+            reputation: snapshot.reputation,
             lines: snapshot.lines.into_iter().collect(),
+            signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),
             clock: snapshot.clock,
         };

@@ -118,7 +118,8 @@ impl Bench {
             | Command::Renewed { .. }
             | Command::Started { .. }
             | Command::Revealed { .. }
-            | Command::Failed { .. } => 1,
+            | Command::Failed { .. }
+            | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Card { .. }
             | Command::Lost { .. }

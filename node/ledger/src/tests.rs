@@ -8,6 +8,7 @@ mod orders;
 mod publication;
 mod schedule;
 mod service;
+mod signers;
 mod story;
 mod verdicts;
 mod waiting;

@@ -15,7 +15,6 @@ use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, SuiteName, Verified,
-    envelope::Signed,
     job::{BuildLimits, Change, Priority},
     lease::LeaseNumber,
 };

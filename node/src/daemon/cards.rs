@@ -78,7 +78,7 @@ impl Shared {
             return Heard::Nothing;
         }
         let (node, addresses) = (card.node, card.addresses.clone());
-        let heard = if node == self.id { Heard::Nothing } else { self.cards.keep(card) };
+        let heard = if node == self.id { Heard::Nothing } else { self.others.cards.keep(card) };
         if heard == Heard::Nothing {
             return heard;
         }
@@ -114,7 +114,7 @@ impl Shared {
 
     /// Has the ledger know a node's newest card, where this node decides.
     pub(super) async fn note_card(&self, desk: &Desk, node: NodeId) {
-        if let Some(card) = self.cards.get(&node) {
+        if let Some(card) = self.others.cards.get(&node) {
             desk.note_card(node, card.capacity, card.draining).await;
         }
     }
@@ -125,8 +125,11 @@ impl Shared {
         if desk.worker().is_some() {
             roles.push("builder".to_owned());
         }
-        if self.coordinates() {
+        if self.is_candidate() {
             roles.push("coordinator".to_owned());
+        }
+        if self.leads().is_some() {
+            roles.push("leader".to_owned());
         }
         if self.config.mirror.is_some() {
             roles.push("mirror".to_owned());

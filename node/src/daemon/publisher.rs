@@ -75,14 +75,16 @@ impl Publisher {
                     Ok(()) => Command::Published { job, generation },
                     Err(why) => {
                         warn!(%job, generation, %why, "not published");
-                        Command::PublishFailed { job, why }
+                        Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why }
                     }
                 };
                 self.decisions.tell(command).await;
             }
             Work::Serve(service) => {
                 let (job, why) = (service.job, format!("{} is not built into this version", service.work.word()));
-                self.decisions.tell(Command::PublishFailed { job, why }).await;
+                self.decisions
+                    .tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why })
+                    .await;
             }
             Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
                 Ok(()) => info!(%channel, generation, "index signed anew"),

@@ -385,6 +385,15 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Building, format!("a late report under lease {lease} was kept as evidence"))
         }
         News::Dissent { job, operator, file, .. } => (job, JobState::Building, format!("{operator} differs in {file}")),
+        News::Quarantined { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is in quarantine for {class} jobs"))
+        }
+        News::Disabled { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is disabled for {class} jobs"))
+        }
+        News::Restored { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} gets {class} jobs again"))
+        }
         News::Verdict { job, word, why } => (job, word.parse().unwrap_or(JobState::Unknown), format!("{word}: {why}")),
         News::Published { job, channel, generation } => {
             (job, JobState::Published, format!("published in {channel}, generation {generation}"))

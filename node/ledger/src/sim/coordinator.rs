@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{NetworkId, Timestamp, Verified, job::job_id, message::Response, policy::Policy, testing::samples};
 
 use super::{Event, FAULTS_UNTIL, JobNature, World};
-use crate::{Command, Effect, Ledger, News, Publication, invariants::Witness, testing::request};
+use crate::{Cause, Command, Effect, Ledger, News, Publication, invariants::Witness, testing::request};
 
 pub(super) struct Coordinator {
     pub(super) ledger: Ledger,
@@ -151,6 +151,9 @@ impl World {
             News::LateReport { .. } => self.see("late report"),
             News::Declined { .. } => self.see("lease declined"),
             News::Dissent { .. } => self.see("liar named"),
+            News::Quarantined { .. } => self.see("builder quarantined"),
+            News::Disabled { .. } => self.see("builder disabled"),
+            News::Restored { .. } => self.see("builder restored"),
             News::Published { .. } => self.see("published"),
             News::PublishFailed { .. } => self.see("publication failed"),
             News::AttemptFailed { .. } => self.see("attempt failed"),
@@ -188,7 +191,7 @@ impl World {
         }
         let (job, generation) = (publication.job, publication.generation);
         let fails = self.faulty() && self.random.percent(20);
-        let failed = Command::PublishFailed { job, why: "disk full".into() };
+        let failed = Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() };
         self.command(None, None, if fails { failed } else { Command::Published { job, generation } })
     }
 

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    Command,
+    Cause, Command,
     service::{Account, Step, publication_id},
     testing::{Bench, builder, channel, policy},
     view::{Relation, VerdictView},
@@ -98,14 +98,16 @@ fn a_comparison_needs_no_turn_and_makes_no_generation() {
 fn a_server_job_is_tried_again_and_given_up_like_a_publication() {
     let mut bench = bench();
     let job = bench.serve(1, promote());
+    let failed = |cause| Command::PublishFailed { job, cause, why: "disk full".into() };
     for rest in [2, 4, 8, 16, 32] {
-        bench.apply(Command::PublishFailed { job, why: "disk full".into() });
-        assert!(bench.ledger.job(job).unwrap().waiting.unwrap().contains("tried again"));
+        bench.apply(failed(Cause::Transient));
+        let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();
+        assert!(waiting.contains("(disk full); it is tried again at"), "{waiting}");
         bench.wait(rest);
         assert_eq!(bench.served(), [(job, 1)]);
     }
     let behind = bench.submit_after("command", 9, &[job]);
-    bench.apply(Command::PublishFailed { job, why: "disk full".into() });
+    bench.apply(failed(Cause::Permanent));
     assert_eq!([job, behind].map(|job| bench.state(job)), ["failed-to-run", "skipped"]);
     let VerdictView::Unserved { why } = bench.ledger.job(job).unwrap().verdict else { panic!() };
     assert_eq!(why, "disk full");

@@ -25,14 +25,10 @@ impl Ledger {
             JobState::Ended(_) => None,
             JobState::Publishing(publishing) => match publishing.step {
                 PublishStep::Running { .. } => None,
-                PublishStep::Resting { tries, .. } => {
-                    Some(format!("publishing failed {tries} times and is tried again"))
-                }
+                PublishStep::Resting { tries, again, .. } => Some(rests("publishing", job, tries, again)),
                 PublishStep::Waiting => Some(self.in_line(job)),
             },
-            JobState::Serving(PublishStep::Resting { tries, .. }) => {
-                Some(format!("it failed {tries} times and is tried again"))
-            }
+            JobState::Serving(PublishStep::Resting { tries, again, .. }) => Some(rests("it", job, *tries, *again)),
             JobState::Serving(_) => None,
             JobState::Queued | JobState::Building => match self.policy_in_force().channel(&job.facts.channel) {
                 None => Some(format!("channel {} is no longer in the policy", job.facts.channel)),
@@ -208,4 +204,10 @@ impl Ledger {
         let begun = job.attempts.iter().any(|a| matches!(a.state, AttemptState::Running { .. }));
         Expected { start: (!begun).then_some(start), end: Some(start.after(takes)) }
     }
+}
+
+/// Says why the publisher's last try failed and when the next one is.
+fn rests(what: &str, job: &Job, tries: u32, again: Timestamp) -> String {
+    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    format!("{what} failed {times} ({}); it is tried again at {}", job.run.trouble, phrase::time(again))
 }

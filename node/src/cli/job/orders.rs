@@ -16,7 +16,7 @@ use crate::{
 
 /// Which job, by whom, and why
 #[derive(Debug, clap::Args)]
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     /// The job's id, or its first digits
     job: String,
     /// Name of the maintainer's key
@@ -29,7 +29,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Signs the order and sends it; it is durable when this returns.
-    pub(super) async fn order(self, context: &Context, what: Change) -> anyhow::Result<u8> {
+    pub(in crate::cli) async fn order(self, context: &Context, what: Change) -> anyhow::Result<u8> {
         let key = keys::load(&context.home.key(self.key.as_str()))?;
         let network = Config::load(&context.home)?.network.id;
         let job = super::find(context, &self.job).await?;
