@@ -90,7 +90,14 @@ async fn main() -> anyhow::Result<()> {
     };
     let id = JobId::from_bytes([1; 32]);
     let number = LeaseNumber(u64::from(std::process::id()));
-    let lease = Lease { job: id, node: NodeId::from_bytes([2; 32]), number, expires: request.expires, profile };
+    let lease = Lease {
+        job: id,
+        node: NodeId::from_bytes([2; 32]),
+        number,
+        expires: request.expires,
+        profile,
+        memory_mib: request.limits.memory_mib,
+    };
     fs::create_dir_all(state)?;
     let workshop = Workshop::open(Config {
         state_dir: state.to_owned(),

@@ -100,6 +100,11 @@ impl Home {
         self.0.join("blobs")
     }
 
+    /// Present while the node drains; it holds the reason.
+    pub fn drain(&self) -> PathBuf {
+        self.0.join("drain")
+    }
+
     /// Attempts and unpacked environments.
     pub fn build(&self) -> PathBuf {
         self.0.join("build")

@@ -236,8 +236,8 @@ impl Backend for Handle {
         Ok(Submitted { job, accepted_at: Time::from(at) })
     }
 
-    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
-        self.ask(Request::Cancel(Octets(request.to_vec()))).await.map(drop)
+    async fn order(&self, order: Bytes) -> Result<(), ApiError> {
+        self.ask(Request::Order(Octets(order.to_vec()))).await.map(drop)
     }
 
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {

@@ -8,14 +8,15 @@ mod finding;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use attest::statement;
-use ledger::Command;
+use ledger::{Command, Duty, Ledger};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
-    job::{Announcement, CancelRequest, JobRequest},
+    job::{Announcement, JobRequest, Order},
     lease::Term,
     limits,
-    message::{Octets, Refusal, Request, Response, Revealed},
+    message::{Octets, Offer, Refusal, Request, Response, Revealed},
+    peer::Capacity,
     policy::Policy,
 };
 use tracing::{debug, info};
@@ -94,7 +95,7 @@ impl Desk {
     /// Tells this node's builder of an announcement.
     pub fn heard(&self, announcement: &Announcement) {
         if let Some(worker) = self.worker() {
-            worker.heard(announcement.clone());
+            worker.heard(announcement);
         }
     }
 
@@ -112,7 +113,7 @@ impl Desk {
             Request::Policy => self.policy(),
             Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
             Request::Submit(record) => self.submit(from, &record).await.unwrap_or_else(refused),
-            Request::Cancel(record) => self.cancel(&record).await.unwrap_or_else(refused),
+            Request::Order(record) => self.order(&record).await.unwrap_or_else(refused),
             Request::Open => self.open().await.unwrap_or_else(refused),
             Request::Job(job) => self.job(job).await.unwrap_or_else(refused),
             Request::Providers(job) => self.providers(job).await.unwrap_or_else(refused),
@@ -126,6 +127,7 @@ impl Desk {
                 }
             },
             Request::Bid(bid) => self.of_member(Command::Bid { node: from, bid }, from).await,
+            Request::Offer(offer) => self.offer(from, offer).await,
             Request::Started(lease) => self.of_member(Command::Started { node: from, lease }, from).await,
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
@@ -181,6 +183,30 @@ impl Desk {
         self.decide(command).await
     }
 
+    /// Takes a builder's offer. What is known already costs no entry in the journal.
+    async fn offer(&self, from: NodeId, offer: Offer) -> Response {
+        let known = offer.clone();
+        let stands = match self.leading() {
+            Some(decisions) => decisions.view(move |ledger| ledger.offer_stands(from, &known)).await,
+            None => None,
+        };
+        match stands {
+            Some(true) => Response::Done,
+            Some(false) | None => self.of_member(Command::Offer { node: from, offer }, from).await,
+        }
+    }
+
+    /// Has the ledger know a node's card. What is known already costs no entry in the journal.
+    pub async fn note_card(&self, node: NodeId, capacity: Option<Capacity>, draining: Option<String>) {
+        let Some(decisions) = self.leading() else { return };
+        let duty = draining.map_or(Duty::Ready, |reason| Duty::Draining { reason });
+        let known = (capacity.clone(), duty.clone());
+        let look = move |ledger: &Ledger| ledger.card_stands(node, known.0.as_ref(), &known.1);
+        if decisions.view(look).await == Some(false) {
+            decisions.tell(Command::Card { node, capacity, duty }).await;
+        }
+    }
+
     fn not_coordinator(&self) -> Refusal {
         match self.decisions() {
             Some(decisions) => refusal(&decisions.standing(), self.shared.id),
@@ -222,17 +248,17 @@ impl Desk {
         Ok(self.leader()?.decide_for(from, Command::Submit(request)).await)
     }
 
-    async fn cancel(&self, record: &Octets) -> Result<Response, Refusal> {
-        let request: Verified<CancelRequest> = Signed::read(&record.0)
+    async fn order(&self, record: &Octets) -> Result<Response, Refusal> {
+        let order: Verified<Order> = Signed::read(&record.0)
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
         let policies = self.shared.policies();
         let policy = policies.current();
         let may = |key: &PublicKey| policy.maintainer(key).is_some() || policy.roots.keys.contains(key);
-        if !request.signers().iter().any(may) {
-            return Err(Refusal::NotAllowed("the cancel request is signed by no maintainer and no root".into()));
+        if !order.signers().iter().any(may) {
+            return Err(Refusal::NotAllowed("the order is signed by no maintainer and no root".into()));
         }
-        Ok(self.decide(Command::Cancel(request)).await)
+        Ok(self.decide(Command::Order(order)).await)
     }
 
     async fn revealed(&self, from: NodeId, revealed: Revealed) -> Result<Response, Refusal> {

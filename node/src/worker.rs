@@ -1,14 +1,16 @@
-//! The builder's role: hears announcements, bids for what fits, runs what it is granted, and reports every end.
+//! The builder's role: offers its room, runs what it is granted, and reports every end.
 //!
 //! ```text
-//!  announced --bid--> granted --> fetch --> environment --> build --> attested --> reported
+//!  room --offer--> granted --> fetch --> environment --> build --> attested --> reported
 //!                        |__________ revoked, lost, interrupted: everything is stopped, and said ______|
 //! ```
 //!
-//! It decides nothing about a job; the coordinator's ledger does. A slot is promised only once: a grant without a free
-//! slot is refused, and the ledger asks somebody else.
+//! It decides nothing about a job, not even which one; the coordinator's ledger does. An offer stands until another replaces
+//! it, so that a new job needs no question; an announcement only wakes a builder whose offer got lost. A grant without a free
+//! slot is refused, and the ledger asks somebody else. A node that drains offers nothing and finishes what it has.
 
 mod attempt;
+mod drain;
 mod inputs;
 
 use std::{
@@ -21,14 +23,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ledger::Duty;
 use protocol::{
-    Arch, Hash, JobId, Timestamp, Verified,
+    Arch, JobId, Verified,
     blame::{Blame, Failure, Fault},
     envelope::Signed,
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
     limits,
-    message::{Bid, Failed, LogChunk, Refusal, Renewal, Request, Response},
+    message::{Failed, LogChunk, Offer, Refusal, Renewal, Request, Response},
     peer::Capacity,
 };
 use tokio::{
@@ -40,24 +43,19 @@ use tracing::{debug, info, warn};
 
 use crate::{
     build::{self, LogSink, Slot, Slots, Workshop},
-    clock,
     config::Builder,
     daemon::Shared,
     serve::Desk,
 };
 
-/// Announcements that are remembered; older ones are heard again, since the coordinator repeats what is open.
-const KNOWN_MAX: usize = 512;
 /// Bytes of one answer to a question for a log.
 const LOG_CHUNK: usize = 256 * 1024;
-/// How often the coordinator is asked what is open, beside hearing announcements.
-const ASK_EVERY: Duration = Duration::from_secs(20);
-/// How long a bid stands before it may be repeated.
-const BID_AGAIN: Duration = Duration::from_secs(15);
-/// How long a slot is kept for the grant of an answered bid at least; a slow coordinator gets as long as its answer took.
-const GRANT_WITHIN_MIN: Duration = Duration::from_millis(25);
-/// Of how many jobs for each wanted one a builder chooses.
-const SPREAD: usize = 3;
+/// How often an offer that stands is said again: a coordinator may have lost it without a lost connection.
+const OFFER_AGAIN: Duration = Duration::from_secs(60);
+/// How soon an offer that was not taken is said again.
+const OFFER_RETRY: Duration = Duration::from_secs(3);
+/// How old an offer is at least when an announcement makes it be said again.
+const OFFER_DOUBTED_AFTER: Duration = Duration::from_secs(2);
 
 /// The folder of live logs, below the builder's own.
 const LOGS: &str = "logs";
@@ -70,6 +68,7 @@ pub struct Worker {
     slots: Slots,
     settings: Builder,
     state: Mutex<State>,
+    duty: Mutex<Duty>,
     wanted: Notify,
     granted: mpsc::Sender<(Lease, Slot)>,
 }
@@ -79,32 +78,22 @@ pub struct Grants(mpsc::Receiver<(Lease, Slot)>);
 
 #[derive(Default)]
 struct State {
-    known: BTreeMap<JobId, Announcement>,
-    bids: BTreeMap<JobId, (Timestamp, Standing)>,
-    /// Requests of fresh bids: asked for beside the bid, so that a grant need not wait for them.
-    requests: BTreeMap<JobId, Verified<JobRequest>>,
+    offered: Offered,
     held: BTreeMap<LeaseNumber, Held>,
 }
 
-/// What may come of a bid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// A grant may be on its way: a slot is kept for it.
-    Fresh,
-    /// Others were faster. The coordinator remembers the bid; no slot waits for it.
-    Reserve,
-}
-
-/// Whether the coordinator has seen a bid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivered {
-    Yes,
-    No,
+/// What the coordinator knows of the room here.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Offered {
+    /// Nothing, or something that is over.
+    #[default]
+    Nothing,
+    /// This much, since then; what was granted since is taken off.
+    Room { free: u16, memory_mib: u32, since: Instant },
 }
 
 /// One attempt that runs here.
 struct Held {
-    job: JobId,
     phase: &'static str,
     stop: CancellationToken,
     why: Option<Failure>,
@@ -130,8 +119,9 @@ impl Worker {
     pub fn new(shared: Arc<Shared>, desk: Desk, workshop: Workshop, settings: Builder) -> (Arc<Self>, Grants) {
         let (granted, grants) = mpsc::channel(usize::from(settings.slots.max(1)));
         let slots = Slots::new(settings.slots, settings.memory_mib);
-        let wanted = Notify::new();
-        let worker = Self { shared, desk, workshop, slots, settings, state: Mutex::default(), wanted, granted };
+        let (wanted, state) = (Notify::new(), Mutex::default());
+        let duty = Mutex::new(drain::read(&shared.home));
+        let worker = Self { shared, desk, workshop, slots, settings, state, duty, wanted, granted };
         (Arc::new(worker), Grants(grants))
     }
 
@@ -145,21 +135,15 @@ impl Worker {
         }
     }
 
-    /// Takes note of a job that wants builders.
-    pub fn heard(&self, announcement: Announcement) {
+    /// A job that fits wants builders: if an offer stands, the coordinator does not know it any more.
+    pub fn heard(&self, announcement: &Announcement) {
         if Arch::native() != Some(announcement.arch) || announcement.memory_mib > self.settings.memory_mib {
             return;
         }
         let mut state = self.state();
-        if state.known.len() >= KNOWN_MAX {
-            // The coordinator repeats what stays open, so forgetting is safe.
-            state.known.pop_first();
+        if matches!(state.offered, Offered::Room { since, .. } if since.elapsed() >= OFFER_DOUBTED_AFTER) {
+            state.offered = Offered::Nothing;
         }
-        if state.bids.get(&announcement.job).is_some_and(|(_, standing)| *standing == Standing::Reserve) {
-            // Builders are still wanted, so the coordinator may have forgotten the bid.
-            state.bids.remove(&announcement.job);
-        }
-        state.known.insert(announcement.job, announcement);
         drop(state);
         self.wanted.notify_one();
     }
@@ -170,21 +154,22 @@ impl Worker {
         if state.held.contains_key(&lease.number) {
             return Response::Done;
         }
-        let memory = state.known.get(&lease.job).map_or(0, |a| a.memory_mib);
-        let Some(slot) = self.slots.try_take(memory) else {
-            // The coordinator forgets the bid now; it is repeated when there is room.
-            state.bids.remove(&lease.job);
-            state.requests.remove(&lease.job);
+        let slot = if self.duty() == Duty::Ready { self.slots.try_take(lease.memory_mib) } else { None };
+        let Some(slot) = slot else {
+            // The coordinator takes the room here for none now; it is said again when there is some.
+            state.offered = Offered::Nothing;
             return Response::Refused(Refusal::Busy("no free slot".into()));
         };
         let log = match self.new_log(lease.number) {
             Ok(log) => log,
             Err(why) => return Response::Refused(Refusal::Busy(why)),
         };
-        let held = Held { job: lease.job, phase: "granted", stop: CancellationToken::new(), why: None, log };
+        if let Offered::Room { free, memory_mib, .. } = &mut state.offered {
+            *free = free.saturating_sub(1);
+            *memory_mib = memory_mib.saturating_sub(lease.memory_mib);
+        }
+        let held = Held { phase: "granted", stop: CancellationToken::new(), why: None, log };
         let number = lease.number;
-        state.known.remove(&lease.job);
-        state.bids.remove(&lease.job);
         state.held.insert(number, held);
         if self.granted.try_send((lease, slot)).is_err() {
             state.held.remove(&number);
@@ -235,8 +220,8 @@ impl Worker {
         let mut grants = grants.0;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).confess(stop.clone()));
+        tasks.spawn(Arc::clone(&self).keep_offering(stop.clone()));
         let mut renew = tokio::time::interval(limits::LEASE_RENEW_EVERY);
-        let mut ask = tokio::time::interval(ASK_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -246,9 +231,10 @@ impl Worker {
                 }
                 // What frees a slot or a bid says so itself: a task's end is no news, or bidding would never rest.
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-                () = self.wanted.notified() => drop(tasks.spawn(Arc::clone(&self).bid())),
-                _ = renew.tick() => drop(tasks.spawn(Arc::clone(&self).renew())),
-                _ = ask.tick() => drop(tasks.spawn(Arc::clone(&self).ask_what_is_open())),
+                _ = renew.tick() => {
+                    let this = Arc::clone(&self);
+                    tasks.spawn(async move { this.renew().await });
+                }
             }
         }
         for held in self.state().held.values_mut() {
@@ -258,121 +244,84 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Asks the coordinator what is open: at the start, after a lost connection, and now and then.
-    pub async fn ask_what_is_open(self: Arc<Self>) {
-        let (free, _) = self.slots.free();
-        if free == 0 {
-            return;
-        }
-        match self.desk.ask_coordinator(Request::Open).await {
-            Ok(Response::Records(records)) => {
-                for record in records {
-                    match self.shared.read_signed_by_candidate::<Announcement>(&record.0) {
-                        Ok(announcement) => self.heard(announcement.into_inner()),
-                        Err(why) => warn!(%why, "an announcement was refused"),
-                    }
-                }
+    /// The leader changed, or is connected again or for the first time: what it may have missed is said at once. A lease that was
+    /// taken back meanwhile is so learnt before the next heartbeat.
+    pub async fn greet(self: Arc<Self>) {
+        self.state().offered = Offered::Nothing;
+        self.wanted.notify_one();
+        self.renew().await;
+    }
+
+    /// Offers the room that there is whenever it changes, one offer after the other.
+    async fn keep_offering(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let stands = self.state().offered != Offered::Nothing;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep(if stands { OFFER_AGAIN } else { OFFER_RETRY }) => self.state().offered = Offered::Nothing,
             }
-            Ok(other) => debug!(?other, "the coordinator did not say what is open"),
-            Err(error) => debug!(%error, "the coordinator cannot be asked what is open"),
+            self.offer().await;
         }
     }
 
-    /// Tells a new leader at once which leases live here, and asks it what is open. What runs here goes on.
-    pub async fn leader_changed(self: Arc<Self>) {
-        {
-            // Nobody knows any more what came of bids to the one before.
-            let mut state = self.state();
-            state.bids.clear();
-            state.requests.clear();
-        }
-        Arc::clone(&self).renew().await;
-        self.ask_what_is_open().await;
+    async fn offer(&self) {
+        let Some(offer) = self.worth_offering() else { return };
+        // A grant may come before the answer, and is taken off.
+        let said = Offered::Room { free: offer.free, memory_mib: offer.memory_mib, since: Instant::now() };
+        self.state().offered = said;
+        let why = match self.desk.ask_coordinator(Request::Offer(offer)).await {
+            Ok(Response::Done) => return,
+            Ok(other) => format!("{other:?}").chars().take(120).collect(),
+            Err(error) => error.to_string(),
+        };
+        // It is said again when the coordinator is connected, or after a while.
+        debug!(%why, "offer not taken");
+        self.state().offered = Offered::Nothing;
     }
 
-    /// Bids for known jobs while slots are free. Bids that are made together share a commit of the coordinator's journal.
-    async fn bid(self: Arc<Self>) {
-        let picked = self.worth_bidding(clock::now());
-        if picked.is_empty() {
-            return;
+    /// Gives the room here, unless it is what the coordinator knows.
+    fn worth_offering(&self) -> Option<Offer> {
+        let state = self.state();
+        let (mut free, mut memory_mib) = self.slots.free();
+        if self.duty() != Duty::Ready {
+            (free, memory_mib) = (0, 0);
         }
-        let begun = Instant::now();
-        let bids = picked.iter().map(|announcement| self.bid_for(announcement));
-        let undelivered = futures::future::join_all(bids).await.contains(&Delivered::No);
-        // A grant is sent when the bid is answered, so one that does not come about as fast went to somebody else.
-        tokio::time::sleep(begun.elapsed().max(GRANT_WITHIN_MIN)).await;
-        let mut state = self.state();
-        for announcement in &picked {
-            if let Some((_, standing)) = state.bids.get_mut(&announcement.job) {
-                *standing = Standing::Reserve;
-                state.requests.remove(&announcement.job);
-            }
+        if matches!(state.offered, Offered::Room { free: f, memory_mib: m, .. } if (f, m) == (free, memory_mib)) {
+            return None;
         }
-        drop(state);
-        if !undelivered {
-            self.wanted.notify_one();
-        }
-        // Else what is open is asked for when the coordinator is connected again.
+        let held = state.held.keys().copied().collect();
+        Some(Offer { free, held, arches: Arch::native().into_iter().collect(), memory_mib })
     }
 
-    async fn bid_for(&self, announcement: &Announcement) -> Delivered {
-        let bid = Bid { job: announcement.job, memory_mib: self.settings.memory_mib };
-        let (answer, ()) = tokio::join!(self.desk.ask_coordinator(Request::Bid(bid)), self.ask_early(announcement.job));
-        match answer {
-            Ok(Response::Done) => debug!(job = %announcement.job, "bid"),
-            Ok(Response::Refused(refusal)) => {
-                debug!(job = %announcement.job, %refusal, "bid refused");
-                let mut state = self.state();
-                state.known.remove(&announcement.job);
-                state.bids.remove(&announcement.job);
-                state.requests.remove(&announcement.job);
-            }
-            Ok(other) => warn!(?other, "a bid was answered with something else"),
-            Err(error) => {
-                debug!(%error, "bid not delivered");
-                let mut state = self.state();
-                state.bids.remove(&announcement.job);
-                state.requests.remove(&announcement.job);
-                return Delivered::No;
-            }
-        }
-        Delivered::Yes
+    /// Says whether this node takes anything new.
+    pub fn duty(&self) -> Duty {
+        self.duty.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for the request of a job that is bid for. Where it fails, the attempt asks again and says why.
-    async fn ask_early(&self, job: JobId) {
-        if let Ok(request) = self.request(job).await {
-            let mut state = self.state();
-            if state.bids.contains_key(&job) {
-                state.requests.insert(job, request);
-            }
+    /// Gives why this node takes nothing new, while it drains.
+    pub fn draining(&self) -> Option<String> {
+        match self.duty() {
+            Duty::Ready => None,
+            Duty::Draining { reason } => Some(reason),
         }
     }
 
-    /// Picks jobs to bid for, as many as there are free slots, and notes the bids.
-    fn worth_bidding(&self, now: Timestamp) -> Vec<Announcement> {
-        let free = usize::from(self.slots.free().0);
-        let mut state = self.state();
-        state.bids.retain(|_, (at, _)| now.since(*at) < BID_AGAIN);
-        let fresh = state.bids.values().filter(|(_, standing)| *standing == Standing::Fresh).count();
-        let room = free.saturating_sub(fresh);
-        let wanted =
-            |a: &&Announcement| now.since(a.at) < limits::ANNOUNCEMENT_TTL && !a.excluded.contains(&self.shared.id);
-        let mut picked: Vec<Announcement> = state.known.values().filter(wanted).cloned().collect();
-        picked.retain(|a| !state.bids.contains_key(&a.job) && !state.held.values().any(|h| h.job == a.job));
-        picked.sort_by_key(|a| a.at);
-        // Of the oldest, each builder begins with others, so that several do not all bid for the same.
-        picked.truncate(room * SPREAD);
-        picked.sort_by_key(|a| Hash::of(&[a.job.as_bytes().as_slice(), self.shared.id.as_bytes()].concat()));
-        picked.truncate(room);
-        for announcement in &picked {
-            state.bids.insert(announcement.job, (now, Standing::Fresh));
-        }
-        picked
+    /// Has this node drain, or take jobs again; durably. What runs is finished.
+    ///
+    /// # Errors
+    /// When it cannot be written down: a restart would forget it.
+    pub fn set_duty(&self, duty: Duty) -> io::Result<()> {
+        drain::write(&self.shared.home, &duty)?;
+        info!(?duty, "duty changed");
+        *self.duty.lock().unwrap_or_else(PoisonError::into_inner) = duty;
+        self.wanted.notify_one();
+        Ok(())
     }
 
     /// Says that the leases held here live, and stops those that do not any more.
-    async fn renew(self: Arc<Self>) {
+    async fn renew(&self) {
         let renewals: Vec<Renewal> = self
             .state()
             .held
@@ -406,6 +355,8 @@ impl Worker {
             if self.deliver(report, &stop).await {
                 info!(%lease, "interrupted attempt reported");
                 self.forget(lease).await;
+                // While the coordinator counted on it, there was less room here.
+                self.state().offered = Offered::Nothing;
             }
         }
         self.wanted.notify_one();

@@ -4,6 +4,7 @@
 //! means the same bytes on every node.
 
 mod kind;
+mod order;
 mod schedule;
 mod server;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
+pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
 pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
 
@@ -161,27 +163,6 @@ impl Record for JobRequest {
 /// Gives a verified request's job id.
 pub fn job_id(request: &Verified<JobRequest>) -> JobId {
     JobId::from(request.id())
-}
-
-/// A maintainer's wish that a job ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CancelRequest {
-    /// When the maintainer signed.
-    pub at: Timestamp,
-    /// The job.
-    pub job: JobId,
-    /// Why, for people.
-    pub reason: String,
-}
-
-impl Record for CancelRequest {
-    const KIND: &'static str = "cancel";
-    const LIMIT: usize = 4096;
-
-    fn check(&self) -> Result<(), String> {
-        if self.reason.len() > 1024 { Err("the reason has at most 1,024 bytes".into()) } else { Ok(()) }
-    }
 }
 
 /// Announces a job on the topic of its architecture; under 1 KiB. The request itself is fetched by id.

@@ -46,4 +46,6 @@ pub struct Lease {
     pub expires: Timestamp,
     /// The variation to build under.
     pub profile: Profile,
+    /// Memory that the attempt may use, in MiB: what the builder's slot must have room for.
+    pub memory_mib: u32,
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelName, Hash, JobId, NodeId, Timestamp,
+    Arch, ChannelName, Hash, JobId, NodeId, Timestamp,
     blame::Failure,
     codec::octets,
     job::JobRequest,
@@ -25,6 +25,21 @@ pub struct Bid {
     /// The job.
     pub job: JobId,
     /// Memory that the builder has for it, in MiB.
+    pub memory_mib: u32,
+}
+
+/// A builder's standing offer: the room that it has now. The newest replaces the one before; no free slot takes it back. The
+/// coordinator grants what comes next in its fair order, at once or as soon as there is something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// Attempts that it could begin now.
+    pub free: u16,
+    /// Leases that it holds: a grant that is still on its way is none of them.
+    pub held: Vec<LeaseNumber>,
+    /// Architectures that it builds on, sorted.
+    pub arches: Vec<Arch>,
+    /// Memory for all of them together, in MiB.
     pub memory_mib: u32,
 }
 
@@ -80,8 +95,8 @@ pub struct LogChunk {
 pub enum Request {
     /// Anybody to the coordinator: accept this signed job request. Answered by `Receipt` when it is durable.
     Submit(Octets),
-    /// Anybody to the coordinator: accept this signed cancel request.
-    Cancel(Octets),
+    /// Anybody to the coordinator: obey this signed order for a job.
+    Order(Octets),
     /// Anybody: every policy of the network, the genesis first (answered by `Records`).
     Policy,
     /// Root's tool to the coordinator: adopt this signed policy.
@@ -92,7 +107,7 @@ pub enum Request {
     Job(JobId),
     /// Anybody to the coordinator: who has a job's inputs (answered by `Providers`).
     Providers(JobId),
-    /// Builder to coordinator.
+    /// Builder to coordinator: a free slot, for this job rather than for another of the same maintainer.
     Bid(Bid),
     /// Coordinator to builder: build this (answered by `Done`, or `Refused` when the slot is taken or the term is over).
     Grant(Term, Lease),
@@ -112,6 +127,8 @@ pub enum Request {
     Release(ChannelName),
     /// Anybody to anybody: who coordinates (answered by `Record` with the leader's own [`crate::peer::Leadership`]).
     Leader,
+    /// Builder to coordinator: the room that it has now.
+    Offer(Offer),
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
 }

@@ -9,6 +9,9 @@ use crate::{
     limits,
 };
 
+/// Bytes of the reason for draining.
+pub const DRAINING_MAX: usize = 256;
+
 /// What a builder offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +40,8 @@ pub struct NodeCard {
     pub version: String,
     /// What it offers, when it builds.
     pub capacity: Option<Capacity>,
+    /// Why it takes nothing new, while it drains.
+    pub draining: Option<String>,
     /// A later card has a higher number.
     pub sequence: u64,
     /// Where it can be reached (libp2p multiaddrs).
@@ -51,6 +56,9 @@ impl Record for NodeCard {
         check_set("roles", &self.roles, 8)?;
         if self.addresses.len() > 16 || self.addresses.iter().any(|a| a.len() > 256) {
             return Err("at most 16 addresses of at most 256 bytes".into());
+        }
+        if self.draining.as_ref().is_some_and(|reason| reason.len() > DRAINING_MAX) {
+            return Err(format!("the reason for draining has at most {DRAINING_MAX} bytes"));
         }
         if self.version.len() > 64 { Err("the version has at most 64 bytes".into()) } else { Ok(()) }
     }

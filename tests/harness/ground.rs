@@ -299,7 +299,7 @@ fn trivial(ground: &Ground, inputs: &Path) -> Task {
     let (number, node, profile) = (LeaseNumber(1), NodeId::from_bytes([1; 32]), Profile(0));
     Task {
         job,
-        lease: Lease { job, node, number, expires: request.expires, profile },
+        lease: Lease { job, node, number, expires: request.expires, profile, memory_mib: request.limits.memory_mib },
         request,
         lock: ground.lock.clone(),
         inputs: inputs.to_owned(),

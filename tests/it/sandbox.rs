@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use artel::{clock, keys};
 use ed25519_dalek::SigningKey;
 use harness::{Network, Plan, mounts_of, processes_of, until};
-use protocol::{JobId, envelope::Signed, job::CancelRequest};
+use protocol::{
+    JobId,
+    envelope::Signed,
+    job::{Change, Order},
+};
 use web::{
     Backend,
     api::{ApiError, JobDetail, JobState},
@@ -18,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
 
 fn cancellation(network: &Network, job: JobId, key: &SigningKey) -> bytes::Bytes {
-    let request = CancelRequest { at: clock::now(), job, reason: "no longer wanted".into() };
+    let request = Order { at: clock::now(), job, what: Change::Cancel, reason: "no longer wanted".into() };
     Signed::sign(&request, Some(&network.id), &[key]).to_bytes().into()
 }
 
@@ -48,13 +52,13 @@ async fn builds_are_never_root_and_end_when_the_maintainer_says_so() {
     }
 
     let stranger = keys::generate().unwrap();
-    let refused = network.coordinator().cancel(cancellation(&network, job, &stranger)).await.unwrap_err();
+    let refused = network.coordinator().order(cancellation(&network, job, &stranger)).await.unwrap_err();
     assert!(matches!(refused, ApiError::NotAllowed { .. }), "{refused}");
     let detail = network.job(job).await;
     assert_eq!(detail.summary.state, JobState::Building, "a stranger's word changes nothing");
 
     let begun = Instant::now();
-    network.coordinator().cancel(cancellation(&network, job, &network.maintainer)).await.unwrap();
+    network.coordinator().order(cancellation(&network, job, &network.maintainer)).await.unwrap();
     until("nothing of the job runs", CANCELLED_WITHIN, async || {
         attempts.iter().all(|folder| processes_of(folder).is_empty()).then_some(())
     })

@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, NodeId, codec, job::CancelRequest, lease::LeaseNumber, words::RelativePath,
+    ChannelName, Envelope, Hash, JobId, NodeId, codec, job::Order, lease::LeaseNumber, words::RelativePath,
 };
 
 use crate::api::{
@@ -146,16 +146,15 @@ pub enum Follow {
     Yes,
 }
 
-/// Reads which job a signed cancel request names. Its signature is not checked here.
+/// Reads which job a signed order names. Its signature is not checked here.
 ///
 /// # Errors
-/// [`ApiError::Refused`] when the bytes are no such request.
-pub fn cancelled_job(request: &[u8]) -> Result<JobId, ApiError> {
-    let refused =
-        |error: codec::DoorError| ApiError::Refused { reason: format!("not a signed cancel request: {error}") };
-    let envelope: Envelope = codec::decode(request, 64 * 1024).map_err(refused)?;
-    let request: CancelRequest = codec::decode(&envelope.payload, 64 * 1024).map_err(refused)?;
-    Ok(request.job)
+/// [`ApiError::Refused`] when the bytes are no such order.
+pub fn ordered_job(order: &[u8]) -> Result<JobId, ApiError> {
+    let refused = |error: codec::DoorError| ApiError::Refused { reason: format!("not a signed order: {error}") };
+    let envelope: Envelope = codec::decode(order, 64 * 1024).map_err(refused)?;
+    let order: Order = codec::decode(&envelope.payload, 64 * 1024).map_err(refused)?;
+    Ok(order.job)
 }
 
 /// What people may ask of a node. Futures may be dropped at any point; what is signed and accepted stays accepted.
@@ -168,8 +167,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Submits a signed job request (envelope bytes); answers when it is durable. The same bytes twice are one job.
     fn submit(&self, request: Bytes) -> impl Future<Output = Result<Submitted, ApiError>> + Send;
 
-    /// Cancels a job by a signed cancel request (envelope bytes), which names the job.
-    fn cancel(&self, request: Bytes) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Cancels, suspends, resumes, retries or reprioritises a job by a signed order (envelope bytes), which names the job.
+    fn order(&self, order: Bytes) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Lists jobs, newest first.
     fn jobs(&self, filter: JobFilter) -> impl Future<Output = Result<JobPage, ApiError>> + Send;

@@ -23,7 +23,7 @@ use crate::{
         ApiError, Coordination, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView,
         RepositoryView, Status, Stored, Submitted, Time,
     },
-    backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, cancelled_job, collect},
+    backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
 
 /// The largest JSON answer, in bytes: a page of 1,000 jobs, or one job with every attempt and file.
@@ -184,9 +184,9 @@ impl Backend for Client {
         json(self.post("/api/v1/jobs", request).await?).await
     }
 
-    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
-        let job = cancelled_job(&request)?;
-        self.post(&format!("/api/v1/jobs/{job}/cancel"), request).await.map(drop)
+    async fn order(&self, order: Bytes) -> Result<(), ApiError> {
+        let job = ordered_job(&order)?;
+        self.post(&format!("/api/v1/jobs/{job}/orders"), order).await.map(drop)
     }
 
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use protocol::{
     ChannelName, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
-    job::{self, CancelRequest, JobRequest},
+    job::{self, Change, JobRequest, Order},
     lease::{LeaseNumber, Term},
     policy::Policy,
     words::RelativePath,
@@ -237,19 +237,23 @@ impl Backend for Fake {
         Ok(Submitted { job: id, accepted_at: self.at })
     }
 
-    async fn cancel(&self, request: Bytes) -> Result<(), ApiError> {
-        let signed = Signed::<CancelRequest>::read(&request).map_err(refused)?;
-        let request = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
+    async fn order(&self, order: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<Order>::read(&order).map_err(refused)?;
+        let order = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
         let mut state = self.state();
-        let job = state.job(&request.job)?;
-        if job.summary.state.is_over() {
+        let job = state.job(&order.job)?;
+        if job.summary.state.is_over() && order.what != Change::Retry {
             return Err(refused(format!("the job is {} already", job.summary.state)));
         }
-        job.summary.state = JobState::Cancelled;
-        job.summary.ended = Some(self.at);
-        job.summary.why.clone_from(&request.reason);
+        let (next, ended) = match order.what {
+            Change::Cancel => (JobState::Cancelled, Some(self.at)),
+            Change::Suspend | Change::Resume | Change::Retry => (JobState::Waiting, None),
+            Change::Reprioritise(_) => (job.summary.state, None),
+        };
+        (job.summary.state, job.summary.ended) = (next, ended);
+        job.summary.why.clone_from(&order.reason);
         drop(state);
-        self.announce(News { at: self.at, job: request.job, state: JobState::Cancelled, text: request.reason });
+        self.announce(News { at: self.at, job: order.job, state: next, text: order.reason });
         Ok(())
     }
 

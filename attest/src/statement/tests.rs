@@ -188,6 +188,7 @@ fn an_attestation_was_made_under_its_lease() {
         number: LeaseNumber(1),
         expires: samples::NOW,
         profile: Profile(0),
+        memory_mib: 4096,
     };
     assert_eq!(read.matches_lease(&lease), Ok(()));
     let field = |lease: Lease| read.matches_lease(&lease).unwrap_err().field;

@@ -146,7 +146,7 @@ impl Here {
         let request = prepared.sign(&wish, network, clock::now(), &key)?.verify(Some(&network))?.into_inner();
         let job = JobId::from_bytes([1; 32]);
         let (node, expires) = (NodeId::from_bytes([2; 32]), request.expires);
-        let lease = Lease { job, node, number: LeaseNumber(0), expires, profile: Profile(0) };
+        let lease = Lease { job, node, number: LeaseNumber(0), expires, profile: Profile(0), memory_mib: 1024 };
         let task = Task { job, request, lease, lock: locked.lock.clone(), inputs, packages };
         Ok(Self { workshop, folder: folder.to_owned(), task, number: AtomicU64::new(1) })
     }

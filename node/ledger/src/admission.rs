@@ -2,7 +2,7 @@
 
 use protocol::{
     JobId, MaintainerName, PublicKey, Timestamp, Verified,
-    job::{CancelRequest, JobRequest, job_id},
+    job::{JobRequest, job_id},
     limits,
     message::{Refusal, Response},
     policy::{self, Maintainer, Policy},
@@ -77,13 +77,7 @@ impl Ledger {
                 policy.limits.build_secs, wish.limits.wall_secs
             )));
         }
-        let open = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == key)).count();
-        if open >= policy.limits.open_jobs as usize {
-            return Err(Refusal::Busy(format!(
-                "maintainer {maintainer} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",
-                policy.limits.open_jobs
-            )));
-        }
+        self.may_open_one_more(key, &maintainer)?;
         Ok(Facts {
             key,
             arch: wish.arch,
@@ -99,39 +93,6 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn cancel(&mut self, cancel: &Verified<CancelRequest>, turn: &mut Turn) {
-        let id = cancel.get().job;
-        let Some(job) = self.jobs.get(&id) else {
-            turn.refuse(Refusal::Unknown(format!("job {id}")));
-            return;
-        };
-        let signers = cancel.signers();
-        let roots = &self.policy_in_force().roots.keys;
-        if !signers.contains(&job.facts.key) && !signers.iter().any(|key| roots.contains(key)) {
-            turn.refuse(Refusal::NotAllowed(format!(
-                "only maintainer {} (key {}) or a root may cancel job {}",
-                job.facts.maintainer,
-                job.facts.key,
-                id.short()
-            )));
-            return;
-        }
-        if let JobState::Ended(ended) = &job.state
-            && matches!(ended.outcome, Outcome::Cancelled { .. })
-        {
-            turn.done();
-            return;
-        }
-        let reason = cancel.get().reason.clone();
-        match self.end(id, Outcome::Cancelled { reason: reason.clone() }, turn) {
-            Ok(()) => {
-                turn.done();
-                turn.tell(News::Cancelled { job: id, reason });
-            }
-            Err(illegal) => turn.refuse(Refusal::Invalid(format!("too late to cancel: {illegal}"))),
-        }
-    }
-
     pub(crate) fn adopt_policy(&mut self, next: Verified<Policy>, turn: &mut Turn) {
         if self.policies.iter().any(|known| known.id() == next.id()) {
             turn.done();
@@ -143,6 +104,7 @@ impl Ledger {
         }
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
+        self.peers.adopt(next.get());
         self.policies.push(next);
         self.forget_signers();
         self.revoke_strangers(turn);

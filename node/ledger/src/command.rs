@@ -6,15 +6,16 @@ use protocol::{
     ChannelName, Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
-    job::{CancelRequest, JobRequest},
+    job::{JobRequest, Order},
     lease::LeaseNumber,
     limits,
-    message::{Bid, Failed, Octets, Renewal},
+    message::{Bid, Failed, Octets, Offer, Renewal},
+    peer::Capacity,
     policy::Policy,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::service::Account;
+use crate::{peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -26,14 +27,30 @@ pub enum Command {
     AdoptPolicy(Verified<Policy>),
     /// A maintainer wants a job.
     Submit(Verified<JobRequest>),
-    /// A maintainer wants a job to end.
-    Cancel(Verified<CancelRequest>),
+    /// A maintainer wants something else of a job.
+    Order(Verified<Order>),
     /// A builder has a free slot for a job.
     Bid {
         /// The builder.
         node: NodeId,
         /// Its bid.
         bid: Bid,
+    },
+    /// A builder has room.
+    Offer {
+        /// The builder.
+        node: NodeId,
+        /// Its room.
+        offer: Offer,
+    },
+    /// What a builder says of itself changed.
+    Card {
+        /// The builder.
+        node: NodeId,
+        /// What it offers in all, when it builds.
+        capacity: Option<Capacity>,
+        /// Whether it takes anything new.
+        duty: Duty,
     },
     /// A builder does not take the lease that it was granted.
     Declined {
@@ -153,8 +170,10 @@ pub enum CommandError {
 enum Stored {
     AdoptPolicy(Envelope),
     Submit(Envelope),
-    Cancel(Envelope),
+    Order(Envelope),
     Bid(NodeId, Bid),
+    Offer(NodeId, Offer),
+    Card(NodeId, Option<Capacity>, Duty),
     Declined(NodeId, LeaseNumber, String),
     Renewed(NodeId, Vec<Renewal>),
     Started(NodeId, LeaseNumber),
@@ -178,8 +197,10 @@ impl Command {
         let stored = match self {
             Command::AdoptPolicy(policy) => Stored::AdoptPolicy(envelope(policy)),
             Command::Submit(request) => Stored::Submit(envelope(request)),
-            Command::Cancel(request) => Stored::Cancel(envelope(request)),
+            Command::Order(order) => Stored::Order(envelope(order)),
             Command::Bid { node, bid } => Stored::Bid(*node, bid.clone()),
+            Command::Offer { node, offer } => Stored::Offer(*node, offer.clone()),
+            Command::Card { node, capacity, duty } => Stored::Card(*node, capacity.clone(), duty.clone()),
             Command::Declined { node, lease, why } => Stored::Declined(*node, *lease, why.clone()),
             Command::Renewed { node, renewals } => Stored::Renewed(*node, renewals.clone()),
             Command::Started { node, lease } => Stored::Started(*node, *lease),
@@ -207,8 +228,10 @@ impl Command {
         Ok(match codec::decode::<Stored>(bytes, COMMAND_MAX)? {
             Stored::AdoptPolicy(policy) => Command::AdoptPolicy(verify(&policy, network)?),
             Stored::Submit(request) => Command::Submit(verify(&request, network)?),
-            Stored::Cancel(request) => Command::Cancel(verify(&request, network)?),
+            Stored::Order(order) => Command::Order(verify(&order, network)?),
             Stored::Bid(node, bid) => Command::Bid { node, bid },
+            Stored::Offer(node, offer) => Command::Offer { node, offer },
+            Stored::Card(node, capacity, duty) => Command::Card { node, capacity, duty },
             Stored::Declined(node, lease, why) => Command::Declined { node, lease, why },
             Stored::Renewed(node, renewals) => Command::Renewed { node, renewals },
             Stored::Started(node, lease) => Command::Started { node, lease },

@@ -14,10 +14,10 @@ pub(crate) enum Due {
     Begin(JobId),
     /// The job is over.
     Expiry(JobId),
-    /// The job still wants builders: say so again.
-    Announce(JobId),
-    /// A bidder of the job that had to stand back may be taken.
-    Bidder(JobId),
+    /// Some of the jobs that want builders are announced again.
+    Announce,
+    /// A builder that had to stand back from the job may take it.
+    Pause(JobId),
     /// Reports that the job fails may count now, though who gave them has proven nothing.
     Reports(JobId),
     /// The job's publication is tried again.
@@ -55,6 +55,11 @@ impl Deadlines {
         if let Some(time) = self.times.remove(&due) {
             self.order.remove(&(time, due));
         }
+    }
+
+    /// Says whether a deadline is set.
+    pub(crate) fn has(&self, due: Due) -> bool {
+        self.times.contains_key(&due)
     }
 
     /// Gives the earliest time.

@@ -229,6 +229,17 @@ pub enum News {
         /// When it is tried again; none when it was the last time.
         again: Option<Timestamp>,
     },
+    /// The maintainer ordered something else.
+    Ordered {
+        /// The job.
+        job: JobId,
+        /// What: `suspend`, `resume`, `retry` or `give priority 7 to`.
+        what: String,
+        /// Who.
+        by: String,
+        /// The words.
+        reason: String,
+    },
     /// The maintainer ended the job.
     Cancelled {
         /// The job.

@@ -162,7 +162,7 @@ fn i5_every_open_job_goes_on_or_waits_with_a_reason(ledger: &Ledger, id: JobId, 
     let holds = match &job.state {
         JobState::Ended(_) => return Ok(()),
         JobState::Queued | JobState::Building => {
-            has(Due::Expiry(id)) && (job.live() > 0 || waits()) && (job.announced == 0 || has(Due::Announce(id)))
+            has(Due::Expiry(id)) && (job.live() > 0 || waits()) && (job.wanted == 0 || has(Due::Announce))
         }
         JobState::Publishing(publishing) => match publishing.step {
             PublishStep::Running { .. } => true,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     graph::Place,
+    orders::Orders,
     service::Run,
     tally::{Agreement, Comparison, JobFailure},
 };
@@ -414,6 +415,8 @@ impl AttemptState {
 /// One run of a job on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Seconds of a slot that its maintainer's share was charged when it was granted; corrected when it ends.
+    pub cost: u64,
     /// The builder.
     pub node: NodeId,
     /// The lease.
@@ -484,15 +487,6 @@ pub enum LateReport {
     Failed(Failure),
 }
 
-/// A builder that waits for its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bidder {
-    /// When it bid.
-    pub at: Timestamp,
-    /// The builder.
-    pub node: NodeId,
-}
-
 /// How long a builder stands back after its attempt ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -517,42 +511,48 @@ pub struct Job {
     pub place: Place,
     /// Where it is.
     pub state: JobState,
+    /// What its maintainer ordered since.
+    pub orders: Orders,
     /// Builders that stand back, by node.
     pub pauses: BTreeMap<NodeId, Pause>,
-    /// Builders that wait.
-    pub bidders: Vec<Bidder>,
+    /// Builders that it wants and does not have.
+    pub wanted: u32,
     /// Attempts in order of their leases; a declined lease is none.
     pub attempts: Vec<Attempt>,
     /// Profile numbers given so far: the next lease's profile.
     pub profiles: u16,
-    /// Builders that the last announcement asked for.
-    pub announced: u32,
 }
 
 impl Job {
     /// Makes a job that nobody has.
     pub fn new(facts: Facts, place: Place) -> Self {
+        let orders = Orders::new(facts.schedule.priority);
         Self {
             run: Run::default(),
             late: Vec::new(),
             facts,
             place,
             state: JobState::Queued,
+            orders,
             pauses: BTreeMap::new(),
-            bidders: Vec::new(),
+            wanted: 0,
             attempts: Vec::new(),
             profiles: 0,
-            announced: 0,
         }
+    }
+
+    /// Gives every attempt that is kept, those that count no more first.
+    pub fn every_attempt(&self) -> impl Iterator<Item = &Attempt> {
+        self.orders.earlier.iter().chain(&self.attempts)
     }
 
     /// Finds the attempt under a lease.
     pub fn attempt(&self, lease: LeaseNumber) -> Option<&Attempt> {
-        self.attempts.iter().find(|a| a.lease == lease)
+        self.every_attempt().find(|a| a.lease == lease)
     }
 
     pub(crate) fn attempt_mut(&mut self, lease: LeaseNumber) -> Option<&mut Attempt> {
-        self.attempts.iter_mut().find(|a| a.lease == lease)
+        self.orders.earlier.iter_mut().chain(&mut self.attempts).find(|a| a.lease == lease)
     }
 
     /// Counts attempts that hold a live lease.
@@ -568,7 +568,7 @@ impl Job {
     /// Drops what only an open job needs.
     pub(crate) fn slim(&mut self) {
         self.late.clear();
-        for attempt in &mut self.attempts {
+        for attempt in self.orders.earlier.iter_mut().chain(&mut self.attempts) {
             if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
                 vote.outputs = Vec::new();
             }

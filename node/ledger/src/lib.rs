@@ -66,9 +66,14 @@ pub mod snapshot;
 pub mod tally;
 pub mod view;
 
+pub mod orders;
+
 mod admission;
 mod deadlines;
+mod pace;
+mod peers;
 mod planted;
+mod queue;
 mod releases;
 mod reports;
 mod schedule;
@@ -90,6 +95,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use command::{Cause, Command};
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
+pub use peers::Duty;
 pub use service::Service;
 
 use protocol::{
@@ -103,6 +109,9 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    pace::Pace,
+    peers::{Known, Peers},
+    queue::Queue,
     reputation::Reputation,
 };
 
@@ -131,6 +140,12 @@ pub struct Ledger {
     last_lease: u64,
     /// The repository of each channel.
     lines: BTreeMap<ChannelName, releases::Line>,
+    /// Jobs that want builders, in their fair order.
+    queue: Queue,
+    peers: Peers,
+    /// Live leases of each node.
+    held_by: BTreeMap<NodeId, BTreeSet<LeaseNumber>>,
+    pace: Pace,
     /// The certificates of the coordinators' repository keys.
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
@@ -179,6 +194,7 @@ impl Ledger {
         if policy::check_genesis(&genesis, Timestamp::ZERO)? != network {
             return Err(SuccessionError::OtherNetwork);
         }
+        let peers = Peers::new(Known::default(), genesis.get());
         Ok(Self {
             network,
             policies: vec![genesis],
@@ -190,6 +206,10 @@ impl Ledger {
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
             lines: BTreeMap::new(),
+            queue: Queue::default(),
+            peers,
+            held_by: BTreeMap::new(),
+            pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
             deadlines: Deadlines::default(),
@@ -209,8 +229,10 @@ impl Ledger {
         match command {
             Command::AdoptPolicy(policy) => self.adopt_policy(policy, &mut turn),
             Command::Submit(request) => self.submit(request, &mut turn),
-            Command::Cancel(request) => self.cancel(&request, &mut turn),
+            Command::Order(order) => self.order(&order, &mut turn),
             Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
+            Command::Offer { node, offer } => self.offer(node, &offer, &mut turn),
+            Command::Card { node, capacity, duty } => self.peers.card(node, capacity, duty, at),
             Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
             Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
             Command::Started { node, lease } => self.started(node, lease, &mut turn),
@@ -218,7 +240,7 @@ impl Ledger {
                 self.revealed(node, (lease, log), attestation, &mut turn);
             }
             Command::Failed { node, report } => self.failed(node, report, &mut turn),
-            Command::Lost { node } => self.lost(node),
+            Command::Lost { node } => self.peers.lost(node),
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
@@ -262,7 +284,7 @@ impl Ledger {
         let Some(old) = self.ended.iter().rev().nth(ENDED_FULL_MAX).copied() else { return };
         self.dossiers.remove(&old);
         if let Some(job) = self.jobs.get_mut(&old) {
-            for attempt in &job.attempts {
+            for attempt in job.every_attempt() {
                 self.job_of_lease.remove(&attempt.lease);
             }
             job.slim();

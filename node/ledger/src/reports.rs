@@ -24,6 +24,7 @@ const RENEWALS_MAX: usize = 1024;
 
 impl Ledger {
     pub(crate) fn renewed(&mut self, node: NodeId, renewals: Vec<Renewal>, turn: &mut Turn) {
+        self.peers.heard(node, turn.at);
         let mut lost = Vec::new();
         for renewal in renewals.into_iter().take(RENEWALS_MAX) {
             if self.held(node, renewal.lease).is_none() {
@@ -89,9 +90,10 @@ impl Ledger {
         match fits {
             Ok(()) => {
                 let vote = vote(log, &attestation);
-                let digest = vote.digest;
+                let (digest, began) = (vote.digest, attempt.granted);
                 attempt.state = AttemptState::Revealed { vote, ended, started };
                 self.dossiers.get_mut(&job).expect("an open job has its dossier").attestations.push(attestation);
+                self.pace.note(&self.jobs[&job].facts.title, ended.since(began));
                 turn.done();
                 turn.tell(News::Revealed { job, lease: number, node, digest });
             }
@@ -129,7 +131,7 @@ impl Ledger {
             return;
         }
         let (job, profile) = (self.job_of_lease[&number], attempt.profile);
-        let was = Lease { job, node, number, expires: turn.at, profile };
+        let was = Lease { job, node, number, expires: turn.at, profile, memory_mib: 0 };
         if let Err(why) = self.fits(&attestation, &was) {
             turn.refuse(Refusal::Invalid(why));
             return;
@@ -213,7 +215,8 @@ impl Ledger {
             return;
         };
         let repeated = attempt.failure() == Some(&failure);
-        let was = Lease { job: self.job_of_lease[&number], node, number, expires: turn.at, profile: attempt.profile };
+        let (job, profile) = (self.job_of_lease[&number], attempt.profile);
+        let was = Lease { job, node, number, expires: turn.at, profile, memory_mib: 0 };
         if !repeated {
             self.keep_late(&was, LateReport::Failed(failure), turn);
         }

@@ -220,6 +220,14 @@ impl Reputation {
         if due { May::Canary } else { May::No(hindrance) }
     }
 
+    /// Says whether there is anything against a node, in whatever class.
+    pub(crate) fn hinders(&self, operator: &OperatorName, node: NodeId) -> bool {
+        let against =
+            |record: &Record| record.state != State::Free || record.rests.is_some() || !record.pending.is_empty();
+        let of_operator = self.records.iter().filter(|((of, _, who), _)| of == operator && *who == node);
+        self.breaches.contains_key(&node) || of_operator.into_iter().any(|(_, record)| against(record))
+    }
+
     /// Says what a node may have where there is no job with a known answer: the time served is enough then.
     pub(crate) fn may_without_canary(
         &self,

@@ -1,21 +1,27 @@
-//! Who builds what: bids become leases as long as a job wants builders. First come, first served; who had no turn first.
+//! Who builds what: room that builders offer becomes leases as long as jobs want builders, in the fair order of the queue.
+//!
+//! No room that fits a waiting job stays empty: a job that begins to wait takes what is there, an offer takes what waits.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
-    Hash, JobId, NodeId, Timestamp,
+    JobId, NodeId, OperatorName, Timestamp,
     job::Announcement,
     lease::{Lease, LeaseNumber, Profile},
     limits,
-    message::{Bid, Refusal},
+    message::{Bid, Offer, Refusal},
+    peer::Capacity,
 };
 
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
     graph::Ahead,
-    job::{Attempt, AttemptState, Bidder, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    orders::Hold,
+    peers::{Duty, Room},
     planted::{self, Fault},
+    queue::Taker,
     reputation::{Class, May, Turned},
     tally::{self, Decision, Standing},
 };
@@ -28,29 +34,28 @@ pub(crate) const PAUSE_INTERRUPTED: Duration = Duration::from_secs(10);
 pub(crate) const PAUSE_DECLINED: Duration = Duration::from_secs(2);
 /// The longest that a node stands back.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
-/// Builders that wait for one job; more than the third and fourth opinion ever need.
-pub(crate) const BIDDERS_MAX: usize = 64;
-/// Waiting builders of one operator: it has one turn, and must not fill the list for the others.
-const BIDDERS_OF_OPERATOR_MAX: usize = 4;
+/// Jobs of one architecture that are announced at once or at one time. Builders with room are known, so that an announcement
+/// only wakes those that are not; when more jobs wait than this, every builder is busy and asks again by itself.
+const ANNOUNCED_MAX: usize = 16;
+/// Announcements in one answer.
+const OPEN_MAX: usize = 64;
 /// Nodes that an announcement names as excluded.
 const EXCLUDED_MAX: usize = 64;
 
 impl Ledger {
+    /// A free slot, rather for this job. Fairness comes first: when another maintainer's job, or a more urgent one of the same
+    /// maintainer, comes before it, the slot goes there.
     pub(crate) fn bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) {
-        match self.remember_bid(node, bid, turn) {
-            Err(refusal) => turn.refuse(refusal),
-            Ok(()) => {
-                turn.done();
-                self.settle(bid.job, turn);
-            }
+        if let Err(refusal) = self.check_bid(node, bid, turn) {
+            turn.refuse(refusal);
+            return;
         }
+        turn.done();
+        self.fill(node, Some(bid.job), turn);
     }
 
-    fn remember_bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) -> Result<(), Refusal> {
-        let Some(operator) = self.policy_in_force().operator_of(&node).cloned() else {
-            return Err(Refusal::NotAllowed("no operator of the policy answers for this node".into()));
-        };
-        let ahead = self.jobs.get(&bid.job).map_or(Ahead::Free, |job| self.ahead(job));
+    fn check_bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) -> Result<(), Refusal> {
+        let operator = self.operator(&node)?.clone();
         let Some(class) = self.jobs.get(&bid.job).map(|job| Class::of(&job.facts)) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
@@ -59,14 +64,17 @@ impl Ledger {
             Err(Turned::ToCanary) => return Ok(()),
             Err(Turned::Away(hindrance)) => return Err(Refusal::Busy(hindrance.sentence(&class, turn.at))),
         }
-        let job = self.jobs.get_mut(&bid.job).expect("found above");
+        let job = self.jobs.get(&bid.job).expect("found above");
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
         }
         if job.facts.is_server() {
             return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
         }
-        if let Ahead::Waits(of) | Ahead::Failed(of) = ahead {
+        if job.orders.hold != Hold::Not {
+            return Err(Refusal::Busy("the job is suspended".into()));
+        }
+        if let Ahead::Waits(of) | Ahead::Failed(of) = self.ahead(job) {
             return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
         }
         if !job.facts.schedule.allows(&node) {
@@ -88,16 +96,90 @@ impl Ledger {
         if job.is_spent(&operator) && !planted::is(Fault::OperatorTwice) {
             return Err(Refusal::NotAllowed(format!("operator {operator} has had its turn for this job")));
         }
-        if job.bidders.iter().any(|b| b.node == node) {
-            return Ok(());
+        let (arch, memory_mib) = (job.facts.arch, bid.memory_mib);
+        self.peers.heard(node, turn.at);
+        if self.peers.room(&node).is_none() {
+            self.peers.set_room(node, Some(Room { free: 1, since: turn.at, arches: vec![arch], memory_mib }));
         }
-        let policy = self.policies.last().expect("never empty").get();
-        let fellows = job.bidders.iter().filter(|b| policy.operator_of(&b.node) == Some(&operator)).count();
-        if fellows >= BIDDERS_OF_OPERATOR_MAX || job.bidders.len() >= BIDDERS_MAX {
-            return Err(Refusal::Busy("enough builders wait for this job".into()));
-        }
-        job.bidders.push(Bidder { at: turn.at, node });
         Ok(())
+    }
+
+    /// A builder says which room it has. Grants that it has not got yet will take theirs.
+    pub(crate) fn offer(&mut self, node: NodeId, offer: &Offer, turn: &mut Turn) {
+        if let Err(refusal) = self.operator(&node) {
+            turn.refuse(refusal);
+            return;
+        }
+        turn.done();
+        self.peers.heard(node, turn.at);
+        self.peers.set_room(node, self.room_of(node, offer, turn.at));
+        self.fill(node, None, turn);
+    }
+
+    fn room_of(&self, node: NodeId, offer: &Offer, at: Timestamp) -> Option<Room> {
+        let leases = self.held_by.get(&node).into_iter().flatten();
+        let coming = leases.filter(|lease| !offer.held.contains(lease)).filter_map(|lease| self.leases.get(lease));
+        let on_their_way = coming.fold((0u16, 0u32), |(leases, memory), lease| {
+            (leases.saturating_add(1), memory.saturating_add(lease.memory_mib))
+        });
+        Room::of(offer, at, on_their_way)
+    }
+
+    /// Says whether an offer changes nothing, so that it need not be applied.
+    pub fn offer_stands(&self, node: NodeId, offer: &Offer) -> bool {
+        let known = self.peers.room(&node);
+        let room = self.room_of(node, offer, known.map_or(Timestamp::ZERO, |room| room.since));
+        // Who is hindered asks again: its time may be over, or a job with a known answer be due.
+        let hindered = self.peers.operator(&node).is_none_or(|operator| self.reputation.hinders(operator, node));
+        !hindered && self.peers.is_online(&node) && room.as_ref() == known
+    }
+
+    /// Says whether a card changes nothing, so that it need not be applied.
+    pub fn card_stands(&self, node: NodeId, capacity: Option<&Capacity>, duty: &Duty) -> bool {
+        let Some(peer) = self.peers.get(&node) else { return self.peers.operator(&node).is_none() };
+        self.peers.is_online(&node) && peer.capacity.as_ref() == capacity && peer.duty == *duty
+    }
+
+    fn operator(&self, node: &NodeId) -> Result<&OperatorName, Refusal> {
+        let stranger = || Refusal::NotAllowed("no operator of the policy answers for this node".into());
+        self.peers.operator(node).ok_or_else(stranger)
+    }
+
+    /// Gives a node's room to the jobs that come next.
+    fn fill(&mut self, node: NodeId, rather: Option<JobId>, turn: &mut Turn) {
+        let mut barred = BTreeSet::new();
+        while let Some((id, class)) = self.next_for(node, (rather, &barred), turn.at) {
+            let operator = self.peers.operator(&node).expect("who has room has an operator").clone();
+            let memory_mib = self.peers.room(&node).map_or(0, |room| room.memory_mib);
+            match self.admit_builder(node, (&operator, &class), memory_mib, turn) {
+                Ok(()) => {
+                    self.grant(id, node, turn);
+                    self.settle(id, turn);
+                }
+                // It shows what it can before it gets anything else.
+                Err(Turned::ToCanary) => return self.peers.set_room(node, None),
+                Err(Turned::Away(_)) => drop(barred.insert(class)),
+            }
+        }
+    }
+
+    fn next_for(
+        &self,
+        node: NodeId,
+        (rather, barred): (Option<JobId>, &BTreeSet<Class>),
+        at: Timestamp,
+    ) -> Option<(JobId, Class)> {
+        let (operator, room) = (self.peers.operator(&node)?, self.peers.room(&node)?);
+        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib };
+        let fits = |id| {
+            let job = &self.jobs[&id];
+            rank(job, (node, operator), room, at).is_some() && {
+                let class = Class::of(&job.facts);
+                !barred.contains(&class) && !matches!(self.may_lease(node, operator, &class, at), May::No(_))
+            }
+        };
+        let id = self.queue.next(&taker, rather, &fits)?;
+        Some((id, Class::of(&self.jobs[&id].facts)))
     }
 
     pub(crate) fn declined(&mut self, node: NodeId, number: LeaseNumber, why: String, turn: &mut Turn) {
@@ -105,20 +187,15 @@ impl Ledger {
             self.drop_canary(node, number);
             return;
         };
+        self.release(number);
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
         stand_back(job, node, PAUSE_DECLINED, turn.at);
-        self.release(number);
         self.job_of_lease.remove(&number);
+        // It has less room than it seemed; it says so itself when it has some again.
+        self.peers.set_room(node, None);
         turn.tell(News::Declined { job: lease.job, lease: number, node, why: cut(why) });
         self.settle(lease.job, turn);
-    }
-
-    /// The connection to a builder is gone: a grant could not reach it, so its bids are forgotten. Its leases live on.
-    pub(crate) fn lost(&mut self, node: NodeId) {
-        for id in &self.open {
-            self.jobs.get_mut(id).expect("open jobs are jobs").bidders.retain(|b| b.node != node);
-        }
     }
 
     /// The coordinator came up again: leases get a fresh time, and what nobody acknowledged is said once more.
@@ -130,10 +207,10 @@ impl Ledger {
                 turn.push(Effect::Grant(lease.clone()));
             }
         }
+        // Who has room says so again when it is connected.
+        self.peers.forget_rooms();
         for id in self.open.clone() {
-            let job = self.jobs.get_mut(&id).expect("open jobs are jobs");
-            job.bidders.clear();
-            job.announced = 0;
+            self.want(id, 0);
             self.settle(id, turn);
             if !planted::is(Fault::ForgetsPublication) {
                 self.say_publication(id, turn);
@@ -146,10 +223,16 @@ impl Ledger {
     pub(crate) fn settle(&mut self, id: JobId, turn: &mut Turn) {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
-        let Some(channel) = policy.channel(&job.facts.channel) else { return };
+        if job.orders.hold != Hold::Not {
+            self.want(id, 0);
+            return;
+        }
         match self.ahead(job) {
             Ahead::Free => {}
-            Ahead::Waits(_) => return,
+            Ahead::Waits(_) => {
+                self.want(id, 0);
+                return;
+            }
             Ahead::Failed(of) => {
                 self.skip(id, of, turn);
                 return;
@@ -157,8 +240,13 @@ impl Ledger {
         }
         if let Some(begin) = begins_later(job, turn.at) {
             self.deadlines.set(Due::Begin(id), begin);
+            self.want(id, 0);
             return;
         }
+        let Some(channel) = policy.channel(&job.facts.channel) else {
+            self.want(id, 0);
+            return;
+        };
         if job.facts.is_server() {
             self.queue_service(id, turn);
             return;
@@ -168,7 +256,7 @@ impl Ledger {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
                 self.listen_again(id, heard.again);
-                let granted = (0..wanted).take_while(|_| self.grant_next(id, turn)).count();
+                let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
             }
@@ -204,9 +292,8 @@ impl Ledger {
 
     /// Revokes the job's leases and stops looking for builders.
     pub(crate) fn close_builds(&mut self, id: JobId, reason: &str, turn: &mut Turn) {
+        self.want(id, 0);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.bidders.clear();
-        job.announced = 0;
         let mut over = Vec::new();
         for attempt in job.attempts.iter_mut().filter(|a| a.state.is_live()) {
             let (reason, started) = (reason.to_owned(), attempt.state.started());
@@ -215,31 +302,29 @@ impl Ledger {
             over.push(attempt.lease);
         }
         over.into_iter().for_each(|lease| self.release(lease));
-        self.deadlines.clear(Due::Announce(id));
-        self.deadlines.clear(Due::Bidder(id));
+        self.deadlines.clear(Due::Pause(id));
     }
 
-    /// Grants a lease to the first waiting builder, where there is one whose turn it is.
-    fn grant_next(&mut self, id: JobId, turn: &mut Turn) -> bool {
-        let policy = self.policies.last().expect("never empty").get();
-        let job = self.jobs.get_mut(&id).expect("settle found it");
-        job.bidders.retain(|bidder| {
-            let operator = policy.operator_of(&bidder.node);
-            operator.is_some_and(|o| !job_is_spent(&job.attempts, o))
-        });
-        // Since it bid, a builder may have been contradicted.
+    /// Grants a lease to a builder with room, where there is one whose turn it is.
+    fn grant_idle(&mut self, id: JobId, turn: &mut Turn) -> bool {
+        let job = &self.jobs[&id];
+        let operators = &self.policy_in_force().operators;
+        let Some(from) = operators.get(tie(id) % operators.len().max(1)) else { return false };
         let class = Class::of(&job.facts);
-        let reputation = &self.reputation;
-        job.bidders.retain(|bidder| {
-            let operator = policy.operator_of(&bidder.node).expect("kept above only with an operator");
-            !matches!(reputation.may_without_canary(operator, &class, bidder.node, turn.at), May::No(_))
-        });
-        let ready = job.bidders.iter().filter(|b| job.pauses.get(&b.node).is_none_or(|p| p.until <= turn.at));
-        let Some(node) = ready.min_by_key(|b| (rank(job, b.node, policy), b.at, tie(id, b.node))).map(|b| b.node)
-        else {
-            return false;
+        let ranked = |node, operator: &OperatorName, room: &Room| {
+            // Who is to show what it can first is served when it asks.
+            let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
+            rank(job, (node, operator), room, turn.at).filter(|_| may)
         };
-        let operator = policy.operator_of(&node).expect("kept above only with an operator").clone();
+        let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };
+        self.grant(id, node, turn);
+        true
+    }
+
+    /// Grants a lease to a node that has room for it.
+    fn grant(&mut self, id: JobId, node: NodeId, turn: &mut Turn) {
+        let operator = self.peers.operator(&node).expect("who has room has an operator").clone();
+        let job = self.jobs.get_mut(&id).expect("who grants found it");
         self.last_lease += 1;
         let lease = Lease {
             job: id,
@@ -247,10 +332,12 @@ impl Ledger {
             number: LeaseNumber(self.last_lease),
             expires: turn.at.after(limits::LEASE_TTL),
             profile: Profile(job.profiles),
+            memory_mib: job.facts.memory_mib,
         };
+        let cost = self.pace.cost(&job.facts.title);
         job.profiles = job.profiles.saturating_add(1);
-        job.bidders.retain(|b| b.node != node);
         job.attempts.push(Attempt {
+            cost,
             node,
             lease: lease.number,
             state: AttemptState::Granted,
@@ -258,12 +345,14 @@ impl Ledger {
             profile: lease.profile,
             operator: operator.clone(),
         });
+        self.queue.charge(job.facts.key, cost);
+        self.peers.take(node, lease.memory_mib);
+        self.held_by.entry(node).or_default().insert(lease.number);
         self.deadlines.set(Due::Lease(lease.number), lease.expires);
         self.job_of_lease.insert(lease.number, id);
         self.leases.insert(lease.number, lease.clone());
         turn.tell(News::Granted { job: id, lease: lease.number, node, operator });
         turn.push(Effect::Grant(lease));
-        true
     }
 
     fn look_for_builders(&mut self, id: JobId, missing: u32, turn: &mut Turn) {
@@ -271,27 +360,51 @@ impl Ledger {
         let busy = job.attempts.iter().any(Attempt::is_spent);
         let next = if busy { JobState::Building } else { JobState::Queued };
         job.state.become_state(next).expect("an open job is queued or building");
-        let soonest = job.bidders.iter().filter_map(|b| job.pauses.get(&b.node)).map(|p| p.until).min();
+        let soonest = job.pauses.values().map(|p| p.until).filter(|until| *until > turn.at).min();
         match soonest.filter(|_| missing > 0) {
-            Some(until) => self.deadlines.set(Due::Bidder(id), until.max(turn.at.after(Duration::from_millis(1)))),
-            None => self.deadlines.clear(Due::Bidder(id)),
+            Some(until) => self.deadlines.set(Due::Pause(id), until),
+            None => self.deadlines.clear(Due::Pause(id)),
         }
-        let more = missing > job.announced;
-        job.announced = missing;
-        if missing == 0 {
-            self.deadlines.clear(Due::Announce(id));
-        } else if more {
-            let announcement = self.announcement(id, turn.at).expect("the job is open");
-            turn.push(Effect::Announce(announcement));
-            self.deadlines.set(Due::Announce(id), turn.at.after(ANNOUNCE_EVERY));
+        let (more, arch) = (missing > job.wanted, job.facts.arch);
+        self.want(id, missing);
+        if more && self.queue.len_of(arch) <= ANNOUNCED_MAX {
+            turn.push(Effect::Announce(self.announcement(id, turn.at).expect("the job is open")));
+        }
+        if missing > 0 && !self.deadlines.has(Due::Announce) {
+            self.deadlines.set(Due::Announce, turn.at.after(ANNOUNCE_EVERY));
         }
     }
 
-    /// The last announcement is old: the next look for builders says it again.
-    pub(crate) fn forget_announcement(&mut self, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.announced = 0;
+    /// Notes how many more builders a job wants; with none it leaves the queue.
+    fn want(&mut self, id: JobId, missing: u32) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.wanted = missing;
+        if missing > 0 {
+            self.queue.put(id, job);
+        } else {
+            self.queue.remove(&id);
         }
+        if self.queue.is_empty() {
+            self.deadlines.clear(Due::Announce);
+        }
+    }
+
+    /// Some of what waits is announced again: gossip may have lost it, and a builder may not know that it is wanted.
+    pub(crate) fn announce_again(&mut self, turn: &mut Turn) {
+        for id in self.queue.front(ANNOUNCED_MAX) {
+            self.settle(id, turn);
+            if self.queue.has(&id) {
+                turn.push(Effect::Announce(self.announcement(id, turn.at).expect("a waiting job is known")));
+            }
+        }
+        if !self.queue.is_empty() {
+            self.deadlines.set(Due::Announce, turn.at.after(ANNOUNCE_EVERY));
+        }
+    }
+
+    /// Gives announcements of some jobs that want builders at `at`, fairly chosen.
+    pub fn open_jobs(&self, at: Timestamp) -> Vec<Announcement> {
+        self.queue.front(OPEN_MAX).into_iter().filter_map(|id| self.announcement(id, at)).take(OPEN_MAX).collect()
     }
 
     pub(crate) fn announcement(&self, id: JobId, at: Timestamp) -> Option<Announcement> {
@@ -300,13 +413,12 @@ impl Ledger {
         let without = job.facts.schedule.without.iter().copied();
         let spent = operators.flat_map(|o| o.nodes.iter().copied());
         let excluded: BTreeSet<NodeId> = without.chain(spent).take(EXCLUDED_MAX).collect();
-        let excluded = excluded.into_iter().collect();
         Some(Announcement {
             at,
             job: id,
             arch: job.facts.arch,
             channel: job.facts.channel.clone(),
-            excluded,
+            excluded: excluded.into_iter().collect(),
             memory_mib: job.facts.memory_mib,
         })
     }
@@ -318,8 +430,18 @@ impl Ledger {
 
     /// Forgets a live lease; its attempt has ended.
     pub(crate) fn release(&mut self, number: LeaseNumber) {
-        self.leases.remove(&number);
+        let Some(lease) = self.leases.remove(&number) else { return };
         self.deadlines.clear(Due::Lease(number));
+        let job = &self.jobs[&lease.job];
+        if let Some(attempt) = job.attempt(number) {
+            let took = self.last_command().since(attempt.granted).as_secs().max(1);
+            self.queue.correct(job.facts.key, attempt.cost, took);
+        }
+        let held = self.held_by.get_mut(&lease.node).expect("a live lease is its node's");
+        held.remove(&number);
+        if held.is_empty() {
+            self.held_by.remove(&lease.node);
+        }
     }
 }
 
@@ -343,23 +465,26 @@ pub(crate) fn cut(text: String) -> String {
     }
 }
 
-fn job_is_spent(attempts: &[Attempt], operator: &protocol::OperatorName) -> bool {
-    !planted::is(Fault::OperatorTwice) && attempts.iter().any(|a| a.operator == *operator && a.is_spent())
-}
-
-/// Operators that had no turn come first, then other nodes of those that were interrupted, then the same nodes again.
-fn rank(job: &Job, node: NodeId, policy: &protocol::policy::Policy) -> u8 {
-    let operator = policy.operator_of(&node);
-    let again = job.attempts.iter().any(|a| Some(&a.operator) == operator);
-    match (job.pauses.contains_key(&node), again) {
+/// Says whether a node with room may take a job now, and how gladly: operators that had no turn come first, then other nodes of
+/// those that were interrupted, then the same nodes again.
+fn rank(job: &Job, (node, operator): (NodeId, &OperatorName), room: &Room, at: Timestamp) -> Option<u8> {
+    let spent = job.is_spent(operator) && !planted::is(Fault::OperatorTwice);
+    let pause = job.pauses.get(&node);
+    let pauses = pause.is_some_and(|pause| pause.until > at);
+    if spent || pauses || room.memory_mib < job.facts.memory_mib || !job.facts.schedule.allows(&node) {
+        return None;
+    }
+    let again = job.attempts.iter().any(|a| a.operator == *operator);
+    Some(match (pause.is_some(), again) {
         (true, _) => 2,
         (false, true) => 1,
         (false, false) => 0,
-    }
+    })
 }
 
-fn tie(job: JobId, node: NodeId) -> Hash {
-    Hash::of(&[job.as_bytes().as_slice(), node.as_bytes().as_slice()].concat())
+/// Gives a number by which jobs begin their look for builders at different operators.
+fn tie(job: JobId) -> usize {
+    job.as_bytes().iter().take(4).fold(0, |number, byte| number * 256 + usize::from(*byte))
 }
 
 fn tell_dissent(job: JobId, agreement: &tally::Agreement, turn: &mut Turn) {

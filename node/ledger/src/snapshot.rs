@@ -20,6 +20,9 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::Job,
+    pace::Pace,
+    peers::{Known, Peers},
+    queue::{Queue, Shares},
     releases::Line,
     reputation::Reputation,
     timer::Clock,
@@ -52,10 +55,13 @@ type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
 #[serde(deny_unknown_fields)]
 struct Snapshot {
     jobs: Vec<(JobId, Job)>,
+    pace: Pace,
     clock: Clock,
     ended: Vec<JobId>,
     lines: Vec<(ChannelName, Line)>,
+    peers: Known,
     leases: Vec<Lease>,
+    shares: Shares,
     network: NetworkId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     signers: Vec<(NodeId, Octets)>,
@@ -81,10 +87,13 @@ impl Ledger {
         };
         codec::encode(&Snapshot {
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
+            pace: self.pace.clone(),
             clock: self.clock,
             ended: self.ended.iter().copied().collect(),
             lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
             leases: self.leases.values().cloned().collect(),
+            peers: self.peers.known().clone(),
+            shares: self.queue.shares().clone(),
             network: self.network,
             signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
@@ -110,13 +119,26 @@ impl Ledger {
             let late = late.iter().map(read).collect::<Result<_, _>>()?;
             dossiers.insert(id, Dossier { request, attestations, late });
         }
+        let policies = policies(&snapshot.policies, network)?;
+        let mut queue = Queue::with_shares(snapshot.shares);
+        for (id, job) in snapshot.jobs.iter().filter(|(_, job)| job.wanted > 0) {
+            queue.restore(*id, job);
+        }
+        let mut held_by: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for lease in &snapshot.leases {
+            held_by.entry(lease.node).or_default().insert(lease.number);
+        }
         let full = snapshot.jobs.iter().filter(|(id, _)| dossiers.contains_key(id));
         let ledger = Self {
             network,
-            policies: policies(&snapshot.policies, network)?,
+            peers: Peers::new(snapshot.peers, policies.last().expect("a chain is never empty").get()),
+            queue,
+            held_by,
+            pace: snapshot.pace,
+            policies,
             open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
             ended: snapshot.ended.into(),
-            job_of_lease: full.flat_map(|(id, job)| job.attempts.iter().map(|a| (a.lease, *id))).collect(),
+            job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),

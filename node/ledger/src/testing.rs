@@ -7,16 +7,17 @@ use attest::{
     statement::{self, Attestation, Material, Run, Task, VerifiedAttestation},
 };
 use protocol::{
-    Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
+    Arch, Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
-    job::{CancelRequest, JobRequest, ServerJob, job_id},
+    job::{Change, JobRequest, Order, ServerJob, job_id},
     lease::{Lease, LeaseNumber},
-    message::{Bid, Failed, Renewal, Response},
+    message::{Bid, Failed, Offer, Renewal, Response},
+    peer::Capacity,
     policy::{Channel, Policy},
     testing::{node, samples, signing_key},
 };
 
-use crate::{Command, Effect, Ledger};
+use crate::{Command, Duty, Effect, Ledger};
 
 /// Gives a genesis: `nodes` builders for each of `operators` operators, and a channel.
 pub(crate) fn policy(operators: u8, nodes: u8, channel: Channel) -> Policy {
@@ -111,14 +112,16 @@ impl Bench {
         let asked = match &command {
             Command::AdoptPolicy(_)
             | Command::Submit(_)
-            | Command::Cancel(_)
+            | Command::Order(_)
             | Command::Bid { .. }
+            | Command::Offer { .. }
             | Command::Renewed { .. }
             | Command::Started { .. }
             | Command::Revealed { .. }
             | Command::Failed { .. }
             | Command::Signer { .. } => 1,
             Command::Declined { .. }
+            | Command::Card { .. }
             | Command::Lost { .. }
             | Command::Woken
             | Command::Restarted
@@ -186,6 +189,24 @@ impl Bench {
         self.apply(Command::Bid { node, bid: Bid { job, memory_mib: 1 << 20 } })
     }
 
+    /// Has a builder offer free slots with a lot of memory.
+    pub(crate) fn offer(&mut self, node: NodeId, free: u16) -> Option<Response> {
+        let held = self.ledger.held_by.get(&node).into_iter().flatten().copied().collect();
+        let offer = Offer { free, held, arches: vec![Arch::Amd64], memory_mib: 1 << 20 };
+        self.apply(Command::Offer { node, offer })
+    }
+
+    /// Has a builder show its card.
+    pub(crate) fn card(&mut self, node: NodeId, arch: Arch, (slots, memory_mib): (u16, u32), duty: Duty) {
+        let capacity = Some(Capacity { slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
+        self.apply(Command::Card { node, capacity, duty });
+    }
+
+    /// Says why a job waits.
+    pub(crate) fn why(&self, job: JobId) -> String {
+        self.ledger.job(job).expect("a known job").waiting.unwrap_or_default()
+    }
+
     /// Bids and gives the lease that was granted at once.
     pub(crate) fn lease(&mut self, node: NodeId, job: JobId) -> Lease {
         assert_eq!(self.bid(node, job), Some(Response::Done));
@@ -239,9 +260,13 @@ impl Bench {
     }
 
     pub(crate) fn cancel(&mut self, job: JobId, key: u8) -> Option<Response> {
-        let cancel = CancelRequest { at: self.now, job, reason: "wrong version".to_owned() };
-        let signed = Signed::sign(&cancel, Some(&self.network), &[&signing_key(key)]);
-        self.apply(Command::Cancel(signed.verify(Some(&self.network)).unwrap()))
+        self.order(job, key, Change::Cancel)
+    }
+
+    pub(crate) fn order(&mut self, job: JobId, key: u8, what: Change) -> Option<Response> {
+        let order = Order { at: self.now, job, what, reason: "wrong version".to_owned() };
+        let signed = Signed::sign(&order, Some(&self.network), &[&signing_key(key)]);
+        self.apply(Command::Order(signed.verify(Some(&self.network)).unwrap()))
     }
 
     pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Policy)) -> Option<Response> {

@@ -1,11 +1,14 @@
 //! Tables: commands in, effects and states out, one rule of the ledger each.
 
 mod admission;
+mod fairness;
 mod graph;
 mod leases;
+mod orders;
 mod publication;
 mod schedule;
 mod service;
 mod signers;
 mod story;
 mod verdicts;
+mod waiting;

@@ -51,9 +51,9 @@ impl Ledger {
         for (due, time) in self.deadlines.entries() {
             let longest = match due {
                 Due::Lease(_) => limits::LEASE_TTL,
-                Due::Announce(_) => schedule::ANNOUNCE_EVERY,
+                Due::Announce => schedule::ANNOUNCE_EVERY,
+                Due::Pause(_) => schedule::PAUSE_MAX,
                 Due::Reports(_) => reputation::PROVEN_WAIT,
-                Due::Bidder(_) => schedule::PAUSE_MAX,
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Begin(_) | Due::Expiry(_) => continue,
             };
@@ -80,11 +80,8 @@ impl Ledger {
             match due {
                 Due::Lease(number) => self.lease_expired(number, turn),
                 Due::Expiry(job) => self.job_expired(job, turn),
-                Due::Announce(job) => {
-                    self.forget_announcement(job);
-                    self.settle(job, turn);
-                }
-                Due::Begin(job) | Due::Bidder(job) | Due::Reports(job) => self.settle(job, turn),
+                Due::Announce => self.announce_again(turn),
+                Due::Begin(job) | Due::Pause(job) | Due::Reports(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
             }
         }

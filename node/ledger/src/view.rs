@@ -1,5 +1,6 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
+mod crowd;
 mod phrase;
 mod service;
 mod waiting;
@@ -8,7 +9,7 @@ use attest::compare::Output;
 use protocol::{
     Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
     blame::Failure,
-    job::{Announcement, JobRequest},
+    job::JobRequest,
     lease::{Lease, LeaseNumber, Profile},
     policy::Policy,
 };
@@ -43,12 +44,40 @@ pub struct JobView {
     pub times: Times,
     /// Its attempts, in order of their leases.
     pub attempts: Vec<AttemptView>,
+    /// Attempts that count no more: of earlier rounds, or ended by a suspension.
+    pub earlier: Vec<AttemptView>,
     /// What the attempts add up to.
     pub verdict: VerdictView,
     /// Reports that came under leases that were over.
     pub late: Vec<LateView>,
     /// Why nothing moves, in one sentence; none when something does.
     pub waiting: Option<String>,
+    /// When it begins and ends, as far as is known.
+    pub expected: Expected,
+}
+
+/// As much of a job as a list is chosen by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brief {
+    /// The job's id.
+    pub id: JobId,
+    /// `deb`, `command` or what a server job does.
+    pub kind: String,
+    /// The state's word.
+    pub state: &'static str,
+    /// The channel.
+    pub channel: ChannelName,
+    /// When it became durable here.
+    pub accepted: Timestamp,
+}
+
+/// When an open job begins and ends, judged by what such jobs took; a guess for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// When the first sandbox starts; none when one has, or nothing is known.
+    pub start: Option<Timestamp>,
+    /// When its builds end; none when nothing is known.
+    pub end: Option<Timestamp>,
 }
 
 /// When things happened to a job.
@@ -206,21 +235,24 @@ impl Ledger {
         newest_first(self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect())
     }
 
-    /// Gives every job, publications that follow builds included, the newest first.
-    pub fn jobs_and_publications(&self) -> Vec<JobView> {
-        let submitted = self.jobs.iter().map(|(id, job)| self.view(*id, job));
-        newest_first(submitted.chain(self.publications()).collect())
+    /// Gives a line for every job, publications that follow builds included, the newest first. A whole view costs a look at
+    /// every peer, so lists choose by these.
+    pub fn briefs(&self) -> Vec<Brief> {
+        let submitted = self.jobs.iter().map(|(id, job)| Brief {
+            id: *id,
+            kind: job.facts.kind.clone(),
+            state: job.state.word(),
+            channel: job.facts.channel.clone(),
+            accepted: job.facts.accepted,
+        });
+        let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).collect();
+        briefs.sort_by_key(|brief| (std::cmp::Reverse(brief.accepted), brief.id));
+        briefs
     }
 
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
         self.jobs.get(&id).map(|job| self.view(id, job)).or_else(|| self.publication(id))
-    }
-
-    /// Gives an announcement of every job that wants builders at `at`.
-    pub fn open_jobs(&self, at: Timestamp) -> Vec<Announcement> {
-        let wanting = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|job| job.announced > 0));
-        wanting.filter_map(|id| self.announcement(*id, at)).collect()
     }
 
     /// Counts the leases that live.
@@ -287,9 +319,11 @@ impl Ledger {
             maintainer: facts.maintainer.clone(),
             times: Times { created: facts.created, accepted: facts.accepted, expires: facts.expires, ended },
             attempts: job.attempts.iter().map(attempt).collect(),
+            earlier: job.orders.earlier.iter().map(attempt).collect(),
             verdict: verdict(job),
             late: job.late.iter().map(late).collect(),
-            waiting: self.why_waiting(job),
+            waiting: self.why_waiting(id, job),
+            expected: self.expected(id, job),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod orders;
 mod show;
 mod watch;
 mod when;
@@ -14,8 +15,7 @@ use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, SuiteName, Verified,
-    envelope::Signed,
-    job::{BuildLimits, CancelRequest},
+    job::{BuildLimits, Change, Priority},
     lease::LeaseNumber,
 };
 use web::{
@@ -62,16 +62,21 @@ pub(super) enum Job {
     },
     /// Print the log of one attempt
     Log(Log),
-    /// Cancel a job (signed with the maintainer's key)
-    Cancel {
-        /// The job's id, or its first digits
-        job: String,
-        /// Name of the maintainer's key
-        #[arg(long, default_value = "maintainer")]
-        key: MaintainerName,
-        /// Why, for people
-        #[arg(long, default_value = "")]
-        reason: String,
+    /// End a job; every copy that runs is stopped
+    Cancel(orders::Target),
+    /// Have a job rest: copies that run are stopped, none begins, its deadline goes on
+    Suspend(orders::Target),
+    /// Let a suspended job go on
+    Resume(orders::Target),
+    /// Begin again a job that ended badly, with a fresh round of opinions; publish again what could not be published
+    Retry(orders::Target),
+    /// Change how urgent a job is among your own: 0 is last, 9 is first
+    Priority {
+        #[command(flatten)]
+        target: orders::Target,
+        /// 0 to 9
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=9))]
+        level: u8,
     },
 }
 
@@ -162,7 +167,11 @@ impl Job {
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
             Job::Log(log) => log.run(context).await,
-            Job::Cancel { job, key, reason } => cancel(context, find(context, &job).await?, &key, reason).await,
+            Job::Cancel(target) => target.order(context, Change::Cancel).await,
+            Job::Suspend(target) => target.order(context, Change::Suspend).await,
+            Job::Resume(target) => target.order(context, Change::Resume).await,
+            Job::Retry(target) => target.order(context, Change::Retry).await,
+            Job::Priority { target, level } => target.order(context, Change::Reprioritise(Priority(level))).await,
         }
     }
 }
@@ -324,13 +333,4 @@ impl Log {
         }
         Ok(exit::DONE)
     }
-}
-
-async fn cancel(context: &Context, job: JobId, key: &MaintainerName, reason: String) -> anyhow::Result<u8> {
-    let key = keys::load(&context.home.key(key.as_str()))?;
-    let network = Config::load(&context.home)?.network.id;
-    let request = Signed::sign(&CancelRequest { at: clock::now(), job, reason }, Some(&network), &[&key]);
-    context.client().cancel(request.to_bytes().into()).await?;
-    anstream::eprintln!("job {job} cancelled");
-    Ok(exit::DONE)
 }

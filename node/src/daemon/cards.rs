@@ -29,9 +29,9 @@ pub struct Cards(Mutex<BTreeMap<NodeId, NodeCard>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The first one of this node, which may not know us either.
-    Newcomer,
+    Newcomer(NodeId),
     /// New, and kept: worth forwarding.
-    News,
+    News(NodeId),
     /// Known, stale, or of a node that the policy does not name.
     Nothing,
     /// Malformed, which its sender could have seen.
@@ -50,7 +50,8 @@ impl Cards {
         if cards.get(&card.node).is_some_and(|known| known.sequence >= card.sequence) {
             return Heard::Nothing;
         }
-        if cards.insert(card.node, card).is_some() { Heard::News } else { Heard::Newcomer }
+        let node = card.node;
+        if cards.insert(node, card).is_some() { Heard::News(node) } else { Heard::Newcomer(node) }
     }
 }
 
@@ -90,7 +91,7 @@ impl Shared {
     }
 
     /// Tells the network this node's card.
-    pub(super) async fn tell_card(&self, desk: &Desk) {
+    pub async fn tell_card(&self, desk: &Desk) {
         let now = clock::now();
         let mut addresses = self.net.listen_addresses();
         addresses.truncate(ADDRESSES_MAX);
@@ -100,12 +101,21 @@ impl Shared {
             expires: now.after(limits::NODE_CARD_TTL),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capacity: desk.worker().map(|worker| worker.capacity()),
+            draining: desk.worker().and_then(|worker| worker.draining()),
             // Milliseconds grow over restarts too, which a counter in memory would not.
             sequence: now.as_millis(),
             addresses,
         };
+        desk.note_card(self.id, card.capacity.clone(), card.draining.clone()).await;
         if let Err(error) = self.net.publish(Topic::Nodes, self.sign(&card).to_bytes()).await {
             debug!(%error, "node card not gossiped");
+        }
+    }
+
+    /// Has the ledger know a node's newest card, where this node decides.
+    pub(super) async fn note_card(&self, desk: &Desk, node: NodeId) {
+        if let Some(card) = self.others.cards.get(&node) {
+            desk.note_card(node, card.capacity, card.draining).await;
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn run(
             event = inbox.next() => event,
             Ok(()) = leading.changed() => {
                 if let Some(worker) = desk.worker() {
-                    tasks.spawn(Arc::clone(worker).leader_changed());
+                    tasks.spawn(Arc::clone(worker).greet());
                 }
                 continue;
             }
@@ -87,7 +87,12 @@ pub(super) async fn run(
                 tasks.spawn(heard_leader(shared, bytes, verdict));
             }
             Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
-                if heard_card(&shared, &bytes, verdict) == Heard::Newcomer {
+                let heard = heard_card(&shared, &bytes, verdict);
+                if let Heard::Newcomer(node) | Heard::News(node) = heard {
+                    let (shared, desk) = (Arc::clone(&shared), desk.clone());
+                    tasks.spawn(async move { shared.note_card(&desk, node).await });
+                }
+                if let Heard::Newcomer(_) = heard {
                     tell.reset_after(TELL_AFTER_CONNECT);
                 }
             }
@@ -117,7 +122,7 @@ async fn meet_candidate(shared: Arc<Shared>, desk: Desk, node: NodeId) {
     let leads = shared.leader() == Some(node);
     desk.ask_who_leads(node).await;
     if let Some(worker) = desk.worker().filter(|_| leads) {
-        Arc::clone(worker).ask_what_is_open().await;
+        Arc::clone(worker).greet().await;
     }
     refresh_policy(shared, Some(node)).await;
 }
@@ -177,7 +182,7 @@ async fn heard_leader(shared: Arc<Shared>, bytes: Vec<u8>, verdict: Verdictor) {
 fn heard_card(shared: &Shared, bytes: &[u8], verdict: Verdictor) -> Heard {
     let heard = shared.hear_card(bytes);
     match heard {
-        Heard::Newcomer | Heard::News => verdict.accept(),
+        Heard::Newcomer(_) | Heard::News(_) => verdict.accept(),
         Heard::Nothing => verdict.ignore(),
         Heard::Bad => verdict.reject(),
     }

@@ -55,15 +55,14 @@ pub fn jobs_path(filter: &JobFilter) -> String {
 
 /// Lists jobs, newest first.
 pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
-    let mut jobs = ledger
-        .jobs_and_publications()
-        .into_iter()
-        .filter_map(|view| summary(ledger, &view))
-        .filter(|s| filter.matches(s));
+    // What a job waits for is looked up for the jobs of the page only.
+    let briefs = ledger.briefs().into_iter();
+    let mut ids = briefs.filter(|b| filter.passes(state(b.state), &b.kind, &b.channel)).map(|b| b.id);
     if let Some(after) = filter.after {
-        let _ = jobs.by_ref().find(|s| s.id == after);
+        let _ = ids.by_ref().find(|id| *id == after);
     }
-    let mut jobs: Vec<JobSummary> = jobs.take(filter.limit() + 1).collect();
+    let views = ids.take(filter.limit() + 1).filter_map(|id| ledger.job(id));
+    let mut jobs: Vec<JobSummary> = views.filter_map(|view| summary(ledger, &view)).collect();
     let more = jobs.len() > filter.limit();
     jobs.truncate(filter.limit());
     let next = if more { jobs.last().map(|s| s.id) } else { None };
@@ -73,8 +72,8 @@ pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
 /// Counts jobs by state.
 pub fn counts(ledger: &Ledger) -> BTreeMap<JobState, u64> {
     let mut counts = BTreeMap::new();
-    for view in ledger.jobs_and_publications() {
-        *counts.entry(state(&view)).or_default() += 1;
+    for brief in ledger.briefs() {
+        *counts.entry(state(brief.state)).or_default() += 1;
     }
     counts
 }
@@ -103,7 +102,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         at: Time::from(clock::now()),
         summary,
         request: request_view(request, &view),
-        attempts: view.attempts.iter().map(attempt).collect(),
+        attempts: view.earlier.iter().chain(&view.attempts).map(attempt).collect(),
         verdict: verdict(&view),
         published,
         service: ledger.service_run(id).map(service),
@@ -146,8 +145,8 @@ pub fn builders_with_inputs(ledger: &Ledger, job: &JobId) -> Vec<NodeId> {
     attempts.iter().filter(|a| a.started.is_some()).map(|a| a.node).collect()
 }
 
-fn state(view: &view::JobView) -> JobState {
-    match view.state.as_str() {
+fn state(word: &str) -> JobState {
+    match word {
         "queued" => JobState::Waiting,
         "failed-to-publish" | "unpublished" | "failed-to-run" => JobState::Failed,
         word => word.parse().unwrap_or(JobState::Unknown),
@@ -180,7 +179,7 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
         arch: view.arch,
         channel: view.channel.clone(),
         maintainer: view.maintainer.clone(),
-        state: state(view),
+        state: state(&view.state),
         why: why(view),
         created: Time::from(view.times.created),
         accepted: Time::from(view.times.accepted),
@@ -405,6 +404,10 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Published, format!("published in {channel}, generation {generation}"))
         }
         News::PublishFailed { job, why, .. } => (job, JobState::Publishing, format!("not published: {why}")),
+        News::Ordered { job, what, by, reason } => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            (job, JobState::Waiting, format!("{by} orders to {what} it{why}"))
+        }
         News::Cancelled { job, reason } => (job, JobState::Cancelled, format!("cancelled: {reason}")),
         News::Skipped { job, why, .. } => (job, JobState::Skipped, format!("skipped: {why}")),
         News::Served { job, summary, .. } => (job, JobState::Done, format!("done: {summary}")),

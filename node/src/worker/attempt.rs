@@ -170,11 +170,7 @@ impl Worker {
     }
 
     async fn gather_once(&self, lease: &Lease, inputs: &Inputs, log: &LogSink) -> Result<Gathered, Failure> {
-        let early = self.state().requests.remove(&lease.job);
-        let request = match early {
-            Some(request) => request,
-            None => self.request(lease.job).await?,
-        };
+        let request = self.request(lease.job).await?;
         let lock = self.lock(lease.job, &request).await?;
         self.lay_out(lease, (request.get(), &lock), inputs, log).await?;
         Ok((request, lock))

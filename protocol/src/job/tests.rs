@@ -78,8 +78,10 @@ fn the_rules_of_a_command() {
 
 #[test]
 fn the_rules_of_small_records() {
-    let cancel = CancelRequest { reason: "x".repeat(1025), ..samples::cancel() };
-    assert!(broken(&cancel).contains("reason"));
+    let order = Order { reason: "x".repeat(1025), ..samples::order() };
+    assert!(broken(&order).contains("reason"));
+    let order = Order { what: Change::Reprioritise(Priority(10)), ..samples::order() };
+    assert!(broken(&order).contains("priority"));
     let announcement = Announcement { excluded: vec![node(11), node(11)], ..samples::announcement() };
     assert!(broken(&announcement).contains("excluded"));
 }

@@ -15,7 +15,7 @@ use crate::{
     Envelope, Signed,
     codec::{self, DoorError},
     envelope::Record,
-    job::JobRequest,
+    job::{Change, JobRequest, Order, Priority},
     message::{Refusal, Request, Response},
     testing::signing_key,
 };
@@ -68,7 +68,8 @@ fn all() -> Vec<Golden> {
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
         ),
         golden("record-leadership", samples::leadership()),
-        golden("record-cancel", samples::cancel()),
+        golden("record-order", samples::order()),
+        golden("record-order-priority", Order { what: Change::Reprioritise(Priority(9)), ..samples::order() }),
         golden("record-announcement", samples::announcement()),
         golden("record-node-card", samples::node_card()),
         golden("record-release", samples::release()),
@@ -127,7 +128,7 @@ fn no_golden_file_is_forgotten() {
 fn request_ordinal(request: &Request) -> usize {
     match request {
         Request::Submit(_) => 0,
-        Request::Cancel(_) => 1,
+        Request::Order(_) => 1,
         Request::Policy => 2,
         Request::AdoptPolicy(_) => 3,
         Request::Open => 4,
@@ -144,6 +145,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Release(_) => 15,
         Request::View(_) => 16,
         Request::Leader => 17,
+        Request::Offer(_) => 18,
     }
 }
 
@@ -169,7 +171,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=17).collect());
+    assert_eq!(requests, (0..=18).collect());
     assert_eq!(responses, (0..=12).collect());
 }
 

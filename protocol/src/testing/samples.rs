@@ -6,11 +6,11 @@ use crate::{
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
     job::{
-        Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest,
+        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest, Order,
         Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
-    message::{Bid, Failed, LogChunk, Octets, Refusal, Renewal, Request, Response, Revealed},
+    message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
@@ -195,9 +195,9 @@ fn job() -> JobId {
     JobId::from(hash("job"))
 }
 
-/// Gives a wish to cancel.
-pub fn cancel() -> CancelRequest {
-    CancelRequest { at: NOW, job: job(), reason: "wrong version".to_owned() }
+/// Gives an order to cancel.
+pub fn order() -> Order {
+    Order { at: NOW, job: job(), what: Change::Cancel, reason: "wrong version".to_owned() }
 }
 
 /// Gives an announcement that excludes one node.
@@ -220,6 +220,7 @@ pub fn node_card() -> NodeCard {
         expires: YEAR_LATER,
         version: "0.1.0".to_owned(),
         capacity: Some(Capacity { slots: 2, arches: vec![Arch::Amd64], disk_mib: 20_000, memory_mib: 8192 }),
+        draining: None,
         sequence: 3,
         addresses: vec!["/ip4/127.0.0.1/tcp/4001".to_owned()],
     }
@@ -265,7 +266,7 @@ pub fn manifest() -> Manifest {
 
 /// Gives a lease.
 pub fn lease() -> Lease {
-    Lease { job: job(), node: node(10), number: LeaseNumber(7), expires: NOW, profile: Profile(1) }
+    Lease { job: job(), node: node(10), number: LeaseNumber(7), expires: NOW, profile: Profile(1), memory_mib: 4096 }
 }
 
 /// Gives a failure that blames the job.
@@ -278,7 +279,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
     let octets = || Octets(vec![0xa1, 0x61, 0x78, 0x01]);
     vec![
         ("submit", Request::Submit(octets())),
-        ("cancel", Request::Cancel(octets())),
+        ("order", Request::Order(octets())),
         ("policy", Request::Policy),
         ("adopt-policy", Request::AdoptPolicy(octets())),
         ("open", Request::Open),
@@ -295,8 +296,14 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("log", Request::Log(LeaseNumber(7), 65_536)),
         ("release", Request::Release(stable())),
         ("leader", Request::Leader),
+        ("offer", Request::Offer(offer())),
         ("view", Request::View("/api/v1/jobs".to_owned())),
     ]
+}
+
+/// Gives a builder's offer.
+pub fn offer() -> Offer {
+    Offer { free: 2, held: vec![LeaseNumber(7)], arches: vec![Arch::Amd64], memory_mib: 8192 }
 }
 
 fn revealed() -> Revealed {

@@ -75,9 +75,14 @@ impl JobFilter {
 
     /// Says whether a job passes (`limit` and `after` aside).
     pub fn matches(&self, job: &JobSummary) -> bool {
-        self.state.is_none_or(|state| state == job.state)
-            && self.kind.as_ref().is_none_or(|kind| is_of_kind(kind, &job.kind))
-            && self.channel.as_ref().is_none_or(|channel| *channel == job.channel)
+        self.passes(job.state, &job.kind, &job.channel)
+    }
+
+    /// Says whether a job of which only this is known passes (`limit` and `after` aside).
+    pub fn passes(&self, state: JobState, kind: &str, channel: &ChannelName) -> bool {
+        self.state.is_none_or(|wanted| wanted == state)
+            && self.kind.as_ref().is_none_or(|wanted| is_of_kind(wanted, kind))
+            && self.channel.as_ref().is_none_or(|wanted| wanted == channel)
     }
 }
 

@@ -12,7 +12,7 @@ use protocol::JobId;
 use super::{reply, routes::App};
 use crate::{
     api::{ApiError, JobDetail, JobFilter, JobPage, Submitted},
-    backend::{Backend, cancelled_job},
+    backend::{Backend, ordered_job},
 };
 
 /// Words of a query, as sent.
@@ -42,17 +42,17 @@ pub(super) async fn show<B: Backend>(
     app.server.backend.job(job).await.map(Json)
 }
 
-pub(super) async fn cancel<B: Backend>(
+pub(super) async fn order<B: Backend>(
     State(app): State<App<B>>,
     Path(job): Path<String>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let job: JobId = reply::word(&job)?;
-    let request = reply::small_body(body, app.server.limits).await?;
-    if cancelled_job(&request)? != job {
-        return Err(ApiError::Refused { reason: "the signed request names another job than the address".to_owned() });
+    let order = reply::small_body(body, app.server.limits).await?;
+    if ordered_job(&order)? != job {
+        return Err(ApiError::Refused { reason: "the signed order names another job than the address".to_owned() });
     }
-    app.server.backend.cancel(request).await?;
+    app.server.backend.order(order).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

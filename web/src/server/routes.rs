@@ -49,7 +49,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/status", get(node::status::<B>))
         .route("/api/v1/jobs", get(jobs::list::<B>).post(jobs::submit::<B>))
         .route("/api/v1/jobs/{id}", get(jobs::show::<B>))
-        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel::<B>))
+        .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
         .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
         .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
         .route("/api/v1/news", get(live::news::<B>))

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use protocol::{
     Arch, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
     envelope::Record,
-    job::{BuildLimits, CancelRequest, CommandJob, JobKind, JobRequest},
+    job::{BuildLimits, Change, CommandJob, JobKind, JobRequest, Order},
     lease::LeaseNumber,
     limits,
     testing::signing_key,
@@ -89,12 +89,12 @@ async fn writes(backend: &impl Backend, nonce: u8) {
     assert!(matches!(backend.submit(broken.into()).await, Err(ApiError::Refused { .. })));
 
     let mut news = backend.news().await.unwrap();
-    let cancel = CancelRequest { at: Timestamp::ZERO, job: receipt.job, reason: "not needed".to_owned() };
-    backend.cancel(signed(&cancel)).await.unwrap();
+    let cancel = Order { at: Timestamp::ZERO, job: receipt.job, what: Change::Cancel, reason: "not needed".to_owned() };
+    backend.order(signed(&cancel)).await.unwrap();
     assert_eq!(backend.job(receipt.job).await.unwrap().summary.state, JobState::Cancelled);
     let told: News = tokio::time::timeout(PATIENCE, news.next()).await.unwrap().unwrap();
     assert_eq!((told.job, told.state), (receipt.job, JobState::Cancelled));
-    assert!(matches!(backend.cancel(signed(&cancel)).await, Err(ApiError::Refused { .. })), "it is over already");
+    assert!(matches!(backend.order(signed(&cancel)).await, Err(ApiError::Refused { .. })), "it is over already");
     assert!(matches!(backend.adopt_policy(Bytes::from_static(b"x")).await, Err(ApiError::Refused { .. })));
 }
 

@@ -47,9 +47,10 @@ impl Ledger {
             return Some(());
         }
         let (job, agreed, profile) = self.known_answer(operator, class, memory_mib, turn.at)?;
+        let memory_mib = self.jobs[&job].facts.memory_mib;
         self.last_lease += 1;
         let number = LeaseNumber(self.last_lease);
-        let lease = Lease { job, node, number, expires: turn.at.after(limits::LEASE_TTL), profile };
+        let lease = Lease { job, node, number, expires: turn.at.after(limits::LEASE_TTL), profile, memory_mib };
         self.deadlines.set(Due::Lease(number), lease.expires);
         self.reputation.record_mut(operator, class, node).canary_given(turn.at);
         let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone() };

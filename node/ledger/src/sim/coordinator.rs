@@ -168,6 +168,7 @@ impl World {
             | News::Granted { .. }
             | News::Started { .. }
             | News::Revealed { .. }
+            | News::Ordered { .. }
             | News::Cancelled { .. }
             | News::Skipped { .. }
             | News::Served { .. }

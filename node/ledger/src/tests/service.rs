@@ -172,7 +172,7 @@ fn a_publication_is_a_job_of_the_list_that_leads_to_its_build_and_back() {
     let view = bench.ledger.job(id).unwrap();
     assert_eq!((view.kind.as_str(), view.state.as_str()), ("publish", "running"));
     assert_eq!(view.title, "publish deb base-files 12.4 amd64");
-    assert_eq!(bench.ledger.jobs_and_publications().len(), 2);
+    assert_eq!(bench.ledger.briefs().len(), 2);
     let links = |id| bench.ledger.links(id).into_iter().map(|l| (l.relation, l.job)).collect::<Vec<_>>();
     assert_eq!(links(build), [(Relation::Publication, id)]);
     assert_eq!(links(id), [(Relation::Build, build)]);

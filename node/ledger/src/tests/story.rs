@@ -31,6 +31,7 @@ fn first_word(text: &str) -> &str {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a story is read in one piece")]
 fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     let (mut bench, mut story) = (Bench::of(4, 2, 2, 4), String::new());
     let job = bench.submit("deb", 1);
@@ -87,6 +88,7 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
         answer Done
         news Revealed
         announce, 2 excluded
+        wake in 10 s
     d bids
         answer Done
         news Granted

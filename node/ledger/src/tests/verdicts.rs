@@ -159,7 +159,7 @@ fn new_operators_are_asked_by_a_job_that_waits_for_them() {
     let lease = bench.lease(builder(0, 0), job);
     bench.reveal(&lease, "a");
     let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();
-    assert!(waiting.contains("add an operator"), "{waiting}");
+    assert!(waiting.contains("waits for another operator"), "{waiting}");
     bench.adopt(|p| p.operators = policy(2, 1, channel(2, 2, 3)).operators);
     assert!(bench.announced());
     let lease = bench.lease(builder(1, 0), job);

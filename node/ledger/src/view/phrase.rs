@@ -1,4 +1,6 @@
-//! Times as sentences have them. It knows nothing of jobs.
+//! Times, spans and lists as sentences have them. It knows nothing of jobs.
+
+use std::time::Duration;
 
 use protocol::Timestamp;
 
@@ -26,6 +28,27 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// Writes a span as people say it: `45 s`, `4 min`, `2 h`, `3 d`.
+pub(super) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..90 => format!("{} s", seconds.max(1)),
+        90..5400 => format!("{} min", (seconds + 30) / 60),
+        5400..129_600 => format!("{} h", (seconds + 1800) / 3600),
+        _ => format!("{} d", (seconds + DAY_SECS / 2) / DAY_SECS),
+    }
+}
+
+/// Writes memory: `512 MiB`, `16 GiB`.
+pub(super) fn memory(mib: u32) -> String {
+    if mib >= 1024 && mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
+}
+
+/// Counts things: `1 job`, `12 jobs`.
+pub(super) fn count(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +66,15 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(time(Timestamp::from_millis(seconds * 1000)), text);
         }
+    }
+
+    #[test]
+    fn spans_and_sizes_read_well() {
+        let table = [(0, "1 s"), (45, "45 s"), (240, "4 min"), (7200, "2 h"), (259_200, "3 d")];
+        for (seconds, text) in table {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!((memory(65_536), memory(1500)), ("64 GiB".to_owned(), "1500 MiB".to_owned()));
+        assert_eq!((count(1, "job"), count(12, "job")), ("1 job".to_owned(), "12 jobs".to_owned()));
     }
 }

@@ -3,7 +3,7 @@
 use protocol::{Hash, JobId, Timestamp, job::ServerJob};
 use serde::Serialize;
 
-use super::{JobView, Times, VerdictView, verdict};
+use super::{Brief, Expected, JobView, Times, VerdictView, verdict};
 use crate::{
     Ledger,
     job::{Job, JobState, PublishStep},
@@ -103,24 +103,22 @@ impl Ledger {
         links
     }
 
-    /// Gives every publication that follows a build, as a job.
-    pub(super) fn publications(&self) -> impl Iterator<Item = JobView> {
-        self.lines.values().flat_map(|line| line.publications.keys()).filter_map(|id| self.publication(*id))
+    /// Gives a line for every publication.
+    pub(super) fn publication_briefs(&self) -> impl Iterator<Item = Brief> {
+        let publications = self.lines.values().flat_map(|line| &line.publications);
+        publications.filter_map(|(id, build)| {
+            let job = self.jobs.get(build)?;
+            let (state, _) = publication_state(job)?;
+            let (kind, channel) = (ServerJob::WORDS[0].to_owned(), job.facts.channel.clone());
+            Some(Brief { id: *id, kind, state, channel, accepted: job.run.queued? })
+        })
     }
 
     /// Gives one publication as a job.
     pub(super) fn publication(&self, id: JobId) -> Option<JobView> {
         let (_, job) = self.build_of(id)?;
         let (facts, queued) = (&job.facts, job.run.queued?);
-        let (state, ended) = match &job.state {
-            JobState::Publishing(publishing) => match publishing.step {
-                PublishStep::Waiting => ("queued", None),
-                PublishStep::Running { .. } | PublishStep::Resting { .. } => ("running", None),
-            },
-            JobState::Ended(ended) if ended.outcome.is_well() => ("done", Some(ended.at)),
-            JobState::Ended(ended) => ("failed-to-run", Some(ended.at)),
-            JobState::Queued | JobState::Building | JobState::Serving(_) => return None,
-        };
+        let (state, ended) = publication_state(job)?;
         Some(JobView {
             id,
             title: format!("{} {}", ServerJob::WORDS[0], facts.title),
@@ -131,15 +129,30 @@ impl Ledger {
             maintainer: facts.maintainer.clone(),
             times: Times { created: facts.created, accepted: queued, expires: facts.expires, ended },
             attempts: Vec::new(),
+            earlier: Vec::new(),
             verdict: served(job),
             late: Vec::new(),
-            waiting: self.why_waiting(job),
+            waiting: self.why_waiting(id, job),
+            expected: Expected { start: None, end: None },
         })
     }
 
     fn build_of(&self, publication: JobId) -> Option<(JobId, &Job)> {
         let build = self.lines.values().find_map(|line| line.publications.get(&publication))?;
         Some((*build, self.jobs.get(build)?))
+    }
+}
+
+/// Gives the word of a publication's state, by that of its build, and when it ended.
+fn publication_state(build: &Job) -> Option<(&'static str, Option<Timestamp>)> {
+    match &build.state {
+        JobState::Publishing(publishing) => Some(match publishing.step {
+            PublishStep::Waiting => ("queued", None),
+            PublishStep::Running { .. } | PublishStep::Resting { .. } => ("running", None),
+        }),
+        JobState::Ended(ended) if ended.outcome.is_well() => Some(("done", Some(ended.at))),
+        JobState::Ended(ended) => Some(("failed-to-run", Some(ended.at))),
+        JobState::Queued | JobState::Building | JobState::Serving(_) => None,
     }
 }
 

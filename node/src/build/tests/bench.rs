@@ -135,7 +135,7 @@ impl Bench {
             environment: self.lock.id(),
         };
         let node = protocol::testing::node(1);
-        let lease = Lease { job: id, node, number, expires: now(), profile: Profile(0) };
+        let lease = Lease { job: id, node, number, expires: now(), profile: Profile(0), memory_mib: 1024 };
         Task { job: id, request, lease, lock: self.lock.clone(), inputs, packages: self.folder.clone() }
     }
 
