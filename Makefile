@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos bench sim release setup clean
+.PHONY: demo test lint unit demos bench sim blame release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -46,6 +46,11 @@ bench:
 SEEDS ?= 20000
 sim:
 	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger sim -- --nocapture
+
+# Black holes among the builders: the ledger's rules beside those that others use, as a table.
+BLAME_SEEDS ?= 10
+blame:
+	BLAME_SEEDS=$(BLAME_SEEDS) $(CARGO) test --locked --release -p artel-ledger trial -- --nocapture --test-threads=1
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest

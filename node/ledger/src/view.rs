@@ -1,6 +1,9 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
+mod peer;
 mod waiting;
+
+pub use peer::{BreachView, ClassView, PeerView};
 
 use attest::compare::Output;
 use protocol::{
