@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos bench sim blame release setup clean
+.PHONY: demo test lint unit demos bench sim blame chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -51,6 +51,11 @@ sim:
 BLAME_SEEDS ?= 10
 blame:
 	BLAME_SEEDS=$(BLAME_SEEDS) $(CARGO) test --locked --release -p artel-ledger trial -- --nocapture --test-threads=1
+
+# Kills the coordinator, pinned and elected, so often in each phase of a job: make chaos KILLS=25
+KILLS ?= 25
+chaos: setup
+	ARTEL_TESTS=required ARTEL_KILLS=$(KILLS) $(CARGO) test --locked -p artel-tests --test it chaos -- --test-threads=1 --nocapture
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest

@@ -5,10 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-mod coordinator;
+mod chaos;
 mod crash;
 mod judges;
 mod line;
+mod patience;
 mod refusals;
 mod sandbox;
 mod tidy;

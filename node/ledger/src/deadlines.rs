@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Due {
     /// The lease ends unless it is renewed.
     Lease(LeaseNumber),
+    /// The job may begin.
+    Begin(JobId),
     /// The job is over.
     Expiry(JobId),
     /// The job still wants builders: say so again.

@@ -7,7 +7,7 @@ use protocol::{
 };
 
 use crate::{
-    Command, Effect, Ledger,
+    Cause, Command, Effect, Ledger,
     invariants::Witness,
     testing::{Bench, builder, channel, policy},
 };
@@ -129,7 +129,7 @@ impl Cluster {
             }
             Step::Published { job, well } => {
                 let (job, generation) = (self.job(*job)?, self.bench.ledger.generation(&"stable".parse().unwrap()));
-                let failed = Command::PublishFailed { job, why: "disk full".into() };
+                let failed = Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() };
                 self.bench.apply(if *well { Command::Published { job, generation } } else { failed });
             }
             Step::Adopt { operators, agree } => {

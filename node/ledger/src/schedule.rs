@@ -1,6 +1,6 @@
 //! Who builds what: bids become leases as long as a job wants builders. First come, first served; who had no turn first.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     Hash, JobId, NodeId, Timestamp,
@@ -13,6 +13,7 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
+    graph::Ahead,
     job::{Attempt, AttemptState, Bidder, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     planted::{self, Fault},
     reputation::{Class, May, Turned},
@@ -49,6 +50,7 @@ impl Ledger {
         let Some(operator) = self.policy_in_force().operator_of(&node).cloned() else {
             return Err(Refusal::NotAllowed("no operator of the policy answers for this node".into()));
         };
+        let ahead = self.jobs.get(&bid.job).map_or(Ahead::Free, |job| self.ahead(job));
         let Some(class) = self.jobs.get(&bid.job).map(|job| Class::of(&job.facts)) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
@@ -60,6 +62,15 @@ impl Ledger {
         let job = self.jobs.get_mut(&bid.job).expect("found above");
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
+        }
+        if job.facts.is_server() {
+            return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
+        }
+        if let Ahead::Waits(of) | Ahead::Failed(of) = ahead {
+            return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
+        }
+        if !job.facts.schedule.allows(&node) {
+            return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
         }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
@@ -136,6 +147,22 @@ impl Ledger {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
         let Some(channel) = policy.channel(&job.facts.channel) else { return };
+        match self.ahead(job) {
+            Ahead::Free => {}
+            Ahead::Waits(_) => return,
+            Ahead::Failed(of) => {
+                self.skip(id, of, turn);
+                return;
+            }
+        }
+        if let Some(begin) = begins_later(job, turn.at) {
+            self.deadlines.set(Due::Begin(id), begin);
+            return;
+        }
+        if job.facts.is_server() {
+            self.queue_service(id, turn);
+            return;
+        }
         let heard = self.heard(job, turn.at);
         match tally::stand(job, channel, policy, &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
@@ -270,8 +297,10 @@ impl Ledger {
     pub(crate) fn announcement(&self, id: JobId, at: Timestamp) -> Option<Announcement> {
         let job = self.jobs.get(&id)?;
         let operators = self.policy_in_force().operators.iter().filter(|o| job.is_spent(&o.name));
-        let mut excluded: Vec<NodeId> = operators.flat_map(|o| o.nodes.iter().copied()).take(EXCLUDED_MAX).collect();
-        excluded.sort();
+        let without = job.facts.schedule.without.iter().copied();
+        let spent = operators.flat_map(|o| o.nodes.iter().copied());
+        let excluded: BTreeSet<NodeId> = without.chain(spent).take(EXCLUDED_MAX).collect();
+        let excluded = excluded.into_iter().collect();
         Some(Announcement {
             at,
             job: id,
@@ -292,6 +321,11 @@ impl Ledger {
         self.leases.remove(&number);
         self.deadlines.clear(Due::Lease(number));
     }
+}
+
+/// Says when a job may begin, where that is later. What has begun goes on, whatever the clock does.
+pub(crate) fn begins_later(job: &Job, at: Timestamp) -> Option<Timestamp> {
+    job.facts.schedule.not_before.filter(|begin| *begin > at && job.attempts.is_empty())
 }
 
 /// Makes a node stand back for this job; each time twice as long.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use attest::statement::VerifiedAttestation;
 use protocol::{
-    ChannelName, JobId, NetworkId, Signed, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     lease::Lease,
@@ -57,6 +57,7 @@ struct Snapshot {
     lines: Vec<(ChannelName, Line)>,
     leases: Vec<Lease>,
     network: NetworkId,
+    signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
@@ -79,6 +80,7 @@ impl Ledger {
             lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
             leases: self.leases.values().cloned().collect(),
             network: self.network,
+            signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
@@ -115,6 +117,7 @@ impl Ledger {
             last_lease: snapshot.last_lease,
             reputation: snapshot.reputation,
             lines: snapshot.lines.into_iter().collect(),
+            signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),
             clock: snapshot.clock,
         };

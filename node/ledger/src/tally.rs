@@ -179,7 +179,8 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy, heard: &BTreeSet<Ope
 
 /// Counts the operators of the policy that may still get a lease for the job.
 pub fn possible(job: &Job, policy: &Policy) -> usize {
-    policy.operators.iter().filter(|o| !o.nodes.is_empty() && !job.is_spent(&o.name)).count()
+    let schedule = &job.facts.schedule;
+    policy.operators.iter().filter(|o| o.nodes.iter().any(|n| schedule.allows(n)) && !job.is_spent(&o.name)).count()
 }
 
 /// Gives the votes that count: of nodes that the policy still names, one for each operator, the earliest lease first.

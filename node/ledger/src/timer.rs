@@ -33,6 +33,11 @@ impl Ledger {
         }
     }
 
+    /// Gives the time of the last command: the ledger's now.
+    pub(crate) fn last_command(&self) -> Timestamp {
+        self.clock.seen.unwrap_or(Timestamp::ZERO)
+    }
+
     /// Gives every live lease a fresh time.
     pub(crate) fn refresh_leases(&mut self, at: Timestamp) {
         for (number, lease) in &mut self.leases {
@@ -50,7 +55,7 @@ impl Ledger {
                 Due::Reports(_) => reputation::PROVEN_WAIT,
                 Due::Bidder(_) => schedule::PAUSE_MAX,
                 Due::Publish(_) => releases::REST_MAX,
-                Due::Expiry(_) => continue,
+                Due::Begin(_) | Due::Expiry(_) => continue,
             };
             let latest = at.after(longest).min(time);
             self.deadlines.set(due, latest);
@@ -79,7 +84,7 @@ impl Ledger {
                     self.forget_announcement(job);
                     self.settle(job, turn);
                 }
-                Due::Bidder(job) | Due::Reports(job) => self.settle(job, turn),
+                Due::Begin(job) | Due::Bidder(job) | Due::Reports(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
             }
         }

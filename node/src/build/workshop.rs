@@ -221,6 +221,8 @@ impl Workshop {
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
+            // Its environment is none, so it never came so far.
+            JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
         });
         let taken = work.await.map_err(|error| disk(io::Error::other(error)))?;
         taken.map_err(|error: OutputError| {
@@ -285,6 +287,7 @@ fn wanted(kind: &JobKind) -> Vec<Wanted> {
     match kind {
         JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
         JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
+        JobKind::Server(_) => Vec::new(),
     }
 }
 
@@ -292,6 +295,7 @@ fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environm
     let (variables, script, arguments) = match &task.request.kind {
         JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
         JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
+        JobKind::Server(_) => (command::variables(task.lock.epoch), command::script(v), vec!["false".to_owned()]),
     };
     Plan {
         folder: &folder.path,

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use attest::bundle::Bundle;
-use ledger::{Command, Publication};
+use ledger::{Command, Publication, Service};
 use protocol::{ChannelName, FileName, Hash, JobId, Timestamp, limits, message::Octets, release::Release};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 pub enum Work {
     /// Put a job's outputs into the repository.
     Publish(Publication),
+    /// Run a server job.
+    Serve(Service),
     /// Sign a channel's index anew, as this generation.
     Resign(ChannelName, u64),
 }
@@ -73,10 +75,16 @@ impl Publisher {
                     Ok(()) => Command::Published { job, generation },
                     Err(why) => {
                         warn!(%job, generation, %why, "not published");
-                        Command::PublishFailed { job, why }
+                        Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why }
                     }
                 };
                 self.decisions.tell(command).await;
+            }
+            Work::Serve(service) => {
+                let (job, why) = (service.job, format!("{} is not built into this version", service.work.word()));
+                self.decisions
+                    .tell(Command::PublishFailed { job, cause: ledger::command::Cause::Transient, why })
+                    .await;
             }
             Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
                 Ok(()) => info!(%channel, generation, "index signed anew"),

@@ -102,6 +102,9 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
+            JobKind::Server(_) => {
+                return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
+            }
         };
         if !self.workshop.has_environment(&lock.id()) {
             let packages = lock.packages.iter();

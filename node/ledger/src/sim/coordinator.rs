@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{NetworkId, Timestamp, Verified, job::job_id, message::Response, policy::Policy, testing::samples};
 
 use super::{Event, FAULTS_UNTIL, JobNature, World};
-use crate::{Command, Effect, Ledger, News, Publication, invariants::Witness, testing::request};
+use crate::{Cause, Command, Effect, Ledger, News, Publication, invariants::Witness, testing::request};
 
 pub(super) struct Coordinator {
     pub(super) ledger: Ledger,
@@ -140,7 +140,7 @@ impl World {
                 self.soon(100, 5000, Event::Published(life, publication));
             }
             // Nobody asks for it here; the publisher's own tests do.
-            Effect::Resign { .. } => {}
+            Effect::Resign { .. } | Effect::Serve(_) => {}
             Effect::Notify(news) => self.note(&news),
         }
     }
@@ -169,6 +169,9 @@ impl World {
             | News::Started { .. }
             | News::Revealed { .. }
             | News::Cancelled { .. }
+            | News::Skipped { .. }
+            | News::Served { .. }
+            | News::ServeFailed { .. }
             | News::JobExpired { .. } => {}
         }
     }
@@ -187,7 +190,7 @@ impl World {
         }
         let (job, generation) = (publication.job, publication.generation);
         let fails = self.faulty() && self.random.percent(20);
-        let failed = Command::PublishFailed { job, why: "disk full".into() };
+        let failed = Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() };
         self.command(None, None, if fails { failed } else { Command::Published { job, generation } })
     }
 

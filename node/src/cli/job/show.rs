@@ -25,11 +25,15 @@ pub(super) async fn run(context: &Context, job: JobId) -> anyhow::Result<u8> {
 /// Gives the exit code of a finished job.
 pub(super) fn exit_code(detail: &JobDetail) -> u8 {
     match detail.summary.state {
-        JobState::Published | JobState::Reproduced => exit::DONE,
-        JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Unknown => exit::DONE,
+        JobState::Published | JobState::Reproduced | JobState::Done => exit::DONE,
+        JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Running | JobState::Unknown => {
+            exit::DONE
+        }
         JobState::Expired => exit::TIMED_OUT,
         JobState::Failed if only_builders_failed(detail) => exit::BUILDER_FAILED,
-        JobState::Disputed | JobState::Unreproducible | JobState::Failed | JobState::Cancelled => exit::JOB_FAILED,
+        JobState::Disputed | JobState::Unreproducible | JobState::Failed | JobState::Skipped | JobState::Cancelled => {
+            exit::JOB_FAILED
+        }
     }
 }
 
