@@ -125,7 +125,7 @@ impl Candidate {
             publications,
             news: self.news.clone(),
         };
-        let publisher = publisher::Publisher::new(Arc::clone(shared), decisions.clone());
+        let publisher = publisher::Publisher::new(Arc::clone(shared), decisions.clone(), Arc::clone(self.desk.runs()));
         let keeper = inputs::Keeper::new(Arc::clone(shared), decisions, Arc::clone(replica));
         let (a, b, c, d) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
         parts.spawn(async move { ("ledger", decider.run(a).await.map_err(|e| chain(&e))) });
