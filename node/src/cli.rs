@@ -14,6 +14,7 @@ mod keys;
 mod mirror;
 mod node;
 mod output;
+mod peer;
 mod policy;
 mod repo;
 mod status;
@@ -73,6 +74,9 @@ enum Command {
     /// Show who coordinates, and hand the role on
     #[command(subcommand)]
     Coordinator(coordinator::Coordinator),
+    /// List the nodes that this one knows, and show what a builder has shown
+    #[command(subcommand)]
+    Peer(peer::Peer),
     /// List and explain repositories
     #[command(subcommand)]
     Repo(repo::Repo),
@@ -129,6 +133,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Attest(command) => block(command.run(&context)),
         Command::Mirror(command) => block(command.run(&context)),
         Command::Coordinator(command) => block(command.run(&context)),
+        Command::Peer(command) => block(command.run(&context)),
         Command::Repo(command) => block(command.run(&context)),
     }
 }

@@ -32,8 +32,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView,
-        PolicyView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerDetail,
+        PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -308,6 +308,11 @@ impl Backend for Handle {
             }
         };
         Ok(self.shared.net.peers().into_iter().map(view).collect())
+    }
+
+    async fn peer(&self, node: NodeId) -> Result<PeerDetail, ApiError> {
+        let found = self.see(views::peer_path(node), move |ledger| views::peer(ledger, node, clock::now())).await?;
+        found.ok_or_else(|| ApiError::NotFound { what: format!("an operator that answers for node {}", node.short()) })
     }
 
     async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {

@@ -9,6 +9,7 @@ mod error;
 mod filter;
 mod job;
 mod network;
+mod reputation;
 mod state;
 mod time;
 
@@ -20,5 +21,6 @@ pub use job::{
     PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
+pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

@@ -12,8 +12,8 @@ use protocol::{
 };
 
 use crate::api::{
-    ApiError, Coordination, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView, Status,
-    Submitted, Time,
+    ApiError, Coordination, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView, PolicyView,
+    RepositoryView, Status, Submitted, Time,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -190,6 +190,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Lists the nodes that this one knows.
     fn peers(&self) -> impl Future<Output = Result<Vec<PeerView>, ApiError>> + Send;
+
+    /// Gives what a builder has shown, with the evidence for what keeps it from work.
+    fn peer(&self, node: NodeId) -> impl Future<Output = Result<PeerDetail, ApiError>> + Send;
 
     /// Lists the repositories that this node serves.
     fn repositories(&self) -> impl Future<Output = Result<Vec<RepositoryView>, ApiError>> + Send;

@@ -20,8 +20,8 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView,
-        RepositoryView, Status, Stored, Submitted, Time,
+        ApiError, Coordination, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView,
+        PolicyView, RepositoryView, Status, Stored, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -224,6 +224,10 @@ impl Backend for Client {
 
     async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
         self.get_json("/api/v1/peers").await
+    }
+
+    async fn peer(&self, node: NodeId) -> Result<PeerDetail, ApiError> {
+        self.get_json(&format!("/api/v1/peers/{node}")).await
     }
 
     async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {

@@ -27,7 +27,7 @@ pub use sample::{SampleJobs, detail, sample};
 use crate::{
     api::{
         ApiError, Coordination, JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView,
-        Metrics, News, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        Metrics, News, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -308,6 +308,12 @@ impl Backend for Fake {
 
     async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
         Ok(self.state().peers.clone())
+    }
+
+    async fn peer(&self, node: NodeId) -> Result<PeerDetail, ApiError> {
+        let known = self.state().peers.iter().find(|peer| peer.node == node).and_then(|peer| peer.operator.clone());
+        let operator = known.ok_or_else(|| not_found(format!("an operator for node {}", node.short())))?;
+        Ok(PeerDetail { node, operator, breach: None, classes: Vec::new() })
     }
 
     async fn repositories(&self) -> Result<Vec<RepositoryView>, ApiError> {

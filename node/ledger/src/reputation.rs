@@ -31,6 +31,10 @@ mod canary;
 mod decay;
 mod judge;
 mod record;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +51,10 @@ pub(crate) use canary::Canary;
 pub(crate) use judge::{PROVEN_WAIT, Turned, is_breach};
 use record::{Record, State, outweighs};
 
-use crate::job::Facts;
+use crate::{
+    job::Facts,
+    view::{BreachView, ClassView},
+};
 
 /// Jobs whose success proves the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -321,6 +328,43 @@ impl Reputation {
         self.breaches.retain(|node, _| policy.operator_of(node).is_some());
     }
 
+    /// Gives what people see of a node.
+    pub(crate) fn view(
+        &self,
+        operator: &OperatorName,
+        node: NodeId,
+        at: Timestamp,
+    ) -> (Vec<ClassView>, Option<BreachView>) {
+        let milli = |units: u64| units * 1000 / decay::ONE;
+        let of_node = self.records.iter().filter(|((o, _, n), _)| o == operator && *n == node);
+        let classes = of_node.map(|((_, class, _), record)| {
+            let hindrance = match self.may_lease(operator, class, node, at) {
+                May::Yes => None,
+                May::No(hindrance) => Some(hindrance),
+                May::Canary => record.canary_from().map(|canary| Hindrance::Disabled { canary }),
+            };
+            ClassView {
+                class: class.to_string(),
+                hindrance,
+                why: hindrance.map(|hindrance| hindrance.sentence(class, at)).unwrap_or_default(),
+                proof: record.proof,
+                validated_milli: milli(record.validated.read(at)),
+                contradicted_milli: milli(record.contradicted.read(at)),
+                strikes: record.strikes,
+                pending: record.pending.clone(),
+                canary: self.canaries.values().find(|c| c.lease.node == node).map(|c| c.lease.job),
+                evidence: record.evidence.clone(),
+            }
+        });
+        let breach = self.breaches.get(&node);
+        (classes.collect(), breach.map(|b| BreachView { at: b.at, job: b.job, lease: b.lease }))
+    }
+
+    /// Gives the nodes that have shown something.
+    pub(crate) fn known_nodes(&self) -> BTreeSet<NodeId> {
+        self.records.keys().map(|(.., node)| *node).chain(self.breaches.keys().copied()).collect()
+    }
+
     /// The clock was set back.
     pub(crate) fn pull_back(&mut self, at: Timestamp) {
         self.records.values_mut().for_each(|record| record.pull_back(at));
@@ -349,6 +393,3 @@ mod listed {
         Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
-
-#[cfg(test)]
-mod tests;

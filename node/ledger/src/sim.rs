@@ -11,7 +11,7 @@
 
 mod builders;
 mod coordinator;
-mod random;
+pub(crate) mod random;
 mod runs;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,12 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
 mod crowd;
+mod peer;
 mod phrase;
 mod service;
 mod waiting;
+
+pub use peer::{BreachView, ClassView, PeerView};
 
 use attest::compare::Output;
 use protocol::{

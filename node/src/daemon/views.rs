@@ -1,6 +1,10 @@
 //! From the ledger's views to the ones of the interface. They change nothing.
 
+mod reputation;
+
 use std::collections::BTreeMap;
+
+pub use reputation::peer;
 
 use ledger::{Ledger, News, view};
 use protocol::{
@@ -19,8 +23,8 @@ use crate::clock;
 /// The view path of jobs counted by state.
 pub const COUNTS: &str = "counts";
 
-/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>` or
-/// `job/<id>`. `complete` adds to a job what only this node knows.
+/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>`,
+/// `peer/<id>` or `job/<id>`. `complete` adds to a job what only this node knows.
 ///
 /// # Errors
 /// When there is no such view or job.
@@ -40,12 +44,22 @@ pub async fn answer(
         let counts = decisions.view(counts).await.ok_or_else(busy)?;
         return Ok(serde_json::to_vec(&counts).expect("a view is plain data"));
     }
+    if let Some(node) = path.strip_prefix("peer/").and_then(|node| node.parse().ok()) {
+        let look = move |ledger: &Ledger| peer(ledger, node, clock::now());
+        let detail = decisions.view(look).await.ok_or_else(busy)?;
+        return Ok(serde_json::to_vec(&detail).expect("a view is plain data"));
+    }
     let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
     let found = decisions.view(move |ledger| detail(ledger, id)).await.ok_or_else(busy)?;
     let mut found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
     complete(&mut found);
     Ok(serde_json::to_vec(&found).expect("a view is plain data"))
+}
+
+/// Gives a view path for what a builder has shown, see [`answer`].
+pub fn peer_path(node: protocol::NodeId) -> String {
+    format!("peer/{node}")
 }
 
 /// Gives a view path for a filter, see [`answer`].

@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 
 use super::{reply, routes::App};
 use crate::{
-    api::{ApiError, Coordination, Metrics, PeerView, PolicyView, RepositoryView, Status},
+    api::{ApiError, Coordination, Metrics, PeerDetail, PeerView, PolicyView, RepositoryView, Status},
     backend::Backend,
 };
 
@@ -23,6 +23,13 @@ pub(super) async fn status<B: Backend>(State(app): State<App<B>>) -> Result<Json
 
 pub(super) async fn peers<B: Backend>(State(app): State<App<B>>) -> Result<Json<Vec<PeerView>>, ApiError> {
     app.server.backend.peers().await.map(Json)
+}
+
+pub(super) async fn peer<B: Backend>(
+    State(app): State<App<B>>,
+    Path(node): Path<protocol::NodeId>,
+) -> Result<Json<PeerDetail>, ApiError> {
+    app.server.backend.peer(node).await.map(Json)
 }
 
 pub(super) async fn repositories<B: Backend>(State(app): State<App<B>>) -> Result<Json<Vec<RepositoryView>>, ApiError> {

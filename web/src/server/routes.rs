@@ -54,6 +54,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
         .route("/api/v1/news", get(live::news::<B>))
         .route("/api/v1/peers", get(node::peers::<B>))
+        .route("/api/v1/peers/{node}", get(node::peer::<B>))
         .route("/api/v1/coordination", get(node::coordination::<B>))
         .route("/api/v1/coordination/step-down", post(node::step_down::<B>))
         .route("/api/v1/coordination/transfer/{node}", post(node::transfer::<B>))

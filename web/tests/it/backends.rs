@@ -50,6 +50,9 @@ async fn reads(backend: &impl Backend, jobs: SampleJobs) {
     let status = backend.status().await.unwrap();
     assert_eq!((status.network.name.as_str(), status.jobs[&JobState::Published]), ("orchard", 1));
     assert_eq!(backend.peers().await.unwrap().len(), 3);
+    let builder = backend.peers().await.unwrap().into_iter().find(|peer| peer.operator.is_some()).unwrap();
+    assert_eq!(Some(backend.peer(builder.node).await.unwrap().operator), builder.operator);
+    assert!(matches!(backend.peer(NodeId::from_bytes([77; 32])).await, Err(ApiError::NotFound { .. })));
     assert_eq!(backend.repositories().await.unwrap()[0].generation, 7);
     assert_eq!(backend.metrics().await.unwrap().leases, 2);
     assert_eq!(backend.job(jobs.published).await.unwrap().verdict.unwrap().dissent.len(), 1);

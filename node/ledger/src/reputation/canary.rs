@@ -32,6 +32,15 @@ pub(crate) struct Canary {
 }
 
 impl Ledger {
+    /// Says the grant of a node's canary again, since it may have been lost on the way; false when it has none.
+    pub(crate) fn grant_canary_again(&self, node: NodeId, turn: &mut Turn) -> bool {
+        let running = self.reputation.canaries.values().find(|canary| canary.lease.node == node);
+        if let Some(canary) = running {
+            turn.push(Effect::Grant(canary.lease.clone()));
+        }
+        running.is_some()
+    }
+
     /// Gives a node a job whose answer is known; `None` when there is none that it can take.
     pub(crate) fn grant_canary(
         &mut self,
@@ -40,12 +49,6 @@ impl Ledger {
         memory_mib: u32,
         turn: &mut Turn,
     ) -> Option<()> {
-        let running = self.reputation.canaries.values().find(|canary| canary.lease.node == node);
-        if let Some(canary) = running {
-            // Its grant may have been lost on the way.
-            turn.push(Effect::Grant(canary.lease.clone()));
-            return Some(());
-        }
         let (job, agreed, profile) = self.known_answer(operator, class, memory_mib, turn.at)?;
         let memory_mib = self.jobs[&job].facts.memory_mib;
         self.last_lease += 1;
@@ -156,6 +159,8 @@ impl Ledger {
         let record = self.reputation.record_mut(&canary.operator, &class, canary.lease.node);
         let hindered = record.canary_from().is_some();
         record.canary_right(turn.at);
+        let pending = record.pending.clone();
+        self.hear_again(&pending, turn);
         if hindered {
             let whom = (&canary.operator, &class, canary.lease.node);
             self.tell_change(whom, (canary.lease.job, Change::Restored), turn);

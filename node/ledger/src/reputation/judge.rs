@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
     blame::{Blame, Failure},
-    lease::Lease,
+    lease::{Lease, LeaseNumber},
 };
 
 use super::{Change, Claim, Class, Contradiction, Hindrance, May, Whom};
@@ -43,6 +43,9 @@ impl Ledger {
         memory_mib: u32,
         turn: &mut Turn,
     ) -> Result<(), Turned> {
+        if self.grant_canary_again(node, turn) {
+            return Err(Turned::ToCanary);
+        }
         let may = match self.may_lease(node, operator, class, turn.at) {
             May::Canary => match self.grant_canary(node, (operator, class), memory_mib, turn) {
                 Some(()) => return Err(Turned::ToCanary),
@@ -93,6 +96,8 @@ impl Ledger {
         }
         for (operator, node, lease, claim) in found {
             let Some(claim) = claim else {
+                let pending = self.reputation.record_mut(&operator, &class, node).pending.clone();
+                self.hear_again(&pending, turn);
                 if let Some(change) = self.reputation.validated((&operator, &class, node), turn.at) {
                     self.tell_change((&operator, &class, node), (id, change), turn);
                 }
@@ -209,6 +214,15 @@ impl Ledger {
             return Heard { operators: heard(), again: Some(at.after(UNPROVEN_WAIT)) };
         }
         Heard { operators: reporters, again: None }
+    }
+
+    /// Who gave these reports has proven something now: they are looked at again before this command is over.
+    pub(super) fn hear_again(&mut self, reports: &[LeaseNumber], turn: &Turn) {
+        for job in reports.iter().filter_map(|lease| self.job_of_lease.get(lease)) {
+            if self.open.contains(job) {
+                self.deadlines.set(Due::Reports(*job), turn.at);
+            }
+        }
     }
 
     /// Looks again at reports that do not count so far.

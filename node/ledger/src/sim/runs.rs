@@ -22,7 +22,9 @@ use crate::{
 const SOMETIMES: &[&str] = &[
     "attempt failed",
     "builder crashed",
+    "builder disabled",
     "builder goes on without a lease",
+    "builder quarantined",
     "builder slept",
     "clock set ahead",
     "clock set back",
