@@ -19,7 +19,7 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::ground;
+use crate::{elected::SIGNED, ground};
 
 const WITHIN: Duration = Duration::from_secs(120);
 /// A pinned coordinator serves again so soon after its start.
@@ -96,7 +96,8 @@ impl Trial {
 
     async fn jobs(&self) -> Vec<JobId> {
         let page = self.network.coordinator().jobs(JobFilter { limit: Some(1000), ..JobFilter::default() }).await;
-        page.unwrap().jobs.iter().rev().map(|job| job.id).collect()
+        let jobs = page.unwrap().jobs;
+        jobs.iter().rev().filter(|job| SIGNED.contains(&job.kind.as_str())).map(|job| job.id).collect()
     }
 
     /// A request is on its way: whoever did not get a receipt sends it again, and it is one job.

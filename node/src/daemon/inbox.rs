@@ -58,8 +58,7 @@ pub(super) async fn run(
                 continue;
             }
             _ = tell.tick() => {
-                let (shared, desk) = (Arc::clone(&shared), desk.clone());
-                tasks.spawn(async move { shared.tell_card(&desk).await });
+                tasks.spawn(tell_card(Arc::clone(&shared), desk.clone()));
                 continue;
             }
             _ = refresh.tick() => {
@@ -74,8 +73,7 @@ pub(super) async fn run(
                 tasks.spawn(async move { reply.send(&desk.answer(from, request).await) });
             }
             Some(Event::Stream { from, purpose: Purpose::Blobs, stream }) => {
-                let shared = Arc::clone(&shared);
-                tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
+                tasks.spawn(serve_blobs(Arc::clone(&shared), from, stream));
             }
             Some(Event::Stream { from, purpose: Purpose::Coordination, stream }) => {
                 if let Some(decisions) = desk.decisions() {
@@ -83,14 +81,12 @@ pub(super) async fn run(
                 }
             }
             Some(Event::Gossip { topic: Topic::Coordination, bytes, verdict, .. }) => {
-                let shared = Arc::clone(&shared);
-                tasks.spawn(heard_leader(shared, bytes, verdict));
+                tasks.spawn(heard_leader(Arc::clone(&shared), bytes, verdict));
             }
             Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
                 let heard = heard_card(&shared, &bytes, verdict);
                 if let Heard::Newcomer(node) | Heard::News(node) = heard {
-                    let (shared, desk) = (Arc::clone(&shared), desk.clone());
-                    tasks.spawn(async move { shared.note_card(&desk, node).await });
+                    tasks.spawn(note_card(Arc::clone(&shared), desk.clone(), node));
                 }
                 if let Heard::Newcomer(_) = heard {
                     tell.reset_after(TELL_AFTER_CONNECT);
@@ -127,7 +123,15 @@ async fn meet_candidate(shared: Arc<Shared>, desk: Desk, node: NodeId) {
     refresh_policy(shared, Some(node)).await;
 }
 
-async fn serve_blobs(shared: &Shared, from: NodeId, stream: crate::net::ByteStream) {
+async fn tell_card(shared: Arc<Shared>, desk: Desk) {
+    shared.tell_card(&desk).await;
+}
+
+async fn note_card(shared: Arc<Shared>, desk: Desk, node: NodeId) {
+    shared.note_card(&desk, node).await;
+}
+
+async fn serve_blobs(shared: Arc<Shared>, from: NodeId, stream: crate::net::ByteStream) {
     let allow = |node: &NodeId, hash: &protocol::Hash| {
         shared.policies().current().is_member(node) && shared.offers.contains(hash)
     };
