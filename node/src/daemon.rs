@@ -15,6 +15,7 @@ mod offers;
 mod publisher;
 mod replica;
 mod retention;
+mod runs;
 mod shared;
 pub mod views;
 mod wires;
@@ -36,6 +37,7 @@ pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
 pub use publisher::{Work, bundle, chain};
+pub use runs::{Piece, Runs};
 pub use shared::{Others, Policies, PolicyError, Shared};
 
 use crate::{

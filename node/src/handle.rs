@@ -4,6 +4,7 @@
 //! hands the answer on.
 
 mod group;
+mod service_log;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -246,10 +247,15 @@ impl Backend for Handle {
 
     async fn job(&self, job: JobId) -> Result<JobDetail, ApiError> {
         let detail = self.see(format!("job/{job}"), move |ledger| views::detail(ledger, job)).await?;
-        detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })
+        let mut detail = detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })?;
+        self.desk.runs().show(&mut detail);
+        Ok(detail)
     }
 
     async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        if self.job(request.job).await?.service.is_some() {
+            return Ok(service_log::follow(self.clone(), request));
+        }
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())

@@ -86,7 +86,7 @@ impl Mirror {
 
     /// Asks the coordinator for the newest release of a channel.
     async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
-        let Some(coordinator) = self.shared.leader() else { return None };
+        let coordinator = self.shared.leader()?;
         match self.desk.ask(coordinator, Request::Release(channel.clone())).await {
             Ok(Response::Record(record)) => match self.shared.read_signed_by_candidate::<Release>(&record.0) {
                 Ok(release) => Some(release),
@@ -192,8 +192,8 @@ impl Mirror {
         if proof.job != package.job {
             return Err(format!("its evidence is for job {}", proof.job));
         }
-        if proof.request.channel != *channel {
-            return Err(format!("its evidence is for channel {}, whose rules are others", proof.request.channel));
+        if proof.channel != *channel {
+            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
         }
         let proven = proof.package(&package.name, &package.version, package.arch, sha256);
         proven.map_err(|e| chain(&e))?;

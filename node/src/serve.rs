@@ -23,7 +23,7 @@ use tracing::{debug, info};
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Shared, decide::refusal, views},
+    daemon::{Decisions, Policies, Runs, Shared, decide::refusal, views},
     net::AskError,
     worker::Worker,
 };
@@ -41,6 +41,7 @@ struct Parts {
     /// None while this node is no candidate.
     decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
+    runs: Arc<Runs>,
 }
 
 impl Desk {
@@ -68,6 +69,11 @@ impl Desk {
     /// The ledger, while this node leads.
     pub fn leading(&self) -> Option<Decisions> {
         self.decisions().filter(|_| self.shared.leads().is_some())
+    }
+
+    /// What the publisher of this node does now.
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.parts.runs
     }
 
     /// The builder, when this node builds.
@@ -291,11 +297,28 @@ impl Desk {
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
         let decisions = self.leader()?;
-        let json = views::answer(&decisions, path).await?;
+        let json = match path.strip_prefix("log/") {
+            Some(rest) => self.live_log(rest)?,
+            None => {
+                let runs = Arc::clone(&self.parts.runs);
+                views::answer(&decisions, path, move |detail| runs.show(detail)).await?
+            }
+        };
         if json.len() > limits::RESPONSE_MAX - 64 {
             return Err(Refusal::Invalid("the view is too large; ask for fewer jobs".into()));
         }
         Ok(Response::View(Octets(json)))
+    }
+}
+
+impl Desk {
+    /// Answers a piece of the log of what the publisher does: `<job>/<byte>`.
+    fn live_log(&self, rest: &str) -> Result<Vec<u8>, Refusal> {
+        let parsed = rest.split_once('/').and_then(|(job, at)| Some((job.parse::<JobId>().ok()?, at.parse().ok()?)));
+        let (job, at) = parsed.ok_or_else(|| Refusal::Invalid("a log is asked for as log/<job>/<byte>".into()))?;
+        let piece = self.parts.runs.piece(&job, at);
+        let piece = piece.ok_or_else(|| Refusal::Unknown(format!("a live log of job {job}")))?;
+        Ok(serde_json::to_vec(&piece).expect("a piece is plain data"))
     }
 }
 

@@ -7,11 +7,14 @@
 
 mod chaos;
 mod crash;
+mod elected;
 mod judges;
 mod line;
+mod partition;
 mod patience;
 mod refusals;
 mod sandbox;
+mod server;
 mod tidy;
 mod transcript;
 mod verdicts;
