@@ -16,7 +16,7 @@ pub mod views;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use protocol::{NodeId, Verified, policy::Policy};
+use protocol::{NodeId, Verified, policy::Policy, release::Release};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::JoinSet,
@@ -204,9 +204,9 @@ async fn parts_of(
     shared.net.set_members(shared::members(policies.current()).into_iter().collect());
     let desk = Desk::new(Arc::clone(shared));
     let (news, _) = broadcast::channel(NEWS);
-    let (releases, heard) = mpsc::channel(RELEASES);
+    let (releases, heard) = broadcast::channel(RELEASES);
     if shared.coordinates() {
-        coordinate(shared, &desk, &news, parts, stop).await?;
+        coordinate(shared, &desk, (&news, heard.resubscribe()), parts, stop).await?;
     }
     if let Some(settings) = shared.config.builder.clone() {
         build_here(shared, &desk, settings, parts, stop).await?;
@@ -265,7 +265,7 @@ async fn parts_of(
 async fn coordinate(
     shared: &Arc<Shared>,
     desk: &Desk,
-    news: &broadcast::Sender<Arc<ledger::News>>,
+    (news, heard): (&broadcast::Sender<Arc<ledger::News>>, broadcast::Receiver<Verified<Release>>),
     parts: &mut JoinSet<Ending>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -286,7 +286,7 @@ async fn coordinate(
         publications,
         news: news.clone(),
     };
-    let publisher = publisher::Publisher::new(Arc::clone(shared), decisions);
+    let publisher = publisher::Publisher::new(Arc::clone(shared), desk.clone(), decisions);
     let chain_of = policies.chain().to_vec();
     let (a, b, c) = (stop.clone(), stop.clone(), stop.clone());
     parts.spawn(async move { ("ledger", decider.run(chain_of, a).await.map_err(|e| chain(&e))) });
@@ -298,7 +298,7 @@ async fn coordinate(
     });
     parts.spawn(async move {
         ("publisher", {
-            publisher.run(publications_in, c).await;
+            publisher.run(publications_in, heard, c).await;
             Ok(())
         })
     });

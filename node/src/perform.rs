@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Command, Effect, News};
+use ledger::{Cause, Command, Effect, News};
 use protocol::{
     JobId, NodeId,
     lease::{Lease, LeaseNumber},
@@ -160,7 +160,7 @@ impl Performer {
     async fn publish(self: Arc<Self>, job: JobId, work: Work) {
         if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
-            self.decisions.tell(Command::PublishFailed { job, why }).await;
+            self.decisions.tell(Command::PublishFailed { job, cause: Cause::Transient, why }).await;
         }
     }
 

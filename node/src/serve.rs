@@ -21,6 +21,7 @@ use crate::{
     clock,
     daemon::{Decisions, Policies, Shared, views},
     net::AskError,
+    publish::sign::keyring::Certificate,
     worker::Worker,
 };
 
@@ -126,6 +127,7 @@ impl Desk {
             Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
             Request::Grant(_, lease) => self.ordered(from, |worker| worker.granted(lease)),
             Request::Revoke(_, lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
+            Request::Signer(certificate) => self.signer(from, certificate).await,
             Request::Leader => refused(self.not_coordinator()),
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
@@ -160,6 +162,14 @@ impl Desk {
             return refused(stranger(from));
         }
         self.decide(command).await
+    }
+
+    /// Records a coordinator's certificate, once it was read.
+    async fn signer(&self, from: NodeId, certificate: Octets) -> Response {
+        match Certificate::read(&certificate.0) {
+            Ok(_) => self.of_member(Command::Signer { node: from, certificate }, from).await,
+            Err(error) => refused(invalid(&error)),
+        }
     }
 
     fn not_coordinator(&self) -> Refusal {

@@ -112,6 +112,8 @@ pub enum Request {
     Release(ChannelName),
     /// Anybody to anybody: who coordinates (answered by `Record` with the leader's own [`crate::peer::Leadership`]).
     Leader,
+    /// Candidate to coordinator: the certificate of the key that signs its repositories.
+    Signer(Octets),
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
 }

@@ -14,7 +14,7 @@
 //! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
 //! async code runs it on a blocking thread.
 
-mod adopt;
+pub mod adopt;
 mod dominate;
 mod fence;
 pub(super) mod index;
@@ -373,20 +373,33 @@ impl Repository {
     /// The first rule that is broken; then nothing has changed. A file error may leave a plan, which the next call finishes.
     pub fn publish(&mut self, additions: &[Addition], at: Timestamp, generation: u64) -> Result<Published, Error> {
         self.recover()?;
+        let adopted = generation == self.state.generation && self.adopted_holds(additions);
+        let request = if adopted { self.state.request } else { request(additions) };
+        self.change(request, at, generation, |own, next| {
+            additions.iter().try_for_each(|addition| own.admit(next, addition))
+        })
+    }
+
+    /// Makes the next generation by a change of the packages. Repeating a generation with the same request gives it back as it
+    /// was recorded, and nothing is changed then.
+    fn change(
+        &mut self,
+        request: Hash,
+        at: Timestamp,
+        generation: u64,
+        plan: impl FnOnce(&Self, &mut State) -> Result<(), Error>,
+    ) -> Result<Published, Error> {
+        self.recover()?;
         let private = self.dir.join("state");
         let fence = Fence::read(&private)?;
         let term = self.leads()?;
         fence.admit(generation, term)?;
-        let request = request(additions);
         if generation == self.state.generation {
-            let same = request == self.state.request || self.adopted_holds(additions);
-            return if same { self.published() } else { Err(Error::Conflict { generation }) };
+            return if request == self.state.request { self.published() } else { Err(Error::Conflict { generation }) };
         }
         self.comes_later(at, generation)?;
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
-        for addition in additions {
-            self.admit(&mut next, addition)?;
-        }
+        plan(self, &mut next)?;
         self.check_pool(&next)?;
         self.still_leads(term)?;
         let outputs = self.retire(&mut next)?;

@@ -144,6 +144,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Release(_) => 15,
         Request::View(_) => 16,
         Request::Leader => 17,
+        Request::Signer(_) => 18,
     }
 }
 
@@ -169,7 +170,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=17).collect());
+    assert_eq!(requests, (0..=18).collect());
     assert_eq!(responses, (0..=12).collect());
 }
 

@@ -295,6 +295,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("log", Request::Log(LeaseNumber(7), 65_536)),
         ("release", Request::Release(stable())),
         ("leader", Request::Leader),
+        ("signer", Request::Signer(octets())),
         ("view", Request::View("/api/v1/jobs".to_owned())),
     ]
 }

@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use protocol::{Hash, lease::LeaseNumber};
+use protocol::{
+    Hash,
+    lease::{LeaseNumber, Term},
+};
 use redb::StorageBackend;
 
 use super::{
@@ -153,7 +156,7 @@ fn script(store: &Store, done: &mut Acknowledged) -> Result<(), Error> {
         store.journal_append(&[entry(next), entry(next + 1)])?;
         done.journal = next + 1;
         store.record_put(&Hash::of(&round.to_string().into_bytes()), &vec![1; 6000])?;
-        store.release_put(&stable, round, b"release")?;
+        store.release_put(&stable, round, Term(1), b"release")?;
         done.generation = round;
         store.attempt_put(LeaseNumber(round), b"running")?;
         done.attempts = round;
