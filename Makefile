@@ -6,7 +6,6 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-
 .PHONY: demo test lint unit demos bench sim chaos release setup clean
 
 demo: setup

@@ -108,9 +108,9 @@ impl Mirror {
 
     /// The coordinators, without this node.
     fn coordinators(&self) -> Vec<NodeId> {
-        let first = self.shared.coordinator();
-        let mut all = vec![first];
-        all.extend(self.candidates().into_iter().filter(|node| *node != first));
+        let first = self.shared.leader();
+        let mut all: Vec<NodeId> = first.into_iter().collect();
+        all.extend(self.candidates().into_iter().filter(|node| Some(*node) != first));
         all.retain(|node| *node != self.shared.id);
         all
     }

@@ -316,3 +316,13 @@ async fn a_pinned_coordinator_keeps_its_promises() {
 async fn a_pinned_coordinator_publishes_once() {
     publications(1).await;
 }
+
+#[tokio::test]
+async fn elected_coordinators_keep_each_others_promises() {
+    builds(3).await;
+}
+
+#[tokio::test]
+async fn elected_coordinators_publish_once() {
+    publications(3).await;
+}

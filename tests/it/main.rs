@@ -7,8 +7,10 @@
 
 mod chaos;
 mod crash;
+mod elected;
 mod judges;
 mod line;
+mod partition;
 mod patience;
 mod refusals;
 mod sandbox;

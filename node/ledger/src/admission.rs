@@ -146,6 +146,7 @@ impl Ledger {
         self.policies.push(next);
         self.forget_signers();
         self.revoke_strangers(turn);
+        self.forget_strange_records(turn);
         for id in self.open.clone() {
             self.settle(id, turn);
         }

@@ -18,6 +18,8 @@ pub(crate) enum Due {
     Announce(JobId),
     /// A bidder of the job that had to stand back may be taken.
     Bidder(JobId),
+    /// Reports that the job fails may count now, though who gave them has proven nothing.
+    Reports(JobId),
     /// The job's publication is tried again.
     Publish(JobId),
 }

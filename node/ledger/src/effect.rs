@@ -167,6 +167,41 @@ pub enum News {
         /// SHA-256 of the dissenter; none when the file is missing.
         got: Option<Sha256>,
     },
+    /// Others contradicted a builder: it gets no leases for a while.
+    Quarantined {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture.
+        class: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Others contradicted a builder too often: it gets only jobs with a known answer.
+    Disabled {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture, or `every`.
+        class: String,
+    },
+    /// A builder has shown that it works: it gets leases again.
+    Restored {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture.
+        class: String,
+    },
     /// The attestations add up to a verdict.
     Verdict {
         /// The job.

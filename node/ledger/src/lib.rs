@@ -41,7 +41,8 @@
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
-//! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
+//! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
+//!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
 //!
@@ -58,6 +59,7 @@ pub mod effect;
 pub mod evidence;
 pub mod graph;
 pub mod job;
+pub mod reputation;
 pub mod service;
 pub mod signers;
 pub mod snapshot;
@@ -101,6 +103,7 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    reputation::Reputation,
 };
 
 /// Ended jobs that keep their evidence.
@@ -130,6 +133,8 @@ pub struct Ledger {
     lines: BTreeMap<ChannelName, releases::Line>,
     /// The certificates of the coordinators' repository keys.
     signers: BTreeMap<NodeId, Octets>,
+    /// What builders have shown.
+    reputation: Reputation,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -186,6 +191,7 @@ impl Ledger {
             last_lease: 0,
             lines: BTreeMap::new(),
             signers: BTreeMap::new(),
+            reputation: Reputation::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -239,8 +245,10 @@ impl Ledger {
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
         self.deadlines.clear(Due::Begin(id));
+        self.resolve_reports(id);
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
+        self.deadlines.clear(Due::Reports(id));
         self.open.remove(&id);
         self.ended.push_back(id);
         self.leave_queue(id);

@@ -1,7 +1,10 @@
 //! Random clusters and random commands, with every invariant checked after each one.
 
 use proptest::prelude::*;
-use protocol::{blame::Blame, lease::Lease};
+use protocol::{
+    blame::{Blame, Fault},
+    lease::Lease,
+};
 
 use crate::{
     Cause, Command, Effect, Ledger,
@@ -105,8 +108,9 @@ impl Cluster {
                 self.bench.apply(vote);
             }
             Step::Fail { lease, blame, step } => {
-                use Blame::{Builder, Cancelled, InputMismatch, Interrupted, Job, Timeout};
-                let blame = [Job, Builder, InputMismatch, Interrupted, Timeout, Cancelled][usize::from(*blame)];
+                use Blame::{Cancelled, InputMismatch, Interrupted, Job, Timeout};
+                let blame = [Job, Blame::Builder(Fault::Other), InputMismatch, Interrupted, Timeout, Cancelled]
+                    [usize::from(*blame)];
                 let lease = self.lease(*lease)?;
                 self.bench.fail(&lease, blame, ["build", "fetch"][usize::from(*step)]);
             }

@@ -16,6 +16,7 @@ use crate::{
     graph::Ahead,
     job::{Attempt, AttemptState, Bidder, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     planted::{self, Fault},
+    reputation::{Class, May, Turned},
     tally::{self, Decision, Standing},
 };
 
@@ -36,12 +37,13 @@ const EXCLUDED_MAX: usize = 64;
 
 impl Ledger {
     pub(crate) fn bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) {
-        if let Err(refusal) = self.remember_bid(node, bid, turn) {
-            turn.refuse(refusal);
-            return;
+        match self.remember_bid(node, bid, turn) {
+            Err(refusal) => turn.refuse(refusal),
+            Ok(()) => {
+                turn.done();
+                self.settle(bid.job, turn);
+            }
         }
-        turn.done();
-        self.settle(bid.job, turn);
     }
 
     fn remember_bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) -> Result<(), Refusal> {
@@ -49,9 +51,15 @@ impl Ledger {
             return Err(Refusal::NotAllowed("no operator of the policy answers for this node".into()));
         };
         let ahead = self.jobs.get(&bid.job).map_or(Ahead::Free, |job| self.ahead(job));
-        let Some(job) = self.jobs.get_mut(&bid.job) else {
+        let Some(class) = self.jobs.get(&bid.job).map(|job| Class::of(&job.facts)) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
+        match self.admit_builder(node, (&operator, &class), bid.memory_mib, turn) {
+            Ok(()) => {}
+            Err(Turned::ToCanary) => return Ok(()),
+            Err(Turned::Away(hindrance)) => return Err(Refusal::Busy(hindrance.sentence(&class, turn.at))),
+        }
+        let job = self.jobs.get_mut(&bid.job).expect("found above");
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
         }
@@ -93,7 +101,10 @@ impl Ledger {
     }
 
     pub(crate) fn declined(&mut self, node: NodeId, number: LeaseNumber, why: String, turn: &mut Turn) {
-        let Some(lease) = self.held(node, number).cloned() else { return };
+        let Some(lease) = self.held(node, number).cloned() else {
+            self.drop_canary(node, number);
+            return;
+        };
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
         stand_back(job, node, PAUSE_DECLINED, turn.at);
@@ -152,9 +163,11 @@ impl Ledger {
             self.queue_service(id, turn);
             return;
         }
-        match tally::stand(job, channel, policy) {
+        let heard = self.heard(job, turn.at);
+        match tally::stand(job, channel, policy, &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
+                self.listen_again(id, heard.again);
                 let granted = (0..wanted).take_while(|_| self.grant_next(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
@@ -163,6 +176,9 @@ impl Ledger {
     }
 
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
+        if let Decision::Reproduced(agreement) = &decision {
+            self.judge(id, agreement, turn);
+        }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);
         turn.tell(News::Verdict { job: id, word: word.into(), why });
@@ -210,6 +226,13 @@ impl Ledger {
         job.bidders.retain(|bidder| {
             let operator = policy.operator_of(&bidder.node);
             operator.is_some_and(|o| !job_is_spent(&job.attempts, o))
+        });
+        // Since it bid, a builder may have been contradicted.
+        let class = Class::of(&job.facts);
+        let reputation = &self.reputation;
+        job.bidders.retain(|bidder| {
+            let operator = policy.operator_of(&bidder.node).expect("kept above only with an operator");
+            !matches!(reputation.may_without_canary(operator, &class, bidder.node, turn.at), May::No(_))
         });
         let ready = job.bidders.iter().filter(|b| job.pauses.get(&b.node).is_none_or(|p| p.until <= turn.at));
         let Some(node) = ready.min_by_key(|b| (rank(job, b.node, policy), b.at, tie(id, b.node))).map(|b| b.node)

@@ -21,6 +21,7 @@ use crate::{
     evidence::Dossier,
     job::Job,
     releases::Line,
+    reputation::Reputation,
     timer::Clock,
 };
 
@@ -61,6 +62,8 @@ struct Snapshot {
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
     last_lease: u64,
+    #[serde(default, skip_serializing_if = "Reputation::is_empty")]
+    reputation: Reputation,
 }
 
 impl Ledger {
@@ -82,6 +85,7 @@ impl Ledger {
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
             last_lease: self.last_lease,
+            reputation: self.reputation.clone(),
         })
     }
 
@@ -111,6 +115,7 @@ impl Ledger {
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
+            reputation: snapshot.reputation,
             lines: snapshot.lines.into_iter().collect(),
             signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::{Effect, Ledger, Turn, deadlines::Due, releases, schedule};
+use crate::{Effect, Ledger, Turn, deadlines::Due, releases, reputation, schedule};
 
 /// A step back of less is jitter.
 const JITTER_MAX: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ impl Ledger {
             let longest = match due {
                 Due::Lease(_) => limits::LEASE_TTL,
                 Due::Announce(_) => schedule::ANNOUNCE_EVERY,
+                Due::Reports(_) => reputation::PROVEN_WAIT,
                 Due::Bidder(_) => schedule::PAUSE_MAX,
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Begin(_) | Due::Expiry(_) => continue,
@@ -64,6 +65,7 @@ impl Ledger {
                 lease.expires = latest;
             }
         }
+        self.reputation.pull_back(at);
         for id in &self.open {
             let job = self.jobs.get_mut(id).expect("open jobs are jobs");
             for pause in job.pauses.values_mut() {
@@ -82,7 +84,7 @@ impl Ledger {
                     self.forget_announcement(job);
                     self.settle(job, turn);
                 }
-                Due::Begin(job) | Due::Bidder(job) => self.settle(job, turn),
+                Due::Begin(job) | Due::Bidder(job) | Due::Reports(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
             }
         }

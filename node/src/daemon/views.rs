@@ -20,11 +20,15 @@ use crate::clock;
 pub const COUNTS: &str = "counts";
 
 /// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>` or
-/// `job/<id>`.
+/// `job/<id>`. `complete` adds to a job what only this node knows.
 ///
 /// # Errors
 /// When there is no such view or job.
-pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusal> {
+pub async fn answer(
+    decisions: &Decisions,
+    path: &str,
+    complete: impl FnOnce(&mut JobDetail) + Send,
+) -> Result<Vec<u8>, Refusal> {
     let busy = || Refusal::Busy("the coordinator is stopping".into());
     if let Some(filter) = path.strip_prefix("jobs?") {
         let filter: JobFilter =
@@ -39,7 +43,8 @@ pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusa
     let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
     let found = decisions.view(move |ledger| detail(ledger, id)).await.ok_or_else(busy)?;
-    let found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+    let mut found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+    complete(&mut found);
     Ok(serde_json::to_vec(&found).expect("a view is plain data"))
 }
 
@@ -386,6 +391,15 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Building, format!("a late report under lease {lease} was kept as evidence"))
         }
         News::Dissent { job, operator, file, .. } => (job, JobState::Building, format!("{operator} differs in {file}")),
+        News::Quarantined { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is in quarantine for {class} jobs"))
+        }
+        News::Disabled { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is disabled for {class} jobs"))
+        }
+        News::Restored { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} gets {class} jobs again"))
+        }
         News::Verdict { job, word, why } => (job, word.parse().unwrap_or(JobState::Unknown), format!("{word}: {why}")),
         News::Published { job, channel, generation } => {
             (job, JobState::Published, format!("published in {channel}, generation {generation}"))

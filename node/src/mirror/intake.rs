@@ -139,8 +139,8 @@ impl Intake {
         if proof.job != package.job {
             return Err(format!("its evidence is for job {}", proof.job));
         }
-        if proof.request.channel != *channel {
-            return Err(format!("its evidence is for channel {}, whose rules are others", proof.request.channel));
+        if proof.channel != *channel {
+            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
         }
         let proven = proof.package(&package.name, &package.version, package.arch, sha256);
         proven.map_err(|e| chain(&e))?;

@@ -15,9 +15,12 @@
 //! async code runs it on a blocking thread.
 
 pub mod adopt;
+pub mod carry;
+pub mod diff;
 mod dominate;
 mod fence;
 pub(super) mod index;
+mod prune;
 mod state;
 mod switch;
 
@@ -372,21 +375,19 @@ impl Repository {
     /// # Errors
     /// The first rule that is broken; then nothing has changed. A file error may leave a plan, which the next call finishes.
     pub fn publish(&mut self, additions: &[Addition], at: Timestamp, generation: u64) -> Result<Published, Error> {
-        self.recover()?;
-        let adopted = generation == self.state.generation && self.adopted_holds(additions);
-        let request = if adopted { self.state.request } else { request(additions) };
-        self.change(request, at, generation, |own, next| {
+        let held = |own: &Self| own.adopted_holds(additions);
+        self.change(request(additions), (at, generation), held, |own, next| {
             additions.iter().try_for_each(|addition| own.admit(next, addition))
         })
     }
 
-    /// Makes the next generation by a change of the packages. Repeating a generation with the same request gives it back as it
-    /// was recorded, and nothing is changed then.
+    /// Makes the next generation by a change of the packages. Repeating a generation with the same request, or one that holds
+    /// already what is wanted, gives it back as it was recorded, and nothing is changed then.
     fn change(
         &mut self,
         request: Hash,
-        at: Timestamp,
-        generation: u64,
+        (at, generation): (Timestamp, u64),
+        held: impl FnOnce(&Self) -> bool,
         plan: impl FnOnce(&Self, &mut State) -> Result<(), Error>,
     ) -> Result<Published, Error> {
         self.recover()?;
@@ -395,7 +396,8 @@ impl Repository {
         let term = self.leads()?;
         fence.admit(generation, term)?;
         if generation == self.state.generation {
-            return if request == self.state.request { self.published() } else { Err(Error::Conflict { generation }) };
+            let same = request == self.state.request || held(self);
+            return if same { self.published() } else { Err(Error::Conflict { generation }) };
         }
         self.comes_later(at, generation)?;
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
@@ -529,11 +531,13 @@ fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
         source: control.source,
         source_version: control.source_version,
         control: control.text,
+        since: None,
     }
 }
 
 /// Plans a package's place; whatever no index lists any more leaves the list of packages.
-fn enter(next: &mut State, package: Pooled, order: Order) -> Result<(), Error> {
+fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Error> {
+    package.since = Some(next.at);
     if order == Order::Downgrade {
         let meets = |p: &Pooled| p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All;
         let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;

@@ -120,7 +120,7 @@ mod tests {
         let filter = JobFilter::from_words(&words(&[("state", "published"), ("channel", ""), ("limit", "5")])).unwrap();
         assert_eq!((filter.state, filter.channel.clone(), filter.limit()), (Some(JobState::Published), None, 5));
         assert_eq!(filter.to_query(), "state=published&limit=5");
-        for (name, value) in [("state", "done"), ("limit", "-1"), ("after", "xyz"), ("colour", "red")] {
+        for (name, value) in [("state", "finished"), ("limit", "-1"), ("after", "xyz"), ("colour", "red")] {
             assert!(JobFilter::from_words(&words(&[(name, value)])).is_err(), "{name}={value}");
         }
     }

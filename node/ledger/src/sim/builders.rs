@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     Hash, JobId, NodeId,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     job::Announcement,
     lease::{Lease, LeaseNumber},
     message::{Bid, Failed, Refusal, Renewal, Response},
@@ -179,7 +179,7 @@ impl World {
             report: Failed { log: None, lease: number, failure: Failure::new(blame, step, "it did not work") },
         };
         let content = match (builder.nature, nature) {
-            (Nature::Careless, _) => return failed(Blame::Builder, "sandbox"),
+            (Nature::Careless, _) => return failed(Blame::Builder(Fault::DiskFull), "sandbox"),
             (Nature::Colluder, _) => "lie".to_owned(),
             (Nature::Loner, _) => format!("lie of {node}"),
             (Nature::Honest, JobNature::Good) => honest(lease.job),

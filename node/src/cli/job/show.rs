@@ -39,7 +39,7 @@ pub(super) fn exit_code(detail: &JobDetail) -> u8 {
 
 fn only_builders_failed(detail: &JobDetail) -> bool {
     let mut failures = detail.attempts.iter().filter_map(|a| a.failure.as_ref()).peekable();
-    failures.peek().is_some() && failures.all(|f| matches!(f.blame, Blame::Builder | Blame::Interrupted))
+    failures.peek().is_some() && failures.all(|f| matches!(f.blame, Blame::Builder(_) | Blame::Interrupted))
 }
 
 /// Writes a job as lines.

@@ -12,6 +12,13 @@ pub(in crate::daemon) struct Failure {
     pub(in crate::daemon) why: String,
 }
 
+impl Failure {
+    /// Asking again will not help.
+    pub(in crate::daemon) fn permanent(why: impl Into<String>) -> Self {
+        Self { cause: Cause::Permanent, why: why.into() }
+    }
+}
+
 /// Words without a cause are about this machine or the network, and those may recover.
 impl From<String> for Failure {
     fn from(why: String) -> Self {

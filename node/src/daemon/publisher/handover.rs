@@ -39,10 +39,7 @@ const OTHERS_MAX: usize = 16;
 impl Publisher {
     /// The term in which this node may publish now.
     pub(super) fn office(shared: &Shared) -> Result<protocol::lease::Term, NotLeading> {
-        if shared.coordinates() {
-            return Ok(shared.term());
-        }
-        Err(NotLeading { why: "another node coordinates".into() })
+        shared.leads().ok_or_else(|| NotLeading { why: "it is not the leader of the coordinators".into() })
     }
 
     /// The same, for a repository to ask.
@@ -57,7 +54,7 @@ impl Publisher {
         if release.signers().contains(&self.shared.id.into()) {
             return;
         }
-        match self.take_over(release).await {
+        match self.take_from(release).await {
             Ok(true) => info!(%channel, generation, "repository taken over, ready to be continued"),
             Ok(false) => {}
             Err(why) => warn!(%channel, generation, %why, "release not taken over; it is tried again"),
@@ -89,7 +86,7 @@ impl Publisher {
         }
         let mut trouble = String::new();
         if let Some(release) = self.newest(channel).await
-            && let Err(why) = self.take_over(&release).await
+            && let Err(why) = self.take_from(&release).await
         {
             trouble = format!(": {why}");
         }
@@ -165,7 +162,7 @@ impl Publisher {
         known.iter().filter_map(|bytes| Certificate::read(bytes).ok()).collect()
     }
 
-    async fn take_over(&mut self, release: &Verified<Release>) -> Result<bool, String> {
+    async fn take_from(&mut self, release: &Verified<Release>) -> Result<bool, String> {
         let channel = release.get().channel.clone();
         let repository = self.repository(&channel).map_err(|f| f.why)?;
         let order = (release.get().generation, release.get().term);

@@ -28,6 +28,9 @@ pub(super) struct Pooled {
     pub(super) file: ReleaseFile,
     pub(super) bundle: ReleaseFile,
     pub(super) control: String,
+    /// When it was published here; none where that was not noted.
+    #[serde(default)]
+    pub(super) since: Option<Timestamp>,
 }
 
 impl Pooled {
