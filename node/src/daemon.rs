@@ -24,7 +24,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use protocol::{NodeId, Verified, policy::Policy};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{broadcast, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -209,8 +209,13 @@ async fn parts_of(
     shared.net.set_members(shared::members(policies.current()));
     let desk = Desk::new(Arc::clone(shared));
     let (news, _) = broadcast::channel(NEWS);
-    let (releases, heard) = mpsc::channel(RELEASES);
-    let candidate = candidate::Candidate { shared: Arc::clone(shared), desk: desk.clone(), news: news.clone() };
+    let (releases, heard) = broadcast::channel(RELEASES);
+    let candidate = candidate::Candidate {
+        shared: Arc::clone(shared),
+        desk: desk.clone(),
+        news: news.clone(),
+        releases: releases.clone(),
+    };
     let until = stop.clone();
     parts.spawn(async move { ("coordinator", candidate.run(until).await) });
     if let Some(settings) = shared.config.builder.clone() {

@@ -25,6 +25,7 @@ use crate::{
     clock,
     daemon::{Decisions, Policies, Runs, Shared, decide::refusal, views},
     net::AskError,
+    publish::sign::keyring::Certificate,
     worker::Worker,
 };
 
@@ -136,6 +137,7 @@ impl Desk {
             Request::Revoke(term, lease, reason) => {
                 self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
             }
+            Request::Signer(certificate) => self.signer(from, certificate).await,
             Request::Leader => match self.shared.leadership() {
                 Some(word) => Response::Record(Octets(word.to_bytes())),
                 None => refused(self.not_coordinator()),
@@ -204,6 +206,14 @@ impl Desk {
         let look = move |ledger: &Ledger| ledger.card_stands(node, known.0.as_ref(), &known.1);
         if decisions.view(look).await == Some(false) {
             decisions.tell(Command::Card { node, capacity, duty }).await;
+        }
+    }
+
+    /// Records a coordinator's certificate, once it was read.
+    async fn signer(&self, from: NodeId, certificate: Octets) -> Response {
+        match Certificate::read(&certificate.0) {
+            Ok(_) => self.of_member(Command::Signer { node: from, certificate }, from).await,
+            Err(error) => refused(invalid(&error)),
         }
     }
 

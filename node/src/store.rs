@@ -132,6 +132,18 @@ pub enum Error {
         /// The generation kept.
         kept: u64,
     },
+    /// A release of a generation that is kept already, with other bytes, and not of a later term.
+    #[error("generation {generation} of {name} is kept from term {kept}; what term {offered} signed is not taken")]
+    TermNotNewer {
+        /// The channel.
+        name: String,
+        /// The generation.
+        generation: u64,
+        /// The term offered.
+        offered: u64,
+        /// The term kept.
+        kept: u64,
+    },
     /// The blocking thread panicked or the runtime is shutting down.
     #[error("the database task was stopped")]
     Stopped,

@@ -129,6 +129,8 @@ pub enum Request {
     Leader,
     /// Builder to coordinator: the room that it has now.
     Offer(Offer),
+    /// Candidate to coordinator: the certificate of the key that signs its repositories.
+    Signer(Octets),
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use protocol::{NodeId, Verified, policy::Policy};
+use protocol::{NodeId, Verified, policy::Policy, release::Release};
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinSet,
@@ -52,6 +52,8 @@ pub(super) struct Candidate {
     pub(super) shared: Arc<Shared>,
     pub(super) desk: Desk,
     pub(super) news: broadcast::Sender<Arc<ledger::News>>,
+    /// Releases that were heard of.
+    pub(super) releases: broadcast::Sender<Verified<Release>>,
 }
 
 fn candidates(policy: &Policy) -> BTreeSet<NodeId> {
@@ -151,7 +153,8 @@ impl Candidate {
             publications,
             news: self.news.clone(),
         };
-        let publisher = publisher::Publisher::new(Arc::clone(shared), decisions.clone(), Arc::clone(self.desk.runs()));
+        let publisher = publisher::Publisher::new(Arc::clone(shared), self.desk.clone(), decisions.clone());
+        let heard = self.releases.subscribe();
         let keeper = inputs::Keeper::new(Arc::clone(shared), decisions, Arc::clone(replica));
         let (a, b, c, d) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
         parts.spawn(async move { ("ledger", decider.run(a).await.map_err(|e| chain(&e))) });
@@ -160,7 +163,7 @@ impl Candidate {
             ("performer", Ok(()))
         });
         parts.spawn(async move {
-            publisher.run(publications_in, c).await;
+            publisher.run(publications_in, heard, c).await;
             ("publisher", Ok(()))
         });
         parts.spawn(async move {

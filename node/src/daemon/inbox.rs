@@ -8,7 +8,7 @@ use protocol::{
     message::{Request, Response},
     release::Release,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -38,7 +38,7 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     desk: Desk,
     mut inbox: Inbox,
-    releases: mpsc::Sender<Verified<Release>>,
+    releases: broadcast::Sender<Verified<Release>>,
     stop: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
@@ -155,7 +155,7 @@ async fn serve_group(decisions: Decisions, from: NodeId, stream: crate::net::Byt
 fn gossip(
     shared: &Arc<Shared>,
     desk: &Desk,
-    releases: &mpsc::Sender<Verified<Release>>,
+    releases: &broadcast::Sender<Verified<Release>>,
     (topic, bytes, verdict): (Topic, Vec<u8>, Verdictor),
 ) {
     match topic {
@@ -171,8 +171,8 @@ fn gossip(
             let read = shared.read_signed_by_candidate::<Release>(&bytes);
             tell(judge::release(&read), topic, verdict);
             if let Ok(release) = read {
-                // A mirror that is busy asks for the newest by itself afterwards.
-                let _ = releases.try_send(release);
+                // Nobody may follow releases here; who lags asks for the newest by itself afterwards.
+                let _ = releases.send(release);
             }
         }
         Topic::Coordination | Topic::Nodes => verdict.ignore(),

@@ -4,21 +4,25 @@
 //! One publication at a time. Each step may be done twice after a crash and gives the same again: content is named by
 //! hash, and the repository accepts a generation once.
 
+mod failure;
+mod handover;
 mod serve;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use attest::bundle::Bundle;
 use ledger::{
-    Cause, Command, Publication, Service,
+    Command, Publication, Service,
     service::{Account, publication_id},
 };
-use protocol::{ChannelName, FileName, Hash, JobId, Timestamp, limits, message::Octets, release::Release};
-use tokio::sync::mpsc;
+use protocol::{
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified, lease::Term, limits, message::Octets, release::Release,
+};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::serve::Failure;
+use self::failure::Failure;
 use super::{
     Decisions, Shared,
     runs::{Recorder, Runs},
@@ -26,15 +30,19 @@ use super::{
 use crate::{
     blobs::Import,
     clock,
+    mirror::intake::Intake,
     net::Topic,
     publish::{
         apt::{Addition, Order, Published, Repository, Settings},
-        sign::RepositoryKey,
+        sign::{RepositoryKey, keyring::Certificate},
     },
+    serve::Desk,
 };
 
 /// How often signatures are looked at: an index is signed anew when half of its validity is over.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// How often a coordinator looks for releases of others that it did not hear of, and makes its key known.
+const FOLLOW_EVERY: Duration = Duration::from_secs(10);
 
 /// What the publisher does, one after the other.
 pub enum Work {
@@ -49,21 +57,31 @@ pub enum Work {
 /// The publisher of every channel of this node.
 pub(super) struct Publisher {
     shared: Arc<Shared>,
+    desk: Desk,
     decisions: Decisions,
+    intake: Intake,
     runs: Arc<Runs>,
     repositories: BTreeMap<ChannelName, Repository>,
+    /// The term in which each channel was brought to the newest generation of all coordinators.
+    caught_up: BTreeMap<ChannelName, Term>,
 }
 
 impl Publisher {
     /// Makes the publisher; repositories are opened when they are needed first.
-    pub(super) fn new(shared: Arc<Shared>, decisions: Decisions, runs: Arc<Runs>) -> Self {
-        Self { shared, decisions, runs, repositories: BTreeMap::new() }
+    pub(super) fn new(shared: Arc<Shared>, desk: Desk, decisions: Decisions) -> Self {
+        let (intake, runs) = (Intake::new(Arc::clone(&shared)), Arc::clone(desk.runs()));
+        Self { shared, desk, decisions, intake, runs, repositories: BTreeMap::new(), caught_up: BTreeMap::new() }
     }
 
     /// Publishes until stopped. A publication that has begun is finished first.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>, stop: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Work>,
+        mut heard: broadcast::Receiver<Verified<Release>>,
+        stop: CancellationToken,
+    ) {
         self.open_published().await;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let (mut look, mut follow) = (tokio::time::interval(LOOK_EVERY), tokio::time::interval(FOLLOW_EVERY));
         loop {
             tokio::select! {
                 biased;
@@ -72,7 +90,14 @@ impl Publisher {
                     let Some(work) = next else { return };
                     self.work(work).await;
                 }
+                // One that lags looks by itself.
+                Ok(release) = heard.recv() => self.follow(&release).await,
                 _ = look.tick() => self.ask_to_resign().await,
+                _ = follow.tick() => {
+                    self.register().await;
+                    self.renew_keyrings().await;
+                    self.follow_all().await;
+                }
             }
         }
     }
@@ -83,13 +108,13 @@ impl Publisher {
                 let (job, generation) = (publication.job, publication.generation);
                 let record = self.runs.begin(publication_id(&job));
                 let published = self.publish(&publication, &record).await;
-                let ended = published.as_ref().map(|summary| (summary.clone(), None)).map_err(Clone::clone);
+                let ended = published.as_ref().map(|summary| (summary.clone(), None)).map_err(|f| f.why.clone());
                 self.tell_account(job, record, ended).await;
                 let command = match published {
                     Ok(_) => Command::Published { job, generation },
-                    Err(why) => {
-                        warn!(%job, generation, %why, "not published");
-                        Command::PublishFailed { job, cause: Cause::Transient, why }
+                    Err(Failure { cause, why }) => {
+                        warn!(%job, generation, ?cause, %why, "not published");
+                        Command::PublishFailed { job, cause, why }
                     }
                 };
                 self.decisions.tell(command).await;
@@ -112,7 +137,9 @@ impl Publisher {
             }
             Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
                 Ok(()) => info!(%channel, generation, "index signed anew"),
-                Err(why) => warn!(%channel, generation, %why, "index not signed anew; it is tried again"),
+                Err(Failure { why, .. }) => {
+                    warn!(%channel, generation, %why, "index not signed anew; it is tried again");
+                }
             },
         }
     }
@@ -153,7 +180,7 @@ impl Publisher {
                     }
                     self.repositories.insert(channel.clone(), repository);
                 }
-                Err(why) => warn!(%channel, %why, "repository not opened"),
+                Err(Failure { why, .. }) => warn!(%channel, %why, "repository not opened"),
             }
         }
     }
@@ -167,24 +194,48 @@ impl Publisher {
             return Ok(());
         }
         let published = repository.published().map_err(|e| chain(&e))?;
-        self.release(channel, &published).await
+        self.offer(channel, &published).await.map(drop)
     }
 
     /// Asks the ledger for a generation for each index that is past half of its validity.
     async fn ask_to_resign(&self) {
+        if Self::office(&self.shared).is_err() {
+            return;
+        }
         let now = clock::now();
         for (channel, _) in self.repositories.iter().filter(|(_, repository)| repository.needs_signature(now)) {
             self.decisions.tell(Command::Resign { channel: channel.clone() }).await;
         }
     }
 
-    async fn resign(&mut self, channel: &ChannelName, generation: u64) -> Result<(), String> {
-        let at = Timestamp::from_millis(clock::now().as_secs() * 1000);
-        let published = self.write(channel, Vec::new(), at, generation).await?;
+    /// Has everybody's key published, once it is known: clients of this coordinator will trust the next one.
+    async fn renew_keyrings(&mut self) {
+        if Self::office(&self.shared).is_err() {
+            return;
+        }
+        let signers = self.signers().await;
+        let mut stale = Vec::new();
+        for (channel, repository) in &mut self.repositories {
+            match repository.trust(signers.clone()) {
+                Ok(()) if repository.needs_keyring() => stale.push(channel.clone()),
+                Ok(()) => {}
+                Err(error) => warn!(%channel, error = %chain(&error), "keyring not renewed"),
+            }
+        }
+        for channel in stale {
+            self.decisions.tell(Command::Resign { channel }).await;
+        }
+    }
+
+    async fn resign(&mut self, channel: &ChannelName, generation: u64) -> Result<(), Failure> {
+        self.catch_up(channel).await?;
+        let published = self.write(channel, Vec::new(), generation).await?;
         self.release(channel, &published).await
     }
 
-    async fn publish(&mut self, publication: &Publication, record: &Recorder) -> Result<String, String> {
+    async fn publish(&mut self, publication: &Publication, record: &Recorder) -> Result<String, Failure> {
+        record.step("catch up");
+        self.catch_up(&publication.channel).await?;
         let job = publication.job;
         record.step("fetch");
         for output in &publication.outputs {
@@ -203,14 +254,14 @@ impl Publisher {
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
             format!("{} in generation {} of {}", names.join(", "), publication.generation, publication.channel);
-        let at = Timestamp::from_millis(clock::now().as_secs() * 1000);
         let generation = publication.generation;
-        let published = self.write(&publication.channel, additions, at, generation).await;
+        let published = self.write(&publication.channel, additions, generation).await;
         // What is in the pool is no longer needed here; what is not will be laid out again.
         let _ = tokio::fs::remove_dir_all(&folder).await;
         let published = published?;
         record.step("release");
         self.release(&publication.channel, &published).await?;
+        self.held_by_majority(&publication.channel, generation).await?;
         Ok(summary)
     }
 
@@ -251,23 +302,23 @@ impl Publisher {
         &mut self,
         channel: &ChannelName,
         additions: Vec<Addition>,
-        at: Timestamp,
         generation: u64,
-    ) -> Result<Published, String> {
-        let mut repository = match self.repositories.remove(channel) {
-            Some(repository) => repository,
-            None => self.open(channel)?,
-        };
+    ) -> Result<Published, Failure> {
+        let signers = self.signers().await;
+        self.repository(channel)?.trust(signers)?;
+        let mut repository = self.repositories.remove(channel).ok_or_else(|| "it is not open".to_owned())?;
+        // A clock that was set back must not keep a repository from going on.
+        let at = Timestamp::from_millis(clock::now().max(repository.at()).as_secs() * 1000);
         let work = tokio::task::spawn_blocking(move || {
             let published = repository.publish(&additions, at, generation);
             (repository, published)
         });
         let (repository, published) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
         self.repositories.insert(channel.clone(), repository);
-        published.map_err(|e| chain(&e))
+        Ok(published?)
     }
 
-    fn open(&self, channel: &ChannelName) -> Result<Repository, String> {
+    fn open(&self, channel: &ChannelName) -> Result<Repository, Failure> {
         let policies = self.shared.policies();
         let settings = policies.current().channel(channel).ok_or_else(|| format!("no channel {channel}"))?;
         let key = repository_key(&self.shared)?;
@@ -281,11 +332,13 @@ impl Publisher {
         };
         let folder = self.shared.home.repository(channel);
         std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
-        Repository::open(&folder, settings, key).map_err(|e| chain(&e))
+        let mut repository = Repository::open(&folder, settings, key)?;
+        repository.led_by(self.authority());
+        Ok(repository)
     }
 
-    /// Offers every file of a generation, signs its release, stores it and tells the network.
-    async fn release(&self, channel: &ChannelName, published: &Published) -> Result<(), String> {
+    /// Offers every file of a generation, and gives the hash of its manifest.
+    async fn offer(&self, channel: &ChannelName, published: &Published) -> Result<Hash, String> {
         let shared = &self.shared;
         let mut hashes = Vec::new();
         for file in &published.manifest.files {
@@ -307,14 +360,22 @@ impl Publisher {
         shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
         // Who reads the release asks for its files, after a crash too.
         shared.blobs.settle().await.map_err(|e| chain(&e))?;
-        let release =
-            Release { at: published.at, term: shared.term(), channel: channel.clone(), manifest: hash, generation };
+        Ok(hash)
+    }
+
+    /// Offers every file of a generation, signs its release, stores it and tells the network.
+    async fn release(&self, channel: &ChannelName, published: &Published) -> Result<(), Failure> {
+        let (shared, at, generation) = (&self.shared, published.at, published.generation);
+        let manifest = self.offer(channel, published).await?;
+        // Somebody else may have been elected while the files were offered.
+        let term = Self::office(shared).map_err(|not| not.to_string())?;
+        let release = Release { at, term, channel: channel.clone(), manifest, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());
-        let put = shared.store.run(move |store| store.release_put(&of, generation, &stored)).await;
+        let put = shared.store.run(move |store| store.release_put(&of, generation, term, &stored)).await;
         put.map_err(|e| chain(&e))?;
         self.withdraw_older(channel, generation).await;
-        info!(%channel, generation, files = hashes.len(), "release signed");
+        info!(%channel, generation, %term, files = published.manifest.files.len(), "release signed");
         if let Err(error) = shared.net.publish(Topic::Facts, signed).await {
             info!(%error, "release not gossiped; mirrors ask now and then");
         }
@@ -354,6 +415,11 @@ pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Resul
         attestations: evidence.attestations.into_iter().map(Octets).collect(),
     };
     Ok(bundle.to_bytes())
+}
+
+/// Gives the certificate of this node's repositories' key.
+fn certificate(shared: &Shared) -> Result<Certificate, String> {
+    repository_key(shared)?.certificate().map_err(|e| chain(&e))
 }
 
 /// Loads the OpenPGP key of this node's repositories, or makes it.

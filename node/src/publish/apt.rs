@@ -14,7 +14,7 @@
 //! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
 //! async code runs it on a blocking thread.
 
-mod adopt;
+pub mod adopt;
 pub mod carry;
 pub mod diff;
 mod dominate;

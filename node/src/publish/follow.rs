@@ -19,6 +19,7 @@ use std::{
 
 use protocol::{
     ChannelName, Hash, Sha256, Timestamp, Verified,
+    lease::Term,
     release::{Manifest, ManifestError, Release, ReleaseFile},
     words::RelativePath,
 };
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     apt::{
-        Fetch, REMOVE_AFTER,
+        BUNDLE_SUFFIX, Fetch, REMOVE_AFTER,
         index::{Stage, stage},
     },
     disk::{self, Lock},
@@ -86,6 +87,14 @@ pub enum Error {
         /// The mirror's generation.
         have: u64,
     },
+    /// A generation that a later term signed as well.
+    #[error("term {got} is over: the mirror has this generation from term {have}")]
+    OlderTerm {
+        /// The release's term.
+        got: Term,
+        /// The term of what is here.
+        have: Term,
+    },
     /// Two signed releases with one number: the publisher says two things.
     #[error("generation {generation} has two manifests, {have} and {got}: keep both releases as evidence")]
     Equivocation {
@@ -143,6 +152,12 @@ struct Followed {
     generation: u64,
     /// The generation whose switch was begun last, and its manifest.
     promised: (u64, Hash),
+    /// The term in which that one was signed.
+    #[serde(default)]
+    term: Term,
+    /// The packages of that one, by their digest: a later term may sign the same ones again.
+    #[serde(default)]
+    packages: Option<Hash>,
     files: Vec<ReleaseFile>,
     retired: Vec<(RelativePath, Timestamp)>,
 }
@@ -183,7 +198,14 @@ impl Mirror {
             Some(record) => {
                 serde_json::from_slice(&record).map_err(|e| Error::State { path: path.clone(), why: e.to_string() })?
             }
-            None => Followed { generation: 0, promised: (0, Hash::of(b"")), files: vec![], retired: vec![] },
+            None => Followed {
+                generation: 0,
+                promised: (0, Hash::of(b"")),
+                term: Term(0),
+                packages: None,
+                files: vec![],
+                retired: vec![],
+            },
         };
         Ok(Self { dir: dir.into(), channel, bytes_max, state, _lock: lock })
     }
@@ -198,6 +220,14 @@ impl Mirror {
         self.state.generation
     }
 
+    /// Says whether a release is newer than what the tree shows, or contradicts it; one that is neither changes nothing.
+    pub fn wants(&self, release: &Release) -> bool {
+        let shown = (self.state.generation, self.state.promised.1, self.state.term);
+        let (generation, manifest, term) = shown;
+        release.generation > generation
+            || release.generation == generation && release.manifest != manifest && release.term >= term
+    }
+
     /// Applies a release: fetches what is missing, checks everything, switches. Applying the newest one again repairs files
     /// that are gone.
     ///
@@ -210,7 +240,7 @@ impl Mirror {
         now: Timestamp,
         fetch: &mut Fetch<'_>,
     ) -> Result<Applied, Error> {
-        let files = self.check(release.get(), manifest)?;
+        let (files, packages) = self.check(release.get(), manifest)?;
         let mut applied = Applied { generation: release.get().generation, fetched: 0, bytes: 0 };
         let mut local: BTreeMap<Hash, PathBuf> = BTreeMap::new();
         let mut aside = Vec::new();
@@ -230,6 +260,10 @@ impl Mirror {
             }
         }
         self.state.promised = (release.get().generation, release.get().manifest);
+        self.state.term = release.get().term;
+        // Until the switch is over the tree shows less than this generation, also when it replaces one of an older term.
+        self.state.generation = self.state.generation.min(release.get().generation.saturating_sub(1));
+        self.state.packages = Some(packages);
         self.record()?;
         for (from, place) in &aside {
             disk::rename(from, place)?;
@@ -238,8 +272,16 @@ impl Mirror {
         Ok(applied)
     }
 
+    /// Judges a release by its manifest alone, before anything is fetched for it.
+    ///
+    /// # Errors
+    /// As [`Mirror::apply`].
+    pub fn judge(&self, release: &Release, manifest: &[u8]) -> Result<(), Error> {
+        self.check(release, manifest).map(drop)
+    }
+
     /// Checks a release and its manifest against each other and against what is here; gives the files in switching order.
-    fn check(&self, release: &Release, bytes: &[u8]) -> Result<Vec<ReleaseFile>, Error> {
+    fn check(&self, release: &Release, bytes: &[u8]) -> Result<(Vec<ReleaseFile>, Hash), Error> {
         if release.channel != self.channel {
             return Err(Error::Channel { got: release.channel.clone(), wanted: self.channel.clone() });
         }
@@ -247,14 +289,22 @@ impl Mirror {
         if release.generation < have {
             return Err(Error::Backwards { got: release.generation, have });
         }
-        if release.generation == have && release.manifest != known {
-            return Err(Error::Equivocation { generation: have, have: known, got: release.manifest });
-        }
         let got = Hash::of(bytes);
         if got != release.manifest {
             return Err(Error::WrongManifest { got, wanted: release.manifest });
         }
-        let mut files = Manifest::from_bytes(bytes)?.files;
+        let manifest = Manifest::from_bytes(bytes)?;
+        let packages = packages(&manifest);
+        if release.generation == have && release.manifest != known {
+            // A new coordinator repeats what a former one may have signed without saying so: the packages decide.
+            if release.term == self.state.term || self.state.packages != Some(packages) {
+                return Err(Error::Equivocation { generation: have, have: known, got: release.manifest });
+            }
+            if release.term < self.state.term {
+                return Err(Error::OlderTerm { got: release.term, have: self.state.term });
+            }
+        }
+        let mut files = manifest.files;
         let size = files.iter().fold(0u64, |sum, f| sum.saturating_add(f.size));
         if size > self.bytes_max {
             return Err(Error::TooLarge { got: size, limit: self.bytes_max });
@@ -265,14 +315,12 @@ impl Mirror {
             if !ours && !["archive-key.gpg", "archive-key.asc"].contains(&path) {
                 return Err(Error::Path { path: file.path.clone() });
             }
-            if let Some(old) =
-                self.known(&file.path).filter(|old| old.sha256 != file.sha256 && path.starts_with("pool/"))
-            {
+            if let Some(old) = self.known(&file.path).filter(|old| old.sha256 != file.sha256 && is_package(path)) {
                 return Err(Error::Different { path: file.path.clone(), have: old.sha256, got: file.sha256 });
             }
         }
         files.sort_by(|a, b| (stage(&a.path), &a.path).cmp(&(stage(&b.path), &b.path)));
-        Ok(files)
+        Ok((files, packages))
     }
 
     fn known(&self, path: &RelativePath) -> Option<&ReleaseFile> {
@@ -332,7 +380,7 @@ impl Mirror {
             disk::remove(&file)?;
             disk::remove_empty_folders(&root, &file);
         }
-        self.state = Followed { generation, files, retired, promised: self.state.promised };
+        self.state = Followed { generation, files, retired, ..self.state.clone() };
         self.record()?;
         let incoming = self.dir.join("state/incoming");
         for entry in fs::read_dir(&incoming).map_err(disk::failed("list", &incoming))?.flatten() {
@@ -346,6 +394,17 @@ impl Mirror {
         let private = self.dir.join("state");
         Ok(disk::write_sealed(&private, &private.join("followed"), &record)?)
     }
+}
+
+/// Says whether a name of the pool is a package's; evidence may grow.
+fn is_package(path: &str) -> bool {
+    path.starts_with("pool/") && !path.ends_with(BUNDLE_SUFFIX)
+}
+
+/// Names the packages of a manifest and their bytes, without evidence and signatures.
+fn packages(manifest: &Manifest) -> Hash {
+    let lines = manifest.packages.iter().map(|p| (&p.path, &p.job, manifest.file(&p.path).map(|f| f.sha256)));
+    Hash::of(&serde_json::to_vec(&lines.collect::<Vec<_>>()).expect("names and hashes can be written"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Everything beside the journal: the policy chain, records by hash, releases and mirrors that only go forward, peers,
 //! attempts and counters.
 
-use protocol::{ChannelName, Hash, NodeId, lease::LeaseNumber};
+use protocol::{
+    ChannelName, Hash, NodeId,
+    lease::{LeaseNumber, Term},
+};
 use redb::{ReadableTable, TableDefinition};
 
 use super::{Error, Store, failed, tables};
@@ -70,13 +73,28 @@ impl Store {
         })
     }
 
-    /// Keeps a channel's newest release.
+    /// Keeps a channel's newest release: that of the highest generation, and of the highest term among equal ones. The same
+    /// again changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::GenerationNotNewer`].
-    pub fn release_put(&self, channel: &ChannelName, generation: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.forward(tables::RELEASES, channel.as_str(), generation, bytes)
+    /// [`Error::GenerationNotNewer`], and [`Error::TermNotNewer`] for a generation that is kept from the same or a later term.
+    pub fn release_put(&self, channel: &ChannelName, generation: u64, term: Term, bytes: &[u8]) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(tables::RELEASES).map_err(failed("open the releases"))?;
+            let row = table.get(channel.as_str()).map_err(failed("read a release"))?;
+            let kept = row.map(|row| (row.value().0, row.value().1, row.value() == (generation, term.0, bytes)));
+            if let Some((kept, kept_term, same)) = kept.filter(|(g, t, _)| (*g, *t) >= (generation, term.0)) {
+                let name = channel.to_string();
+                return match (same, kept > generation) {
+                    (true, _) => Ok(()),
+                    (false, true) => Err(Error::GenerationNotNewer { name, offered: generation, kept }),
+                    (false, false) => Err(Error::TermNotNewer { name, generation, offered: term.0, kept: kept_term }),
+                };
+            }
+            table.insert(channel.as_str(), (generation, term.0, bytes)).map_err(failed("write a release"))?;
+            Ok(())
+        })
     }
 
     /// Gives a channel's newest release.
@@ -85,7 +103,11 @@ impl Store {
     ///
     /// [`Error::Database`].
     pub fn release(&self, channel: &ChannelName) -> Result<Option<Generation>, Error> {
-        self.generation(tables::RELEASES, channel.as_str())
+        self.read(|transaction| {
+            let table = transaction.open_table(tables::RELEASES).map_err(failed("open the releases"))?;
+            let row = table.get(channel.as_str()).map_err(failed("read a release"))?;
+            Ok(row.map(|row| Generation { number: row.value().0, bytes: row.value().2.to_vec() }))
+        })
     }
 
     /// Keeps how far the mirror of a channel is.

@@ -19,8 +19,8 @@ pub(super) const SNAPSHOT: TableDefinition<&str, (u64, Bytes)> = TableDefinition
 pub(super) const POLICIES: TableDefinition<u64, Bytes> = TableDefinition::new("policies-1");
 /// Signed records as received, by the hash of their payload.
 pub(super) const RECORDS: TableDefinition<Key32, Bytes> = TableDefinition::new("records-1");
-/// The newest release of each channel: generation and signed bytes.
-pub(super) const RELEASES: TableDefinition<&str, (u64, Bytes)> = TableDefinition::new("releases-1");
+/// The newest release of each channel: generation, term and signed bytes.
+pub(super) const RELEASES: TableDefinition<&str, (u64, u64, Bytes)> = TableDefinition::new("releases-2");
 /// How far each mirrored repository is: generation and the mirror's own bytes.
 pub(super) const MIRRORS: TableDefinition<&str, (u64, Bytes)> = TableDefinition::new("mirrors-1");
 /// Addresses of known peers, by node.

@@ -4,7 +4,10 @@ mod crash;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
-use protocol::{ChannelName, Hash, NodeId, lease::LeaseNumber};
+use protocol::{
+    ChannelName, Hash, NodeId,
+    lease::{LeaseNumber, Term},
+};
 
 use super::{Error, Generation, Snapshot, Store, migrate, tables};
 
@@ -27,7 +30,7 @@ fn everything_is_there_after_a_restart() {
     store.policy_append(1, b"genesis").unwrap();
     store.policy_append(2, b"second").unwrap();
     store.record_put(&record, b"record").unwrap();
-    store.release_put(&stable, 7, b"release").unwrap();
+    store.release_put(&stable, 7, Term(1), b"release").unwrap();
     store.mirror_put(&stable, 5, b"mirror").unwrap();
     store.peer_put(&node, b"addresses").unwrap();
     store.attempt_put(LeaseNumber(9), b"running").unwrap();
@@ -76,14 +79,19 @@ fn generations_and_policies_only_go_forward() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("node.db")).unwrap();
     let (stable, testing) = (channel("stable"), channel("testing"));
-    store.release_put(&stable, 5, b"five").unwrap();
-    for older in [0, 4, 5] {
-        let refused = store.release_put(&stable, older, b"older");
+    store.release_put(&stable, 5, Term(1), b"five").unwrap();
+    for older in [0, 4] {
+        let refused = store.release_put(&stable, older, Term(9), b"older");
         assert!(matches!(refused, Err(Error::GenerationNotNewer { kept: 5, .. })), "{refused:?}");
     }
-    store.release_put(&stable, 5, b"five").unwrap();
-    store.release_put(&testing, 1, b"another channel").unwrap();
-    store.release_put(&stable, 9, b"nine").unwrap();
+    for term in [0, 1] {
+        let refused = store.release_put(&stable, 5, Term(term), b"other");
+        assert!(matches!(refused, Err(Error::TermNotNewer { kept: 1, .. })), "{refused:?}");
+    }
+    store.release_put(&stable, 5, Term(1), b"five").unwrap();
+    store.release_put(&testing, 1, Term(1), b"another channel").unwrap();
+    store.release_put(&stable, 5, Term(2), b"five, said again by the next coordinator").unwrap();
+    store.release_put(&stable, 9, Term(1), b"nine").unwrap();
     assert_eq!(store.release(&stable).unwrap().unwrap().number, 9);
     store.policy_append(3, b"joined here").unwrap();
     for version in [2, 3, 5] {

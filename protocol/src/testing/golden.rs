@@ -146,6 +146,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::View(_) => 16,
         Request::Leader => 17,
         Request::Offer(_) => 18,
+        Request::Signer(_) => 19,
     }
 }
 
@@ -171,7 +172,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=18).collect());
+    assert_eq!(requests, (0..=19).collect());
     assert_eq!(responses, (0..=12).collect());
 }
 

@@ -297,6 +297,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("release", Request::Release(stable())),
         ("leader", Request::Leader),
         ("offer", Request::Offer(offer())),
+        ("signer", Request::Signer(octets())),
         ("view", Request::View("/api/v1/jobs".to_owned())),
     ]
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use attest::{bundle::Bundle, verify};
-use ledger::{Cause, Service};
+use ledger::Service;
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
@@ -16,13 +16,13 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Publisher, chain};
+use super::{Failure, Publisher, chain};
 use crate::{
     clock,
     daemon::runs::Recorder,
     publish::{
         apt::{
-            self, Published, Repository,
+            Published, Repository,
             carry::{Fate, Stock, Takeover},
             diff::{self, Comparison},
         },
@@ -39,34 +39,6 @@ pub(super) struct Done {
     pub(super) summary: String,
     /// A result for programs, where there is one.
     pub(super) result: Option<Hash>,
-}
-
-/// Why a server job was not done, and whether a later try may go better.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) cause: Cause,
-    pub(super) why: String,
-}
-
-impl Failure {
-    /// Asking again will not help.
-    fn permanent(why: impl Into<String>) -> Self {
-        Self { cause: Cause::Permanent, why: why.into() }
-    }
-}
-
-impl From<String> for Failure {
-    /// Without further knowledge the trouble may pass.
-    fn from(why: String) -> Self {
-        Self { cause: Cause::Transient, why }
-    }
-}
-
-impl From<apt::Error> for Failure {
-    fn from(error: apt::Error) -> Self {
-        let cause = if matches!(error, apt::Error::Different { .. }) { Cause::Permanent } else { Cause::Transient };
-        Self { cause, why: chain(&error) }
-    }
 }
 
 /// A comparison for programs.
@@ -106,6 +78,7 @@ impl Publisher {
     /// # Errors
     /// Words, when it could not be done.
     pub(super) async fn serve(&mut self, service: &Service, record: &Recorder) -> Result<Done, Failure> {
+        self.prepare(service).await?;
         if service.work.changes_repository()
             && let Some(number) = self.released(&service.channel).await?
             && number >= service.generation
@@ -127,6 +100,23 @@ impl Publisher {
         }
     }
 
+    /// Brings every channel that a job reads or changes to the newest generation.
+    async fn prepare(&mut self, service: &Service) -> Result<(), Failure> {
+        let read = match &service.work {
+            ServerJob::Promote(promote) => Some(promote.from.clone()),
+            ServerJob::Derive(derive) => Some(derive.parent.clone()),
+            ServerJob::Prune(_) | ServerJob::Diff(_) => None,
+        };
+        if service.work.changes_repository() {
+            for channel in read.iter().chain([&service.channel]) {
+                self.catch_up(channel).await?;
+                let signers = self.signers().await;
+                self.repository(channel)?.trust(signers)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn take_over(
         &mut self,
         service: &Service,
@@ -140,7 +130,7 @@ impl Publisher {
             Ok(target) => target,
             Err(why) => {
                 self.repositories.insert(from.clone(), source);
-                return Err(why.into());
+                return Err(why);
             }
         };
         let chosen = choose(&source, &target, from, &wanted);
@@ -160,7 +150,8 @@ impl Publisher {
                     let mut target = target;
                     let bundle = |path: &Path| evidence.bundle(path);
                     let takeover = Takeover { from: &source, paths, bundle: &bundle };
-                    let carried = target.carry(&takeover, request, (now(), generation));
+                    let at = later(&target);
+                    let carried = target.carry(&takeover, request, (at, generation));
                     (target, carried.map_err(Failure::from))
                 })
             });
@@ -178,6 +169,7 @@ impl Publisher {
         }
         record.step("release");
         self.release(&service.channel, &published).await?;
+        self.held_by_majority(&service.channel, published.generation).await?;
         let (entered, there) = (count(|f| *f == Fate::Entered), count(|f| *f == Fate::There));
         let left_out = lines.len() + fates.len() - entered - there;
         let summary = format!(
@@ -192,7 +184,8 @@ impl Publisher {
         let mut repository = self.have(&service.channel)?;
         let (request, generation) = (Hash::from_bytes(*service.job.as_bytes()), service.generation);
         let work = tokio::task::spawn_blocking(move || {
-            let pruned = repository.prune(&prune, request, (now(), generation));
+            let at = later(&repository);
+            let pruned = repository.prune(&prune, request, (at, generation));
             (repository, pruned)
         });
         let (repository, pruned) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
@@ -203,6 +196,7 @@ impl Publisher {
         }
         record.step("release");
         self.release(&service.channel, &published).await?;
+        self.held_by_majority(&service.channel, published.generation).await?;
         let stay = published.manifest.packages.len();
         let summary = format!("{} packages taken out, {stay} stay; generation {}", removed.len(), published.generation);
         Ok(Done { summary, result: None })
@@ -227,7 +221,7 @@ impl Publisher {
     }
 
     /// Takes a channel's repository out of the ones that are open; the caller puts it back.
-    fn have(&mut self, channel: &ChannelName) -> Result<Repository, String> {
+    fn have(&mut self, channel: &ChannelName) -> Result<Repository, Failure> {
         match self.repositories.remove(channel) {
             Some(repository) => Ok(repository),
             None => self.open(channel),
@@ -290,8 +284,9 @@ impl Publisher {
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_millis(clock::now().as_secs() * 1000)
+/// The time of the next generation: a clock that was set back must not keep a repository from going on.
+fn later(repository: &Repository) -> Timestamp {
+    Timestamp::from_millis(clock::now().max(repository.at()).as_secs() * 1000)
 }
 
 /// Packages that may be taken over, and why others were left out.

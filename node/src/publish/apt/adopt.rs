@@ -119,6 +119,15 @@ impl Repository {
         self.published()
     }
 
+    /// Judges a release by its manifest alone, before anything is fetched for it: says whether there is something to take over.
+    ///
+    /// # Errors
+    /// As [`Repository::adopt`].
+    pub fn judge(&self, release: &Release, manifest: &[u8]) -> Result<bool, AptError> {
+        let manifest = Manifest::from_bytes(manifest).map_err(Error::Manifest)?;
+        self.is_known(release, &manifest).map(|known| !known)
+    }
+
     /// Says whether additions are all part of a generation that was taken over: its publisher may have stopped before it said
     /// so.
     pub(super) fn adopted_holds(&self, additions: &[Addition]) -> bool {

@@ -7,7 +7,7 @@ use protocol::{Signed, testing::signing_key};
 use super::*;
 use crate::publish::{
     apt::Published,
-    testing::{AT, addition, repository, tree},
+    testing::{AT, addition, repository, repository_of, tree},
 };
 
 const ROOM: u64 = 1 << 20;
@@ -17,13 +17,11 @@ fn channel() -> ChannelName {
 }
 
 fn release(manifest: &[u8], generation: u64) -> Verified<Release> {
-    let release = Release {
-        at: AT,
-        term: protocol::lease::Term(1),
-        channel: channel(),
-        manifest: Hash::of(manifest),
-        generation,
-    };
+    release_of(manifest, generation, 1)
+}
+
+fn release_of(manifest: &[u8], generation: u64, term: u64) -> Verified<Release> {
+    let release = Release { at: AT, term: Term(term), channel: channel(), manifest: Hash::of(manifest), generation };
     Signed::sign(&release, None, &[&signing_key(1)]).verify(None).unwrap()
 }
 
@@ -164,4 +162,63 @@ fn a_stop_in_the_middle_of_the_switch_goes_forward_only() {
             assert_eq!(&fs::read(mirror.root().join(path)).unwrap(), bytes, "{path} after {done} renames");
         }
     }
+}
+
+#[test]
+fn the_same_generation_of_a_later_term_replaces_and_other_packages_are_a_fork() {
+    let (dir, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publish = |seed, evidence: &str, name| {
+        let folder = tempfile::tempdir().unwrap();
+        let one = addition(debs.path(), (name, "1", "amd64"), "a");
+        let one = crate::publish::apt::Addition { bundle: evidence.as_bytes().to_vec(), ..one };
+        let published = repository_of(folder.path(), seed).publish(&[one], AT, 1).unwrap();
+        (published.manifest.to_bytes(), bytes_of(&published))
+    };
+    let (old, new, other) = (publish(1, "some", "tiny"), publish(2, "more", "tiny"), publish(3, "some", "other"));
+    let mut mirror = Mirror::open(dir.path(), channel(), ROOM).unwrap();
+    mirror.apply(&release_of(&old.0, 1, 3), &old.0, AT, &mut from(&old.1)).unwrap();
+    let same_term = release_of(&new.0, 1, 3);
+    assert!(mirror.wants(same_term.get()), "it must be told");
+    assert!(matches!(mirror.judge(same_term.get(), &new.0), Err(Error::Equivocation { .. })));
+    let earlier = release_of(&new.0, 1, 2);
+    assert!(!mirror.wants(earlier.get()));
+    assert!(matches!(mirror.judge(earlier.get(), &new.0), Err(Error::OlderTerm { got: Term(2), have: Term(3) })));
+    let later = release_of(&new.0, 1, 4);
+    let applied = mirror.apply(&later, &new.0, AT, &mut from(&new.1)).unwrap();
+    assert!(applied.fetched > 1 && !mirror.wants(later.get()), "evidence, keys and signatures are new");
+    let manifest = Manifest::from_bytes(&new.0).unwrap();
+    for file in &manifest.files {
+        assert!(fs::read(mirror.root().join(file.path.as_str())).unwrap() == new.1[&file.hash], "{}", file.path);
+    }
+    for term in [3, 4, 5] {
+        let fork = mirror.judge(release_of(&other.0, 1, term).get(), &other.0);
+        assert!(matches!(fork, Err(Error::Equivocation { generation: 1, .. })), "{fork:?}");
+    }
+    assert!(mirror.wants(release_of(&other.0, 2, 1).get()), "a newer generation counts more than the term");
+}
+
+#[test]
+fn a_stop_while_a_later_term_replaces_is_made_good() {
+    let (dir, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let publish = |seed| {
+        let folder = tempfile::tempdir().unwrap();
+        let one = addition(debs.path(), ("tiny", "1", "amd64"), "a");
+        let published = repository_of(folder.path(), seed).publish(&[one], AT, 1).unwrap();
+        (published.manifest.to_bytes(), bytes_of(&published))
+    };
+    let (old, new) = (publish(1), publish(2));
+    let mut mirror = Mirror::open(dir.path(), channel(), ROOM).unwrap();
+    mirror.apply(&release_of(&old.0, 1, 1), &old.0, AT, &mut from(&old.1)).unwrap();
+    let later = release_of(&new.0, 1, 2);
+    // What a process leaves that dies after the promise.
+    mirror.state.promised = (1, later.get().manifest);
+    (mirror.state.term, mirror.state.generation) = (Term(2), 0);
+    mirror.record().unwrap();
+    drop(mirror);
+    let mut mirror = Mirror::open(dir.path(), channel(), ROOM).unwrap();
+    assert!(mirror.wants(later.get()));
+    mirror.apply(&later, &new.0, AT, &mut from(&new.1)).unwrap();
+    let manifest = Manifest::from_bytes(&new.0).unwrap();
+    let signature = manifest.files.iter().find(|f| f.path.as_str().ends_with("InRelease")).unwrap();
+    assert!(fs::read(mirror.root().join(signature.path.as_str())).unwrap() == new.1[&signature.hash]);
 }

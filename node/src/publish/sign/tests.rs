@@ -62,3 +62,40 @@ fn gpgv_and_sqv_accept_what_we_sign_and_refuse_what_was_changed() {
     assert_ne!(sqv("Release"), Some(false));
     assert_ne!(sqv("Other"), Some(true));
 }
+
+#[test]
+fn one_keyring_verifies_whoever_of_its_keys_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let keys = [1, 2, 3].map(|seed| RepositoryKey::from_seed("artel test repository", AT, [seed; 32]).unwrap());
+    let keyring = Keyring::new(keys[..2].iter().map(|key| key.certificate().unwrap()));
+    fs::write(at("keys.gpg"), keyring.to_bytes()).unwrap();
+    fs::write(at("keys.asc"), keyring.armored().unwrap()).unwrap();
+    fs::write(at("Release"), "Origin: artel\n").unwrap();
+    for (key, known) in keys.iter().zip([true, true, false]) {
+        fs::write(at("Release.gpg"), key.sign_detached(b"Origin: artel\n", AT).unwrap()).unwrap();
+        fs::write(at("InRelease"), key.sign_clear("Origin: artel\n", AT).unwrap()).unwrap();
+        let gpgv = verifies("gpgv", &["--keyring", &at("keys.gpg"), &at("InRelease")]);
+        assert_ne!(gpgv, Some(!known), "gpgv");
+        for keyring in ["keys.gpg", "keys.asc"] {
+            let sqv = verifies("sqv", &["--keyring", &at(keyring), &at("Release.gpg"), &at("Release")]);
+            assert_ne!(sqv, Some(!known), "sqv with {keyring}");
+        }
+    }
+    let reversed = Keyring::new(keys[..2].iter().rev().map(|key| key.certificate().unwrap()));
+    assert_eq!(reversed, keyring, "the order does not matter");
+}
+
+#[test]
+fn a_certificate_is_one_of_ours_and_not_a_byte_more() {
+    let own = key().public_binary().unwrap();
+    assert_eq!(Certificate::read(&own).unwrap().fingerprint(), key().fingerprint());
+    let secret = key().secret.to_bytes().unwrap();
+    let twice = [own.clone(), own.clone()].concat();
+    let mut flipped = own.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [&own[..own.len() - 1], &secret, &twice, &flipped, b"", &[0; 5000]] {
+        let refused = Certificate::read(bad);
+        assert!(matches!(refused, Err(Error::Certificate { .. })), "{refused:?}");
+    }
+}

@@ -3,7 +3,10 @@
 //! For every k of a script of 60 operations: after the failure the disk is reopened, and everything that the store had
 //! acknowledged is there.
 
-use protocol::{Hash, lease::LeaseNumber};
+use protocol::{
+    Hash,
+    lease::{LeaseNumber, Term},
+};
 
 use super::{
     super::{
@@ -31,7 +34,7 @@ fn script(store: &Store, done: &mut Acknowledged) -> Result<(), Error> {
         store.journal_append(&[entry(next), entry(next + 1)])?;
         done.journal = next + 1;
         store.record_put(&Hash::of(&round.to_string().into_bytes()), &vec![1; 6000])?;
-        store.release_put(&stable, round, b"release")?;
+        store.release_put(&stable, round, Term(1), b"release")?;
         done.generation = round;
         store.attempt_put(LeaseNumber(round), b"running")?;
         done.attempts = round;

@@ -2,7 +2,13 @@
 
 use std::process::Command;
 
+use protocol::{ChannelName, Signed, Verified, release::Release, testing::signing_key};
+
 use super::*;
+use crate::publish::{
+    follow,
+    testing::{key_of, repository_of},
+};
 
 /// A private apt root with one source: the repository, by its key.
 struct Client {
@@ -11,6 +17,11 @@ struct Client {
 
 impl Client {
     fn new(repository: &Repository) -> Option<Self> {
+        Self::at(&repository.root())
+    }
+
+    /// As [`Client::new`], for any served folder.
+    fn at(public: &Path) -> Option<Self> {
         if Command::new("apt-get").arg("--version").output().is_err() {
             eprintln!("skipped: apt-get is not installed");
             return None;
@@ -22,8 +33,7 @@ impl Client {
         }
         let root = dir.path().display();
         fs::write(dir.path().join("state/status"), "").unwrap();
-        fs::copy(repository.root().join("archive-key.gpg"), dir.path().join("key.gpg")).unwrap();
-        let public = repository.root();
+        fs::copy(public.join("archive-key.gpg"), dir.path().join("key.gpg")).unwrap();
         fs::write(
             dir.path().join("etc/sources.list"),
             format!("deb [signed-by={root}/key.gpg] file://{} main main\n", public.display()),
@@ -111,4 +121,48 @@ fn the_real_apt_refuses_an_expired_release_and_another_key() {
     fs::create_dir_all(client.dir.path().join("state/lists/partial")).unwrap();
     let (ok, said) = client.run(&["update"]);
     assert!(!ok && said.contains("NO_PUBKEY"), "{said}");
+}
+
+/// Gives a release of a generation, and whatever it names.
+fn released(published: &Published, term: u64) -> (Verified<Release>, Vec<u8>) {
+    let manifest = published.manifest.to_bytes();
+    let (channel, generation) = (ChannelName::new("main").unwrap(), published.generation);
+    let release = Release { at: published.at, term: Term(term), channel, manifest: Hash::of(&manifest), generation };
+    (Signed::sign(&release, None, &[&signing_key(1)]).verify(None).unwrap(), manifest)
+}
+
+#[test]
+fn the_real_apt_goes_on_after_a_change_of_the_coordinator_without_a_change_of_its_own() {
+    let (a, b, m) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let debs = tempfile::tempdir().unwrap();
+    let (mut first, mut second) = (repository_of(a.path(), 1), repository_of(b.path(), 2));
+    let certificates = [key_of(1), key_of(2)].map(|key| key.certificate().unwrap());
+    first.trust(certificates.clone()).unwrap();
+    let one = first.publish(&[addition(debs.path(), ("tiny", "1", "amd64"), "a")], now(), 1).unwrap();
+    let mut mirror = follow::Mirror::open(m.path(), ChannelName::new("main").unwrap(), 1 << 20).unwrap();
+    let apply = |mirror: &mut follow::Mirror, published: &Published, term| {
+        let (release, manifest) = released(published, term);
+        let root = published.root.clone();
+        let mut fetch = |f: &ReleaseFile| -> std::io::Result<Box<dyn std::io::Read>> {
+            Ok(Box::new(File::open(root.join(f.path.as_str()))?))
+        };
+        mirror.apply(&release, &manifest, now(), &mut fetch).unwrap();
+    };
+    apply(&mut mirror, &one, 1);
+    let Some(client) = Client::at(&mirror.root()) else { return };
+    let (ok, said) = client.run(&["update"]);
+    assert!(ok, "{said}");
+    let (release, manifest) = released(&one, 1);
+    let mut fetch = |f: &ReleaseFile| -> std::io::Result<Box<dyn std::io::Read>> {
+        Ok(Box::new(File::open(one.root.join(f.path.as_str()))?))
+    };
+    second.adopt(release.get(), &manifest, &mut fetch).unwrap();
+    drop(first);
+    second.trust(certificates).unwrap();
+    let two = second.publish(&[addition(debs.path(), ("other", "1", "amd64"), "a")], now(), 2).unwrap();
+    apply(&mut mirror, &two, 2);
+    let (ok, said) = client.run(&["update"]);
+    assert!(ok && !said.contains("NO_PUBKEY"), "{said}");
+    let (ok, said) = client.run(&["-y", "install", "--download-only", "tiny", "other"]);
+    assert!(ok && said.contains("tiny") && said.contains("other"), "{said}");
 }

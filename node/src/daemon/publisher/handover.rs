@@ -1,0 +1,317 @@
+//! Handing the publisher over from one coordinator to the next.
+//!
+//! ```text
+//!  not leading:  release heard -> proven -> taken over as it is           (ready to lead)
+//!  leading:      newest release of the others taken over -> published -> held by a majority -> reported to the ledger
+//! ```
+//!
+//! A publication is reported only when a majority of the coordinators holds its files, so that whoever leads next can have
+//! them; and nothing is published that does not continue the newest generation that was reported.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use protocol::{
+    ChannelName, NodeId, Verified,
+    message::{Octets, Request, Response},
+    release::{Release, ReleaseFile},
+};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use super::{Failure, Publisher, Repository, Shared, certificate, chain};
+use crate::{
+    mirror::intake,
+    publish::{
+        apt::{self, Authority, NotLeading, adopt},
+        sign::keyring::Certificate,
+    },
+};
+
+/// How long the other coordinators may take to hold what was published, before the publication counts as failed for now.
+const HELD_WITHIN: Duration = Duration::from_secs(30);
+/// How often they are asked.
+const HELD_EVERY: Duration = Duration::from_millis(250);
+/// How long one of them may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Mirrors and other members that are asked for a release that no coordinator gives.
+const OTHERS_MAX: usize = 16;
+
+impl Publisher {
+    /// The term in which this node may publish now.
+    pub(super) fn office(shared: &Shared) -> Result<protocol::lease::Term, NotLeading> {
+        shared.leads().ok_or_else(|| NotLeading { why: "it is not the leader of the coordinators".into() })
+    }
+
+    /// The same, for a repository to ask.
+    pub(super) fn authority(&self) -> Authority {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || Self::office(&shared))
+    }
+
+    /// Takes over what another coordinator published, when it is newer.
+    pub(super) async fn follow(&mut self, release: &Verified<Release>) {
+        let (channel, generation) = (release.get().channel.clone(), release.get().generation);
+        if release.signers().contains(&self.shared.id.into()) {
+            return;
+        }
+        match self.take_from(release).await {
+            Ok(true) => info!(%channel, generation, "repository taken over, ready to be continued"),
+            Ok(false) => {}
+            Err(why) => warn!(%channel, generation, %why, "release not taken over; it is tried again"),
+        }
+    }
+
+    /// Follows every channel's newest release: gossip may have been missed. Who leads has nobody to follow.
+    pub(super) async fn follow_all(&mut self) {
+        if self.others().is_empty() || Self::office(&self.shared).is_ok() {
+            return;
+        }
+        let policies = self.shared.policies();
+        for channel in policies.current().channels.iter().map(|c| &c.name) {
+            if let Some(release) = self.newest(channel).await {
+                self.follow(&release).await;
+            }
+        }
+    }
+
+    /// Brings this node's repository to the newest generation that any coordinator published, once in each term: nobody
+    /// else publishes meanwhile.
+    ///
+    /// # Errors
+    /// When a generation was reported that no node within reach holds.
+    pub(super) async fn catch_up(&mut self, channel: &ChannelName) -> Result<(), Failure> {
+        let term = Self::office(&self.shared).map_err(|not| not.to_string())?;
+        if self.others().is_empty() || self.caught_up.get(channel) == Some(&term) {
+            return Ok(());
+        }
+        let mut trouble = String::new();
+        if let Some(release) = self.newest(channel).await
+            && let Err(why) = self.take_from(&release).await
+        {
+            trouble = format!(": {why}");
+        }
+        let of = channel.clone();
+        let wanted = self.decisions.view(move |ledger| ledger.released(&of)).await.unwrap_or_default();
+        let have = self.repository(channel)?.generation();
+        if have < wanted {
+            return Err(Failure::from(format!(
+                "generation {wanted} of channel {channel} was published by another coordinator and is not here, only \
+                 generation {have}; the next one waits until a node that holds it can be reached{trouble}"
+            )));
+        }
+        self.caught_up.insert(channel.clone(), term);
+        Ok(())
+    }
+
+    /// Waits until a majority of the coordinators holds a generation.
+    ///
+    /// # Errors
+    /// When too few hold it in time.
+    pub(super) async fn held_by_majority(&self, channel: &ChannelName, generation: u64) -> Result<(), Failure> {
+        let others = self.others();
+        let wanted = others.len().div_ceil(2);
+        let deadline = tokio::time::Instant::now() + HELD_WITHIN;
+        loop {
+            let mut asked = self.ask(channel, &others);
+            let mut holders = 0;
+            while holders < wanted {
+                match asked.next().await {
+                    Some(release) if release.get().generation >= generation => holders += 1,
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            if holders >= wanted {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let (have, all) = (holders + 1, others.len() + 1);
+                return Err(Failure::from(format!(
+                    "generation {generation} of channel {channel} is signed, but only {have} of {all} coordinators hold it; \
+                     it counts as published when a majority does"
+                )));
+            }
+            tokio::time::sleep(HELD_EVERY).await;
+        }
+    }
+
+    /// Tells the coordinator which key signs this node's repositories, until the ledger here knows it.
+    pub(super) async fn register(&self) {
+        let own = match certificate(&self.shared) {
+            Ok(own) => own,
+            Err(why) => return warn!(%why, "this node cannot sign repositories"),
+        };
+        let (id, bytes) = (self.shared.id, own.bytes().to_vec());
+        let look = move |ledger: &ledger::Ledger| ledger.signers().any(|(n, known)| n == id && known == bytes);
+        if self.decisions.view(look).await != Some(false) {
+            return;
+        }
+        match self.desk.ask_coordinator(Request::Signer(Octets(own.bytes().to_vec()))).await {
+            Ok(Response::Done) => {
+                info!(fingerprint = own.fingerprint(), "repository key made known to the coordinators")
+            }
+            Ok(answer) => debug!(?answer, "repository key not made known; it is tried again"),
+            Err(error) => debug!(%error, "repository key not made known; it is tried again"),
+        }
+    }
+
+    /// Gives the certificates of everybody who may publish.
+    pub(super) async fn signers(&self) -> Vec<Certificate> {
+        let look = |ledger: &ledger::Ledger| ledger.signers().map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>();
+        let known = self.decisions.view(look).await.unwrap_or_default();
+        known.iter().filter_map(|bytes| Certificate::read(bytes).ok()).collect()
+    }
+
+    async fn take_from(&mut self, release: &Verified<Release>) -> Result<bool, String> {
+        let channel = release.get().channel.clone();
+        let repository = self.repository(&channel).map_err(|f| f.why)?;
+        let order = (release.get().generation, release.get().term);
+        if order <= (repository.generation(), repository.term()) && order.0 != repository.generation() {
+            return Ok(false);
+        }
+        let from = self.providers(release);
+        let manifest = self.intake.manifest(release.get(), &from).await?;
+        match self.repository(&channel).map_err(|f| f.why)?.judge(release.get(), &manifest) {
+            Ok(true) => {}
+            Ok(false) | Err(apt::Error::OlderTerm { .. }) => return Ok(false),
+            Err(error) => {
+                self.tell_fork(&error, release).await;
+                return Err(chain(&error));
+            }
+        }
+        self.intake.take(release.get(), &manifest, &from).await?;
+        self.adopt(release, manifest).await?;
+        let (generation, term, bytes) = (release.get().generation, release.get().term, release.to_bytes());
+        let of = channel.clone();
+        let put = self.shared.store.run(move |store| store.release_put(&of, generation, term, &bytes)).await;
+        put.map_err(|e| chain(&e))?;
+        self.withdraw_older(&channel, generation).await;
+        Ok(true)
+    }
+
+    /// Writes the tree in a thread of its own; files come out of the blob store, verified again.
+    async fn adopt(&mut self, release: &Verified<Release>, manifest: Vec<u8>) -> Result<(), String> {
+        let channel = release.get().channel.clone();
+        let mut repository = self.repositories.remove(&channel).ok_or("the repository is not open")?;
+        let (blobs, release) = (self.shared.blobs.clone(), release.get().clone());
+        let staging = self.shared.home.repository(&channel).join("state").join("fetched");
+        let runtime = tokio::runtime::Handle::current();
+        let work = tokio::task::spawn_blocking(move || {
+            let mut fetch = |file: &ReleaseFile| {
+                let opened = intake::open_blob(&runtime, &blobs, file, &staging);
+                opened.map(|f| Box::new(f) as Box<dyn std::io::Read>)
+            };
+            let adopted = repository.adopt(&release, &manifest, &mut fetch);
+            // It is a leftover of the last file; the next one overwrites it anyway.
+            let _ = std::fs::remove_file(&staging);
+            (repository, adopted)
+        });
+        let (repository, adopted) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        self.repositories.insert(channel, repository);
+        adopted.map(drop).map_err(|e| chain(&e))
+    }
+
+    async fn tell_fork(&self, error: &apt::Error, release: &Verified<Release>) {
+        if let apt::Error::Adopt(adopt::Error::Fork { generation, .. }) = error {
+            let (channel, kept) = (&release.get().channel, intake::keep_fork(&self.shared, release).await);
+            error!(%channel, generation, evidence = ?kept, "one generation was signed with two contents; the second is not taken");
+        }
+    }
+
+    /// Gives a channel's repository, opened when it is needed first.
+    pub(super) fn repository(&mut self, channel: &ChannelName) -> Result<&mut Repository, Failure> {
+        if !self.repositories.contains_key(channel) {
+            let opened = self.open(channel)?;
+            self.repositories.insert(channel.clone(), opened);
+        }
+        Ok(self.repositories.get_mut(channel).expect("inserted just now"))
+    }
+
+    /// Asks the other coordinators for their newest release of a channel; when none gives any, mirrors and other members.
+    async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
+        let mut releases = self.ask_releases(channel, &self.others()).await;
+        if releases.is_empty() {
+            let policies = self.shared.policies();
+            let coordinators = policies.current().coordinators.candidates();
+            let mut members: Vec<_> = self.shared.net.peers().into_iter().map(|p| p.node).collect();
+            members.retain(|n| policies.current().is_member(n) && !coordinators.contains(n));
+            members.truncate(OTHERS_MAX);
+            releases = self.ask_releases(channel, &members).await;
+        }
+        releases.into_iter().max_by_key(|r| (r.get().generation, r.get().term))
+    }
+
+    /// Asks nodes at the same time; who does not answer soon is left out.
+    async fn ask_releases(&self, channel: &ChannelName, nodes: &[NodeId]) -> Vec<Verified<Release>> {
+        let (mut asked, mut releases) = (self.ask(channel, nodes), Vec::new());
+        while let Some(release) = asked.next().await {
+            releases.push(release);
+        }
+        releases
+    }
+
+    fn ask(&self, channel: &ChannelName, nodes: &[NodeId]) -> Asked {
+        let mut answers = JoinSet::new();
+        for node in nodes {
+            let (net, node, request) = (self.shared.net.clone(), *node, Request::Release(channel.clone()));
+            answers.spawn(async move {
+                match tokio::time::timeout(ANSWER_WITHIN, net.ask(node, request)).await {
+                    Ok(Ok(Response::Record(record))) => Some(record.0),
+                    Ok(Ok(_) | Err(_)) | Err(_) => None,
+                }
+            });
+        }
+        let signers = self.ever_candidates();
+        Asked { shared: Arc::clone(&self.shared), channel: channel.clone(), signers, answers }
+    }
+
+    /// The other candidates of the policy in force.
+    fn others(&self) -> Vec<NodeId> {
+        let policies = self.shared.policies();
+        let candidates = policies.current().coordinators.candidates().iter().copied();
+        candidates.filter(|node| *node != self.shared.id).collect()
+    }
+
+    /// Everybody who ever could publish: what is continued may be by one who may no longer.
+    fn ever_candidates(&self) -> BTreeSet<NodeId> {
+        let policies = self.shared.policies();
+        policies.chain().iter().flat_map(|p| p.get().coordinators.candidates().iter().copied()).collect()
+    }
+
+    /// Who may have the files of a release: its signer, the other coordinators, then every other member.
+    fn providers(&self, release: &Verified<Release>) -> Vec<NodeId> {
+        let policies = self.shared.policies();
+        let mut from: Vec<NodeId> = release.signers().iter().map(|signer| NodeId::from(*signer)).collect();
+        let peers = self.shared.net.peers().into_iter().map(|p| p.node);
+        for node in self.others().into_iter().chain(peers.filter(|n| policies.current().is_member(n))) {
+            if !from.contains(&node) {
+                from.push(node);
+            }
+        }
+        from.retain(|node| *node != self.shared.id);
+        from
+    }
+}
+
+/// Nodes that were asked for their newest release, each in a task that ends with this.
+struct Asked {
+    shared: Arc<Shared>,
+    channel: ChannelName,
+    signers: BTreeSet<NodeId>,
+    answers: JoinSet<Option<Vec<u8>>>,
+}
+
+impl Asked {
+    /// Gives the next answer that is a release of the channel by somebody who may sign it.
+    async fn next(&mut self) -> Option<Verified<Release>> {
+        while let Some(answer) = self.answers.join_next().await {
+            let Ok(Some(bytes)) = answer else { continue };
+            match intake::read_release(&self.shared, &bytes, &self.signers) {
+                Ok(release) if release.get().channel == self.channel => return Some(release),
+                Ok(_) => {}
+                Err(why) => warn!(channel = %self.channel, %why, "a release was refused"),
+            }
+        }
+        None
+    }
+}

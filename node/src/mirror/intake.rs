@@ -1,0 +1,227 @@
+//! From a signed release to files that may be served: what mirrors do, and coordinators that may have to continue a repository.
+//!
+//! ```text
+//!  manifest -> sizes -> every package's evidence -> indexes -> everything else -> offered to others
+//! ```
+//!
+//! What is small and proves comes before what is large: a release that does not hold costs at most its evidence. Whether the
+//! release's signer may speak for the channel is the caller's question.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::Path,
+    sync::Arc,
+};
+
+use attest::{bundle::Bundle, verify};
+use protocol::{
+    ChannelName, Hash, NodeId, Sha256, Timestamp, Verified, limits,
+    release::{Manifest, PublishedPackage, Release, ReleaseFile},
+    words::RelativePath,
+};
+use tracing::debug;
+
+use crate::{
+    daemon::{Shared, chain},
+    publish::{apt::BUNDLE_SUFFIX, follow},
+};
+
+/// Bytes that one channel may have.
+pub(super) const BYTES_MAX: u64 = 1 << 40;
+/// The largest index, in bytes.
+const INDEX_MAX: u64 = 256 << 20;
+/// All indexes of a release together, in bytes: they are held in memory while they are compared.
+const INDEXES_MAX: u64 = 1 << 30;
+
+/// Packages that were proven, with the bytes that they were proven for.
+type Proven = BTreeSet<(PublishedPackage, Sha256)>;
+
+/// Takes releases in, and remembers what was proven.
+pub struct Intake {
+    shared: Arc<Shared>,
+    /// Packages of the newest manifests that were proven since the start.
+    proven: BTreeMap<ChannelName, Proven>,
+}
+
+impl Intake {
+    /// Makes an intake that has proven nothing yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, proven: BTreeMap::new() }
+    }
+
+    /// Fetches the manifest of a release.
+    ///
+    /// # Errors
+    /// Words, when nobody gives it.
+    pub async fn manifest(&self, release: &Release, from: &[NodeId]) -> Result<Vec<u8>, String> {
+        let limit = limits::MANIFEST_MAX as u64;
+        let fetched = self.shared.blobs.fetch(&self.shared.net, &release.manifest, from, limit).await;
+        fetched.map_err(|e| chain(&e))?;
+        Ok(self.shared.blobs.read(&release.manifest, limit).await.map_err(|e| chain(&e))?.to_vec())
+    }
+
+    /// Fetches and proves what a release's manifest names, and offers it to others.
+    ///
+    /// # Errors
+    /// Words: the first check that fails, or what cannot be had.
+    pub async fn take(&mut self, release: &Release, manifest: &[u8], from: &[NodeId]) -> Result<(), String> {
+        let channel = &release.channel;
+        let manifest = Manifest::from_bytes(manifest).map_err(|e| chain(&e))?;
+        check_sizes(&manifest, self.room())?;
+        let proven = self.prove_all(channel, &manifest, from).await?;
+        self.check_covered(&manifest, from).await?;
+        self.fetch_many(manifest.files.iter(), from).await?;
+        self.proven.insert(channel.clone(), proven);
+        let mut hashes: Vec<Hash> = manifest.files.iter().map(|f| f.hash).collect();
+        hashes.push(release.manifest);
+        let name = format!("release/{channel}/{}", release.generation);
+        self.shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
+        // Who reads the release asks for its files, after a crash too.
+        self.shared.blobs.settle().await.map_err(|e| chain(&e))
+    }
+
+    /// What one channel may have here, in bytes.
+    fn room(&self) -> u64 {
+        BYTES_MAX.min(self.shared.config.storage.quota_mib << 20)
+    }
+
+    async fn prove_all(&self, channel: &ChannelName, manifest: &Manifest, from: &[NodeId]) -> Result<Proven, String> {
+        let unknown = Proven::new();
+        let known = self.proven.get(channel).unwrap_or(&unknown);
+        let mut proven = Proven::new();
+        for package in &manifest.packages {
+            let sha256 = manifest.file(&package.path).ok_or("the manifest does not list its own package")?.sha256;
+            proven.insert((package.clone(), sha256));
+        }
+        let wanted: Vec<_> = proven.difference(known).collect();
+        let evidence = wanted.iter().filter_map(|(package, _)| evidence_of(manifest, package));
+        self.fetch_many(evidence, from).await?;
+        for (package, sha256) in wanted {
+            self.prove(channel, package, sha256).await.map_err(|why| format!("{}: {why}", package.path))?;
+        }
+        Ok(proven)
+    }
+
+    /// Checks that the release has nothing that the packages' evidence does not cover.
+    async fn check_covered(&self, manifest: &Manifest, from: &[NodeId]) -> Result<(), String> {
+        let named = || manifest.files.iter().filter(|file| follow::covered::is_index(file));
+        self.fetch_many(named(), from).await?;
+        let mut indexes = BTreeMap::new();
+        for file in named() {
+            let bytes = self.shared.blobs.read(&file.hash, INDEX_MAX).await.map_err(|e| chain(&e))?;
+            indexes.insert(file.hash, bytes.to_vec());
+        }
+        let manifest = manifest.clone();
+        let check = tokio::task::spawn_blocking(move || follow::covered::check(&manifest, &indexes));
+        check.await.map_err(|e| format!("the check stopped: {e}"))?.map_err(|e| e.to_string())
+    }
+
+    async fn fetch_many(&self, files: impl Iterator<Item = &ReleaseFile>, from: &[NodeId]) -> Result<(), String> {
+        let files: Vec<(Hash, u64)> = files.map(|f| (f.hash, f.size)).collect();
+        self.shared.blobs.fetch_many(&self.shared.net, &files, from).await.map(drop).map_err(|e| chain(&e))
+    }
+
+    /// Checks that k operators built exactly this package, from the evidence alone.
+    async fn prove(&self, channel: &ChannelName, package: &PublishedPackage, sha256: &Sha256) -> Result<(), String> {
+        let bytes =
+            self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
+        let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
+        let ours = self.shared.policies().envelopes();
+        let theirs: Vec<&Vec<u8>> = bundle.policies.iter().map(|p| &p.0).collect();
+        // The evidence was judged under the policy of its time, which must be one of the chain that we follow.
+        if theirs.is_empty() || theirs.len() > ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| *a == b) {
+            return Err("its evidence names policies that this network does not have".into());
+        }
+        let network = self.shared.network;
+        let policy = verify::policy_in_force(&bundle, &network, Timestamp::ZERO).map_err(|e| chain(&e))?;
+        let proof = verify::verify_under(&bundle, &network, &policy).map_err(|e| chain(&e))?;
+        if proof.job != package.job {
+            return Err(format!("its evidence is for job {}", proof.job));
+        }
+        if proof.channel != *channel {
+            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
+        }
+        let proven = proof.package(&package.name, &package.version, package.arch, sha256);
+        proven.map_err(|e| chain(&e))?;
+        debug!(package = %package.path, operators = proof.agree.len(), "package proven");
+        Ok(())
+    }
+}
+
+/// Finds the file with a package's evidence.
+fn evidence_of<'a>(manifest: &'a Manifest, package: &PublishedPackage) -> Option<&'a ReleaseFile> {
+    let path = RelativePath::new(format!("{}{BUNDLE_SUFFIX}", package.path)).ok()?;
+    manifest.file(&path).filter(|file| file.hash == package.bundle)
+}
+
+/// Refuses a release that has no room here, or whose evidence or indexes are larger than any of ours, before a byte of it is
+/// fetched.
+fn check_sizes(manifest: &Manifest, room: u64) -> Result<(), String> {
+    let sum = |files: &mut dyn Iterator<Item = &ReleaseFile>| files.fold(0u64, |sum, f| sum.saturating_add(f.size));
+    let all = sum(&mut manifest.files.iter());
+    if all > room {
+        return Err(format!(
+            "the release has {all} bytes, and a channel may have {room} here; raise storage.quota-mib to take it"
+        ));
+    }
+    let indexes = sum(&mut manifest.files.iter().filter(|f| follow::covered::is_index(f)));
+    if indexes > INDEXES_MAX {
+        return Err(format!("its indexes have {indexes} bytes together, no more than {INDEXES_MAX} are read"));
+    }
+    for package in &manifest.packages {
+        let evidence = evidence_of(manifest, package);
+        let evidence = evidence.ok_or_else(|| format!("{}: the manifest does not list its evidence", package.path))?;
+        if evidence.size > limits::MANIFEST_MAX as u64 {
+            return Err(format!("{}: its evidence has {} bytes", package.path, evidence.size));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a release that one of these nodes must have signed.
+///
+/// # Errors
+/// Words.
+pub fn read_release(shared: &Shared, bytes: &[u8], signers: &BTreeSet<NodeId>) -> Result<Verified<Release>, String> {
+    let read = protocol::Signed::<Release>::read(bytes).and_then(|s| s.verify(Some(&shared.network)));
+    let release = read.map_err(|e| chain(&e))?;
+    let known = release.signers().iter().any(|signer| signers.contains(&NodeId::from(*signer)));
+    if known { Ok(release) } else { Err("it is signed by none of the network's coordinators".into()) }
+}
+
+/// Opens a blob's bytes as a file of its own; call it on a thread that may block.
+pub(crate) fn open_blob(
+    runtime: &tokio::runtime::Handle,
+    blobs: &crate::blobs::Blobs,
+    file: &ReleaseFile,
+    path: &Path,
+) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    runtime.block_on(blobs.export(&file.hash, path)).map_err(std::io::Error::other)?;
+    File::open(path)
+}
+
+/// Keeps two signed releases that contradict each other, for people and other members to judge. Gives the folder.
+pub(crate) async fn keep_fork(shared: &Shared, release: &Verified<Release>) -> Option<std::path::PathBuf> {
+    let (channel, generation) = (release.get().channel.clone(), release.get().generation);
+    let of = channel.clone();
+    let known = shared.store.run(move |store| store.release(&of)).await.ok().flatten();
+    let folder = shared.home.path().join("evidence").join(format!("fork-{channel}-{generation}"));
+    let got = (format!("{}.release", release.get().manifest), release.to_bytes());
+    let known = known.map(|known| (format!("known-{}.release", known.number), known.bytes));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        known.into_iter().chain([got]).try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes))
+    };
+    match write() {
+        Ok(()) => Some(folder),
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "two contradicting releases cannot be kept");
+            None
+        }
+    }
+}
