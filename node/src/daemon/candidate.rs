@@ -6,9 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use protocol::{NodeId, policy::Policy};
+use protocol::{NodeId, Verified, policy::Policy};
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     clock,
-    consensus::{self, Group, storage::Log},
+    consensus::{
+        self, Group,
+        storage::{Health, Log, upgrade},
+    },
     net::Topic,
     perform::Performer,
     serve::Desk,
@@ -84,12 +87,13 @@ impl Candidate {
         let policies = shared.policies();
         let genesis = &policies.chain()[0];
         let replica = Replica::new((shared.id, shared.network), genesis, self.news.clone())?;
-        let log = Log::open(&shared.store).map_err(|e| chain(&e))?;
+        let log = self.log(genesis).await?;
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
-        let group = Group::open(config, log, Applier(Arc::clone(&replica)), switchboard).await;
+        let group = Group::open(config, log.clone(), Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
         info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
         self.start(&group, &replica, &mut parts, &until);
+        parts.spawn(tell_health(log.health(), until.clone()));
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -107,9 +111,23 @@ impl Candidate {
         };
         self.desk.coordinate(None);
         until.cancel();
+        // What waits for space on the disk must not hold up the end.
+        log.close();
         group.stop().await;
         while parts.join_next().await.is_some() {}
         result
+    }
+
+    /// Opens the member's log; the journal of a coordinator that had no group yet becomes its first snapshot.
+    async fn log(&self, genesis: &Arc<Verified<Policy>>) -> Result<Log, String> {
+        let (store, me, network) = (self.shared.store.clone(), self.shared.id, self.shared.network);
+        let genesis = Arc::clone(genesis);
+        let opened = tokio::task::spawn_blocking(move || {
+            let upgraded = upgrade::from_journal(&store, me, network, &genesis).map_err(|e| chain(&e))?;
+            debug!(?upgraded, "the journal of an older version was looked for");
+            Log::open(&store).map_err(|e| chain(&e))
+        });
+        opened.await.map_err(|e| e.to_string())?
     }
 
     fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
@@ -218,6 +236,29 @@ impl Candidate {
             }
         }
     }
+}
+
+/// Says whenever the log's disk is full, and when it is no longer.
+async fn tell_health(mut health: watch::Receiver<Health>, stop: CancellationToken) -> Ending {
+    loop {
+        let now = health.borrow_and_update().clone();
+        match now {
+            Health::Sound => debug!("the coordinators' log can be written"),
+            Health::NoSpace { .. } | Health::Failed(_) => {
+                warn!(health = ?now, "the coordinators' log cannot be written: nothing is accepted here; free some space");
+            }
+        }
+        let changed = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = health.changed() => changed,
+        };
+        if changed.is_err() {
+            stop.cancelled().await;
+            break;
+        }
+    }
+    ("watch over the log's disk", Ok(()))
 }
 
 /// Says that this node leads: at once when its term begins, and every few seconds.
