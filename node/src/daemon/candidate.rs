@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use protocol::{NodeId, Verified, policy::Policy, release::Release};
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,7 @@ use crate::{
     clock,
     consensus::{
         self, Group,
-        storage::{
-            Log,
-            upgrade::{Upgraded, from_journal},
-        },
+        storage::{Health, Log, upgrade},
     },
     net::Topic,
     perform::Performer,
@@ -43,8 +40,6 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(3);
 /// How long a member that the policy no longer names waits for the group to let it go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(60);
-/// How long a member may take to stop before what it still writes is given up.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the role needs of the daemon.
 #[derive(Clone)]
@@ -94,13 +89,13 @@ impl Candidate {
         let policies = shared.policies();
         let genesis = &policies.chain()[0];
         let replica = Replica::new((shared.id, shared.network), genesis, self.news.clone())?;
-        let log = self.open_log(genesis).await?;
-        let closer = log.clone();
+        let log = self.log(genesis).await?;
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
-        let group = Group::open(config, log, Applier(Arc::clone(&replica)), switchboard).await;
+        let group = Group::open(config, log.clone(), Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
         info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
         self.start(&group, &replica, &mut parts, &until);
+        parts.spawn(tell_health(log.health(), until.clone()));
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -118,26 +113,23 @@ impl Candidate {
         };
         self.desk.coordinate(None);
         until.cancel();
-        if tokio::time::timeout(STOP_WITHIN, group.stop()).await.is_err() {
-            // It waits for space on the disk, which may never come.
-            closer.close();
-            group.stop().await;
-        }
+        // What waits for space on the disk must not hold up the end.
+        log.close();
+        group.stop().await;
         while parts.join_next().await.is_some() {}
         result
     }
 
-    /// Opens the log; what a coordinator without a group left becomes its first snapshot.
-    async fn open_log(&self, genesis: &Verified<Policy>) -> Result<Log, String> {
-        let (store, genesis) = (self.shared.store.clone(), genesis.clone());
-        let (me, network) = (self.shared.id, self.shared.network);
+    /// Opens the member's log; the journal of a coordinator that had no group yet becomes its first snapshot.
+    async fn log(&self, genesis: &Arc<Verified<Policy>>) -> Result<Log, String> {
+        let (store, me, network) = (self.shared.store.clone(), self.shared.id, self.shared.network);
+        let genesis = Arc::clone(genesis);
         let opened = tokio::task::spawn_blocking(move || {
-            if let Upgraded::Journal(last) = from_journal(&store, me, network, &genesis)? {
-                info!(last, "the journal of the coordinator became the first snapshot of a group of one");
-            }
-            Log::open(&store)
+            let upgraded = upgrade::from_journal(&store, me, network, &genesis).map_err(|e| chain(&e))?;
+            debug!(?upgraded, "the journal of an older version was looked for");
+            Log::open(&store).map_err(|e| chain(&e))
         });
-        opened.await.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
+        opened.await.map_err(|e| e.to_string())?
     }
 
     fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
@@ -247,6 +239,29 @@ impl Candidate {
             }
         }
     }
+}
+
+/// Says whenever the log's disk is full, and when it is no longer.
+async fn tell_health(mut health: watch::Receiver<Health>, stop: CancellationToken) -> Ending {
+    loop {
+        let now = health.borrow_and_update().clone();
+        match now {
+            Health::Sound => debug!("the coordinators' log can be written"),
+            Health::NoSpace { .. } | Health::Failed(_) => {
+                warn!(health = ?now, "the coordinators' log cannot be written: nothing is accepted here; free some space");
+            }
+        }
+        let changed = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = health.changed() => changed,
+        };
+        if changed.is_err() {
+            stop.cancelled().await;
+            break;
+        }
+    }
+    ("watch over the log's disk", Ok(()))
 }
 
 /// Says that this node leads: at once when its term begins, and every few seconds.
