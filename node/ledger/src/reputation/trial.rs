@@ -271,8 +271,8 @@ impl Court for Real {
         }
         let operator = self.ledger.policy_in_force().operator_of(&node_of(who)).unwrap();
         let wanted = |number: &&usize| {
-            let job = &self.ledger.jobs[&self.jobs[*number].0];
-            job.announced > 0 && !job.is_spent(operator)
+            let id = self.jobs[*number].0;
+            self.ledger.queue.has(&id) && !self.ledger.jobs[&id].is_spent(operator)
         };
         let number = *self.open.iter().find(wanted)?;
         let bid = Bid { job: self.jobs[&number].0, memory_mib: 1 << 20 };

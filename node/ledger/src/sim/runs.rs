@@ -22,7 +22,6 @@ use crate::{
 const SOMETIMES: &[&str] = &[
     "attempt failed",
     "builder crashed",
-    "builder disabled",
     "builder goes on without a lease",
     "builder quarantined",
     "builder slept",
