@@ -13,12 +13,14 @@ use crate::{
     deadlines::Due,
     evidence::Dossier,
     job::{AttemptState, Facts, Job, JobState, Outcome},
+    planted::{self, Fault},
 };
 
 impl Ledger {
     pub(crate) fn submit(&mut self, request: Verified<JobRequest>, turn: &mut Turn) {
         let id = job_id(&request);
-        if let Some(job) = self.jobs.get(&id) {
+        let replay = |job: &Job| planted::is(Fault::AcceptsReplay) && job.state.is_ended();
+        if let Some(job) = self.jobs.get(&id).filter(|job| !replay(job)) {
             turn.answer(Response::Receipt(id, job.facts.accepted));
             return;
         }
@@ -49,7 +51,8 @@ impl Ledger {
         if policy.expires <= at {
             return Err(Refusal::NotAllowed("the network's policy has expired: its roots must sign a new one".into()));
         }
-        let maintainer = maintainer(request, policy)?;
+        let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
+        let maintainer = maintainer(request, of_keys)?;
         check_channel(wish, policy)?;
         check_times(wish, at)?;
         if wish.limits.wall_secs > policy.limits.build_secs {
@@ -60,7 +63,7 @@ impl Ledger {
         }
         let open =
             self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == maintainer.key)).count();
-        if open >= policy.limits.open_jobs as usize {
+        if open >= policy.limits.open_jobs as usize && !planted::is(Fault::NoLimit) {
             return Err(Refusal::Busy(format!(
                 "maintainer {} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",
                 maintainer.name, policy.limits.open_jobs
@@ -125,7 +128,9 @@ impl Ledger {
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
         self.policies.push(next);
-        self.revoke_strangers(turn);
+        if !planted::is(Fault::StrangerKeepsLease) {
+            self.revoke_strangers(turn);
+        }
         for id in self.open.clone() {
             self.settle(id, turn);
         }

@@ -9,6 +9,7 @@ use crate::{
     Effect, Ledger, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
+    planted::{self, Fault},
     schedule::cut,
 };
 
@@ -49,7 +50,7 @@ impl Ledger {
             return;
         }
         let line = self.lines.get_mut(channel).expect("found above");
-        line.generation += 1;
+        line.generation += u64::from(!planted::is(Fault::SameGenerationAgain) || line.generation == 0);
         let generation = line.generation;
         self.set_step(id, PublishStep::Running { tries: 0, generation });
         self.say_publication(id, turn);
@@ -130,7 +131,10 @@ impl Ledger {
     }
 
     pub(crate) fn publish_again(&mut self, id: JobId, turn: &mut Turn) {
-        let Some(PublishStep::Resting { tries, generation }) = self.step(id) else { return };
+        let Some(PublishStep::Resting { tries, mut generation }) = self.step(id) else { return };
+        if planted::is(Fault::NewGenerationEachTry) {
+            generation += 1;
+        }
         self.set_step(id, PublishStep::Running { tries, generation });
         self.say_publication(id, turn);
     }
