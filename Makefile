@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos bench sim release setup clean
+.PHONY: demo test lint unit demos bench sim chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -46,6 +46,11 @@ bench:
 SEEDS ?= 20000
 sim:
 	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger --lib sim -- --nocapture --test-threads=1
+
+# Kills the coordinator, pinned and elected, so often in each phase of a job: make chaos KILLS=25
+KILLS ?= 25
+chaos: setup
+	ARTEL_TESTS=required ARTEL_KILLS=$(KILLS) $(CARGO) test --locked -p artel-tests --test it chaos -- --test-threads=1 --nocapture
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest

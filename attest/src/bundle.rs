@@ -15,6 +15,8 @@ pub const BUNDLE_MAX: usize = 32 * 1024 * 1024;
 pub const POLICIES_MAX: usize = 256;
 /// Attestations of one job: as many as attempts that a job may get.
 pub const ATTESTATIONS_MAX: usize = limits::ATTEMPTS_MAX as usize;
+/// Channels that one package may pass through.
+pub const PROMOTIONS_MAX: usize = 16;
 /// What an envelope needs beside its payload, in bytes.
 const ENVELOPE_ROOM: usize = limits::SIGNATURES_MAX * 128 + 256;
 
@@ -28,6 +30,8 @@ pub struct Bundle {
     pub request: Octets,
     /// The policy chain, the genesis first.
     pub policies: Vec<Octets>,
+    /// The signed server jobs that took the packages over into other channels, in order; empty in the channel that built them.
+    pub promotions: Vec<Octets>,
     /// DSSE attestations of everybody who voted, those who differ included.
     pub attestations: Vec<Octets>,
 }
@@ -82,6 +86,8 @@ impl Bundle {
     /// [`Error`] with the first part that is too large.
     pub fn check(&self) -> Result<(), Error> {
         at_most("policies", self.policies.len(), POLICIES_MAX)?;
+        at_most("promotions", self.promotions.len(), PROMOTIONS_MAX)?;
+        self.promotions.iter().try_for_each(|p| fits("promotion", p, limits::JOB_MAX + ENVELOPE_ROOM))?;
         at_most("attestations", self.attestations.len(), ATTESTATIONS_MAX)?;
         fits("lock", &self.lock, limits::LOCK_MAX)?;
         fits("request", &self.request, limits::JOB_MAX + ENVELOPE_ROOM)?;

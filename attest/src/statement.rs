@@ -50,6 +50,8 @@ pub enum Work {
         /// What the job is called.
         name: FileName,
     },
+    /// A server job, which nobody builds: no statement of it is ever signed or read.
+    Server,
 }
 
 impl Work {
@@ -58,6 +60,7 @@ impl Work {
         match self {
             Work::Deb { .. } => "deb",
             Work::Command { .. } => "command",
+            Work::Server => "server",
         }
     }
 }
@@ -67,6 +70,7 @@ impl std::fmt::Display for Work {
         match self {
             Work::Deb { source, version } => write!(f, "deb {source} {version}"),
             Work::Command { name } => write!(f, "command {name}"),
+            Work::Server => f.write_str("server job"),
         }
     }
 }
@@ -94,6 +98,7 @@ impl Task {
         let work = match &request.kind {
             JobKind::Deb(deb) => Work::Deb { source: deb.source.clone(), version: deb.version.clone() },
             JobKind::Command(command) => Work::Command { name: command.name.clone() },
+            JobKind::Server(_) => Work::Server,
         };
         Self {
             network: request.network,
@@ -143,6 +148,7 @@ impl Material {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| Self { name: f.path.clone(), sha256: f.sha256 }).collect()
             }
+            JobKind::Server(_) => Vec::new(),
         }
     }
 }
@@ -226,6 +232,9 @@ impl Attestation {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.task.work == Work::Server {
+            return Err("a server job is not built, so nobody attests it".into());
+        }
         if self.outputs.is_empty() {
             return Err("an attestation names at least one output".into());
         }
@@ -348,7 +357,7 @@ impl VerifiedAttestation {
         same("environment", &task.environment, &wanted.environment)?;
         same("materials", &listed(&self.value.materials), &listed(&Material::of(request.get())))?;
         match &request.get().kind {
-            JobKind::Deb(_) => Ok(()),
+            JobKind::Deb(_) | JobKind::Server(_) => Ok(()),
             JobKind::Command(command) => {
                 let join = |names: Vec<&RelativePath>| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ");
                 same("outputs", &join(names(&self.value.outputs)), &join(command.outputs.iter().collect()))

@@ -78,6 +78,7 @@ pub fn bundle(policy: &Policy, contents: &[&str]) -> (Bundle, NetworkId) {
         lock: Octets(samples::lock().to_bytes()),
         request: Octets(request.to_bytes()),
         policies: vec![Octets(genesis.to_bytes())],
+        promotions: Vec::new(),
         attestations: (0u8..)
             .zip(contents)
             .map(|(at, content)| Octets(signed_attestation(&request, at, content)))

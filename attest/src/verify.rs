@@ -8,16 +8,18 @@
 //! What an offline check cannot know: whether a newer policy exists, and whether evidence was left out. The policy's
 //! expiry bounds the first; [`crate::threshold`] says why the second turns nothing wrong into something reproduced.
 
+mod promotion;
 mod proof;
 
 use protocol::{
-    JobId, NetworkId, OperatorName, Signed, Timestamp, Verified,
+    Arch, ChannelName, JobId, NetworkId, OperatorName, Signed, Timestamp, Verified,
     envelope::EnvelopeError,
     environment::{EnvironmentLock, LockError},
     job::{JobRequest, job_id},
     policy::{Maintainer, Policy, SuccessionError, check_genesis, check_successor},
 };
 
+pub use promotion::Promotion;
 pub use proof::{DebName, Proof};
 
 use crate::{
@@ -78,6 +80,22 @@ pub enum Error {
         channel: String,
         /// The architecture.
         arch: String,
+    },
+    /// A step into another channel does not hold.
+    #[error("promotion {position} of the bundle does not hold: {why}")]
+    Promotion {
+        /// Its place in the bundle, from 1.
+        position: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The package was not among those that were promoted.
+    #[error("{name} was not promoted to channel {channel}")]
+    NotPromoted {
+        /// The package.
+        name: String,
+        /// The channel.
+        channel: String,
     },
     /// The lock is malformed.
     #[error("the environment lock cannot be read")]
@@ -173,6 +191,8 @@ impl Error {
             | Error::Request(_)
             | Error::NotAllowed { .. }
             | Error::NoChannel { .. }
+            | Error::Promotion { .. }
+            | Error::NotPromoted { .. }
             | Error::OtherLock { .. }
             | Error::Attestation { .. }
             | Error::Unbound { .. }
@@ -206,7 +226,9 @@ pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Re
     let request = request(bundle, network)?;
     let maintainer = maintainer(policy, &request)?.clone();
     let lock = lock(bundle, &request)?;
-    let rule = rule(policy, request.get())?;
+    let promotions = promotion::follow(bundle, network, policy, &request.get().channel)?;
+    let channel = promotions.last().map_or(&request.get().channel, |step| &step.to).clone();
+    let rule = rule(policy, &channel, request.get().arch)?;
     let attestations = attestations(bundle, network, &request)?;
     let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();
     let (agree, dissent, outputs) = agreed(rule, job_id(&request), &votes)?;
@@ -214,6 +236,8 @@ pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Re
         network: *network,
         policy: policy.clone(),
         job: job_id(&request),
+        channel,
+        promotions,
         request: request.into_inner(),
         maintainer: maintainer.name,
         lock,
@@ -278,11 +302,9 @@ fn lock(bundle: &Bundle, request: &Verified<JobRequest>) -> Result<EnvironmentLo
     Ok(lock)
 }
 
-fn rule(policy: &Policy, request: &JobRequest) -> Result<Rule, Error> {
-    let channel = policy.channel(&request.channel).filter(|c| c.arches.contains(&request.arch));
-    channel
-        .map(Rule::from)
-        .ok_or_else(|| Error::NoChannel { channel: request.channel.to_string(), arch: request.arch.to_string() })
+fn rule(policy: &Policy, name: &ChannelName, arch: Arch) -> Result<Rule, Error> {
+    let channel = policy.channel(name).filter(|c| c.arches.contains(&arch));
+    channel.map(Rule::from).ok_or_else(|| Error::NoChannel { channel: name.to_string(), arch: arch.to_string() })
 }
 
 /// Reads all attestations. One that is broken or for another job refuses the whole bundle: nobody honest put it there.

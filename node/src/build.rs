@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use protocol::{
     JobId, Timestamp,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     environment::EnvironmentLock,
     job::JobRequest,
     lease::Lease,
@@ -123,12 +123,13 @@ impl Error {
             Error::Task { blame, .. } => *blame,
             Error::Input(error) | Error::Environment(EnvironmentError::Package(error)) => input_blame(error),
             Error::Environment(EnvironmentError::Cancelled) => Blame::Cancelled,
-            Error::Environment(
-                EnvironmentError::Disk { .. } | EnvironmentError::Install { .. } | EnvironmentError::Slow,
-            )
-            | Error::Sandbox(_)
-            | Error::Folder { .. }
-            | Error::Output(OutputError::Copy { .. }) => Blame::Builder,
+            Error::Environment(EnvironmentError::Disk { source, .. }) => system(source, Fault::Sandbox),
+            Error::Environment(EnvironmentError::Install { said }) => Blame::Builder(said_fault(said)),
+            Error::Environment(EnvironmentError::Slow) => Blame::Builder(Fault::Sandbox),
+            Error::Sandbox(error) => sandbox_blame(error),
+            Error::Folder { source, .. } | Error::Output(OutputError::Copy { source, .. }) => {
+                system(source, Fault::Other)
+            }
             Error::Ended(failure) => failure.blame,
             Error::Output(
                 OutputError::Missing { .. }
@@ -173,7 +174,51 @@ impl Error {
 fn input_blame(error: &InputError) -> Blame {
     match error {
         InputError::Tampered { .. } | InputError::Size { .. } => Blame::InputMismatch,
-        InputError::Missing { .. } | InputError::Copy { .. } => Blame::Builder,
+        InputError::Missing { .. } => Blame::Builder(Fault::Fetch),
+        InputError::Copy { source, .. } => system(source, Fault::Other),
+    }
+}
+
+fn sandbox_blame(error: &SandboxError) -> Blame {
+    match error {
+        SandboxError::Prepare(source)
+        | SandboxError::Group(source)
+        | SandboxError::Spawn(source)
+        | SandboxError::Wait(source)
+        | SandboxError::Log(LogError::Write { source, .. }) => system(source, Fault::Sandbox),
+        SandboxError::Start { said } => Blame::Builder(said_fault(said)),
+        SandboxError::Log(LogError::Full { .. }) => Blame::Builder(Fault::Sandbox),
+        SandboxError::Outlived { .. } => Blame::IsolationBreach,
+    }
+}
+
+/// Gives the builder's fault behind an error: a full disk and memory that ran out have their own words, however deep they are.
+pub fn fault_behind(error: &(dyn std::error::Error + 'static), otherwise: Fault) -> Fault {
+    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(StorageFull | QuotaExceeded) => return Fault::DiskFull,
+            Some(OutOfMemory) => return Fault::Memory,
+            Some(_) | None => next = error.source(),
+        }
+    }
+    otherwise
+}
+
+fn system(error: &std::io::Error, otherwise: Fault) -> Blame {
+    Blame::Builder(fault_behind(error, otherwise))
+}
+
+/// Gives the builder's fault behind what a helper said in the C locale before the build's own command ran.
+fn said_fault(said: &str) -> Fault {
+    let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if any(&["No space left on device", "Disk quota exceeded"]) {
+        Fault::DiskFull
+    } else if any(&["Cannot allocate memory", "Out of memory"]) {
+        Fault::Memory
+    } else {
+        Fault::Sandbox
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attest;
 mod completions;
+mod coordinator;
 mod demo;
 mod env;
 mod init;
@@ -69,6 +70,9 @@ enum Command {
     /// Follow repositories and serve them
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    /// Show who coordinates, and hand the role on
+    #[command(subcommand)]
+    Coordinator(coordinator::Coordinator),
     /// List and explain repositories
     #[command(subcommand)]
     Repo(repo::Repo),
@@ -124,6 +128,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Job(command) => block(command.run(&context)),
         Command::Attest(command) => block(command.run(&context)),
         Command::Mirror(command) => block(command.run(&context)),
+        Command::Coordinator(command) => block(command.run(&context)),
         Command::Repo(command) => block(command.run(&context)),
     }
 }

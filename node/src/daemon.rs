@@ -3,16 +3,22 @@
 //! Sockets and files are opened first, so that an error is seen at once. Then every part is one named task of one set:
 //! the first that ends stops the others, and all are joined. Which parts run is said by the configuration and the policy.
 
+mod candidate;
 mod cards;
-mod decide;
+pub(crate) mod decide;
 mod dial;
 mod inbox;
+mod inputs;
 mod judge;
+mod leadership;
 mod offers;
 mod publisher;
+mod replica;
 mod retention;
+mod runs;
 mod shared;
 pub mod views;
+mod wires;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -28,9 +34,11 @@ use web::server::{Access, Limits, Listener, Server};
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use judge::ReadError;
+pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
 pub use publisher::{Work, bundle, chain};
-pub use shared::{Policies, PolicyError, Shared};
+pub use runs::{Piece, Runs};
+pub use shared::{Others, Policies, PolicyError, Shared};
 
 use crate::{
     blobs::{self, Blobs},
@@ -41,16 +49,11 @@ use crate::{
     keys,
     mirror::Mirror,
     net::{self, Mdns, Topic},
-    perform::Performer,
     serve::Desk,
     store::{self, Store},
     worker::Worker,
 };
 
-/// Errands of the ledger that may wait to be performed.
-const ERRANDS: usize = 1024;
-/// Publications that may wait; the ledger gives one per channel at a time.
-const PUBLICATIONS: usize = 64;
 /// Releases that were heard of and wait for the mirror; it takes only the newest anyway.
 const RELEASES: usize = 16;
 /// News that a slow listener may lag behind.
@@ -73,9 +76,6 @@ pub enum Error {
     /// The network.
     #[error("the network failed")]
     Net(#[from] net::Error),
-    /// The ledger.
-    #[error(transparent)]
-    Decide(#[from] decide::Error),
     /// The builder cannot work on this machine.
     #[error("this machine cannot build")]
     Build(#[from] build::WorkshopError),
@@ -165,6 +165,11 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     let began = clock::now();
     let genesis = watch::Sender::new(Arc::new(policies));
     let offers = Offers::default();
+    let others = Others {
+        cards: Cards::default(),
+        leading: Leading::load(&store).await?,
+        adopting: tokio::sync::Mutex::default(),
+    };
     let shared = Arc::new(Shared {
         home,
         config,
@@ -177,7 +182,7 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
         policies: genesis,
         began,
         offers,
-        cards: Cards::default(),
+        others,
     });
     shared.load_offers().await?;
     // Uploads that a crash cut off; nobody knows their names any more.
@@ -201,13 +206,13 @@ async fn parts_of(
 ) -> Result<(), Error> {
     store_policies(shared).await?;
     let policies = shared.policies();
-    shared.net.set_members(shared::members(policies.current()).into_iter().collect());
+    shared.net.set_members(shared::members(policies.current()));
     let desk = Desk::new(Arc::clone(shared));
     let (news, _) = broadcast::channel(NEWS);
     let (releases, heard) = mpsc::channel(RELEASES);
-    if shared.coordinates() {
-        coordinate(shared, &desk, &news, parts, stop).await?;
-    }
+    let candidate = candidate::Candidate { shared: Arc::clone(shared), desk: desk.clone(), news: news.clone() };
+    let until = stop.clone();
+    parts.spawn(async move { ("coordinator", candidate.run(until).await) });
     if let Some(settings) = shared.config.builder.clone() {
         build_here(shared, &desk, settings, parts, stop).await?;
     }
@@ -260,49 +265,6 @@ async fn parts_of(
             None => Ok(()),
         },
     }
-}
-
-async fn coordinate(
-    shared: &Arc<Shared>,
-    desk: &Desk,
-    news: &broadcast::Sender<Arc<ledger::News>>,
-    parts: &mut JoinSet<Ending>,
-    stop: &CancellationToken,
-) -> Result<(), Error> {
-    let policies = shared.policies();
-    if policies.current().coordinators.candidates().len() > 1 {
-        return Err(Error::Configuration(
-            "the policy names several coordinators; this version runs one: pin it with `[coordinators] pinned`".into(),
-        ));
-    }
-    let (errands, errands_in) = mpsc::channel(ERRANDS);
-    let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
-    let (decider, decisions) = Decider::load(shared.store.clone(), shared.network, policies.chain(), errands).await?;
-    desk.coordinate(decisions.clone());
-    let performer = Performer {
-        shared: Arc::clone(shared),
-        decisions: decisions.clone(),
-        desk: desk.clone(),
-        publications,
-        news: news.clone(),
-    };
-    let publisher = publisher::Publisher::new(Arc::clone(shared), decisions);
-    let chain_of = policies.chain().to_vec();
-    let (a, b, c) = (stop.clone(), stop.clone(), stop.clone());
-    parts.spawn(async move { ("ledger", decider.run(chain_of, a).await.map_err(|e| chain(&e))) });
-    parts.spawn(async move {
-        ("performer", {
-            performer.run(errands_in, b).await;
-            Ok(())
-        })
-    });
-    parts.spawn(async move {
-        ("publisher", {
-            publisher.run(publications_in, c).await;
-            Ok(())
-        })
-    });
-    Ok(())
 }
 
 async fn build_here(

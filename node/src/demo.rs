@@ -111,6 +111,7 @@ async fn story(plan: &Plan, network: &mut Network, material: &Material, steps: &
         channel: network.channel(),
         limits: protocol::job::BuildLimits::default(),
         lifetime: Duration::from_secs(6 * 3600),
+        schedule: protocol::job::Schedule::default(),
     };
     let key = network.maintainer();
     let submitted = submit::submit(&client, &material.prepared, &wish, clock::now(), key).await?;

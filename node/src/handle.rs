@@ -3,7 +3,10 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod group;
+mod service_log;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -29,20 +32,22 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView, PolicyView,
-        RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerView,
+        PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
 
 use crate::{
     blobs, clock,
-    daemon::{Policies, Shared, bundle, chain, views},
+    daemon::{Decisions, Shared, bundle, chain, views},
     serve::{Desk, signed_by_maintainer},
 };
 
 /// How often a live log is asked for more.
 const LOG_POLL: Duration = Duration::from_millis(250);
+/// How long the coordinator may take to count jobs for this node's status.
+const COUNTS_WITHIN: Duration = Duration::from_secs(3);
 /// The largest log that is fetched, in bytes.
 const LOG_MAX: u64 = 256 << 20;
 /// Pieces of a file on their way to a client, in bytes.
@@ -75,6 +80,33 @@ impl Handle {
         let response = self.ask(Request::View(path)).await?;
         let Response::View(json) = &response else { return Err(unexpected(&response)) };
         serde_json::from_slice(&json.0).map_err(|e| internal("view", &e))
+    }
+
+    fn group_here(&self) -> Result<Decisions, ApiError> {
+        self.desk.decisions().ok_or_else(|| ApiError::Refused {
+            reason: "this node is no coordinator; ask one that the policy names".into(),
+        })
+    }
+
+    /// Looks at the leader's ledger: here, while this node leads, else there. While nobody leads, a coordinator shows its own,
+    /// which may be behind.
+    async fn see<T>(
+        &self,
+        path: String,
+        look: impl FnOnce(&ledger::Ledger) -> T + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let here = self.desk.decisions();
+        let best = here.as_ref().is_some_and(|d| self.shared.leads().is_some() || d.standing().leader.is_none());
+        if let Some(decisions) = here.as_ref().filter(|_| best) {
+            return decisions.view(look).await.ok_or_else(stopping);
+        }
+        match (self.view(path).await, here) {
+            (Err(ApiError::Unavailable { .. }), Some(decisions)) => decisions.view(look).await.ok_or_else(stopping),
+            (answer, _) => answer,
+        }
     }
 
     /// Offers what a job needs, as far as it lies here, under the job's name.
@@ -168,14 +200,17 @@ impl Backend for Handle {
         let jobs = match self.desk.decisions() {
             Some(decisions) => decisions.view(views::counts).await.unwrap_or_default(),
             // A node whose coordinator cannot be reached still says what it is.
-            None => self.view(views::COUNTS.to_owned()).await.unwrap_or_default(),
+            None => tokio::time::timeout(COUNTS_WITHIN, self.view(views::COUNTS.to_owned()))
+                .await
+                .unwrap_or_else(|_| Ok(BTreeMap::new()))
+                .unwrap_or_default(),
         };
         Ok(Status {
             at: Time::from(clock::now()),
             node: shared.id,
             network: NetworkView { id: shared.network, name: policy.name.to_string() },
             roles: shared.roles(&self.desk),
-            coordinator: Some(policies.coordinator()),
+            coordinator: shared.leader(),
             policy: PolicyView { number: policy.number, expires: Time::from(policy.expires) },
             jobs,
             peers: shared.net.peers().len() as u64,
@@ -193,7 +228,9 @@ impl Backend for Handle {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| refused(e.to_string()))?;
         signed_by_maintainer(&verified, self.shared.policies().current()).map_err(from_refusal)?;
-        self.offer_inputs(&verified).await?;
+        if verified.get().server().is_none() {
+            self.offer_inputs(&verified).await?;
+        }
         let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
         let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
         Ok(Submitted { job, accepted_at: Time::from(at) })
@@ -204,23 +241,21 @@ impl Backend for Handle {
     }
 
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
-        match self.desk.decisions() {
-            Some(decisions) => decisions.view(move |ledger| views::page(ledger, &filter)).await.ok_or_else(stopping),
-            None => self.view(views::jobs_path(&filter)).await,
-        }
+        let path = views::jobs_path(&filter);
+        self.see(path, move |ledger| views::page(ledger, &filter)).await
     }
 
     async fn job(&self, job: JobId) -> Result<JobDetail, ApiError> {
-        match self.desk.decisions() {
-            Some(decisions) => {
-                let detail = decisions.view(move |ledger| views::detail(ledger, job)).await.ok_or_else(stopping)?;
-                detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })
-            }
-            None => self.view(format!("job/{job}")).await,
-        }
+        let detail = self.see(format!("job/{job}"), move |ledger| views::detail(ledger, job)).await?;
+        let mut detail = detail.ok_or_else(|| ApiError::NotFound { what: format!("job {job}") })?;
+        self.desk.runs().show(&mut detail);
+        Ok(detail)
     }
 
     async fn log(&self, request: LogRequest) -> Result<ByteStream, ApiError> {
+        if self.job(request.job).await?.service.is_some() {
+            return Ok(service_log::follow(self.clone(), request));
+        }
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())
@@ -229,10 +264,10 @@ impl Backend for Handle {
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let Some(decisions) = self.desk.decisions() else {
             return Err(ApiError::Unavailable {
-                reason: "only the coordinator bundles evidence; mirrors serve the bundle beside each package".into(),
+                reason: "only a coordinator bundles evidence; mirrors serve the bundle beside each package".into(),
             });
         };
-        let bytes = bundle(&self.shared, decisions, job).await;
+        let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
     }
 
@@ -243,9 +278,8 @@ impl Backend for Handle {
 
     async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {
         self.ask(Request::AdoptPolicy(Octets(policy.to_vec()))).await?;
-        if !self.shared.coordinates() {
-            let policies = self.shared.policies().followed_by(&policy);
-            let policies: Policies = policies.map_err(|e| ApiError::Refused { reason: chain(&e) })?;
+        // It is adopted there; this node need not wait until it hears of it.
+        if let Ok(policies) = self.shared.policies().followed_by(&policy) {
             self.shared.adopt(policies).await.map_err(|e| internal("store", &e))?;
         }
         let policies = self.shared.policies();
@@ -258,7 +292,7 @@ impl Backend for Handle {
         let now = clock::now();
         let view = |peer: crate::net::Peer| {
             let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
-            let card = self.shared.cards.get(&peer.node);
+            let card = self.shared.others.cards.get(&peer.node);
             let capacity = card.as_ref().and_then(|card| card.capacity.clone());
             PeerView {
                 node: peer.node,
@@ -352,6 +386,22 @@ impl Backend for Handle {
         Ok(news.boxed())
     }
 
+    async fn coordination(&self) -> Result<Coordination, ApiError> {
+        Ok(group::view(&self.shared, self.desk.decisions().as_ref()))
+    }
+
+    async fn step_down(&self) -> Result<Coordination, ApiError> {
+        let decisions = self.group_here()?;
+        decisions.group().step_down().await.map_err(group::refusal)?;
+        self.coordination().await
+    }
+
+    async fn transfer(&self, to: NodeId) -> Result<Coordination, ApiError> {
+        let decisions = self.group_here()?;
+        decisions.group().transfer(to).await.map_err(group::refusal)?;
+        self.coordination().await
+    }
+
     async fn shutdown(&self) -> Result<(), ApiError> {
         info!("the owner asks to stop");
         self.stop.cancel();
@@ -363,7 +413,7 @@ impl Backend for Handle {
             Some(decisions) => {
                 decisions.view(|ledger| (views::counts(ledger), ledger.live_leases())).await.unwrap_or_default()
             }
-            None => (std::collections::BTreeMap::new(), 0),
+            None => (BTreeMap::new(), 0),
         };
         Ok(Metrics {
             jobs,

@@ -6,6 +6,7 @@ pub mod charter;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consensus;
 pub mod daemon;
 pub mod demo;
 pub mod handle;

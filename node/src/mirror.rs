@@ -86,9 +86,9 @@ impl Mirror {
 
     /// Asks the coordinator for the newest release of a channel.
     async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
-        let coordinator = self.shared.coordinator();
+        let Some(coordinator) = self.shared.leader() else { return None };
         match self.desk.ask(coordinator, Request::Release(channel.clone())).await {
-            Ok(Response::Record(record)) => match self.shared.read_signed_by::<Release>(&record.0, &coordinator) {
+            Ok(Response::Record(record)) => match self.shared.read_signed_by_candidate::<Release>(&record.0) {
                 Ok(release) => Some(release),
                 Err(why) => {
                     warn!(%channel, %why, "a release was refused");
@@ -162,11 +162,11 @@ impl Mirror {
     }
 
     fn providers(&self) -> Vec<NodeId> {
-        let coordinator = self.shared.coordinator();
+        let leader = self.shared.leader();
         let policies = self.shared.policies();
         let peers = self.shared.net.peers().into_iter().map(|p| p.node);
-        let mut from = vec![coordinator];
-        from.extend(peers.filter(|n| *n != coordinator && policies.current().is_member(n)));
+        let mut from: Vec<NodeId> = leader.into_iter().collect();
+        from.extend(peers.filter(|n| Some(*n) != leader && policies.current().is_member(n)));
         from.retain(|n| *n != self.shared.id);
         from
     }
@@ -192,8 +192,8 @@ impl Mirror {
         if proof.job != package.job {
             return Err(format!("its evidence is for job {}", proof.job));
         }
-        if proof.request.channel != *channel {
-            return Err(format!("its evidence is for channel {}, whose rules are others", proof.request.channel));
+        if proof.channel != *channel {
+            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
         }
         let proven = proof.package(&package.name, &package.version, package.arch, sha256);
         proven.map_err(|e| chain(&e))?;

@@ -8,7 +8,7 @@
 //!   Net --commands--> Task (swarm, behaviour) --events--> Inbox
 //!    |                  |- gossip      announcements, forwarded after a verdict
 //!    |                  |- exchange    one request, one response
-//!    |                  |- streams     bytes of blobs, members only
+//!    |                  |- streams     bytes of blobs, members only; and of the coordinators' group, candidates only
 //!    '-- book, peers    '- discovery   whom to dial and when
 //! ```
 
@@ -45,7 +45,7 @@ pub use self::{
     exchange::{AskError, FrameError, Reply},
     gossip::{PublishError, Topic, Verdictor},
     identity::address_suffix,
-    streams::{ByteStream, ReadHalf, StreamError, WriteHalf},
+    streams::{ByteStream, Purpose, ReadHalf, StreamError, WriteHalf},
     swarm::Task,
 };
 use self::{
@@ -117,18 +117,41 @@ pub enum Error {
 
 /// The nodes that the policy names. Blob streams are only for them, and their connections are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members(BTreeSet<NodeId>);
+pub struct Members {
+    nodes: BTreeSet<NodeId>,
+    candidates: BTreeSet<NodeId>,
+}
 
 impl Members {
     /// Says whether a node is a member.
     pub fn contains(&self, node: &NodeId) -> bool {
-        self.0.contains(node)
+        self.nodes.contains(node)
+    }
+
+    /// Says who of them may coordinate: only those may open a coordinators' stream, and they keep looking for each other.
+    #[must_use]
+    pub fn with_candidates(mut self, candidates: impl IntoIterator<Item = NodeId>) -> Self {
+        self.candidates = candidates.into_iter().collect();
+        self
+    }
+
+    /// Says whether a node may coordinate.
+    pub fn is_candidate(&self, node: &NodeId) -> bool {
+        self.candidates.contains(node)
+    }
+
+    /// Says whether a node may open a stream.
+    pub(in crate::net) fn may_open(&self, node: &NodeId, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Blobs => self.contains(node),
+            Purpose::Coordination => self.is_candidate(node),
+        }
     }
 }
 
 impl FromIterator<NodeId> for Members {
     fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
-        Self(nodes.into_iter().collect())
+        Self { nodes: nodes.into_iter().collect(), candidates: BTreeSet::new() }
     }
 }
 
@@ -170,10 +193,12 @@ pub enum Event {
         /// To be answered within 15 seconds.
         reply: Reply,
     },
-    /// A member opened a stream to read blobs.
+    /// A member opened a stream to read blobs, or a candidate one between coordinators.
     Stream {
         /// Who opened it.
         from: NodeId,
+        /// What it is for; the node may open it.
+        purpose: Purpose,
         /// The stream.
         stream: ByteStream,
     },
@@ -318,12 +343,12 @@ impl Net {
     ///
     /// # Errors
     /// When the node cannot be reached or serves no streams. A node that refuses *us* lets the stream open and then ends it.
-    pub async fn open(&self, node: NodeId) -> Result<ByteStream, StreamError> {
+    pub async fn open(&self, node: NodeId, purpose: Purpose) -> Result<ByteStream, StreamError> {
         let Some(peer) = peer_of(node) else {
             return Err(StreamError::Unreachable { node, why: "its id is no ed25519 key".into() });
         };
         let (opened, result) = oneshot::channel();
-        self.command(Command::Open { peer, opened }).await;
+        self.command(Command::Open { peer, purpose, opened }).await;
         let result = tokio::time::timeout(ASK_TIMEOUT, result).await;
         let stream = result.map_err(|_| StreamError::Interrupted(node))?.unwrap_or(Err(StreamError::Stopped))?;
         Ok(ByteStream::new(stream, self.finisher.clone(), Slot::Ours))

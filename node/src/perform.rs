@@ -5,10 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Command, Effect, News, Publication};
+use ledger::{Cause, Command, Effect, News};
 use protocol::{
     JobId, NodeId,
-    lease::{Lease, LeaseNumber},
+    lease::{Lease, LeaseNumber, Term},
     message::{Request, Response},
 };
 use tokio::{
@@ -50,49 +50,60 @@ pub struct Performer {
 
 impl Performer {
     /// Performs errands until stopped; each one that asks a peer runs in its own task, joined at the end.
-    pub async fn run(self, mut errands: mpsc::Receiver<Effect>, stop: CancellationToken) {
+    pub async fn run(self, mut errands: mpsc::Receiver<(Term, Effect)>, stop: CancellationToken) {
         let this = Arc::new(self);
         let mut asked = JoinSet::new();
         loop {
-            let effect = tokio::select! {
+            let errand = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(_) = asked.join_next() => continue,
-                effect = errands.recv() => effect,
+                errand = errands.recv() => errand,
             };
+            let Some((term, effect)) = errand else { break };
+            if this.shared.leads() != Some(term) {
+                debug!(%term, "an errand of a former office is left to the new leader");
+                continue;
+            }
             match effect {
-                None => break,
-                Some(Effect::Grant(lease)) => drop(asked.spawn(Arc::clone(&this).grant(lease))),
-                Some(Effect::Revoke { node, lease, reason }) => {
-                    drop(asked.spawn(Arc::clone(&this).revoke(node, lease, reason)));
+                Effect::Grant(lease) => drop(asked.spawn(Arc::clone(&this).grant(term, lease))),
+                Effect::Revoke { node, lease, reason } => {
+                    drop(asked.spawn(Arc::clone(&this).revoke(term, (node, lease), reason)));
                 }
-                Some(Effect::Announce(announcement)) => {
+                Effect::Announce(announcement) => {
                     let signed = this.shared.sign(&announcement).to_bytes();
                     let this = Arc::clone(&this);
                     asked.spawn(async move { this.announce(announcement, signed).await });
                 }
-                Some(Effect::Resign { channel, generation }) => {
+                Effect::Resign { channel, generation } => {
                     if this.publications.try_send(Work::Resign(channel, generation)).is_err() {
                         warn!(generation, "the publisher's queue is full; the index is signed anew later");
                     }
                 }
-                Some(Effect::Publish(publication)) => drop(asked.spawn(Arc::clone(&this).publish(publication))),
-                Some(Effect::Notify(news)) => {
+                Effect::Serve(service) => {
+                    let job = service.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Serve(service))));
+                }
+                Effect::Publish(publication) => {
+                    let job = publication.job;
+                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Publish(publication))));
+                }
+                Effect::Notify(news) => {
                     if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
                     {
                         asked.spawn(Arc::clone(&this).keep_log(job, lease, node));
                     }
                     this.notify(news);
                 }
-                Some(Effect::Answer(_) | Effect::WakeAt(_)) => debug!("answers and timers stay in the decider"),
+                Effect::Answer(_) | Effect::WakeAt(_) => debug!("answers and timers stay in the decider"),
             }
         }
         asked.shutdown().await;
     }
 
-    async fn grant(self: Arc<Self>, lease: Lease) {
+    async fn grant(self: Arc<Self>, term: Term, lease: Lease) {
         let (node, number) = (lease.node, lease.number);
-        let why = match self.deliver_grant(lease).await {
+        let why = match self.deliver_grant(term, lease).await {
             Ok(Response::Done) => return info!(%node, lease = %number, "lease granted"),
             Ok(Response::Refused(refusal)) => refusal.to_string(),
             Ok(other) => format!("answered a grant with {other:?}").chars().take(120).collect(),
@@ -116,13 +127,13 @@ impl Performer {
     ///
     /// A coordinator that has just come up says its leases again before the builders are back: they get a moment, since
     /// those that build already would otherwise lose what they have.
-    async fn deliver_grant(&self, lease: Lease) -> Result<Response, AskError> {
+    async fn deliver_grant(&self, term: Term, lease: Lease) -> Result<Response, AskError> {
         loop {
-            match self.desk.ask(lease.node, Request::Grant(self.shared.term(), lease.clone())).await {
+            match self.desk.ask(lease.node, Request::Grant(term, lease.clone())).await {
                 Err(error) if error.may_have_arrived() => {
-                    return self.desk.ask(lease.node, Request::Grant(self.shared.term(), lease)).await;
+                    return self.desk.ask(lease.node, Request::Grant(term, lease)).await;
                 }
-                Err(AskError::Unreachable { .. }) if clock::now().since(self.shared.began) < SETTLE => {
+                Err(AskError::Unreachable { .. }) if self.settles(term) => {
                     tokio::time::sleep(SETTLE_STEP).await;
                 }
                 answered => return answered,
@@ -130,9 +141,16 @@ impl Performer {
         }
     }
 
-    async fn revoke(self: Arc<Self>, node: NodeId, lease: LeaseNumber, reason: String) {
+    /// Whether this node leads since a moment only.
+    fn settles(&self, term: Term) -> bool {
+        let known = self.shared.known_leader();
+        let since = known.leader.filter(|_| known.term == term).map_or(self.shared.began, |(_, since)| since);
+        self.shared.leads() == Some(term) && clock::now().since(since) < SETTLE
+    }
+
+    async fn revoke(self: Arc<Self>, term: Term, (node, lease): (NodeId, LeaseNumber), reason: String) {
         for attempt in 0..REVOKE_TRIES {
-            match self.desk.ask(node, Request::Revoke(self.shared.term(), lease, reason.clone())).await {
+            match self.desk.ask(node, Request::Revoke(term, lease, reason.clone())).await {
                 Ok(_) => return,
                 Err(error) => debug!(%node, %lease, %error, "revocation not delivered"),
             }
@@ -150,11 +168,10 @@ impl Performer {
     }
 
     /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
-    async fn publish(self: Arc<Self>, publication: Publication) {
-        let job = publication.job;
-        if self.publications.try_send(Work::Publish(publication)).is_err() {
+    async fn publish(self: Arc<Self>, job: JobId, work: Work) {
+        if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
-            self.decisions.tell(Command::PublishFailed { job, why }).await;
+            self.decisions.tell(Command::PublishFailed { job, cause: Cause::Transient, why }).await;
         }
     }
 

@@ -3,23 +3,26 @@
 //! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
 //! connection; what a record inside says is verified here, before anything is decided.
 
-use std::sync::{Arc, OnceLock};
+mod finding;
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use attest::statement;
 use ledger::Command;
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
-    job::{Announcement, CancelRequest, JobRequest, job_id},
+    job::{Announcement, CancelRequest, JobRequest},
+    lease::Term,
     limits,
     message::{Octets, Refusal, Request, Response, Revealed},
     policy::Policy,
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Shared, views},
+    daemon::{Decisions, Policies, Runs, Shared, decide::refusal, views},
     net::AskError,
     worker::Worker,
 };
@@ -31,11 +34,13 @@ pub struct Desk {
     parts: Arc<Parts>,
 }
 
-/// Parts that come up after the desk, each at most once.
+/// Parts that come up after the desk.
 #[derive(Default)]
 struct Parts {
-    decisions: OnceLock<Decisions>,
+    /// None while this node is no candidate.
+    decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
+    runs: Arc<Runs>,
 }
 
 impl Desk {
@@ -44,10 +49,9 @@ impl Desk {
         Self { shared, parts: Arc::default() }
     }
 
-    /// Adds the ledger: this node coordinates.
-    pub fn coordinate(&self, decisions: Decisions) {
-        // A second ledger cannot come up; the first stays.
-        let _ = self.parts.decisions.set(decisions);
+    /// Adds the ledger of a node that may coordinate, or takes it away.
+    pub fn coordinate(&self, decisions: Option<Decisions>) {
+        *self.parts.decisions.write().unwrap_or_else(PoisonError::into_inner) = decisions;
     }
 
     /// Adds the builder.
@@ -56,9 +60,19 @@ impl Desk {
         let _ = self.parts.worker.set(worker);
     }
 
-    /// The ledger, when this node coordinates.
-    pub fn decisions(&self) -> Option<&Decisions> {
-        self.parts.decisions.get()
+    /// The ledger, when this node may coordinate. It may be behind; see [`Desk::leading`].
+    pub fn decisions(&self) -> Option<Decisions> {
+        self.parts.decisions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The ledger, while this node leads.
+    pub fn leading(&self) -> Option<Decisions> {
+        self.decisions().filter(|_| self.shared.leads().is_some())
+    }
+
+    /// What the publisher of this node does now.
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.parts.runs
     }
 
     /// The builder, when this node builds.
@@ -75,14 +89,6 @@ impl Desk {
             return Ok(Box::pin(self.answer(node, request)).await);
         }
         self.shared.net.ask(node, request).await
-    }
-
-    /// Asks the coordinator.
-    ///
-    /// # Errors
-    /// As [`Desk::ask`].
-    pub async fn ask_coordinator(&self, request: Request) -> Result<Response, AskError> {
-        self.ask(self.shared.coordinator(), request).await
     }
 
     /// Tells this node's builder of an announcement.
@@ -124,19 +130,27 @@ impl Desk {
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
-            Request::Grant(_, lease) => self.ordered(from, |worker| worker.granted(lease)),
-            Request::Revoke(_, lease, reason) => self.ordered(from, |worker| worker.revoked(lease, &reason)),
-            Request::Leader => refused(self.not_coordinator()),
+            Request::Grant(term, lease) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+            Request::Revoke(term, lease, reason) => {
+                self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
+            }
+            Request::Leader => match self.shared.leadership() {
+                Some(word) => Response::Record(Octets(word.to_bytes())),
+                None => refused(self.not_coordinator()),
+            },
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }
 
-    /// Has the builder do what only the coordinator may order.
-    fn ordered(&self, from: NodeId, order: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
-        if from != self.shared.coordinator() {
-            return refused(Refusal::NotAllowed("only the coordinator grants and revokes".into()));
+    /// Has the builder do what only the leader of the newest term may order.
+    async fn ordered(&self, (from, term): (NodeId, Term), order: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
+        match self.shared.check_order(from, term).await {
+            Ok(()) => self.of_builder(order),
+            Err(refusal) => {
+                info!(%from, %term, %refusal, "an order was refused");
+                refused(refusal)
+            }
         }
-        self.of_builder(order)
     }
 
     fn of_builder(&self, question: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
@@ -148,22 +162,30 @@ impl Desk {
     }
 
     async fn decide(&self, command: Command) -> Response {
-        match self.parts.decisions.get() {
+        match self.decisions() {
             Some(decisions) => decisions.decide(command).await,
             None => refused(self.not_coordinator()),
         }
     }
 
+    /// The ledger, while this node leads.
+    fn leader(&self) -> Result<Decisions, Refusal> {
+        self.leading().ok_or_else(|| self.not_coordinator())
+    }
+
     /// Decides a builder's command. A stranger is refused before it costs an entry in the journal.
     async fn of_member(&self, command: Command, from: NodeId) -> Response {
-        if self.parts.decisions.get().is_some() && !self.is_member(from) {
+        if self.leading().is_some() && !self.is_member(from) {
             return refused(stranger(from));
         }
         self.decide(command).await
     }
 
     fn not_coordinator(&self) -> Refusal {
-        Refusal::NotCoordinator(Some(self.shared.coordinator()))
+        match self.decisions() {
+            Some(decisions) => refusal(&decisions.standing(), self.shared.id),
+            None => Refusal::NotCoordinator(self.shared.leader().filter(|leader| *leader != self.shared.id)),
+        }
     }
 
     fn policy(&self) -> Response {
@@ -171,7 +193,7 @@ impl Desk {
     }
 
     async fn adopt_policy(&self, record: &Octets) -> Result<Response, Refusal> {
-        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let decisions = self.leader()?;
         let policies = self.shared.policies().followed_by(&record.0).map_err(|e| invalid(&e))?;
         let last = policies.chain().last().expect("a chain is never empty").as_ref().clone();
         if last.get().expires <= clock::now() {
@@ -196,12 +218,8 @@ impl Desk {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
         signed_by_maintainer(&request, self.shared.policies().current())?;
-        let job = job_id(&request);
-        let answer = self.decide(Command::Submit(request)).await;
-        if matches!(answer, Response::Receipt(..)) {
-            self.shared.remember_provider(job, from);
-        }
-        Ok(answer)
+        // Who hands a job in has its inputs.
+        Ok(self.leader()?.decide_for(from, Command::Submit(request)).await)
     }
 
     async fn cancel(&self, record: &Octets) -> Result<Response, Refusal> {
@@ -227,7 +245,7 @@ impl Desk {
     }
 
     async fn open(&self) -> Result<Response, Refusal> {
-        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let decisions = self.leader()?;
         let now = clock::now();
         let open = decisions.view(move |ledger| ledger.open_jobs(now)).await.unwrap_or_default();
         // A builder takes one at a time and asks again; sixty-four small envelopes fit into one answer.
@@ -236,15 +254,15 @@ impl Desk {
     }
 
     async fn job(&self, job: JobId) -> Result<Response, Refusal> {
-        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let decisions = self.leader()?;
         let request = decisions.view(move |ledger| ledger.request(job).map(Verified::to_bytes)).await.flatten();
         request.map(|bytes| Response::Record(Octets(bytes))).ok_or_else(|| Refusal::Unknown(format!("job {job}")))
     }
 
     async fn providers(&self, job: JobId) -> Result<Response, Refusal> {
-        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
+        let decisions = self.leader()?;
         let builders = decisions.view(move |ledger| views::builders_with_inputs(ledger, &job)).await;
-        let mut nodes = self.shared.providers_of(&job);
+        let mut nodes = decisions.providers(&job);
         nodes.extend(builders.unwrap_or_default());
         nodes.sort();
         nodes.dedup();
@@ -252,12 +270,29 @@ impl Desk {
     }
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
-        let decisions = self.parts.decisions.get().ok_or_else(|| self.not_coordinator())?;
-        let json = views::answer(decisions, path).await?;
+        let decisions = self.leader()?;
+        let json = match path.strip_prefix("log/") {
+            Some(rest) => self.live_log(rest)?,
+            None => {
+                let runs = Arc::clone(&self.parts.runs);
+                views::answer(&decisions, path, move |detail| runs.show(detail)).await?
+            }
+        };
         if json.len() > limits::RESPONSE_MAX - 64 {
             return Err(Refusal::Invalid("the view is too large; ask for fewer jobs".into()));
         }
         Ok(Response::View(Octets(json)))
+    }
+}
+
+impl Desk {
+    /// Answers a piece of the log of what the publisher does: `<job>/<byte>`.
+    fn live_log(&self, rest: &str) -> Result<Vec<u8>, Refusal> {
+        let parsed = rest.split_once('/').and_then(|(job, at)| Some((job.parse::<JobId>().ok()?, at.parse().ok()?)));
+        let (job, at) = parsed.ok_or_else(|| Refusal::Invalid("a log is asked for as log/<job>/<byte>".into()))?;
+        let piece = self.parts.runs.piece(&job, at);
+        let piece = piece.ok_or_else(|| Refusal::Unknown(format!("a live log of job {job}")))?;
+        Ok(serde_json::to_vec(&piece).expect("a piece is plain data"))
     }
 }
 
@@ -268,7 +303,8 @@ impl Desk {
 /// When nobody who signed it is a maintainer.
 pub fn signed_by_maintainer(request: &Verified<JobRequest>, policy: &Policy) -> Result<(), Refusal> {
     let signers = request.signers();
-    if signers.iter().any(|key| policy.maintainer(key).is_some()) {
+    let root = |key: &PublicKey| request.get().server().is_some() && policy.roots.keys.contains(key);
+    if signers.iter().any(|key| policy.maintainer(key).is_some() || root(key)) {
         return Ok(());
     }
     let keys: Vec<String> = signers.iter().map(ToString::to_string).collect();

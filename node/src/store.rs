@@ -1,4 +1,4 @@
-//! What the node must not forget: the journal of the ledger, the policy chain, signed records, releases, mirrors, peers
+//! What the node must not forget: the log of the coordinators' group, the policy chain, signed records, releases, mirrors, peers
 //! and the attempts that this builder holds, in one redb file.
 //!
 //! Every change is one transaction with immediate durability and two-phase commit: when a function returns, the bytes
@@ -10,9 +10,13 @@
 //! ledger's own thread, may call them directly.
 
 mod facts;
+mod group;
 mod journal;
 mod migrate;
+mod room;
 mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +30,9 @@ use std::{
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 pub use facts::Generation;
+pub use group::{Change, Marks};
 pub use journal::Snapshot;
+use room::Room;
 
 /// Pages that redb may keep in memory, in bytes. The node's state is small; the idle daemon must stay small too.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -75,6 +81,21 @@ pub enum Error {
         #[source]
         source: Box<redb::Error>,
     },
+    /// Too little space is left on the disk; nothing was written.
+    #[error("no space: {} MiB are free on the disk of the database, {} MiB are needed; free some, the node goes on by itself", free >> 20, wanted.div_ceil(1 << 20))]
+    NoSpace {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be free for this change.
+        wanted: u64,
+    },
+    /// The free space could not be asked.
+    #[error("cannot ask how much space is free on the disk of the database")]
+    Room {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An entry does not follow the last one.
     #[error("journal entry {got} does not follow: expected {expected}")]
     JournalGap {
@@ -120,6 +141,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Arc<Database>,
+    room: Room,
 }
 
 impl Store {
@@ -156,17 +178,26 @@ impl Store {
         let file = options.open(path).map_err(file_error)?;
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file_error)?;
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
-        Self::from_database(database, path)
+        Self::from_database(database, path, Room::Folder(parent_of(path).to_owned()))
     }
 
     /// Opens the database over another storage, which is how the tests make writes fail.
     #[cfg(test)]
-    fn open_with(backend: impl redb::StorageBackend) -> Result<Self, Error> {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        Self::from_database(database, Path::new("test"))
+    pub(crate) fn open_with(backend: impl redb::StorageBackend) -> Result<Self, Error> {
+        Self::open_with_room(backend, Arc::new(u64::MAX.into()))
     }
 
-    fn from_database(database: Result<Database, DatabaseError>, path: &Path) -> Result<Self, Error> {
+    /// Opens the database over another storage that says that `free` bytes are free.
+    #[cfg(test)]
+    pub(crate) fn open_with_room(
+        backend: impl redb::StorageBackend,
+        free: Arc<std::sync::atomic::AtomicU64>,
+    ) -> Result<Self, Error> {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self::from_database(database, Path::new("test"), Room::Memory(free))
+    }
+
+    fn from_database(database: Result<Database, DatabaseError>, path: &Path, room: Room) -> Result<Self, Error> {
         let damaged = |source| Error::Damaged { path: path.to_owned(), source };
         let mut database = database.map_err(|error| {
             if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
@@ -184,7 +215,7 @@ impl Store {
             Ok(false) => return Err(damaged(None)),
             Err(error) => return Err(damaged(Some(Box::new(error.into())))),
         }
-        let store = Self { database: Arc::new(database) };
+        let store = Self { database: Arc::new(database), room };
         migrate::to_current(&store)?;
         Ok(store)
     }
@@ -207,6 +238,16 @@ impl Store {
 
     /// Performs `change` in one transaction; nothing of it stays when it fails.
     fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        self.write_bytes(0, change)
+    }
+
+    /// [`Store::write`] of a change that adds `bytes`.
+    fn write_bytes<T>(
+        &self,
+        bytes: usize,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.room.check(bytes)?;
         let mut transaction = self.database.begin_write().map_err(failed("begin a transaction"))?;
         // Immediate durability is redb's default; two-phase commit keeps hostile input from forging a half commit.
         transaction.set_two_phase_commit(true);
@@ -222,8 +263,11 @@ impl Store {
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    fs::File::open(parent_of(path))?.sync_all()
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives redb's many error types the words of ours.

@@ -95,6 +95,8 @@ pub struct Wish {
     pub limits: BuildLimits,
     /// How long the job may take, waiting included.
     pub lifetime: Duration,
+    /// When and where it may run.
+    pub schedule: Schedule,
 }
 
 /// Words for `DEB_BUILD_OPTIONS` and `DEB_BUILD_PROFILES`.
@@ -205,7 +207,7 @@ impl Prepared {
             created: now,
             expires: now.after(wish.lifetime),
             network,
-            schedule: Schedule::default(),
+            schedule: wish.schedule.clone(),
             environment: self.lock.id(),
         };
         request.check().map_err(Error::Request)?;

@@ -15,7 +15,7 @@ pub enum Form {
 
 /// Starts logging. A second call does nothing, so that tests may call it too.
 pub fn start(form: Form) {
-    let usual = "info,libp2p=warn,iroh=warn,iroh_blobs=warn,quinn=warn";
+    let usual = "info,libp2p=warn,iroh=warn,iroh_blobs=warn,openraft=warn,quinn=warn";
     let filter = EnvFilter::try_from_env("ARTEL_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let registry = tracing_subscriber::registry().with(filter);
     // Only a second start fails, and then the first one goes on.

@@ -23,7 +23,7 @@ use std::{
 
 use protocol::{
     Arch, Hash, JobId, Timestamp, Verified,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     envelope::Signed,
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
@@ -264,11 +264,10 @@ impl Worker {
         if free == 0 {
             return;
         }
-        let coordinator = self.shared.coordinator();
         match self.desk.ask_coordinator(Request::Open).await {
             Ok(Response::Records(records)) => {
                 for record in records {
-                    match self.shared.read_signed_by::<Announcement>(&record.0, &coordinator) {
+                    match self.shared.read_signed_by_candidate::<Announcement>(&record.0) {
                         Ok(announcement) => self.heard(announcement.into_inner()),
                         Err(why) => warn!(%why, "an announcement was refused"),
                     }
@@ -277,6 +276,18 @@ impl Worker {
             Ok(other) => debug!(?other, "the coordinator did not say what is open"),
             Err(error) => debug!(%error, "the coordinator cannot be asked what is open"),
         }
+    }
+
+    /// Tells a new leader at once which leases live here, and asks it what is open. What runs here goes on.
+    pub async fn leader_changed(self: Arc<Self>) {
+        {
+            // Nobody knows any more what came of bids to the one before.
+            let mut state = self.state();
+            state.bids.clear();
+            state.requests.clear();
+        }
+        Arc::clone(&self).renew().await;
+        self.ask_what_is_open().await;
     }
 
     /// Bids for known jobs while slots are free. Bids that are made together share a commit of the coordinator's journal.
@@ -435,7 +446,7 @@ impl Worker {
 
     /// Fetches and verifies the signed request of a job.
     async fn request(&self, job: JobId) -> Result<Verified<JobRequest>, Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
+        let failed = |why: String| Failure::new(Blame::Builder(Fault::Fetch), "fetch", why);
         let answer = self.desk.ask_coordinator(Request::Job(job)).await.map_err(|e| failed(e.to_string()))?;
         let record = match answer {
             Response::Record(record) => record,

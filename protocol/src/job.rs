@@ -5,6 +5,7 @@
 
 mod kind;
 mod schedule;
+mod server;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
 pub use schedule::{Priority, Schedule};
+pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
 
 use crate::{
     Arch, ChannelName, Hash, JobId, NetworkId, NodeId, Timestamp, Verified,
@@ -71,7 +73,7 @@ impl BuildLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobRequest {
-    /// The architecture that the build runs on.
+    /// The architecture that the build runs on; `all` for a server job, which builds nothing.
     pub arch: Arch,
     /// What to build.
     pub kind: JobKind,
@@ -90,7 +92,7 @@ pub struct JobRequest {
     pub network: NetworkId,
     /// When and where it may run.
     pub schedule: Schedule,
-    /// The environment lock's id.
+    /// The environment lock's id; for a server job [`ServerJob::environment`].
     pub environment: Hash,
 }
 
@@ -100,15 +102,25 @@ impl JobRequest {
         match &self.kind {
             JobKind::Deb(deb) => format!("deb {} {} {}", deb.source, deb.version, self.arch),
             JobKind::Command(command) => format!("command {} {}", command.name, self.arch),
+            JobKind::Server(server) => server.title(&self.channel),
         }
     }
 
-    /// Gives every content hash that an attempt fetches, the environment's lock first.
+    /// Gives the server job, where it is one.
+    pub fn server(&self) -> Option<&ServerJob> {
+        match &self.kind {
+            JobKind::Server(server) => Some(server),
+            JobKind::Deb(_) | JobKind::Command(_) => None,
+        }
+    }
+
+    /// Gives every content hash that an attempt fetches, the environment's lock first; none for a server job.
     pub fn inputs(&self) -> Vec<Hash> {
         let mut all = vec![self.environment];
         match &self.kind {
             JobKind::Deb(deb) => all.extend(deb.files.iter().map(|f| f.hash)),
             JobKind::Command(command) => all.extend(command.inputs.iter().map(|f| f.hash)),
+            JobKind::Server(_) => all.clear(),
         }
         all
     }
@@ -122,8 +134,17 @@ impl Record for JobRequest {
         if self.nonce.len() != 16 {
             return Err("the nonce has 16 bytes".into());
         }
-        if self.arch == Arch::All {
-            return Err("a build runs on one real architecture, not on all".into());
+        match (&self.kind, self.arch) {
+            (JobKind::Deb(_) | JobKind::Command(_), Arch::All) => {
+                return Err("a build runs on one real architecture, not on all".into());
+            }
+            (JobKind::Server(_), arch) if arch != Arch::All => {
+                return Err("a server job is for all architectures".into());
+            }
+            (JobKind::Server(_), _) if self.environment != ServerJob::environment() => {
+                return Err("a server job has no environment: name the hash of nothing".into());
+            }
+            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_), _) => {}
         }
         if self.expires <= self.created {
             return Err("the job expires before it was created".into());
@@ -133,7 +154,7 @@ impl Record for JobRequest {
             return Err("every limit is at least 1".into());
         }
         self.schedule.check()?;
-        self.kind.check()
+        self.kind.check(&self.channel)
     }
 }
 

@@ -12,18 +12,24 @@
 
 pub mod command;
 pub mod ground;
+pub mod hostile;
+pub mod lab;
 pub mod network;
 pub mod node;
 pub mod place;
+pub mod plan;
 pub mod processes;
 pub mod scratch;
 pub mod wait;
 
 pub use command::{Said, run};
 pub use ground::{Ground, Site};
-pub use network::{BuilderPlan, Environments, Honesty, Network, Plan};
+pub use hostile::{Hostile, Manner};
+pub use lab::{Lab, Station};
+pub use network::Network;
 pub use node::Node;
 pub use place::Place;
+pub use plan::{BuilderPlan, Cables, Environments, Honesty, Plan};
 pub use processes::{mounts_of, processes_of};
 pub use scratch::Scratch;
 pub use wait::{at_once, until};

@@ -18,15 +18,25 @@ use artel::{
 };
 use ed25519_dalek::SigningKey;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, NetworkId, NodeId, OperatorName, envelope::Signed, job::BuildLimits,
+    Arch, ChannelName, JobId, MaintainerName, NetworkId, NodeId, OperatorName,
+    envelope::Signed,
+    job::{BuildLimits, Schedule},
     words::NetworkName,
 };
 use web::{
     Backend,
-    api::{JobDetail, PolicyView},
+    api::{JobDetail, Majority, PolicyView},
 };
 
-use crate::{ground::Ground, node::Node, place::Place, scratch::Scratch, wait::until};
+use crate::{
+    ground::Ground,
+    lab::{Lab, Station},
+    node::Node,
+    place::Place,
+    plan::{Cables, Environments, FIRST, Honesty, Plan},
+    scratch::Scratch,
+    wait::until,
+};
 
 /// How long the daemons may take to find each other.
 const MEET_WITHIN: Duration = Duration::from_secs(30);
@@ -34,82 +44,6 @@ const MEET_WITHIN: Duration = Duration::from_secs(30);
 const TAIL: usize = 25;
 /// Set to see everything that the daemons logged, also when the test passed.
 const LOGS: &str = "ARTEL_TESTS_LOGS";
-
-/// Whether a builder signs what it built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Honesty {
-    /// It does.
-    Honest,
-    /// It signs something else.
-    Liar,
-}
-
-/// Where a builder's environments are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Environments {
-    /// In the folder that all builders of this machine share; the product locks them by file.
-    Shared,
-    /// In its own folder, empty at first.
-    Own,
-}
-
-/// One builder of a plan.
-#[derive(Debug, Clone)]
-pub struct BuilderPlan {
-    /// The node's name.
-    pub name: String,
-    /// Who answers for it; nobody when the policy is not to name it.
-    pub operator: Option<String>,
-    /// Whether it lies.
-    pub honesty: Honesty,
-    /// Where its environments are.
-    pub environments: Environments,
-}
-
-impl BuilderPlan {
-    /// Plans an honest builder of an operator.
-    pub fn of(name: &str, operator: &str) -> Self {
-        let (name, operator) = (name.to_owned(), Some(operator.to_owned()));
-        Self { name, operator, honesty: Honesty::Honest, environments: Environments::Shared }
-    }
-
-    /// Makes it lie.
-    #[must_use]
-    pub fn lying(mut self) -> Self {
-        self.honesty = Honesty::Liar;
-        self
-    }
-
-    /// Gives it environments of its own.
-    #[must_use]
-    pub fn alone(mut self) -> Self {
-        self.environments = Environments::Own;
-        self
-    }
-}
-
-/// A network to be made.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// The builders.
-    pub builders: Vec<BuilderPlan>,
-    /// Mirrors, by name.
-    pub mirrors: Vec<String>,
-    /// Operators that must agree.
-    pub agree: u8,
-    /// Operators that are asked first.
-    pub ask: u8,
-    /// Operators that are asked at most.
-    pub ask_max: u8,
-}
-
-impl Plan {
-    /// Plans so many builders `b1`, `b2`.. of operators `o1`, `o2`.., of which two must agree.
-    pub fn builders(count: u8) -> Self {
-        let builders = (1..=count).map(|n| BuilderPlan::of(&format!("b{n}"), &format!("o{n}"))).collect();
-        Self { builders, mirrors: Vec::new(), agree: 2, ask: 2, ask_max: count.max(2) }
-    }
-}
 
 /// A running network.
 pub struct Network {
@@ -122,6 +56,12 @@ pub struct Network {
     /// What the policy in force says.
     pub charter: Charter,
     nodes: BTreeMap<String, Node>,
+    /// The names of the coordinators.
+    candidates: Vec<String>,
+    /// The node that this test asks.
+    asked: String,
+    /// Where the nodes are, when each has a namespace.
+    lab: Option<(Lab, BTreeMap<String, Station>)>,
     root: SigningKey,
     scratch: Scratch,
     _place: Place,
@@ -135,33 +75,41 @@ impl Network {
     pub fn found(ground: &Ground, plan: &Plan) -> Self {
         let place = Place::take(&ground.cache);
         let scratch = Scratch::make();
-        let names = ["coordinator"].into_iter().chain(plan.builders.iter().map(|b| b.name.as_str()));
-        let names = names.chain(plan.mirrors.iter().map(String::as_str));
-        let nodes: BTreeMap<String, Node> =
-            names.map(|name| (name.to_owned(), Node::make(&ground.artel, scratch.path(), name))).collect();
+        let candidates = plan.candidates();
+        let names = candidates.iter().chain(plan.builders.iter().map(|b| &b.name)).chain(&plan.mirrors);
+        let mut nodes: BTreeMap<String, Node> =
+            names.map(|name| (name.clone(), Node::make(&ground.artel, scratch.path(), name))).collect();
+        let lab = (plan.cables == Cables::Namespaces).then(|| cable(&mut nodes));
         let (root, maintainer) = (keys::generate().unwrap(), keys::generate().unwrap());
         let channel = ChannelName::new("main").unwrap();
         let charter = charter(plan, &nodes, &channel, (&root, &maintainer));
         let genesis = Signed::sign(&charter.to_policy().unwrap(), None, &[&root]);
         let id = NetworkId::from(genesis.id());
-        let network = Self { id, channel, maintainer, charter, nodes, root, scratch, _place: place };
+        let asked = FIRST.to_owned();
+        let network =
+            Self { id, channel, maintainer, charter, nodes, candidates, asked, lab, root, scratch, _place: place };
         network.configure(ground, plan, &genesis.to_bytes());
         network
     }
 
     fn configure(&self, ground: &Ground, plan: &Plan, genesis: &[u8]) {
-        let coordinator = &self.nodes["coordinator"];
-        let (port, peer) = (free_port(), artel::net::address_suffix(coordinator.id));
-        let bootstrap =
-            vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1{peer}"), format!("/ip4/127.0.0.1/tcp/{port}{peer}")];
+        let address = |name: &str| match &self.lab {
+            None => "127.0.0.1".to_owned(),
+            Some((_, stations)) => stations[name].address(),
+        };
+        let ports: BTreeMap<&String, u16> = self.candidates.iter().map(|name| (name, free_port())).collect();
+        let known = |name: &String| {
+            let (at, port, peer) =
+                (address(name), ports[name], artel::net::address_suffix(self.nodes[name.as_str()].id));
+            [format!("/ip4/{at}/udp/{port}/quic-v1{peer}"), format!("/ip4/{at}/tcp/{port}{peer}")]
+        };
         for (name, node) in &self.nodes {
             let builder = plan.builders.iter().find(|b| b.name == *name);
-            let coordinates = name == "coordinator";
             let mirrors = plan.mirrors.contains(name);
-            let own = if coordinates { port } else { 0 };
-            let listen = vec![format!("/ip4/127.0.0.1/udp/{own}/quic-v1"), format!("/ip4/127.0.0.1/tcp/{own}")];
+            let (at, own) = (address(name), ports.get(name).copied().unwrap_or(0));
+            let listen = vec![format!("/ip4/{at}/udp/{own}/quic-v1"), format!("/ip4/{at}/tcp/{own}")];
             let web = if builder.is_some() { "off".into() } else { format!("127.0.0.1:{}", free_port()) };
-            let bootstrap = if coordinates { Vec::new() } else { bootstrap.clone() };
+            let bootstrap = self.candidates.iter().filter(|other| *other != name).flat_map(known).collect();
             let config = Config {
                 network: config::Network { id: self.id, bootstrap },
                 reach: Reach { listen, web, mdns: false, ..Reach::default() },
@@ -197,7 +145,7 @@ impl Network {
         self.meet().await;
     }
 
-    /// Waits until every running node answers and is connected with the coordinator.
+    /// Waits until every running node answers and is connected with the node that this test asks.
     ///
     /// # Panics
     /// When they do not find each other in time.
@@ -207,9 +155,9 @@ impl Network {
             node.up().await;
             running.push(node.id);
         }
-        let coordinator = self.nodes["coordinator"].id;
+        let coordinator = self.nodes[&self.asked].id;
         let client = self.coordinator();
-        until("all nodes are connected with the coordinator", MEET_WITHIN, async || {
+        until("all nodes are connected with the one that is asked", MEET_WITHIN, async || {
             let peers = client.peers().await.ok()?;
             let here = |id: &NodeId| *id == coordinator || peers.iter().any(|p| p.node == *id && !p.address.is_empty());
             running.iter().all(here).then_some(())
@@ -239,9 +187,48 @@ impl Network {
         found.unwrap_or_else(|| panic!("{id} is no node of this network")).name.clone()
     }
 
-    /// The way to the coordinator, as its owner has it.
+    /// The way to the node that this test asks, as its owner has it: the first coordinator, unless the test chose another.
     pub fn coordinator(&self) -> web::Client {
-        self.client("coordinator")
+        self.client(&self.asked)
+    }
+
+    /// Asks another node from now on.
+    pub fn ask_at(&mut self, name: &str) {
+        name.clone_into(&mut self.asked);
+    }
+
+    /// The names of the coordinators.
+    pub fn candidates(&self) -> &[String] {
+        &self.candidates
+    }
+
+    /// The name of the coordinator that leads with a majority, by its own word; none when nobody does.
+    pub async fn leader(&self) -> Option<String> {
+        for name in self.candidates.iter().filter(|name| self.nodes[*name].runs()) {
+            let Ok(view) = self.client(name).coordination().await else { continue };
+            if view.leader == Some(self.id_of(name)) && view.majority == Majority::Reachable {
+                return Some(name.clone());
+            }
+        }
+        None
+    }
+
+    /// Waits until a coordinator leads that is none of these, and gives its name.
+    ///
+    /// # Panics
+    /// When nobody does in time.
+    pub async fn led(&self, within: Duration, not: &[&str]) -> String {
+        let other = async || self.leader().await.filter(|name| !not.contains(&name.as_str()));
+        until("a coordinator leads", within, other).await
+    }
+
+    /// The links between the nodes, and where each node is.
+    ///
+    /// # Panics
+    /// When the plan did not ask for namespaces.
+    pub fn lab(&self) -> (&Lab, &BTreeMap<String, Station>) {
+        let (lab, stations) = self.lab.as_ref().expect("the plan asks for namespaces");
+        (lab, stations)
     }
 
     /// The way to a node, as its owner has it.
@@ -266,7 +253,12 @@ impl Network {
     /// What a job of a test may use.
     pub fn wish(&self) -> Wish {
         let limits = BuildLimits { memory_mib: 1024, wall_secs: 300, silence_secs: 200, ..BuildLimits::default() };
-        Wish { channel: self.channel.clone(), limits, lifetime: Duration::from_secs(3600) }
+        Wish {
+            channel: self.channel.clone(),
+            limits,
+            lifetime: Duration::from_secs(3600),
+            schedule: Schedule::default(),
+        }
     }
 
     /// Signs and submits a job through the coordinator.
@@ -274,9 +266,25 @@ impl Network {
     /// # Panics
     /// When it is refused.
     pub async fn submit(&self, prepared: &Prepared) -> JobId {
+        self.submit_as(prepared, &self.wish()).await
+    }
+
+    /// Signs and submits a job through the coordinator as a wish says.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn submit_as(&self, prepared: &Prepared, wish: &Wish) -> JobId {
+        submit::submit(&self.coordinator(), prepared, wish, clock::now(), &self.maintainer).await.unwrap().job
+    }
+
+    /// Signs and submits a job that may be refused.
+    ///
+    /// # Errors
+    /// The network's.
+    pub async fn try_submit(&self, prepared: &Prepared) -> Result<JobId, submit::Error> {
         let submitted =
             submit::submit(&self.coordinator(), prepared, &self.wish(), clock::now(), &self.maintainer).await;
-        submitted.unwrap().job
+        Ok(submitted?.job)
     }
 
     /// Gives a job as the coordinator shows it.
@@ -343,6 +351,18 @@ impl Drop for Network {
     }
 }
 
+/// Gives each node a namespace of its own.
+fn cable(nodes: &mut BTreeMap<String, Node>) -> (Lab, BTreeMap<String, Station>) {
+    let mut lab = Lab::make().expect("the test looked whether this machine can");
+    let mut stations = BTreeMap::new();
+    for (name, node) in nodes {
+        let station = lab.station();
+        node.move_to(lab.namespace(station));
+        stations.insert(name.clone(), station);
+    }
+    (lab, stations)
+}
+
 fn charter(
     plan: &Plan,
     nodes: &BTreeMap<String, Node>,
@@ -361,7 +381,10 @@ fn charter(
         network: None,
         bootstrap: Vec::new(),
         roots: RootsEntry { threshold: 1, keys: vec![keys::public(root)] },
-        coordinators: CoordinatorsEntry::Pinned(nodes["coordinator"].id),
+        coordinators: match plan.candidates().as_slice() {
+            [one] => CoordinatorsEntry::Pinned(nodes[one].id),
+            several => CoordinatorsEntry::Elected(several.iter().map(|name| nodes[name].id).collect()),
+        },
         limits: Charter::usual_limits(),
         operators,
         mirrors: plan.mirrors.iter().map(|name| nodes[name].id).collect(),

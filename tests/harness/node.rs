@@ -30,6 +30,8 @@ pub struct Node {
     /// Its id.
     pub id: NodeId,
     program: PathBuf,
+    /// The network namespace that it runs in; that of the test when there is none.
+    namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -45,7 +47,12 @@ impl Node {
         let home = Home::find(Some(path)).unwrap();
         let key = keys::create(&home.node_key()).unwrap();
         let id = NodeId::from(keys::public(&key));
-        Self { name: name.to_owned(), home, id, program: program.to_owned(), child: None }
+        Self { name: name.to_owned(), home, id, program: program.to_owned(), namespace: None, child: None }
+    }
+
+    /// Has the daemon run in a network namespace from its next start on.
+    pub fn move_to(&mut self, namespace: String) {
+        self.namespace = Some(namespace);
     }
 
     /// Starts the daemon. It ends with the thread that calls this, whatever happens to the test.
@@ -55,7 +62,15 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new("setpriv");
+        // Only the network is another one: `ip netns exec` would hide the cgroups that builds need.
+        let mut command = match &self.namespace {
+            None => Command::new("setpriv"),
+            Some(name) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{name}")).arg("setpriv");
+                command
+            }
+        };
         command.args(["--pdeathsig", "KILL"]).arg(&self.program).arg("--home").arg(self.home.path());
         command.args(["node", "run"]).env("RUST_LOG", "info,artel=debug");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

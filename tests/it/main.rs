@@ -5,10 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-mod coordinator;
+mod chaos;
 mod crash;
+mod elected;
 mod judges;
 mod line;
+mod partition;
+mod patience;
 mod refusals;
 mod sandbox;
 mod tidy;

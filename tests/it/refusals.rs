@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 use harness::{Ground, Network, Plan, until};
 use protocol::{
     Hash, NetworkId, Sha256,
-    blame::Blame,
+    blame::{Blame, Fault},
     envelope::Signed,
     job::{JobKind, JobRequest},
     limits,
@@ -190,6 +190,10 @@ async fn a_flipped_byte_in_a_store_is_noticed_and_fetched_from_somebody_else() {
     let detail = network.job_until((job, "a builder says what is wrong"), WITHIN, failed).await;
     let failure = detail.attempts.iter().find_map(|a| a.failure.clone()).unwrap();
     println!("a damaged blob that nobody else has: {} ({})", failure.what, failure.blame.word());
-    assert_eq!((failure.blame, failure.step.as_str()), (Blame::Builder, "fetch"), "the package is not blamed");
+    assert_eq!(
+        (failure.blame, failure.step.as_str()),
+        (Blame::Builder(Fault::Fetch), "fetch"),
+        "the package is not blamed"
+    );
     assert!(detail.attempts.iter().all(|a| a.outputs.is_empty()), "wrong bytes are never built: {detail:#?}");
 }

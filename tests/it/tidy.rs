@@ -16,8 +16,9 @@ const LINES_MAX: usize = 600;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 9] = ["util", "utils", "common", "types", "helpers", "manager", "errors", "prelude", "misc"];
 /// Libraries that are named only at home, so that they can be exchanged there.
-const HOMES: [(&str, &str); 8] = [
+const HOMES: [(&str, &str); 9] = [
     ("libp2p", "node/src/net"),
+    ("openraft", "node/src/consensus"),
     ("redb", "node/src/store"),
     ("iroh", "node/src/blobs"),
     ("iroh_blobs", "node/src/blobs"),

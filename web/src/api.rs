@@ -4,6 +4,7 @@
 //! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
+mod coordination;
 mod error;
 mod filter;
 mod job;
@@ -11,11 +12,12 @@ mod network;
 mod state;
 mod time;
 
+pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
-    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobSummary, LogChunk, PublishedView,
-    RequestView, Submitted, VerdictView,
+    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobLink, JobSummary, LogChunk,
+    PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
 pub use state::{AttemptState, JobState, VerdictWord};

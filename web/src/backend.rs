@@ -8,12 +8,12 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, codec, job::CancelRequest, lease::LeaseNumber, words::RelativePath,
+    ChannelName, Envelope, Hash, JobId, NodeId, codec, job::CancelRequest, lease::LeaseNumber, words::RelativePath,
 };
 
 use crate::api::{
-    ApiError, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView, Status, Submitted,
-    Time,
+    ApiError, Coordination, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView, Status,
+    Submitted, Time,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -211,6 +211,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Streams what happens to jobs from now on. A reader that is too slow loses the oldest news.
     fn news(&self) -> impl Future<Output = Result<NewsStream, ApiError>> + Send;
+
+    /// Says who coordinates and how the group of coordinators is.
+    fn coordination(&self) -> impl Future<Output = Result<Coordination, ApiError>> + Send;
+
+    /// Gives the lead to another coordinator (owner of the leader only); answers once another leads.
+    fn step_down(&self) -> impl Future<Output = Result<Coordination, ApiError>> + Send;
+
+    /// Gives the lead to a certain coordinator (owner of the leader only); answers once it leads.
+    fn transfer(&self, to: NodeId) -> impl Future<Output = Result<Coordination, ApiError>> + Send;
 
     /// Asks the daemon to stop (owner only); answers before it has.
     fn shutdown(&self) -> impl Future<Output = Result<(), ApiError>> + Send;

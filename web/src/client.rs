@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper_util::{client::legacy, rt::TokioExecutor};
-use protocol::{ChannelName, Hash, JobId, words::RelativePath};
+use protocol::{ChannelName, Hash, JobId, NodeId, words::RelativePath};
 use serde::de::DeserializeOwned;
 
 pub use address::{Address, AddressError};
@@ -20,8 +20,8 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView, RepositoryView,
-        Status, Stored, Submitted, Time,
+        ApiError, Coordination, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerView, PolicyView,
+        RepositoryView, Status, Stored, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, cancelled_job, collect},
 };
@@ -256,6 +256,18 @@ impl Backend for Client {
     async fn news(&self) -> Result<NewsStream, ApiError> {
         let answer = self.get("/api/v1/news", HeaderMap::new()).await?;
         Ok(lines::<News>(answer.into_body()).boxed())
+    }
+
+    async fn coordination(&self) -> Result<Coordination, ApiError> {
+        self.get_json("/api/v1/coordination").await
+    }
+
+    async fn step_down(&self) -> Result<Coordination, ApiError> {
+        json(self.post("/api/v1/coordination/step-down", Bytes::new()).await?).await
+    }
+
+    async fn transfer(&self, to: NodeId) -> Result<Coordination, ApiError> {
+        json(self.post(&format!("/api/v1/coordination/transfer/{to}"), Bytes::new()).await?).await
     }
 
     async fn shutdown(&self) -> Result<(), ApiError> {

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use protocol::{
-    ChannelName, Hash, JobId, NetworkId, Signed, Timestamp,
+    ChannelName, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
     job::{self, CancelRequest, JobRequest},
-    lease::LeaseNumber,
+    lease::{LeaseNumber, Term},
     policy::Policy,
     words::RelativePath,
 };
@@ -26,8 +26,8 @@ pub use sample::{SampleJobs, detail, sample};
 
 use crate::{
     api::{
-        ApiError, JobDetail, JobFilter, JobPage, JobState, JobSummary, Metrics, News, PeerView, PolicyView,
-        RepositoryView, Status, Submitted, Time,
+        ApiError, Coordination, JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView,
+        Metrics, News, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -50,6 +50,7 @@ pub struct Fake {
 #[derive(Debug)]
 struct State {
     status: Status,
+    coordination: Coordination,
     peers: Vec<PeerView>,
     /// Newest first.
     jobs: Vec<JobDetail>,
@@ -70,7 +71,21 @@ enum Log {
 impl Fake {
     /// Makes a node that says this of itself. Requests must be signed for its network.
     pub fn new(status: Status) -> Self {
+        let leader = status.coordinator.unwrap_or(status.node);
+        let member = |node, role, applied| MemberView { node, role, log: Some(41), applied, ledger: None };
+        let coordination = Coordination {
+            at: status.at,
+            term: Term(3),
+            leader: Some(leader),
+            since: Some(status.at),
+            majority: Majority::Reachable,
+            members: vec![
+                member(leader, MemberRole::Leader, Some(41)),
+                member(crate::testing::other_coordinator(), MemberRole::Follower, None),
+            ],
+        };
         let state = State {
+            coordination,
             peers: Vec::new(),
             jobs: Vec::new(),
             logs: BTreeMap::new(),
@@ -333,6 +348,31 @@ impl Backend for Fake {
         Ok(news.boxed())
     }
 
+    async fn coordination(&self) -> Result<Coordination, ApiError> {
+        Ok(self.state().coordination.clone())
+    }
+
+    async fn step_down(&self) -> Result<Coordination, ApiError> {
+        let other = self.state().coordination.members.iter().find(|m| m.role == MemberRole::Follower).map(|m| m.node);
+        match other {
+            Some(node) => self.transfer(node).await,
+            None => Err(ApiError::Refused { reason: "there is no other coordinator".to_owned() }),
+        }
+    }
+
+    async fn transfer(&self, to: NodeId) -> Result<Coordination, ApiError> {
+        let mut state = self.state();
+        let coordination = &mut state.coordination;
+        if !coordination.members.iter().any(|m| m.node == to) {
+            return Err(ApiError::Refused { reason: format!("{to} is no coordinator") });
+        }
+        for member in &mut coordination.members {
+            member.role = if member.node == to { MemberRole::Leader } else { MemberRole::Follower };
+        }
+        (coordination.leader, coordination.term) = (Some(to), Term(coordination.term.0 + 1));
+        Ok(coordination.clone())
+    }
+
     async fn shutdown(&self) -> Result<(), ApiError> {
         self.stopped.cancel();
         Ok(())
@@ -349,6 +389,11 @@ impl Backend for Fake {
             uptime_seconds: state.status.uptime_seconds,
         })
     }
+}
+
+/// Gives the coordinator of the samples that follows.
+pub fn other_coordinator() -> NodeId {
+    protocol::testing::node(8)
 }
 
 /// Gives an instant of the samples: so many seconds after 2026-11-21T10:00:00Z.

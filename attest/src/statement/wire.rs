@@ -204,6 +204,7 @@ impl External {
         let (name, source, version) = match &task.work {
             Work::Deb { source, version } => (None, Some(source.clone()), Some(version.clone())),
             Work::Command { name } => (Some(name.clone()), None, None),
+            Work::Server => (None, None, None),
         };
         Self {
             architecture: task.arch,

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use protocol::{
-    blame::Blame,
+    blame::{Blame, Fault},
     lease::Profile,
     testing::{node, samples},
 };
@@ -146,7 +146,7 @@ fn failure_needs_a_quorum_of_the_same_step() {
 
 #[test]
 fn a_builders_fault_is_never_the_jobs() {
-    for blame in [Blame::Builder, Blame::Interrupted, Blame::InputMismatch, Blame::Cancelled] {
+    for blame in [Blame::Builder(Fault::Other), Blame::Interrupted, Blame::InputMismatch, Blame::Cancelled] {
         let reports = [report(0, "build", blame), report(1, "build", blame), report(2, "build", blame)];
         assert_eq!(line(&verdict(TWO_OF_TWO, &[], &reports, reach(0, 3))), "pending, ask 2", "{blame:?}");
     }

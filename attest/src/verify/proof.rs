@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    Arch, JobId, MaintainerName, NetworkId, OperatorName, PackageName, Sha256,
+    Arch, ChannelName, JobId, MaintainerName, NetworkId, OperatorName, PackageName, Sha256,
     environment::EnvironmentLock,
     job::JobRequest,
     policy::Policy,
     words::{DebVersion, RelativePath},
 };
 
-use super::Error;
+use super::{Error, Promotion};
 use crate::{
     compare::Output,
     independence::Vote,
@@ -26,6 +26,10 @@ pub struct Proof {
     pub policy: Policy,
     /// The job.
     pub job: JobId,
+    /// The channel that it was proven for: the request's own, or the one that it was promoted to.
+    pub channel: ChannelName,
+    /// The steps into that channel, where it is not the request's own.
+    pub promotions: Vec<Promotion>,
     /// What the maintainer asked for.
     pub request: JobRequest,
     /// Who asked.
@@ -92,7 +96,7 @@ impl Proof {
     }
 
     /// Checks that a package of an index is one of those reproduced: name, version (without epoch) and architecture as
-    /// the builders signed them in the file's name, and the digest.
+    /// the builders signed them in the file's name, the digest, and that every promotion meant it.
     ///
     /// # Errors
     /// The job made no such package, or another one.
@@ -103,6 +107,9 @@ impl Proof {
         arch: Arch,
         sha256: &Sha256,
     ) -> Result<&Output, Error> {
+        if let Some(step) = self.promotions.iter().find(|step| !step.covers(name, arch)) {
+            return Err(Error::NotPromoted { name: name.to_string(), channel: step.to.to_string() });
+        }
         let plain = version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest);
         let deb = format!("{name}_{plain}_{arch}.deb");
         self.file(&deb, sha256)
@@ -120,13 +127,11 @@ impl Proof {
                 self.lock.suite,
                 self.lock.arch
             ),
-            format!(
-                "{} operators agree, {} needed by channel {}",
-                self.agree.len(),
-                self.rule.agree,
-                self.request.channel
-            ),
+            format!("{} operators agree, {} needed by channel {}", self.agree.len(), self.rule.agree, self.channel),
         ];
+        for step in &self.promotions {
+            lines.push(format!("promoted to channel {}: {}", step.to, step.work.title(&step.to)));
+        }
         if self.rule.agree < 2 {
             lines.push("note: this channel asks for one operator only, so nothing was reproduced independently".into());
         }

@@ -2,9 +2,9 @@
 
 use protocol::{
     Arch, Sha256,
-    job::JobKind,
+    job::{JobKind, Promote, Prune, ServerJob},
     message::Octets,
-    policy::Roots,
+    policy::{Channel, Roots},
     testing::{node, public_key, samples, signing_key},
 };
 
@@ -315,4 +315,51 @@ mod any_byte {
             }
         }
     }
+}
+
+/// A genesis with the channels `stable` (2 operators) and `testing` (1), and a package built for `testing`.
+fn promoted(work: ServerJob, signer: u8, built_by: u8) -> (Bundle, NetworkId) {
+    let mut policy = samples::genesis(3);
+    policy.channels.push(Channel { name: "testing".parse().unwrap(), ..samples::channel(1, 1) });
+    policy.maintainers[0].channels.push("testing".parse().unwrap());
+    let (mut bundle, network) = bundle(&policy, &[]);
+    let mut wish = samples::deb_request(network);
+    wish.channel = "testing".parse().unwrap();
+    let request = samples::signed_request(&wish);
+    bundle.request = Octets(request.to_bytes());
+    bundle.attestations = (0..built_by).map(|at| Octets(signed_attestation(&request, at, "same"))).collect();
+    let server = samples::server_request(network, work);
+    bundle.promotions = vec![Octets(Signed::sign(&server, Some(&network), &[&signing_key(signer)]).to_bytes())];
+    (bundle, network)
+}
+
+fn promote(packages: &[&str]) -> ServerJob {
+    let packages = packages.iter().map(|name| name.parse().unwrap()).collect();
+    ServerJob::Promote(Promote { from: "testing".parse().unwrap(), packages })
+}
+
+#[test]
+fn a_promoted_package_is_held_to_the_rule_of_its_new_channel() {
+    let check = |(bundle, network): (Bundle, NetworkId)| {
+        let proof = verify(&Bundle::from_bytes(&bundle.to_bytes()).unwrap(), &network, samples::NOW)?;
+        let (name, version) = ("base-files".parse().unwrap(), "12.4".parse().unwrap());
+        proof.package(&name, &version, Arch::Amd64, &Sha256::of(b"same")).map(|_| proof.channel.to_string())
+    };
+    assert_eq!(check(promoted(promote(&[]), samples::MAINTAINER_SEED, 2)).unwrap(), "stable");
+    assert_eq!(check(promoted(promote(&["base-files"]), samples::ROOT_SEED, 2)).unwrap(), "stable");
+    let few = check(promoted(promote(&[]), samples::MAINTAINER_SEED, 1)).unwrap_err();
+    assert!(matches!(few, Error::TooFew { got: 1, wanted: 2, .. }), "{few}");
+    let other = check(promoted(promote(&["hello"]), samples::MAINTAINER_SEED, 2)).unwrap_err();
+    assert!(matches!(other, Error::NotPromoted { .. }), "{other}");
+    let stranger = check(promoted(promote(&[]), 99, 2)).unwrap_err();
+    assert!(stranger.to_string().contains("no maintainer of channel stable"), "{stranger}");
+    let prune = ServerJob::Prune(Prune { keep: 1, before: None, packages: Vec::new() });
+    assert_eq!(check(promoted(prune, samples::MAINTAINER_SEED, 2)).unwrap_err().exit_code(), 13);
+    let mut elsewhere = promoted(promote(&[]), samples::MAINTAINER_SEED, 2);
+    elsewhere.0.promotions.push(elsewhere.0.promotions[0].clone());
+    let twice = check(elsewhere).unwrap_err();
+    assert!(twice.to_string().contains("this one came from stable"), "{twice}");
+    let mut built = promoted(promote(&[]), samples::MAINTAINER_SEED, 2);
+    built.0.promotions = vec![built.0.request.clone()];
+    assert!(check(built).unwrap_err().to_string().contains("it is a build"));
 }

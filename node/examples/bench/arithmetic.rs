@@ -11,7 +11,7 @@ use attest::{bundle::Bundle, statement, verify};
 use ed25519_dalek::Signer;
 use ledger::{Command, Effect, Ledger};
 use protocol::{
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     job::job_id,
     lease::Lease,
     message::{Bid, Failed, Renewal},
@@ -113,7 +113,7 @@ fn leases_per_second(jobs: u32) -> f64 {
 
 fn end(ledger: &mut Ledger, lease: &Lease, at: protocol::Timestamp) {
     let (node, lease) = (lease.node, lease.number);
-    let failure = Failure::new(Blame::Builder, "fetch", "no such input");
+    let failure = Failure::new(Blame::Builder(Fault::Fetch), "fetch", "no such input");
     let renewals = vec![Renewal { lease, phase: "build".to_owned() }];
     drop(ledger.apply(at, Command::Started { node, lease }));
     drop(ledger.apply(at, Command::Renewed { node, renewals }));

@@ -88,6 +88,7 @@ impl Office<'_> {
             channel: self.network.channel.clone(),
             limits: sandbox::limits(),
             lifetime: Duration::from_secs(3600),
+            schedule: protocol::job::Schedule::default(),
         };
         let (network, key) = (self.network.id, &self.network.maintainer);
         let request = self.material.prepared.sign(&wish, network, clock::now(), key)?;

@@ -21,7 +21,7 @@ use artel::{
 use futures::{StreamExt, TryStreamExt, stream};
 use protocol::{
     Arch, ChannelName, FileName, JobId, NetworkId, NodeId,
-    job::{BuildLimits, CommandJob, JobKind},
+    job::{BuildLimits, CommandJob, JobKind, Schedule},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
 };
@@ -134,7 +134,12 @@ impl Here {
             rig,
             now: clock::now,
         })?;
-        let wish = Wish { channel: ChannelName::new("bench")?, limits: limits(), lifetime: Duration::from_secs(3600) };
+        let wish = Wish {
+            channel: ChannelName::new("bench")?,
+            limits: limits(),
+            lifetime: Duration::from_secs(3600),
+            schedule: Schedule::default(),
+        };
         let prepared = Prepared { kind: kind()?, lock: locked.lock.clone(), files: Vec::new() };
         let key = artel::keys::generate()?;
         let network = NetworkId::from_bytes([0; 32]);

@@ -152,7 +152,7 @@ async fn serve(mut inbox: Inbox, blobs: Blobs) {
     let mut streams = JoinSet::new();
     while let Some(event) = inbox.next().await {
         while streams.try_join_next().is_some() {}
-        if let Event::Stream { from, stream } = event {
+        if let Event::Stream { from, stream, .. } = event {
             let blobs = blobs.clone();
             streams.spawn(async move {
                 if let Err(error) = blobs.serve(from, stream, |_, _| true).await {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ledger::{Command, Effect, Ledger};
 use protocol::{
     Timestamp,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     job::job_id,
     lease::Lease,
     message::{Bid, Failed, Renewal},
@@ -70,7 +70,7 @@ fn main() {
         let renewals = vec![Renewal { lease, phase: "build".to_owned() }];
         meter.apply(Command::Started { node, lease });
         meter.apply(Command::Renewed { node, renewals });
-        let failure = Failure::new(Blame::Builder, "fetch", "no such input");
+        let failure = Failure::new(Blame::Builder(Fault::Fetch), "fetch", "no such input");
         meter.apply(Command::Failed { node, report: Failed { log: None, lease, failure } });
     }
     let rate = |count: f64, time: Duration| (count / time.as_secs_f64()).round();

@@ -1,7 +1,7 @@
 //! Who may ask for what: job requests, cancels and new policies against the policy in force.
 
 use protocol::{
-    JobId, Timestamp, Verified,
+    JobId, MaintainerName, PublicKey, Timestamp, Verified,
     job::{CancelRequest, JobRequest, job_id},
     limits,
     message::{Refusal, Response},
@@ -14,6 +14,7 @@ use crate::{
     evidence::Dossier,
     job::{AttemptState, Facts, Job, JobState, Outcome},
     planted::{self, Fault},
+    service::check_channels,
 };
 
 impl Ledger {
@@ -31,10 +32,19 @@ impl Ledger {
                 return;
             }
         };
+        let after = facts.schedule.after.clone();
+        let place = match self.place_behind(&after) {
+            Ok(place) => place,
+            Err(refusal) => {
+                turn.refuse(refusal);
+                return;
+            }
+        };
         turn.answer(Response::Receipt(id, turn.at));
         turn.tell(News::Accepted { job: id, title: facts.title.clone() });
         self.deadlines.set(Due::Expiry(id), facts.expires);
-        self.jobs.insert(id, Job::new(facts));
+        self.jobs.insert(id, Job::new(facts, place));
+        self.join_graph(id, &after);
         self.open.insert(id);
         self.dossiers.insert(id, Dossier { request, attestations: Vec::new(), late: Vec::new() });
         self.settle(id, turn);
@@ -51,9 +61,18 @@ impl Ledger {
         if policy.expires <= at {
             return Err(Refusal::NotAllowed("the network's policy has expired: its roots must sign a new one".into()));
         }
-        let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
-        let maintainer = maintainer(request, of_keys)?;
-        check_channel(wish, policy)?;
+        let (key, maintainer) = match wish.server() {
+            Some(work) => {
+                check_channels(work, &wish.channel, policy)?;
+                server_owner(request, policy)?
+            }
+            None => {
+                let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
+                let maintainer = maintainer(request, of_keys)?;
+                check_channel(wish, policy)?;
+                (maintainer.key, maintainer.name.clone())
+            }
+        };
         check_times(wish, at)?;
         if wish.limits.wall_secs > policy.limits.build_secs {
             return Err(Refusal::Invalid(format!(
@@ -61,16 +80,15 @@ impl Ledger {
                 policy.limits.build_secs, wish.limits.wall_secs
             )));
         }
-        let open =
-            self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == maintainer.key)).count();
+        let open = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == key)).count();
         if open >= policy.limits.open_jobs as usize && !planted::is(Fault::NoLimit) {
             return Err(Refusal::Busy(format!(
-                "maintainer {} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",
-                maintainer.name, policy.limits.open_jobs
+                "maintainer {maintainer} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",
+                policy.limits.open_jobs
             )));
         }
         Ok(Facts {
-            key: maintainer.key,
+            key,
             arch: wish.arch,
             kind: wish.kind.word().to_owned(),
             title: wish.title(),
@@ -78,8 +96,9 @@ impl Ledger {
             created: wish.created,
             expires: wish.expires,
             accepted: at,
+            schedule: wish.schedule.clone(),
             memory_mib: wish.limits.memory_mib,
-            maintainer: maintainer.name.clone(),
+            maintainer,
         })
     }
 
@@ -128,9 +147,11 @@ impl Ledger {
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
         self.policies.push(next);
+        self.forget_signers();
         if !planted::is(Fault::StrangerKeepsLease) {
             self.revoke_strangers(turn);
         }
+        self.forget_strange_records(turn);
         for id in self.open.clone() {
             self.settle(id, turn);
         }
@@ -157,13 +178,23 @@ impl Ledger {
     }
 
     pub(crate) fn job_expired(&mut self, id: JobId, turn: &mut Turn) {
-        if self.jobs.get(&id).is_some_and(|job| matches!(job.state, JobState::Publishing(_))) {
+        if self.jobs.get(&id).is_some_and(|job| matches!(job.state, JobState::Publishing(_) | JobState::Serving(_))) {
             self.publication_expired(id, turn);
             return;
         }
         if self.end(id, Outcome::Expired, turn).is_ok() {
             turn.tell(News::JobExpired { job: id });
         }
+    }
+}
+
+/// Finds who may ask for a server job: a maintainer of its channel, or a root.
+fn server_owner(request: &Verified<JobRequest>, policy: &Policy) -> Result<(PublicKey, MaintainerName), Refusal> {
+    let root = request.signers().into_iter().find(|key| policy.roots.keys.contains(key));
+    match (maintainer(request, policy), root) {
+        (Ok(maintainer), _) => Ok((maintainer.key, maintainer.name.clone())),
+        (Err(_), Some(root)) => Ok((root, MaintainerName::new("root").expect("a valid word"))),
+        (Err(refusal), None) => Err(refusal),
     }
 }
 
@@ -203,6 +234,9 @@ fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
 fn check_times(wish: &JobRequest, at: Timestamp) -> Result<(), Refusal> {
     if wish.expires <= at {
         return Err(Refusal::Invalid("the request has expired: sign a new one".into()));
+    }
+    if wish.schedule.not_before.is_some_and(|begin| begin >= wish.expires) {
+        return Err(Refusal::Invalid("the job may begin only when its time is over: give it more time".into()));
     }
     if wish.created > at.after(limits::CLOCK_SKEW_MAX) {
         let ahead = wish.created.since(at).as_secs();

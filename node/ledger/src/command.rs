@@ -14,6 +14,8 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::service::Account;
+
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
 
@@ -83,11 +85,11 @@ pub enum Command {
     Woken,
     /// The coordinator came up again: nobody could renew a lease in between.
     Restarted,
-    /// A job's outputs are in the repository.
+    /// A job's outputs are in the repository, or a server job is done.
     Published {
         /// The job.
         job: JobId,
-        /// The generation that the publication became.
+        /// The generation that it became; zero for what changes nothing.
         generation: u64,
     },
     /// Half of the life of a repository's signed index is over: it is to be signed anew.
@@ -95,13 +97,38 @@ pub enum Command {
         /// The channel.
         channel: ChannelName,
     },
+    /// What the publisher did in its last try for a job, told before how the try ended.
+    Ran {
+        /// The job.
+        job: JobId,
+        /// Steps, log and result.
+        account: Account,
+    },
+    /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
+    Signer {
+        /// The coordinator.
+        node: NodeId,
+        /// The certificate.
+        certificate: Octets,
+    },
     /// They could not be put there.
     PublishFailed {
         /// The job.
         job: JobId,
+        /// Whether it may work later.
+        cause: Cause,
         /// The publisher's words.
         why: String,
     },
+}
+
+/// Whether what went wrong may go right by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// It passes: a disk is full, a node is away, somebody else is at work.
+    Transient,
+    /// It lasts: a version is there with other content, a package is malformed.
+    Permanent,
 }
 
 /// Why stored bytes are no command.
@@ -137,8 +164,12 @@ enum Stored {
     Woken,
     Restarted,
     Published(JobId, u64),
+    /// As earlier versions wrote it, which tried everything again.
     PublishFailed(JobId, String),
     Resign(ChannelName),
+    Ran(JobId, Account),
+    PublishFailedOf(JobId, Cause, String),
+    Signer(NodeId, Octets),
 }
 
 impl Command {
@@ -160,8 +191,10 @@ impl Command {
             Command::Woken => Stored::Woken,
             Command::Restarted => Stored::Restarted,
             Command::Published { job, generation } => Stored::Published(*job, *generation),
-            Command::PublishFailed { job, why } => Stored::PublishFailed(*job, why.clone()),
+            Command::PublishFailed { job, cause, why } => Stored::PublishFailedOf(*job, *cause, why.clone()),
+            Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
+            Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
         };
         codec::encode(&stored)
     }
@@ -187,8 +220,11 @@ impl Command {
             Stored::Woken => Command::Woken,
             Stored::Restarted => Command::Restarted,
             Stored::Published(job, generation) => Command::Published { job, generation },
-            Stored::PublishFailed(job, why) => Command::PublishFailed { job, why },
+            Stored::PublishFailed(job, why) => Command::PublishFailed { job, cause: Cause::Transient, why },
+            Stored::PublishFailedOf(job, cause, why) => Command::PublishFailed { job, cause, why },
+            Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
+            Stored::Ran(job, account) => Command::Ran { job, account },
         })
     }
 }

@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Due {
     /// The lease ends unless it is renewed.
     Lease(LeaseNumber),
+    /// The job may begin.
+    Begin(JobId),
     /// The job is over.
     Expiry(JobId),
     /// The job still wants builders: say so again.
     Announce(JobId),
     /// A bidder of the job that had to stand back may be taken.
     Bidder(JobId),
+    /// Reports that the job fails may count now, though who gave them has proven nothing.
+    Reports(JobId),
     /// The job's publication is tried again.
     Publish(JobId),
 }

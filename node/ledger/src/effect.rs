@@ -9,6 +9,8 @@ use protocol::{
 };
 use serde::Serialize;
 
+use crate::service::Service;
+
 /// Something to perform, once the command that caused it is durable. Each may be performed twice after a crash, so each is
 /// idempotent.
 #[must_use = "effects must be performed, in order"]
@@ -34,6 +36,8 @@ pub enum Effect {
     WakeAt(Timestamp),
     /// To the publisher; comes back as `Published` or `PublishFailed`.
     Publish(Publication),
+    /// To the publisher: run this server job; comes back as `Published` or `PublishFailed`.
+    Serve(Service),
     /// To the publisher: sign the channel's index anew, as this generation. Nothing comes back; when it fails, the publisher
     /// asks again, and the generation stays unused.
     Resign {
@@ -163,6 +167,41 @@ pub enum News {
         /// SHA-256 of the dissenter; none when the file is missing.
         got: Option<Sha256>,
     },
+    /// Others contradicted a builder: it gets no leases for a while.
+    Quarantined {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture.
+        class: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Others contradicted a builder too often: it gets only jobs with a known answer.
+    Disabled {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture, or `every`.
+        class: String,
+    },
+    /// A builder has shown that it works: it gets leases again.
+    Restored {
+        /// The job that shows it.
+        job: JobId,
+        /// The builder.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorName,
+        /// Kind and architecture.
+        class: String,
+    },
     /// The attestations add up to a verdict.
     Verdict {
         /// The job.
@@ -196,6 +235,33 @@ pub enum News {
         job: JobId,
         /// The maintainer's words.
         reason: String,
+    },
+    /// A job that it waits for did not end well.
+    Skipped {
+        /// The job.
+        job: JobId,
+        /// The one that it waits for.
+        of: JobId,
+        /// One sentence.
+        why: String,
+    },
+    /// A server job did what it was asked.
+    Served {
+        /// The job.
+        job: JobId,
+        /// The repository's generation; zero when nothing was changed.
+        generation: u64,
+        /// What came of it, in one sentence.
+        summary: String,
+    },
+    /// A server job could not do it.
+    ServeFailed {
+        /// The job.
+        job: JobId,
+        /// The publisher's words.
+        why: String,
+        /// When it is tried again; none when it was the last time.
+        again: Option<Timestamp>,
     },
     /// The job's time is over.
     JobExpired {

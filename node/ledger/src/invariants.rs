@@ -67,6 +67,10 @@ impl Witness {
                 Effect::Publish(publication) => {
                     self.generations_strictly_grow(&publication.channel, publication.generation, publication.job)?;
                 }
+                Effect::Serve(service) if service.generation > 0 => {
+                    self.generations_strictly_grow(&service.channel, service.generation, service.job)?;
+                }
+                Effect::Serve(_) => {}
                 Effect::Resign { channel, generation } => {
                     // No job has this id: a generation that is signed anew belongs to nobody.
                     let nobody = JobId::from_bytes([0; 32]);
@@ -205,6 +209,8 @@ fn i5_every_open_job_goes_on_or_waits_with_a_reason(ledger: &Ledger, id: JobId, 
             PublishStep::Resting { .. } => has(Due::Publish(id)),
             PublishStep::Waiting => waits(),
         },
+        JobState::Serving(PublishStep::Resting { .. }) => has(Due::Publish(id)),
+        JobState::Serving(_) => true,
     };
     must(holds, || format!("I5: {id:?} neither goes on nor waits with a reason: {job:?}"))
 }

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use attest::compare::Output;
 use protocol::{
-    Arch, ChannelName, Hash, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
+    Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
     blame::{Blame, Failure},
+    job::{Schedule, ServerJob},
     lease::{LeaseNumber, Profile},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::tally::{Agreement, Comparison, JobFailure};
+use crate::{
+    graph::Place,
+    service::Run,
+    tally::{Agreement, Comparison, JobFailure},
+};
 
 /// A change of state that the life of a job does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +34,7 @@ pub struct Facts {
     pub key: PublicKey,
     /// The architecture that it builds on.
     pub arch: Arch,
-    /// `deb` or `command`.
+    /// `deb`, `command`, or a server job's word.
     pub kind: String,
     /// What it builds, in one line.
     pub title: String,
@@ -41,10 +46,24 @@ pub struct Facts {
     pub expires: Timestamp,
     /// When it became durable here.
     pub accepted: Timestamp,
+    /// When and where it may run, as it was signed.
+    pub schedule: Schedule,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
     /// Memory that an attempt may use, in MiB.
     pub memory_mib: u32,
+}
+
+impl Facts {
+    /// Says whether the publisher runs it, and no builder.
+    pub fn is_server(&self) -> bool {
+        ServerJob::WORDS.contains(&self.kind.as_str())
+    }
+
+    /// Gives the word of the publisher's work for it: its own, or that of the publication that follows a build.
+    pub fn service_word(&self) -> &str {
+        if self.is_server() { &self.kind } else { ServerJob::WORDS[0] }
+    }
 }
 
 /// Where a job is in its life, see the crate's picture.
@@ -56,6 +75,8 @@ pub enum JobState {
     Building,
     /// Reproduced, on the way into the repository.
     Publishing(Publishing),
+    /// A server job whose turn has come; never [`PublishStep::Waiting`].
+    Serving(PublishStep),
     /// Over.
     Ended(Ended),
 }
@@ -83,6 +104,8 @@ pub enum PublishStep {
     },
     /// It failed and is tried again later.
     Resting {
+        /// When it is tried again.
+        again: Timestamp,
         /// Failed tries.
         tries: u32,
         /// The generation that it becomes.
@@ -131,6 +154,23 @@ pub enum Outcome {
     },
     /// Its time ran out.
     Expired,
+    /// A job that it waits for did not end well.
+    Skipped {
+        /// That job.
+        of: JobId,
+        /// One sentence.
+        why: String,
+    },
+    /// A server job did what it was asked.
+    Served {
+        /// The generation that it became; zero when it changed nothing.
+        generation: u64,
+    },
+    /// A server job could not do it.
+    Unserved {
+        /// The publisher's last words.
+        why: String,
+    },
 }
 
 impl Outcome {
@@ -145,6 +185,24 @@ impl Outcome {
             Outcome::Failed(_) => "failed",
             Outcome::Cancelled { .. } => "cancelled",
             Outcome::Expired => "expired",
+            Outcome::Skipped { .. } => "skipped",
+            Outcome::Served { .. } => "done",
+            Outcome::Unserved { .. } => "failed-to-run",
+        }
+    }
+
+    /// Says whether jobs that wait for this one may begin.
+    pub const fn is_well(&self) -> bool {
+        match self {
+            Outcome::Reproduced(_) | Outcome::Published { .. } | Outcome::Served { .. } => true,
+            Outcome::Unpublished { .. }
+            | Outcome::Disputed(_)
+            | Outcome::Unreproducible(_)
+            | Outcome::Failed(_)
+            | Outcome::Cancelled { .. }
+            | Outcome::Expired
+            | Outcome::Skipped { .. }
+            | Outcome::Unserved { .. } => false,
         }
     }
 }
@@ -156,6 +214,7 @@ impl JobState {
             JobState::Queued => "queued",
             JobState::Building => "building",
             JobState::Publishing(_) => "publishing",
+            JobState::Serving(_) => "running",
             JobState::Ended(ended) => ended.outcome.word(),
         }
     }
@@ -173,7 +232,7 @@ impl JobState {
     /// Gives the agreement, where there is one.
     pub fn agreement(&self) -> Option<&Agreement> {
         match self {
-            JobState::Queued | JobState::Building => None,
+            JobState::Queued | JobState::Building | JobState::Serving(_) => None,
             JobState::Publishing(publishing) => Some(&publishing.agreement),
             JobState::Ended(ended) => match &ended.outcome {
                 Outcome::Reproduced(agreement)
@@ -183,14 +242,17 @@ impl JobState {
                 | Outcome::Unreproducible(_)
                 | Outcome::Failed(_)
                 | Outcome::Cancelled { .. }
-                | Outcome::Expired => None,
+                | Outcome::Expired
+                | Outcome::Skipped { .. }
+                | Outcome::Served { .. }
+                | Outcome::Unserved { .. } => None,
             },
         }
     }
 
     pub(crate) fn agreement_mut(&mut self) -> Option<&mut Agreement> {
         match self {
-            JobState::Queued | JobState::Building => None,
+            JobState::Queued | JobState::Building | JobState::Serving(_) => None,
             JobState::Publishing(publishing) => Some(&mut publishing.agreement),
             JobState::Ended(ended) => match &mut ended.outcome {
                 Outcome::Reproduced(agreement)
@@ -200,7 +262,10 @@ impl JobState {
                 | Outcome::Unreproducible(_)
                 | Outcome::Failed(_)
                 | Outcome::Cancelled { .. }
-                | Outcome::Expired => None,
+                | Outcome::Expired
+                | Outcome::Skipped { .. }
+                | Outcome::Served { .. }
+                | Outcome::Unserved { .. } => None,
             },
         }
     }
@@ -212,6 +277,7 @@ impl JobState {
     pub fn become_state(&mut self, next: JobState) -> Result<(), IllegalTransition> {
         let published =
             |ended: &Ended| matches!(ended.outcome, Outcome::Published { .. } | Outcome::Unpublished { .. });
+        let served = |ended: &Ended| matches!(ended.outcome, Outcome::Served { .. } | Outcome::Unserved { .. });
         let legal = match (&*self, &next) {
             (JobState::Ended(_), _) => false,
             (JobState::Queued | JobState::Building, JobState::Queued | JobState::Building) => true,
@@ -219,7 +285,16 @@ impl JobState {
             (JobState::Building | JobState::Publishing(_), JobState::Publishing(_)) => true,
             (JobState::Publishing(_), JobState::Queued | JobState::Building) => false,
             (JobState::Publishing(_), JobState::Ended(ended)) => published(ended),
-            (JobState::Queued | JobState::Building, JobState::Ended(ended)) => !published(ended),
+            (JobState::Queued | JobState::Serving(_), JobState::Serving(_)) => true,
+            (JobState::Building | JobState::Publishing(_), JobState::Serving(_)) => false,
+            (JobState::Serving(_), JobState::Ended(ended)) => served(ended),
+            (JobState::Serving(_), JobState::Queued | JobState::Building | JobState::Publishing(_)) => false,
+            (JobState::Queued, JobState::Ended(ended)) => {
+                !published(ended) && !matches!(ended.outcome, Outcome::Served { .. })
+            }
+            (JobState::Building, JobState::Ended(ended)) => {
+                !published(ended) && !served(ended) && !matches!(ended.outcome, Outcome::Skipped { .. })
+            }
         };
         if !legal {
             return Err(IllegalTransition { from: self.word(), to: next.word() });
@@ -429,10 +504,14 @@ pub struct Pause {
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
+    /// The publisher's work for it.
+    pub run: Run,
     /// Late reports, at most one per lease.
     pub late: Vec<Late>,
     /// What never changes.
     pub facts: Facts,
+    /// Which jobs wait for it.
+    pub place: Place,
     /// Where it is.
     pub state: JobState,
     /// Builders that stand back, by node.
@@ -449,10 +528,12 @@ pub struct Job {
 
 impl Job {
     /// Makes a job that nobody has.
-    pub fn new(facts: Facts) -> Self {
+    pub fn new(facts: Facts, place: Place) -> Self {
         Self {
+            run: Run::default(),
             late: Vec::new(),
             facts,
+            place,
             state: JobState::Queued,
             pauses: BTreeMap::new(),
             bidders: Vec::new(),
@@ -498,53 +579,4 @@ pub(crate) const fn is_interruption(blame: Blame) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn agreement() -> Agreement {
-        Agreement { digest: Hash::of(b"a"), dissent: Vec::new(), builders: Vec::new(), operators: Vec::new() }
-    }
-
-    fn ended(outcome: Outcome) -> JobState {
-        JobState::Ended(Ended { at: Timestamp::ZERO, outcome })
-    }
-
-    #[test]
-    fn only_the_steps_of_the_picture_are_legal() {
-        let publishing = JobState::Publishing(Publishing { step: PublishStep::Waiting, agreement: agreement() });
-        let published = ended(Outcome::Published { agreement: agreement(), generation: 1 });
-        let comparison = Comparison { files: Vec::new(), groups: Vec::new() };
-        let states = [
-            JobState::Queued,
-            JobState::Building,
-            publishing,
-            published,
-            ended(Outcome::Unpublished { why: "full".into(), agreement: agreement() }),
-            ended(Outcome::Reproduced(agreement())),
-            ended(Outcome::Disputed(comparison.clone())),
-            ended(Outcome::Unreproducible(comparison)),
-            ended(Outcome::Failed(JobFailure::Poison { lost: 5 })),
-            ended(Outcome::Cancelled { reason: "typo".into() }),
-            ended(Outcome::Expired),
-        ];
-        let table = [
-            ("queued", "queued building reproduced disputed unreproducible failed cancelled expired"),
-            ("building", "queued building publishing reproduced disputed unreproducible failed cancelled expired"),
-            ("publishing", "publishing published failed-to-publish"),
-        ];
-        for from in &states {
-            let legal = |to: &&JobState| {
-                let mut state = from.clone();
-                let result = state.become_state((*to).clone());
-                let expected = if result.is_ok() { *to } else { from };
-                assert_eq!(&state, expected, "an illegal step leaves the state");
-                result.is_ok()
-            };
-            let words: Vec<_> = states.iter().filter(legal).map(JobState::word).collect();
-            let expect = table.iter().find(|(word, _)| *word == from.word()).map_or("", |(_, words)| words);
-            assert_eq!(words.join(" "), expect, "from {}", from.word());
-        }
-        let illegal = states[3].clone().become_state(JobState::Queued).unwrap_err();
-        assert_eq!(illegal.to_string(), "a job that is published cannot become queued");
-    }
-}
+mod tests;

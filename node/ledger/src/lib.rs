@@ -18,7 +18,7 @@
 //!                                            reproduced        publishing <--+
 //!                                                              |    |    |   |
 //!                                       Published              v    v    +---+
-//!                                                       published  failed-to-publish   (after six tries)
+//!                                                       published  failed-to-publish   (for good, or out of time)
 //! ```
 //!
 //! # Rules
@@ -34,10 +34,15 @@
 //!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
 //!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
-//! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. A generation whose
+//! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. What passes (a full
+//!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over, and holds up no other;
+//!   what lasts ends the job at once. A generation whose
 //!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
-//! * **Failures** are the job's only when a quorum of operators names the same step. Other endings: see [`tally`].
+//! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
+//! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
+//! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
+//!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
 //! * **Time** is an argument and may jump. Backwards: every deadline is pulled back to at most its usual distance. Forwards by
 //!   more than two lease times without a command: nobody listened, so leases get a fresh time instead of expiring.
 //!
@@ -52,7 +57,11 @@
 pub mod command;
 pub mod effect;
 pub mod evidence;
+pub mod graph;
 pub mod job;
+pub mod reputation;
+pub mod service;
+pub mod signers;
 pub mod snapshot;
 pub mod tally;
 pub mod view;
@@ -78,14 +87,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use command::Command;
+pub use command::{Cause, Command};
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
+pub use service::Service;
 
 use protocol::{
-    ChannelName, JobId, NetworkId, Timestamp, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Timestamp, Verified,
     lease::{Lease, LeaseNumber},
-    message::{Refusal, Response},
+    message::{Octets, Refusal, Response},
     policy::{self, Policy, SuccessionError},
 };
 
@@ -93,6 +103,7 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    reputation::Reputation,
 };
 
 /// Ended jobs that keep their evidence.
@@ -120,6 +131,10 @@ pub struct Ledger {
     last_lease: u64,
     /// The repository of each channel.
     lines: BTreeMap<ChannelName, releases::Line>,
+    /// The certificates of the coordinators' repository keys.
+    signers: BTreeMap<NodeId, Octets>,
+    /// What builders have shown.
+    reputation: Reputation,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -175,6 +190,8 @@ impl Ledger {
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
             lines: BTreeMap::new(),
+            signers: BTreeMap::new(),
+            reputation: Reputation::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -205,8 +222,10 @@ impl Ledger {
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
-            Command::PublishFailed { job, why } => self.publish_failed(job, why, &mut turn),
+            Command::PublishFailed { job, cause, why } => self.publish_failed(job, cause, why, &mut turn),
+            Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
+            Command::Ran { job, account } => self.ran(job, account),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);
@@ -225,11 +244,16 @@ impl Ledger {
         let reason = format!("the job is {}", outcome.word());
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
+        self.deadlines.clear(Due::Begin(id));
+        self.resolve_reports(id);
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
+        self.deadlines.clear(Due::Reports(id));
         self.open.remove(&id);
         self.ended.push_back(id);
+        self.leave_queue(id);
         self.slim_one_more();
+        self.tell_dependents(id, turn);
         Ok(())
     }
 
@@ -252,6 +276,7 @@ impl Ledger {
                 return;
             }
             self.ended.pop_front();
+            self.forget_publication(oldest);
             self.jobs.remove(&oldest);
         }
     }

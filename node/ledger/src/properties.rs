@@ -1,10 +1,13 @@
 //! Random clusters and random commands, with every invariant checked after each one.
 
 use proptest::prelude::*;
-use protocol::{blame::Blame, lease::Lease};
+use protocol::{
+    blame::{Blame, Fault},
+    lease::Lease,
+};
 
 use crate::{
-    Command, Effect, Ledger,
+    Cause, Command, Effect, Ledger,
     invariants::Witness,
     testing::{Bench, builder, channel, policy},
 };
@@ -105,8 +108,9 @@ impl Cluster {
                 self.bench.apply(vote);
             }
             Step::Fail { lease, blame, step } => {
-                use Blame::{Builder, Cancelled, InputMismatch, Interrupted, Job, Timeout};
-                let blame = [Job, Builder, InputMismatch, Interrupted, Timeout, Cancelled][usize::from(*blame)];
+                use Blame::{Cancelled, InputMismatch, Interrupted, Job, Timeout};
+                let blame = [Job, Blame::Builder(Fault::Other), InputMismatch, Interrupted, Timeout, Cancelled]
+                    [usize::from(*blame)];
                 let lease = self.lease(*lease)?;
                 self.bench.fail(&lease, blame, ["build", "fetch"][usize::from(*step)]);
             }
@@ -125,7 +129,7 @@ impl Cluster {
             }
             Step::Published { job, well } => {
                 let (job, generation) = (self.job(*job)?, self.bench.ledger.generation(&"stable".parse().unwrap()));
-                let failed = Command::PublishFailed { job, why: "disk full".into() };
+                let failed = Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() };
                 self.bench.apply(if *well { Command::Published { job, generation } } else { failed });
             }
             Step::Adopt { operators, agree } => {

@@ -1,37 +1,74 @@
 //! The repository of each channel: one publication at a time, in the order of the verdicts, generations that only grow.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use protocol::{ChannelName, JobId};
+use protocol::{ChannelName, JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, News, Publication, Turn,
+    Cause, Effect, Ledger, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
     planted::{self, Fault},
     schedule::cut,
+    service::publication_id,
 };
 
-/// How often one publication is tried.
-pub(crate) const PUBLISH_TRIES_MAX: u32 = 6;
+/// How often one publication is tried at least, however little time its job has left.
+pub(crate) const PUBLISH_TRIES_MIN: u32 = 6;
 /// How long a publication rests after its first failure; doubled each time.
 pub(crate) const REST_FIRST: Duration = Duration::from_secs(2);
 /// The longest rest.
-pub(crate) const REST_MAX: Duration = Duration::from_secs(60);
+pub(crate) const REST_MAX: Duration = Duration::from_secs(3600);
+/// How long a publication whose rest is over waits for the one that is under way, or for a policy that is not expired.
+const BUSY_REST: Duration = Duration::from_secs(10);
 
 /// One channel's repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
-    /// Jobs to publish, the one that is worked on first.
+    /// How long each kind of work takes here, in milliseconds.
+    pub(crate) took: BTreeMap<String, u64>,
+    /// Jobs to publish, the one that is worked on first; those that failed for now go to the end.
     pub(crate) queue: Vec<JobId>,
+    /// The newest generation that the publisher reported.
+    pub(crate) published: u64,
     /// The newest generation that was ever given to a publication.
     pub(crate) generation: u64,
+    /// The builds of the publications that are shown as jobs, by the publication's id.
+    pub(crate) publications: BTreeMap<JobId, JobId>,
+}
+
+impl Line {
+    fn bring_to_front(&mut self, id: JobId) {
+        self.queue.retain(|waiting| *waiting != id);
+        self.queue.insert(0, id);
+    }
+
+    fn send_to_end(&mut self, id: JobId) {
+        if let Some(at) = self.queue.iter().position(|waiting| *waiting == id) {
+            self.queue.remove(at);
+            self.queue.push(id);
+        }
+    }
+
+    /// Begins another try; after another generation was given, the old one would go back.
+    fn again(&mut self, id: JobId, generation: u64) -> u64 {
+        self.bring_to_front(id);
+        if self.generation != generation {
+            self.generation += 1;
+        }
+        self.generation
+    }
 }
 
 impl Ledger {
     pub(crate) fn queue_publication(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
-        self.lines.entry(channel.clone()).or_default().queue.push(id);
+        let line = self.lines.entry(channel.clone()).or_default();
+        line.queue.push(id);
+        if !self.jobs[&id].facts.is_server() {
+            line.publications.insert(publication_id(&id), id);
+        }
+        self.note_queued(id, turn);
         self.publish_next(channel, turn);
     }
 
@@ -40,32 +77,47 @@ impl Ledger {
         if self.policy_in_force().expires <= turn.at {
             return;
         }
-        let Some(line) = self.lines.get_mut(channel) else { return };
-        let Some(id) = line.queue.first().copied() else { return };
-        if self.step(id) != Some(PublishStep::Waiting) {
-            return;
-        }
-        if let Err(why) = self.still_agreed(id, channel) {
+        let Some(line) = self.lines.get(channel).filter(|line| !self.is_busy(line)) else { return };
+        let waits = |id: &&JobId| self.step(**id) == Some(PublishStep::Waiting);
+        let Some(id) = line.queue.iter().find(waits).copied() else { return };
+        if let Err(why) = self.still_stands(id, channel) {
             self.give_up(id, why, turn);
             return;
         }
         let line = self.lines.get_mut(channel).expect("found above");
         line.generation += u64::from(!planted::is(Fault::SameGenerationAgain) || line.generation == 0);
         let generation = line.generation;
-        self.set_step(id, PublishStep::Running { tries: 0, generation });
-        self.say_publication(id, turn);
+        line.bring_to_front(id);
+        self.begin_run(id, generation, turn);
+    }
+
+    /// Says whether the publisher works for the channel now: then it does so for the first in its line.
+    fn is_busy(&self, line: &Line) -> bool {
+        let first = line.queue.first().and_then(|id| self.step(*id));
+        matches!(first, Some(PublishStep::Running { .. }))
+    }
+
+    /// Gives the newest generation of a channel that the publisher reported, 0 before the first. Nothing may be published
+    /// that does not continue it.
+    pub fn released(&self, channel: &ChannelName) -> u64 {
+        self.lines.get(channel).map_or(0, |line| line.published)
     }
 
     /// Gives a generation for signing a channel's index anew. A publication that is under way signs it anyway.
     pub(crate) fn resign(&mut self, channel: ChannelName, turn: &mut Turn) {
         let expired = self.policy_in_force().expires <= turn.at;
-        let first = self.lines.get(&channel).and_then(|line| line.queue.first().copied());
-        let busy = first.is_some_and(|id| self.step(id) != Some(PublishStep::Waiting));
+        let busy = self.lines.get(&channel).is_some_and(|line| self.is_busy(line));
         let Some(line) = self.lines.get_mut(&channel).filter(|line| line.generation > 0 && !busy && !expired) else {
             return;
         };
         line.generation += 1;
         turn.push(Effect::Resign { generation: line.generation, channel });
+    }
+
+    /// Checks what is to be done against the policy in force.
+    fn still_stands(&self, id: JobId, channel: &ChannelName) -> Result<(), String> {
+        let server = self.jobs[&id].facts.is_server();
+        if server { self.still_allowed(id) } else { self.still_agreed(id, channel) }
     }
 
     /// Checks an agreement against the policy in force: a new one may want more operators, or no longer name some, and whoever
@@ -89,6 +141,10 @@ impl Ledger {
     pub(crate) fn say_publication(&self, id: JobId, turn: &mut Turn) {
         let Some(PublishStep::Running { generation, .. }) = self.step(id) else { return };
         let job = &self.jobs[&id];
+        if job.facts.is_server() {
+            self.say_service(id, generation, turn);
+            return;
+        }
         let agreement = job.state.agreement().expect("a publication has an agreement");
         let first = agreement.builders.first();
         let vote = job.attempts.iter().filter(|a| Some(&a.node) == first).find_map(Attempt::vote);
@@ -109,32 +165,73 @@ impl Ledger {
         if current != generation {
             return;
         }
+        self.note_duration(id, turn);
         let job = &self.jobs[&id];
-        let (channel, agreement) = (job.facts.channel.clone(), job.state.agreement().cloned());
-        let agreement = agreement.expect("a publication has an agreement");
-        self.end(id, Outcome::Published { agreement, generation }, turn).expect("a publication may end as published");
-        turn.tell(News::Published { job: id, channel: channel.clone(), generation });
+        let channel = job.facts.channel.clone();
+        if let Some(line) = self.lines.get_mut(&channel) {
+            line.published = line.published.max(generation);
+        }
+        match job.state.agreement().cloned() {
+            Some(agreement) => {
+                turn.tell(News::Published { job: id, channel: channel.clone(), generation });
+                let outcome = Outcome::Published { agreement, generation };
+                self.end(id, outcome, turn).expect("a publication may end as published");
+            }
+            None => {
+                turn.tell(News::Served { job: id, generation, summary: job.run.account.summary.clone() });
+                self.end(id, Outcome::Served { generation }, turn).expect("a server job may end as done");
+            }
+        }
         self.leave_line(id, &channel, turn);
     }
 
-    pub(crate) fn publish_failed(&mut self, id: JobId, why: String, turn: &mut Turn) {
+    pub(crate) fn publish_failed(&mut self, id: JobId, cause: Cause, why: String, turn: &mut Turn) {
         let Some(PublishStep::Running { tries, generation }) = self.step(id) else { return };
         let (tries, why) = (tries + 1, cut(why));
-        if tries >= PUBLISH_TRIES_MAX {
+        let over = tries >= PUBLISH_TRIES_MIN && self.jobs[&id].facts.expires <= turn.at;
+        if cause == Cause::Permanent || over {
             self.give_up(id, why, turn);
             return;
         }
-        self.set_step(id, PublishStep::Resting { tries, generation });
-        let again = turn.at.after(REST_FIRST.saturating_mul(1 << (tries - 1)).min(REST_MAX));
-        self.deadlines.set(Due::Publish(id), again);
-        turn.tell(News::PublishFailed { job: id, why, again: Some(again) });
+        let longer = 1_u32.checked_shl(tries - 1).unwrap_or(u32::MAX);
+        let again = turn.at.after(REST_FIRST.saturating_mul(longer).min(REST_MAX));
+        self.rest(id, PublishStep::Resting { tries, generation, again }, again);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.run.trouble.clone_from(&why);
+        }
+        self.tell_failure(id, why, Some(again), turn);
+        // What failed for now holds up nobody.
+        let channel = self.jobs[&id].facts.channel.clone();
+        if let Some(line) = self.lines.get_mut(&channel) {
+            line.send_to_end(id);
+        }
+        self.publish_next(&channel, turn);
     }
 
+    fn rest(&mut self, id: JobId, step: PublishStep, again: Timestamp) {
+        self.set_step(id, step);
+        self.deadlines.set(Due::Publish(id), again);
+    }
+
+    /// A rest is over: the next try begins, under the same generation if nothing was published meanwhile.
     pub(crate) fn publish_again(&mut self, id: JobId, turn: &mut Turn) {
-        let Some(PublishStep::Resting { tries, mut generation }) = self.step(id) else { return };
-        if planted::is(Fault::NewGenerationEachTry) {
-            generation += 1;
+        let Some(PublishStep::Resting { tries, generation, .. }) = self.step(id) else { return };
+        let channel = self.jobs[&id].facts.channel.clone();
+        let in_line = self.lines.get(&channel).filter(|line| line.queue.contains(&id));
+        let expired = self.policy_in_force().expires <= turn.at;
+        if expired || in_line.is_some_and(|line| self.is_busy(line)) {
+            let again = turn.at.after(BUSY_REST);
+            self.rest(id, PublishStep::Resting { tries, generation, again }, again);
+            return;
         }
+        let in_line = in_line.is_some();
+        if let Err(why) = self.still_stands(id, &channel) {
+            self.give_up(id, why, turn);
+            return;
+        }
+        let line = self.lines.get_mut(&channel).filter(|_| in_line);
+        let generation = line.map_or(generation, |line| line.again(id, generation));
+        let generation = generation + u64::from(planted::is(Fault::NewGenerationEachTry));
         self.set_step(id, PublishStep::Running { tries, generation });
         self.say_publication(id, turn);
     }
@@ -150,14 +247,40 @@ impl Ledger {
         }
     }
 
-    fn give_up(&mut self, id: JobId, why: String, turn: &mut Turn) {
+    pub(crate) fn give_up(&mut self, id: JobId, why: String, turn: &mut Turn) {
         let job = &self.jobs[&id];
-        let (channel, agreement) = (job.facts.channel.clone(), job.state.agreement().cloned());
-        let agreement = agreement.expect("a publication has an agreement");
-        let outcome = Outcome::Unpublished { why: why.clone(), agreement };
-        self.end(id, outcome, turn).expect("a publication may be given up");
-        turn.tell(News::PublishFailed { job: id, why, again: None });
+        let channel = job.facts.channel.clone();
+        let outcome = match job.state.agreement().cloned() {
+            Some(agreement) => Outcome::Unpublished { why: why.clone(), agreement },
+            None => Outcome::Unserved { why: why.clone() },
+        };
+        self.tell_failure(id, why, None, turn);
+        self.end(id, outcome, turn).expect("a publication or server job may be given up");
         self.leave_line(id, &channel, turn);
+    }
+
+    fn tell_failure(&self, job: JobId, why: String, again: Option<Timestamp>, turn: &mut Turn) {
+        turn.tell(if self.jobs[&job].facts.is_server() {
+            News::ServeFailed { job, why, again }
+        } else {
+            News::PublishFailed { job, why, again }
+        });
+    }
+
+    /// A server job that ended before its turn waits no longer.
+    pub(crate) fn leave_queue(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.facts.is_server()) else { return };
+        if let Some(line) = self.lines.get_mut(&job.facts.channel) {
+            line.queue.retain(|waiting| *waiting != id);
+        }
+    }
+
+    /// A build is forgotten, and with it the publication that followed.
+    pub(crate) fn forget_publication(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if let Some(line) = self.lines.get_mut(&job.facts.channel) {
+            line.publications.remove(&publication_id(&id));
+        }
     }
 
     fn leave_line(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
@@ -167,16 +290,22 @@ impl Ledger {
         self.publish_next(channel, turn);
     }
 
-    fn step(&self, id: JobId) -> Option<PublishStep> {
-        match &self.jobs.get(&id)?.state {
+    pub(crate) fn step(&self, id: JobId) -> Option<PublishStep> {
+        let job = self.jobs.get(&id)?;
+        match &job.state {
             JobState::Publishing(publishing) => Some(publishing.step),
+            JobState::Serving(step) => Some(*step),
+            JobState::Queued if job.facts.is_server() => Some(PublishStep::Waiting),
             JobState::Queued | JobState::Building | JobState::Ended(_) => None,
         }
     }
 
-    fn set_step(&mut self, id: JobId, step: PublishStep) {
-        if let Some(JobState::Publishing(publishing)) = self.jobs.get_mut(&id).map(|job| &mut job.state) {
+    pub(crate) fn set_step(&mut self, id: JobId, step: PublishStep) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let JobState::Publishing(publishing) = &mut job.state {
             publishing.step = step;
+        } else if job.facts.is_server() {
+            job.state.become_state(JobState::Serving(step)).expect("a server job that is queued or running may run");
         }
     }
 }

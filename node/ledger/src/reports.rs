@@ -3,7 +3,7 @@
 use attest::{compare, statement::VerifiedAttestation};
 use protocol::{
     Hash, NodeId,
-    blame::{Blame, Failure},
+    blame::{self, Blame, Failure},
     lease::{Lease, LeaseNumber},
     limits,
     message::{Failed, Refusal, Renewal, Response},
@@ -14,6 +14,7 @@ use crate::{
     deadlines::Due,
     job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
     planted::{self, Fault},
+    reputation::is_breach,
     schedule::{PAUSE_INTERRUPTED, cut, stand_back},
     tally,
 };
@@ -26,6 +27,9 @@ impl Ledger {
         let mut lost = Vec::new();
         for renewal in renewals.into_iter().take(RENEWALS_MAX) {
             if self.held(node, renewal.lease).is_none() {
+                if self.renew_canary(node, renewal.lease, turn) {
+                    continue;
+                }
                 lost.push(renewal.lease);
                 continue;
             }
@@ -39,6 +43,9 @@ impl Ledger {
 
     pub(crate) fn started(&mut self, node: NodeId, number: LeaseNumber, turn: &mut Turn) {
         if self.held(node, number).is_none() {
+            if self.canary_started(node, number, turn) {
+                return;
+            }
             turn.answer(Response::Lost(vec![number]));
             return;
         }
@@ -67,6 +74,9 @@ impl Ledger {
         turn: &mut Turn,
     ) {
         let Some(lease) = self.held(node, number).cloned() else {
+            if self.canary_revealed(node, number, &attestation, turn) {
+                return;
+            }
             self.revealed_late(node, (number, log), attestation, turn);
             return;
         };
@@ -74,7 +84,7 @@ impl Ledger {
         let fits = self.fits(&attestation, &lease);
         let ended = turn.at;
         self.release(number);
-        let attempt = self.attempt_mut(lease);
+        let attempt = self.attempt_mut(lease.clone());
         let started = attempt.state.started().unwrap_or(attempt.granted);
         match fits {
             Ok(()) => {
@@ -86,17 +96,18 @@ impl Ledger {
                 turn.tell(News::Revealed { job, lease: number, node, digest });
             }
             Err(why) => {
-                let failure = Failure::new(Blame::Builder, "attest", &why);
+                let failure = Failure::new(Blame::Builder(blame::Fault::Other), "attest", &why);
                 attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started };
                 turn.refuse(Refusal::Invalid(why.clone()));
                 turn.tell(News::AttemptFailed { job, lease: number, node, why });
+                self.note_failure(&lease, turn);
             }
         }
         self.settle(job, turn);
     }
 
     /// Says whether an attestation answers the job and the lease that it came under.
-    fn fits(&self, attestation: &VerifiedAttestation, lease: &Lease) -> Result<(), String> {
+    pub(crate) fn fits(&self, attestation: &VerifiedAttestation, lease: &Lease) -> Result<(), String> {
         let dossier = self.dossiers.get(&lease.job).ok_or("the job's request is no longer kept")?;
         attestation.matches_lease(lease).map_err(|e| e.to_string())?;
         attestation.matches_request(&dossier.request).map_err(|e| e.to_string())
@@ -151,6 +162,7 @@ impl Ledger {
             return;
         };
         let dissent = tally::dissent(&operator, was.node, &agreed, vote);
+        let (id, attestation) = (vote.digest, vote.attestation);
         let agreement = job.state.agreement_mut().expect("seen above");
         if agreement.dissent.iter().any(|d| d.operator == operator) {
             return;
@@ -160,6 +172,7 @@ impl Ledger {
             turn.tell(News::Dissent { job, node: was.node, operator, file, agreed: first.agreed, got: first.got });
         }
         agreement.dissent.push(dissent);
+        self.judge_late(was, (id, attestation), turn);
     }
 
     pub(crate) fn failed(&mut self, node: NodeId, report: Failed, turn: &mut Turn) {
@@ -167,6 +180,9 @@ impl Ledger {
         let Failure { step, what, blame } = report.failure;
         let failure = Failure::new(blame, cut(step), what);
         let Some(lease) = self.held(node, number).cloned() else {
+            if self.canary_failed(node, number, &failure, turn) {
+                return;
+            }
             self.failed_late(node, number, failure, turn);
             return;
         };
@@ -174,14 +190,19 @@ impl Ledger {
         turn.done();
         turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
         self.release(number);
-        let attempt = self.attempt_mut(lease);
+        let attempt = self.attempt_mut(lease.clone());
         if is_interruption(blame) {
             let started = attempt.state.started();
             attempt.state = AttemptState::Interrupted { ended, why: failure.to_string(), started };
             self.pause(job, node, turn);
         } else {
             let started = attempt.state.started().unwrap_or(attempt.granted);
-            attempt.state = AttemptState::Failed { log: report.log, ended, failure, started };
+            attempt.state = AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started };
+            if is_breach(blame) {
+                self.breach(&lease, &failure, turn);
+                return;
+            }
+            self.note_failure(&lease, turn);
         }
         self.settle(job, turn);
     }
@@ -211,7 +232,10 @@ impl Ledger {
     }
 
     pub(crate) fn lease_expired(&mut self, number: LeaseNumber, turn: &mut Turn) {
-        let Some(lease) = self.leases.get(&number).cloned() else { return };
+        let Some(lease) = self.leases.get(&number).cloned() else {
+            self.canary_expired(number);
+            return;
+        };
         let (job, node, ended) = (lease.job, lease.node, turn.at);
         self.release(number);
         if planted::is(Fault::ForgetsLost) {

@@ -1,6 +1,6 @@
 //! Who builds what: bids become leases as long as a job wants builders. First come, first served; who had no turn first.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     Hash, JobId, NodeId, Timestamp,
@@ -13,8 +13,10 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
+    graph::Ahead,
     job::{Attempt, AttemptState, Bidder, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     planted::{self, Fault},
+    reputation::{Class, May, Turned},
     tally::{self, Decision, Standing},
 };
 
@@ -35,23 +37,40 @@ const EXCLUDED_MAX: usize = 64;
 
 impl Ledger {
     pub(crate) fn bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) {
-        if let Err(refusal) = self.remember_bid(node, bid, turn) {
-            turn.refuse(refusal);
-            return;
+        match self.remember_bid(node, bid, turn) {
+            Err(refusal) => turn.refuse(refusal),
+            Ok(()) => {
+                turn.done();
+                self.settle(bid.job, turn);
+            }
         }
-        turn.done();
-        self.settle(bid.job, turn);
     }
 
     fn remember_bid(&mut self, node: NodeId, bid: &Bid, turn: &mut Turn) -> Result<(), Refusal> {
         let Some(operator) = self.policy_in_force().operator_of(&node).cloned() else {
             return Err(Refusal::NotAllowed("no operator of the policy answers for this node".into()));
         };
-        let Some(job) = self.jobs.get_mut(&bid.job) else {
+        let ahead = self.jobs.get(&bid.job).map_or(Ahead::Free, |job| self.ahead(job));
+        let Some(class) = self.jobs.get(&bid.job).map(|job| Class::of(&job.facts)) else {
             return Err(Refusal::Unknown(format!("job {}", bid.job)));
         };
+        match self.admit_builder(node, (&operator, &class), bid.memory_mib, turn) {
+            Ok(()) => {}
+            Err(Turned::ToCanary) => return Ok(()),
+            Err(Turned::Away(hindrance)) => return Err(Refusal::Busy(hindrance.sentence(&class, turn.at))),
+        }
+        let job = self.jobs.get_mut(&bid.job).expect("found above");
         if !job.state.wants_builders() {
             return Err(Refusal::Invalid(format!("the job is {}", job.state.word())));
+        }
+        if job.facts.is_server() {
+            return Err(Refusal::Invalid("the coordinator runs this job itself".into()));
+        }
+        if let Ahead::Waits(of) | Ahead::Failed(of) = ahead {
+            return Err(Refusal::Busy(format!("the job waits for job {}", of.short())));
+        }
+        if !job.facts.schedule.allows(&node) {
+            return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
         }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
@@ -82,7 +101,10 @@ impl Ledger {
     }
 
     pub(crate) fn declined(&mut self, node: NodeId, number: LeaseNumber, why: String, turn: &mut Turn) {
-        let Some(lease) = self.held(node, number).cloned() else { return };
+        let Some(lease) = self.held(node, number).cloned() else {
+            self.drop_canary(node, number);
+            return;
+        };
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
         stand_back(job, node, PAUSE_DECLINED, turn.at);
@@ -128,9 +150,27 @@ impl Ledger {
         let policy = self.policies.last().expect("never empty").get();
         let Some(job) = self.jobs.get(&id).filter(|job| job.state.wants_builders()) else { return };
         let Some(channel) = policy.channel(&job.facts.channel) else { return };
-        match tally::stand(job, channel, policy) {
+        match self.ahead(job) {
+            Ahead::Free => {}
+            Ahead::Waits(_) => return,
+            Ahead::Failed(of) => {
+                self.skip(id, of, turn);
+                return;
+            }
+        }
+        if let Some(begin) = begins_later(job, turn.at) {
+            self.deadlines.set(Due::Begin(id), begin);
+            return;
+        }
+        if job.facts.is_server() {
+            self.queue_service(id, turn);
+            return;
+        }
+        let heard = self.heard(job, turn.at);
+        match tally::stand(job, channel, policy, &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
+                self.listen_again(id, heard.again);
                 let granted = (0..wanted).take_while(|_| self.grant_next(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
@@ -139,6 +179,9 @@ impl Ledger {
     }
 
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
+        if let Decision::Reproduced(agreement) = &decision {
+            self.judge(id, agreement, turn);
+        }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);
         turn.tell(News::Verdict { job: id, word: word.into(), why });
@@ -186,6 +229,13 @@ impl Ledger {
         job.bidders.retain(|bidder| {
             let operator = policy.operator_of(&bidder.node);
             operator.is_some_and(|o| !job_is_spent(&job.attempts, o))
+        });
+        // Since it bid, a builder may have been contradicted.
+        let class = Class::of(&job.facts);
+        let reputation = &self.reputation;
+        job.bidders.retain(|bidder| {
+            let operator = policy.operator_of(&bidder.node).expect("kept above only with an operator");
+            !matches!(reputation.may_without_canary(operator, &class, bidder.node, turn.at), May::No(_))
         });
         let ready = job.bidders.iter().filter(|b| job.pauses.get(&b.node).is_none_or(|p| p.until <= turn.at));
         let Some(node) = ready.min_by_key(|b| (rank(job, b.node, policy), b.at, tie(id, b.node))).map(|b| b.node)
@@ -250,8 +300,10 @@ impl Ledger {
     pub(crate) fn announcement(&self, id: JobId, at: Timestamp) -> Option<Announcement> {
         let job = self.jobs.get(&id)?;
         let operators = self.policy_in_force().operators.iter().filter(|o| job.is_spent(&o.name));
-        let mut excluded: Vec<NodeId> = operators.flat_map(|o| o.nodes.iter().copied()).take(EXCLUDED_MAX).collect();
-        excluded.sort();
+        let without = job.facts.schedule.without.iter().copied();
+        let spent = operators.flat_map(|o| o.nodes.iter().copied());
+        let excluded: BTreeSet<NodeId> = without.chain(spent).take(EXCLUDED_MAX).collect();
+        let excluded = excluded.into_iter().collect();
         Some(Announcement {
             at,
             job: id,
@@ -272,6 +324,11 @@ impl Ledger {
         self.leases.remove(&number);
         self.deadlines.clear(Due::Lease(number));
     }
+}
+
+/// Says when a job may begin, where that is later. What has begun goes on, whatever the clock does.
+pub(crate) fn begins_later(job: &Job, at: Timestamp) -> Option<Timestamp> {
+    job.facts.schedule.not_before.filter(|begin| *begin > at && job.attempts.is_empty())
 }
 
 /// Makes a node stand back for this job; each time twice as long.

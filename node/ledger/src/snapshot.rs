@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use attest::statement::VerifiedAttestation;
 use protocol::{
-    ChannelName, JobId, NetworkId, Signed, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     lease::Lease,
@@ -21,6 +21,7 @@ use crate::{
     evidence::Dossier,
     job::Job,
     releases::Line,
+    reputation::Reputation,
     timer::Clock,
 };
 
@@ -56,10 +57,13 @@ struct Snapshot {
     lines: Vec<(ChannelName, Line)>,
     leases: Vec<Lease>,
     network: NetworkId,
+    signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
     last_lease: u64,
+    #[serde(default, skip_serializing_if = "Reputation::is_empty")]
+    reputation: Reputation,
 }
 
 impl Ledger {
@@ -76,10 +80,12 @@ impl Ledger {
             lines: self.lines.iter().map(|(name, line)| (name.clone(), line.clone())).collect(),
             leases: self.leases.values().cloned().collect(),
             network: self.network,
+            signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
             last_lease: self.last_lease,
+            reputation: self.reputation.clone(),
         })
     }
 
@@ -109,7 +115,9 @@ impl Ledger {
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
+            reputation: snapshot.reputation,
             lines: snapshot.lines.into_iter().collect(),
+            signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),
             clock: snapshot.clock,
         };

@@ -2,7 +2,9 @@
 //!
 //! * k operators with equal outputs, under at least two profiles where k is more than one: **reproduced**.
 //! * Two such groups at once, which a policy with a smaller k may uncover: **disputed**; people must look.
-//! * A quorum of operators reports the same failing step: **failed**.
+//! * A quorum of operators reports the same failing step: **failed**. Only reports that are heard count, which
+//!   [`crate::reputation`] decides: those of operators that have proven in this class that they can build, and the others'
+//!   where nobody could know better. A report that is not heard is no opinion: somebody else is asked.
 //! * Otherwise more operators are asked: n first, then one more at a time, up to `ask_max` opinions. An opinion is a set of
 //!   outputs or a failure that counts on the job; a builder's own fault is none, so another builder gets the chance.
 //! * When nobody is left to ask (`ask_max` opinions, every operator of the policy had its turn, or the job used its
@@ -89,6 +91,13 @@ pub enum JobFailure {
         /// Who reports it.
         operators: Vec<OperatorName>,
     },
+    /// It broke out of its sandbox.
+    Breach {
+        /// The reporting operator's words.
+        what: String,
+        /// The operator.
+        operator: OperatorName,
+    },
     /// It lost too many builders.
     Poison {
         /// Builders lost.
@@ -108,6 +117,7 @@ impl std::fmt::Display for JobFailure {
                 write!(f, "{} operators report that the step {step} fails: {what}", operators.len())
             }
             JobFailure::Poison { lost } => write!(f, "{lost} builders were lost while they built it"),
+            JobFailure::Breach { operator, what } => write!(f, "it broke out of its sandbox at {operator}: {what}"),
             JobFailure::Exhausted { why } => f.write_str(why),
         }
     }
@@ -138,8 +148,8 @@ pub enum Decision {
 /// One operator's vote: the operator that the policy names for the node now.
 type Ballot<'a> = BTreeMap<&'a OperatorName, (&'a Attempt, &'a Vote)>;
 
-/// Adds up the attempts of a job.
-pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
+/// Adds up the attempts of a job; `heard` are the operators whose report of a failure counts.
+pub fn stand(job: &Job, channel: &Channel, policy: &Policy, heard: &BTreeSet<OperatorName>) -> Standing {
     let ballot = votes(job, policy);
     let groups = groups(&ballot);
     let enough = groups.iter().filter(|(_, members)| satisfies(members, channel)).count();
@@ -148,10 +158,10 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
         Some(_) if enough > 1 => return Standing::Decided(Decision::Disputed(comparison(&groups))),
         Some(_) | None => {}
     }
-    if let Some(failure) = quorum(job, channel).or_else(|| poison(job)) {
+    if let Some(failure) = quorum(job, channel, heard).or_else(|| poison(job, channel, policy)) {
         return Standing::Decided(Decision::Failed(failure));
     }
-    let failures = counted_failures(job).count();
+    let failures = counted_failures(job).filter(|(attempt, ..)| heard.contains(&attempt.operator)).count();
     let opinions = ballot.len() + failures;
     let live = job.live();
     let target = opinions.saturating_add(1).clamp(channel.ask.into(), channel.ask_max.into());
@@ -161,7 +171,7 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
     if may_ask {
         return Standing::Wants(u32::try_from(target.saturating_sub(opinions + live)).unwrap_or(0));
     }
-    if live > 0 || nothing_to_compare(job, &ballot) {
+    if live > 0 || nothing_to_compare(job, &ballot) || too_few_spoke(job, channel, policy) {
         return Standing::Wants(0);
     }
     Standing::Decided(without_agreement(job, &ballot))
@@ -169,7 +179,8 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy) -> Standing {
 
 /// Counts the operators of the policy that may still get a lease for the job.
 pub fn possible(job: &Job, policy: &Policy) -> usize {
-    policy.operators.iter().filter(|o| !o.nodes.is_empty() && !job.is_spent(&o.name)).count()
+    let schedule = &job.facts.schedule;
+    policy.operators.iter().filter(|o| o.nodes.iter().any(|n| schedule.allows(n)) && !job.is_spent(&o.name)).count()
 }
 
 /// Gives the votes that count: of nodes that the policy still names, one for each operator, the earliest lease first.
@@ -243,9 +254,9 @@ fn counted_failures(job: &Job) -> impl Iterator<Item = (&Attempt, &str, &str)> {
 }
 
 /// One operator has at most one attempt that failed, so that attempts count as operators.
-fn quorum(job: &Job, channel: &Channel) -> Option<JobFailure> {
+fn quorum(job: &Job, channel: &Channel, heard: &BTreeSet<OperatorName>) -> Option<JobFailure> {
     let mut steps: BTreeMap<&str, (&str, BTreeSet<&OperatorName>)> = BTreeMap::new();
-    for (attempt, step, what) in counted_failures(job) {
+    for (attempt, step, what) in counted_failures(job).filter(|(a, ..)| heard.contains(&a.operator)) {
         steps.entry(step).or_insert((what, BTreeSet::new())).1.insert(&attempt.operator);
     }
     let enough = |operators: &BTreeSet<_>| operators.len() >= usize::from(channel.fail_quorum);
@@ -254,9 +265,27 @@ fn quorum(job: &Job, channel: &Channel) -> Option<JobFailure> {
     })
 }
 
-fn poison(job: &Job) -> Option<JobFailure> {
-    let lost = u32::try_from(job.attempts.iter().filter(|a| a.is_lost()).count()).unwrap_or(u32::MAX);
-    (lost >= limits::LOST_BUILDERS_MAX).then_some(JobFailure::Poison { lost })
+/// A job that takes its builders with it; one operator whose nodes come and go makes no job poisonous.
+fn poison(job: &Job, channel: &Channel, policy: &Policy) -> Option<JobFailure> {
+    let lost: Vec<_> = job.attempts.iter().filter(|a| a.is_lost()).map(|a| &a.operator).collect();
+    let operators = lost.iter().collect::<BTreeSet<_>>().len();
+    let lost = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+    let many = lost >= limits::LOST_BUILDERS_MAX && operators >= voices(channel, policy);
+    many.then_some(JobFailure::Poison { lost })
+}
+
+/// Operators that it takes to fail a job: the channel's quorum, or all where the policy names fewer.
+fn voices(channel: &Channel, policy: &Policy) -> usize {
+    let operators = policy.operators.iter().filter(|o| !o.nodes.is_empty()).count();
+    usize::from(channel.fail_quorum).min(operators)
+}
+
+/// The job used its attempts up, but hardly anybody reported anything: it waits for its time to run out, since that says nothing
+/// about the package.
+fn too_few_spoke(job: &Job, channel: &Channel, policy: &Policy) -> bool {
+    let spoke = |a: &&Attempt| a.failure().is_some() || a.vote().is_some();
+    let operators: BTreeSet<_> = job.attempts.iter().filter(spoke).map(|a| &a.operator).collect();
+    operators.len() < voices(channel, policy)
 }
 
 /// One set of outputs, no failure, and attempts left: only the number of operators is too small.

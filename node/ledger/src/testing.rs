@@ -9,7 +9,7 @@ use attest::{
 use protocol::{
     Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
-    job::{CancelRequest, JobRequest, job_id},
+    job::{CancelRequest, JobRequest, ServerJob, job_id},
     lease::{Lease, LeaseNumber},
     message::{Bid, Failed, Renewal, Response},
     policy::{Channel, Policy},
@@ -116,13 +116,15 @@ impl Bench {
             | Command::Renewed { .. }
             | Command::Started { .. }
             | Command::Revealed { .. }
-            | Command::Failed { .. } => 1,
+            | Command::Failed { .. }
+            | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Lost { .. }
             | Command::Woken
             | Command::Restarted
             | Command::Published { .. }
             | Command::PublishFailed { .. }
+            | Command::Ran { .. }
             | Command::Resign { .. } => 0,
         };
         self.journal.push((self.now, command.to_bytes()));
@@ -137,6 +139,39 @@ impl Bench {
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.apply(Command::Woken);
+    }
+
+    /// Submits a request, changed by the caller.
+    pub(crate) fn wish(&mut self, kind: &str, number: u8, change: impl FnOnce(&mut JobRequest)) -> Option<Response> {
+        let mut wish = request(self.network, kind, number).into_inner();
+        change(&mut wish);
+        self.apply(Command::Submit(samples::signed_request(&wish)))
+    }
+
+    /// Submits the `number`-th request to begin after others.
+    pub(crate) fn submit_after(&mut self, kind: &str, number: u8, after: &[JobId]) -> JobId {
+        let mut after = after.to_vec();
+        after.sort();
+        match self.wish(kind, number, |wish| wish.schedule.after = after) {
+            Some(Response::Receipt(job, _)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Submits a server job.
+    pub(crate) fn serve(&mut self, number: u8, server: ServerJob) -> JobId {
+        let wish = JobRequest { nonce: vec![number; 16], ..samples::server_request(self.network, server) };
+        match self.apply(Command::Submit(samples::signed_request(&wish))) {
+            Some(Response::Receipt(job, _)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Gives job and generation of each server job that is to be run.
+    pub(crate) fn served(&self) -> Vec<(JobId, u64)> {
+        let one =
+            |e: &Effect| if let Effect::Serve(service) = e { Some((service.job, service.generation)) } else { None };
+        self.effects.iter().filter_map(one).collect()
     }
 
     /// Submits the `number`-th request.

@@ -9,7 +9,7 @@ use crate::{
     Effect, Ledger, Turn,
     deadlines::Due,
     planted::{self, Fault},
-    releases, schedule,
+    releases, reputation, schedule,
 };
 
 /// A step back of less is jitter.
@@ -38,6 +38,11 @@ impl Ledger {
         }
     }
 
+    /// Gives the time of the last command: the ledger's now.
+    pub(crate) fn last_command(&self) -> Timestamp {
+        self.clock.seen.unwrap_or(Timestamp::ZERO)
+    }
+
     /// Gives every live lease a fresh time.
     pub(crate) fn refresh_leases(&mut self, at: Timestamp) {
         for (number, lease) in &mut self.leases {
@@ -52,9 +57,10 @@ impl Ledger {
             let longest = match due {
                 Due::Lease(_) => limits::LEASE_TTL,
                 Due::Announce(_) => schedule::ANNOUNCE_EVERY,
+                Due::Reports(_) => reputation::PROVEN_WAIT,
                 Due::Bidder(_) => schedule::PAUSE_MAX,
                 Due::Publish(_) => releases::REST_MAX,
-                Due::Expiry(_) => continue,
+                Due::Begin(_) | Due::Expiry(_) => continue,
             };
             let latest = at.after(longest).min(time);
             self.deadlines.set(due, latest);
@@ -64,6 +70,7 @@ impl Ledger {
                 lease.expires = latest;
             }
         }
+        self.reputation.pull_back(at);
         for id in &self.open {
             let job = self.jobs.get_mut(id).expect("open jobs are jobs");
             for pause in job.pauses.values_mut() {
@@ -82,7 +89,7 @@ impl Ledger {
                     self.forget_announcement(job);
                     self.settle(job, turn);
                 }
-                Due::Bidder(job) => self.settle(job, turn),
+                Due::Begin(job) | Due::Bidder(job) | Due::Reports(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
             }
         }

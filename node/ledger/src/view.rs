@@ -1,5 +1,7 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
+mod phrase;
+mod service;
 mod waiting;
 
 use attest::compare::Output;
@@ -11,6 +13,8 @@ use protocol::{
     policy::Policy,
 };
 use serde::Serialize;
+
+pub use service::{Link, Relation, RunView};
 
 use crate::{
     Evidence, Ledger,
@@ -25,11 +29,11 @@ pub struct JobView {
     pub id: JobId,
     /// What it builds, in one line.
     pub title: String,
-    /// `deb` or `command`.
+    /// `deb`, `command`, or a server job's word.
     pub kind: String,
     /// The architecture that it builds on.
     pub arch: Arch,
-    /// `queued`, `building`, `publishing` or how it ended.
+    /// `queued`, `building`, `publishing`, `running` or how it ended.
     pub state: String,
     /// The channel.
     pub channel: ChannelName,
@@ -166,6 +170,25 @@ pub enum VerdictView {
         /// The same for programs.
         failure: JobFailure,
     },
+    /// A job that it waits for did not end well.
+    Skipped {
+        /// That job.
+        of: JobId,
+        /// One sentence.
+        why: String,
+    },
+    /// A server job is done.
+    Served {
+        /// The repository's generation; zero when nothing was changed.
+        generation: u64,
+        /// What came of it, in one sentence.
+        summary: String,
+    },
+    /// A server job could not be done.
+    Unserved {
+        /// Why.
+        why: String,
+    },
 }
 
 /// One lease that lives.
@@ -178,16 +201,20 @@ pub struct LeaseView {
 }
 
 impl Ledger {
-    /// Gives every job, the newest first.
+    /// Gives every job that was submitted, the newest first.
     pub fn jobs(&self) -> Vec<JobView> {
-        let mut views: Vec<_> = self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect();
-        views.sort_by_key(|view| (std::cmp::Reverse(view.times.accepted), view.id));
-        views
+        newest_first(self.jobs.iter().map(|(id, job)| self.view(*id, job)).collect())
+    }
+
+    /// Gives every job, publications that follow builds included, the newest first.
+    pub fn jobs_and_publications(&self) -> Vec<JobView> {
+        let submitted = self.jobs.iter().map(|(id, job)| self.view(*id, job));
+        newest_first(submitted.chain(self.publications()).collect())
     }
 
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        self.jobs.get(&id).map(|job| self.view(id, job))
+        self.jobs.get(&id).map(|job| self.view(id, job)).or_else(|| self.publication(id))
     }
 
     /// Gives an announcement of every job that wants builders at `at`.
@@ -248,7 +275,7 @@ impl Ledger {
         let facts = &job.facts;
         let ended = match &job.state {
             JobState::Ended(ended) => Some(ended.at),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) => None,
+            JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => None,
         };
         JobView {
             id,
@@ -265,6 +292,11 @@ impl Ledger {
             waiting: self.why_waiting(job),
         }
     }
+}
+
+fn newest_first(mut views: Vec<JobView>) -> Vec<JobView> {
+    views.sort_by_key(|view| (std::cmp::Reverse(view.times.accepted), view.id));
+    views
 }
 
 fn attempt(attempt: &Attempt) -> AttemptView {
@@ -304,7 +336,7 @@ fn late(late: &crate::job::Late) -> LateView {
 
 fn verdict(job: &Job) -> VerdictView {
     match &job.state {
-        JobState::Queued | JobState::Building => VerdictView::Pending,
+        JobState::Queued | JobState::Building | JobState::Serving(_) => VerdictView::Pending,
         JobState::Publishing(publishing) => reproduced(job, &publishing.agreement, None, None),
         JobState::Ended(ended) => match &ended.outcome {
             Outcome::Reproduced(agreement) => reproduced(job, agreement, None, None),
@@ -317,6 +349,11 @@ fn verdict(job: &Job) -> VerdictView {
                 VerdictView::Unreproducible { groups: groups.clone(), files: files.clone() }
             }
             Outcome::Failed(failure) => VerdictView::Failed { why: failure.to_string(), failure: failure.clone() },
+            Outcome::Skipped { of, why } => VerdictView::Skipped { of: *of, why: why.clone() },
+            Outcome::Served { generation } => {
+                VerdictView::Served { generation: *generation, summary: job.run.account.summary.clone() }
+            }
+            Outcome::Unserved { why } => VerdictView::Unserved { why: why.clone() },
             Outcome::Cancelled { .. } | Outcome::Expired => VerdictView::Pending,
         },
     }

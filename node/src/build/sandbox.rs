@@ -155,7 +155,7 @@ impl Trace {
     }
 }
 
-/// Why a sandbox did not run; always the builder's fault.
+/// Why a sandbox did not run: the builder's fault, unless the build got out of it.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The attempt's folder cannot be laid out.
@@ -179,6 +179,12 @@ pub enum SandboxError {
     /// The sandbox cannot be waited for.
     #[error("cannot wait for the sandbox")]
     Wait(#[source] io::Error),
+    /// Processes of the build live on though its namespaces are gone: it got out.
+    #[error("{count} processes of the build outlived its sandbox")]
+    Outlived {
+        /// How many.
+        count: usize,
+    },
 }
 
 /// Runs a plan until everything of it is gone. When the future is dropped, the whole tree is killed.
@@ -205,6 +211,7 @@ pub(in crate::build) async fn run(
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
     let ending = running.until_end(stop).await?;
     running.kill().await?;
+    running.nothing_is_left().await?;
     running.finish(ending).await
 }
 
@@ -439,6 +446,19 @@ impl Running {
             self.child.kill().await.map_err(SandboxError::Wait)?;
         }
         Ok(())
+    }
+
+    /// The first process was waited for, so the kernel has killed all that was in its namespaces. Whoever is still in the
+    /// control groups after a while got out of them; dropping the groups kills it.
+    async fn nothing_is_left(&self) -> Result<(), SandboxError> {
+        let begun = Instant::now();
+        loop {
+            match self.group.members().len() {
+                0 => return Ok(()),
+                count if begun.elapsed() > END_WITHIN => return Err(SandboxError::Outlived { count }),
+                _ => tokio::time::sleep(CHECK_EVERY / 20).await,
+            }
+        }
     }
 
     async fn finish(mut self, ending: Ending) -> Result<Ran, SandboxError> {

@@ -2,6 +2,7 @@
 //! the machine cannot make sandboxes.
 
 mod bench;
+mod classes;
 
 use std::{
     fs,

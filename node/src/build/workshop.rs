@@ -11,7 +11,7 @@ use std::{
 
 use protocol::{
     Arch, Timestamp,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     job::{BuildLimits, JobKind},
     lease::LeaseNumber,
 };
@@ -28,6 +28,10 @@ use super::{
 
 /// How long a removal waits for processes that were just killed.
 const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+/// A disk with less left is full: nothing can be written to it that builds write.
+const DISK_LEFT_MIN: u64 = 4 << 20;
+/// What a shell gives for a process that was killed.
+const KILLED: i32 = 128 + 9;
 
 /// Where a workshop keeps its things.
 #[derive(Debug, Clone)]
@@ -179,9 +183,10 @@ impl Workshop {
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
         log.enter(Phase::Sandbox);
         let started = (self.now)();
+        let host = Host::now();
         let ran = sandbox::run(&self.rig, &plan(task, &folder, &environment, &variation), log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
-        judge(&ran, &request.limits)?;
+        judge(&ran, &request.limits, &host.since(&self.attempts))?;
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
         let (outputs, byproducts) = self.collect(task, &folder, &variation, &into).await?;
@@ -216,6 +221,8 @@ impl Workshop {
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
+            // Its environment is none, so it never came so far.
+            JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
         });
         let taken = work.await.map_err(|error| disk(io::Error::other(error)))?;
         taken.map_err(|error: OutputError| {
@@ -260,7 +267,10 @@ impl Drop for AttemptFolder {
 fn check(task: &Task) -> Result<(), Error> {
     let refuse = |blame, what: String| Err(Error::Task { what, blame });
     if Arch::native() != Some(task.request.arch) {
-        return refuse(Blame::Builder, format!("it is for {}, which this machine is not", task.request.arch));
+        return refuse(
+            Blame::Builder(Fault::Other),
+            format!("it is for {}, which this machine is not", task.request.arch),
+        );
     }
     if task.lock.id() != task.request.environment {
         let what =
@@ -277,6 +287,7 @@ fn wanted(kind: &JobKind) -> Vec<Wanted> {
     match kind {
         JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
         JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
+        JobKind::Server(_) => Vec::new(),
     }
 }
 
@@ -284,6 +295,7 @@ fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environm
     let (variables, script, arguments) = match &task.request.kind {
         JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
         JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
+        JobKind::Server(_) => (command::variables(task.lock.epoch), command::script(v), vec!["false".to_owned()]),
     };
     Plan {
         folder: &folder.path,
@@ -298,10 +310,49 @@ fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environm
     }
 }
 
+/// What this machine looked like when a run began.
+struct Host {
+    /// Processes that the kernel had killed for want of memory.
+    killed: u64,
+}
+
+/// What this machine lacks after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lack {
+    /// Bytes that the disk of the attempts has left.
+    disk_left: u64,
+    /// Processes that the kernel killed meanwhile for want of memory.
+    killed: u64,
+}
+
+impl Host {
+    fn now() -> Self {
+        let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+        let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        Self { killed: killed.unwrap_or(0) }
+    }
+
+    fn since(&self, folder: &Path) -> Lack {
+        let disk_left = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
+        Lack { disk_left, killed: Self::now().killed.saturating_sub(self.killed) }
+    }
+}
+
 /// Turns the end of a run into a failure, unless it is success.
-fn judge(ran: &Ran, limits: &BuildLimits) -> Result<(), Error> {
+///
+/// A build that kept its own limits and failed on a machine whose disk is full, or was killed while the kernel looked for
+/// memory, says nothing about the package.
+fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
     let (blame, what) = match ran.ending {
         Ending::Exited(0) => return Ok(()),
+        Ending::Exited(code) if lack.disk_left < DISK_LEFT_MIN => {
+            let left = lack.disk_left / 1024;
+            (Blame::Builder(Fault::DiskFull), format!("ended with exit code {code}; this disk has {left} KiB left"))
+        }
+        Ending::Exited(KILLED) if lack.killed > 0 => {
+            let what = "killed for want of memory, though it kept its limit: this machine has too little".to_owned();
+            (Blame::Builder(Fault::Memory), what)
+        }
         Ending::Exited(code) if code > 128 => (Blame::Job, format!("killed by signal {}", code - 128)),
         Ending::Exited(code) => (Blame::Job, format!("ended with exit code {code}")),
         Ending::Broke(breach @ (sandbox::Breach::Wall | sandbox::Breach::Silence)) => {

@@ -2,18 +2,18 @@
 
 mod show;
 mod watch;
+mod when;
 
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, SuiteName,
+    Arch, ChannelName, JobId, MaintainerName, SuiteName, Verified,
     envelope::Signed,
     job::{BuildLimits, CancelRequest},
     lease::LeaseNumber,
@@ -29,6 +29,7 @@ pub(crate) use watch::{Until, watch};
 use super::{
     Context, exit,
     output::{self, Format},
+    policy,
 };
 use crate::{
     clock,
@@ -40,9 +41,6 @@ use crate::{
     },
     submit::{self, DebWords, Prepared, Wish},
 };
-
-/// How long a job may be asked to live: a year of hours.
-const HOURS_MAX: i64 = 366 * 24;
 
 /// Submit and watch jobs
 #[derive(Debug, Subcommand)]
@@ -101,9 +99,11 @@ pub(super) struct Submit {
     /// Wall time of one attempt, in seconds
     #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
-    /// Hours until the job is over, waiting included
-    #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=HOURS_MAX))]
-    hours: u32,
+    /// Begin only when these jobs have ended well; when one does not, this one is skipped (ids, or their first digits)
+    #[arg(long, value_delimiter = ',', value_name = "JOB")]
+    after: Vec<String>,
+    #[command(flatten)]
+    when: when::When,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +114,9 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
+    /// Only jobs of this kind: deb, command, publish, promote, prune, derive, diff; or build, or server
+    #[arg(long)]
+    kind: Option<String>,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     limit: u16,
@@ -124,11 +127,14 @@ enum State {
     Waiting,
     Building,
     Publishing,
+    Running,
     Published,
     Reproduced,
+    Done,
     Disputed,
     Unreproducible,
     Failed,
+    Skipped,
     Cancelled,
     Expired,
 }
@@ -165,11 +171,17 @@ impl Submit {
         Config::load(&context.home)?;
         let client = context.client();
         client.status().await?;
+        let policy = if self.when.names_peers() { Some(policy::in_force(context).await?) } else { None };
+        let after = find_all(context, &self.after).await?;
+        // Before the long work: a mistake is told at once.
+        self.when.schedule(policy.as_ref().map(Verified::get), clock::now())?;
         let prepared = self.prepare(context).await?;
         let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
-        let lifetime = Duration::from_secs(u64::from(self.hours) * 3600);
-        let wish = Wish { channel: self.channel.clone(), limits, lifetime };
-        let submitted = submit::submit(&client, &prepared, &wish, clock::now(), &key).await?;
+        let now = clock::now();
+        let mut schedule = self.when.schedule(policy.as_ref().map(Verified::get), now)?;
+        schedule.after = after;
+        let wish = Wish { channel: self.channel.clone(), limits, lifetime: self.when.lifetime(), schedule };
+        let submitted = submit::submit(&client, &prepared, &wish, now, &key).await?;
         anstream::eprintln!("job {} accepted", submitted.job);
         match until {
             Until::Accepted => {
@@ -246,13 +258,30 @@ pub(super) async fn find(context: &Context, text: &str) -> anyhow::Result<JobId>
     }
 }
 
+/// Finds jobs by their ids or the beginning of them; sorted, each once.
+pub(super) async fn find_all(context: &Context, texts: &[String]) -> anyhow::Result<Vec<JobId>> {
+    let mut jobs = Vec::new();
+    for text in texts {
+        jobs.push(find(context, text).await?);
+    }
+    jobs.sort();
+    jobs.dedup();
+    Ok(jobs)
+}
+
 impl List {
     async fn run(self, context: &Context) -> anyhow::Result<u8> {
         let state = self.state.map(|s| {
             let word = s.to_possible_value().expect("no state is hidden").get_name().to_owned();
             word.parse::<JobState>().expect("both lists have the same words")
         });
-        let filter = JobFilter { state, channel: self.channel, limit: Some(self.limit), ..JobFilter::default() };
+        let filter = JobFilter {
+            state,
+            kind: self.kind,
+            channel: self.channel,
+            limit: Some(self.limit),
+            ..JobFilter::default()
+        };
         let page = context.client().jobs(filter).await?;
         match context.format {
             Format::Json => output::json(&page)?,

@@ -75,7 +75,7 @@ impl Policy {
 }
 
 /// Reads the policy in force from the daemon, or the genesis when it does not run.
-async fn in_force(context: &Context) -> anyhow::Result<Verified<Record>> {
+pub(super) async fn in_force(context: &Context) -> anyhow::Result<Verified<Record>> {
     let network = Config::load(&context.home)?.network.id;
     let bytes = match context.client().policy().await {
         Ok(bytes) => bytes.to_vec(),

@@ -77,7 +77,7 @@ impl Shared {
             return Heard::Nothing;
         }
         let (node, addresses) = (card.node, card.addresses.clone());
-        let heard = if node == self.id { Heard::Nothing } else { self.cards.keep(card) };
+        let heard = if node == self.id { Heard::Nothing } else { self.others.cards.keep(card) };
         if heard == Heard::Nothing {
             return heard;
         }
@@ -115,8 +115,11 @@ impl Shared {
         if desk.worker().is_some() {
             roles.push("builder".to_owned());
         }
-        if self.coordinates() {
+        if self.is_candidate() {
             roles.push("coordinator".to_owned());
+        }
+        if self.leads().is_some() {
+            roles.push("leader".to_owned());
         }
         if self.config.mirror.is_some() {
             roles.push("mirror".to_owned());

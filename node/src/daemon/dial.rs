@@ -4,12 +4,12 @@ use protocol::NodeId;
 
 use crate::{
     blobs::{Dial, DialError, Duplex},
-    net::Net,
+    net::{Net, Purpose},
 };
 
 impl Dial for Net {
     async fn open(&self, node: NodeId) -> Result<Box<dyn Duplex>, DialError> {
-        match Net::open(self, node).await {
+        match Net::open(self, node, Purpose::Blobs).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(DialError { node, source: Box::new(error) }),
         }

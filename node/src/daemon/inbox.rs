@@ -13,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Policies, Shared,
+    Decisions, Policies, Shared,
     cards::{self, Heard},
     chain,
     judge::{self, Worth},
+    wires,
 };
 use crate::{
     clock,
     config::Config,
-    net::{Event, Inbox, Net, Topic, Verdictor},
+    net::{Event, Inbox, Net, Purpose, Topic, Verdictor},
     serve::Desk,
 };
 
@@ -43,19 +44,26 @@ pub(super) async fn run(
     let mut tasks = JoinSet::new();
     let mut refresh = tokio::time::interval(POLICY_EVERY);
     let mut tell = tokio::time::interval(cards::TELL_EVERY);
+    let mut leading = shared.others.leading.watch();
     loop {
         let event = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             event = inbox.next() => event,
+            Ok(()) = leading.changed() => {
+                if let Some(worker) = desk.worker() {
+                    tasks.spawn(Arc::clone(worker).leader_changed());
+                }
+                continue;
+            }
             _ = tell.tick() => {
                 let (shared, desk) = (Arc::clone(&shared), desk.clone());
                 tasks.spawn(async move { shared.tell_card(&desk).await });
                 continue;
             }
             _ = refresh.tick() => {
-                tasks.spawn(refresh_policy(Arc::clone(&shared), shared.coordinator()));
+                tasks.spawn(refresh_policy(Arc::clone(&shared), shared.leader()));
                 continue;
             }
         };
@@ -65,9 +73,18 @@ pub(super) async fn run(
                 let desk = desk.clone();
                 tasks.spawn(async move { reply.send(&desk.answer(from, request).await) });
             }
-            Some(Event::Stream { from, stream }) => {
+            Some(Event::Stream { from, purpose: Purpose::Blobs, stream }) => {
                 let shared = Arc::clone(&shared);
                 tasks.spawn(async move { serve_blobs(&shared, from, stream).await });
+            }
+            Some(Event::Stream { from, purpose: Purpose::Coordination, stream }) => {
+                if let Some(decisions) = desk.decisions() {
+                    tasks.spawn(serve_group(decisions, from, stream));
+                }
+            }
+            Some(Event::Gossip { topic: Topic::Coordination, bytes, verdict, .. }) => {
+                let shared = Arc::clone(&shared);
+                tasks.spawn(heard_leader(shared, bytes, verdict));
             }
             Some(Event::Gossip { topic: Topic::Nodes, bytes, verdict, .. }) => {
                 if heard_card(&shared, &bytes, verdict) == Heard::Newcomer {
@@ -80,17 +97,20 @@ pub(super) async fn run(
             Some(Event::Connected(node)) => {
                 // The new peer learns who we are, and through it others do; its subscriptions take a moment to arrive.
                 tell.reset_after(TELL_AFTER_CONNECT);
-                if node == shared.coordinator() {
-                    tasks.spawn(refresh_policy(Arc::clone(&shared), node));
-                    if let Some(worker) = desk.worker() {
-                        tasks.spawn(Arc::clone(worker).ask_what_is_open());
-                    }
+                if shared.may_lead(&node) {
+                    tasks.spawn(refresh_policy(Arc::clone(&shared), Some(node)));
+                    let (desk, leads) = (desk.clone(), shared.leader() == Some(node));
+                    tasks.spawn(async move {
+                        desk.ask_who_leads(node).await;
+                        if let Some(worker) = desk.worker().filter(|_| leads) {
+                            Arc::clone(worker).ask_what_is_open().await;
+                        }
+                    });
                 }
             }
             Some(Event::Disconnected(node)) => {
                 // A stranger holds nothing that could be lost, and coming and going must not cost journal entries.
-                if let Some(decisions) = desk.decisions().filter(|_| shared.policies().current().is_member(&node)) {
-                    let decisions = decisions.clone();
+                if let Some(decisions) = desk.leading().filter(|_| shared.policies().current().is_member(&node)) {
                     tasks.spawn(async move { decisions.tell(ledger::Command::Lost { node }).await });
                 }
             }
@@ -109,6 +129,16 @@ async fn serve_blobs(shared: &Shared, from: NodeId, stream: crate::net::ByteStre
     }
 }
 
+/// Answers the questions of another candidate until its stream ends.
+async fn serve_group(decisions: Decisions, from: NodeId, stream: crate::net::ByteStream) {
+    let answered = wires::answer(stream, |question| {
+        let group = decisions.group().clone();
+        async move { group.answer(from, &question).await }
+    });
+    let why = answered.await;
+    debug!(node = %from.short(), %why, "coordinators' stream from another candidate");
+}
+
 /// Judges one gossiped message. Only what its sender could have checked is rejected; the rest is ignored.
 fn gossip(
     shared: &Arc<Shared>,
@@ -116,10 +146,9 @@ fn gossip(
     releases: &mpsc::Sender<Verified<Release>>,
     (topic, bytes, verdict): (Topic, Vec<u8>, Verdictor),
 ) {
-    let coordinator = shared.coordinator();
     match topic {
         Topic::Jobs(_) => {
-            let read = shared.read_signed_by::<Announcement>(&bytes, &coordinator);
+            let read = shared.read_signed_by_candidate::<Announcement>(&bytes);
             let worth = judge::announcement(&read, clock::now());
             tell(worth, topic, verdict);
             if let (Worth::News, Ok(announcement)) = (worth, read) {
@@ -127,7 +156,7 @@ fn gossip(
             }
         }
         Topic::Facts => {
-            let read = shared.read_signed_by::<Release>(&bytes, &coordinator);
+            let read = shared.read_signed_by_candidate::<Release>(&bytes);
             tell(judge::release(&read), topic, verdict);
             if let Ok(release) = read {
                 // A mirror that is busy asks for the newest by itself afterwards.
@@ -136,6 +165,10 @@ fn gossip(
         }
         Topic::Coordination | Topic::Nodes => verdict.ignore(),
     }
+}
+
+async fn heard_leader(shared: Arc<Shared>, bytes: Vec<u8>, verdict: Verdictor) {
+    tell(shared.hear_leader(&bytes).await, Topic::Coordination, verdict);
 }
 
 fn heard_card(shared: &Shared, bytes: &[u8], verdict: Verdictor) -> Heard {
@@ -163,10 +196,8 @@ fn tell(worth: Worth, topic: Topic, verdict: Verdictor) {
 }
 
 /// Asks a node for its policies and adopts what is newer.
-async fn refresh_policy(shared: Arc<Shared>, node: NodeId) {
-    if node == shared.id {
-        return;
-    }
+async fn refresh_policy(shared: Arc<Shared>, node: Option<NodeId>) {
+    let Some(node) = node.filter(|node| *node != shared.id) else { return };
     match ask_policies(&shared.net, node, &shared.config).await {
         Ok(policies) => match shared.adopt(policies).await {
             Ok(true) => info!(number = shared.policies().current().number, "policy adopted"),

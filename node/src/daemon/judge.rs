@@ -16,10 +16,10 @@ pub enum ReadError {
     #[error(transparent)]
     Malformed(EnvelopeError),
     /// Well formed, but signed by somebody else than who may say it; another policy may see that otherwise.
-    #[error("not signed by {wanted}")]
+    #[error("not signed by {}", .wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
     OtherSigner {
-        /// Who should have signed.
-        wanted: NodeId,
+        /// Who should have signed: one of these.
+        wanted: Vec<NodeId>,
     },
 }
 
@@ -43,12 +43,23 @@ pub(super) fn read_signed_by<T: Record>(
     network: &NetworkId,
     signer: &NodeId,
 ) -> Result<Verified<T>, ReadError> {
+    read_signed_by_any(bytes, network, std::slice::from_ref(signer))
+}
+
+/// Reads a record that one of these nodes must have signed.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn read_signed_by_any<T: Record>(
+    bytes: &[u8],
+    network: &NetworkId,
+    signers: &[NodeId],
+) -> Result<Verified<T>, ReadError> {
     let record = Signed::<T>::read(bytes).and_then(|s| s.verify(Some(network))).map_err(ReadError::Malformed)?;
-    if record.signers().contains(&PublicKey::from(*signer)) {
-        Ok(record)
-    } else {
-        Err(ReadError::OtherSigner { wanted: *signer })
+    if signers.iter().any(|signer| record.signers().contains(&PublicKey::from(*signer))) {
+        return Ok(record);
     }
+    Err(ReadError::OtherSigner { wanted: signers.to_vec() })
 }
 
 /// Judges an announcement: it must be of now.

@@ -8,21 +8,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use protocol::{ChannelName, Hash, JobId, NodeId};
+use protocol::{ChannelName, Hash, JobId};
 
 use super::Shared;
 use crate::blobs::Error;
 
 /// The folder of all offers among the store's pins.
 const FOLDER: &str = "offer/";
-/// Jobs whose submitters are remembered.
-const SUBMITTERS_MAX: usize = 4096;
 
-/// What is offered, and who sent what.
+/// What is offered.
 #[derive(Debug, Default)]
 pub struct Offers {
     offered: Mutex<Offered>,
-    submitters: Mutex<Vec<(JobId, NodeId)>>,
 }
 
 /// The offers by name, and how many of them name a content.
@@ -66,6 +63,11 @@ impl Offers {
     /// Says whether other members may have a content.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.offered().count.contains_key(hash)
+    }
+
+    /// Says whether there is an offer of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.offered().names.contains_key(name)
     }
 
     /// Gives the jobs that something is offered for.
@@ -138,21 +140,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Remembers which node sent a job: it has the inputs.
-    pub fn remember_provider(&self, job: JobId, node: NodeId) {
-        let mut submitters = self.offers.submitters.lock().unwrap_or_else(PoisonError::into_inner);
-        if submitters.len() >= SUBMITTERS_MAX {
-            submitters.remove(0);
-        }
-        submitters.push((job, node));
-    }
-
-    /// Gives the nodes that sent a job.
-    pub fn providers_of(&self, job: &JobId) -> Vec<NodeId> {
-        let submitters = self.offers.submitters.lock().unwrap_or_else(PoisonError::into_inner);
-        submitters.iter().filter(|(id, _)| id == job).map(|(_, node)| *node).collect()
     }
 }
 

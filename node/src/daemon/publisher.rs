@@ -4,16 +4,25 @@
 //! One publication at a time. Each step may be done twice after a crash and gives the same again: content is named by
 //! hash, and the repository accepts a generation once.
 
+mod serve;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use attest::bundle::Bundle;
-use ledger::{Command, Publication};
+use ledger::{
+    Cause, Command, Publication, Service,
+    service::{Account, publication_id},
+};
 use protocol::{ChannelName, FileName, Hash, JobId, Timestamp, limits, message::Octets, release::Release};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Decisions, Shared};
+use self::serve::Failure;
+use super::{
+    Decisions, Shared,
+    runs::{Recorder, Runs},
+};
 use crate::{
     blobs::Import,
     clock,
@@ -31,6 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 pub enum Work {
     /// Put a job's outputs into the repository.
     Publish(Publication),
+    /// Run a server job.
+    Serve(Service),
     /// Sign a channel's index anew, as this generation.
     Resign(ChannelName, u64),
 }
@@ -39,13 +50,14 @@ pub enum Work {
 pub(super) struct Publisher {
     shared: Arc<Shared>,
     decisions: Decisions,
+    runs: Arc<Runs>,
     repositories: BTreeMap<ChannelName, Repository>,
 }
 
 impl Publisher {
     /// Makes the publisher; repositories are opened when they are needed first.
-    pub(super) fn new(shared: Arc<Shared>, decisions: Decisions) -> Self {
-        Self { shared, decisions, repositories: BTreeMap::new() }
+    pub(super) fn new(shared: Arc<Shared>, decisions: Decisions, runs: Arc<Runs>) -> Self {
+        Self { shared, decisions, runs, repositories: BTreeMap::new() }
     }
 
     /// Publishes until stopped. A publication that has begun is finished first.
@@ -69,11 +81,31 @@ impl Publisher {
         match work {
             Work::Publish(publication) => {
                 let (job, generation) = (publication.job, publication.generation);
-                let command = match self.publish(&publication).await {
-                    Ok(()) => Command::Published { job, generation },
+                let record = self.runs.begin(publication_id(&job));
+                let published = self.publish(&publication, &record).await;
+                let ended = published.as_ref().map(|summary| (summary.clone(), None)).map_err(Clone::clone);
+                self.tell_account(job, record, ended).await;
+                let command = match published {
+                    Ok(_) => Command::Published { job, generation },
                     Err(why) => {
                         warn!(%job, generation, %why, "not published");
-                        Command::PublishFailed { job, why }
+                        Command::PublishFailed { job, cause: Cause::Transient, why }
+                    }
+                };
+                self.decisions.tell(command).await;
+            }
+            Work::Serve(service) => {
+                let (job, generation) = (service.job, service.generation);
+                let record = self.runs.begin(job);
+                let done = self.serve(&service, &record).await;
+                let ended = done.as_ref().map(|done| (done.summary.clone(), done.result));
+                let ended = ended.map_err(|failure| failure.why.clone());
+                self.tell_account(job, record, ended).await;
+                let command = match done {
+                    Ok(_) => Command::Published { job, generation },
+                    Err(Failure { cause, why }) => {
+                        warn!(%job, generation, ?cause, %why, "server job not done");
+                        Command::PublishFailed { job, cause, why }
                     }
                 };
                 self.decisions.tell(command).await;
@@ -83,6 +115,28 @@ impl Publisher {
                 Err(why) => warn!(%channel, generation, %why, "index not signed anew; it is tried again"),
             },
         }
+    }
+
+    /// Tells the ledger what a try did, and keeps its log for as long as the job's other files.
+    async fn tell_account(&self, job: JobId, record: Recorder, ended: Result<(String, Option<Hash>), String>) {
+        let (line, summary, result) = match ended {
+            Ok((summary, result)) => (format!("done: {summary}"), summary, result),
+            Err(why) => (format!("failed: {why}"), why, None),
+        };
+        let (log, steps) = record.end(&line);
+        let kept = async {
+            let hash = self.shared.blobs.add_bytes(log.into_bytes().into()).await?;
+            self.shared.offer(&format!("job/{job}/service-log"), hash).await?;
+            Ok::<_, crate::blobs::Error>(hash)
+        };
+        let log = match kept.await {
+            Ok(hash) => Some(hash),
+            Err(error) => {
+                warn!(%job, %error, "log not kept");
+                None
+            }
+        };
+        self.decisions.tell(Command::Ran { job, account: Account { log, steps, result, summary } }).await;
     }
 
     /// Opens the repositories that were published before, so that their signatures are kept fresh and their files offered.
@@ -130,8 +184,9 @@ impl Publisher {
         self.release(channel, &published).await
     }
 
-    async fn publish(&mut self, publication: &Publication) -> Result<(), String> {
+    async fn publish(&mut self, publication: &Publication, record: &Recorder) -> Result<String, String> {
         let job = publication.job;
+        record.step("fetch");
         for output in &publication.outputs {
             let from: Vec<_> = publication.builders.iter().copied().filter(|n| *n != self.shared.id).collect();
             let fetched = self.shared.blobs.fetch(&self.shared.net, &output.hash, &from, output.size).await;
@@ -140,15 +195,23 @@ impl Publisher {
         let hashes: Vec<Hash> = publication.outputs.iter().map(|o| o.hash).collect();
         let offered = self.shared.offer_all(&format!("job/{job}/agreed"), &hashes).await;
         offered.map_err(|e| chain(&e))?;
+        record.step("bundle evidence");
         let bundle = self.bundle(job).await?;
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
         let additions = self.lay_out(publication, &bundle, &folder).await?;
+        record.step("write");
+        let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
+        let summary =
+            format!("{} in generation {} of {}", names.join(", "), publication.generation, publication.channel);
         let at = Timestamp::from_millis(clock::now().as_secs() * 1000);
         let generation = publication.generation;
         let published = self.write(&publication.channel, additions, at, generation).await;
         // What is in the pool is no longer needed here; what is not will be laid out again.
         let _ = tokio::fs::remove_dir_all(&folder).await;
-        self.release(&publication.channel, &published?).await
+        let published = published?;
+        record.step("release");
+        self.release(&publication.channel, &published).await?;
+        Ok(summary)
     }
 
     /// Everything that an offline check of a job needs.
@@ -236,6 +299,7 @@ impl Publisher {
             hashes.push(file.hash);
         }
         let manifest = published.manifest.to_bytes();
+        self.keep_manifest(channel, published.generation, &manifest);
         let hash = shared.blobs.add_bytes(manifest.into()).await.map_err(|e| chain(&e))?;
         hashes.push(hash);
         let generation = published.generation;
@@ -286,6 +350,7 @@ pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Resul
         lock: Octets(lock.to_vec()),
         request: Octets(evidence.request),
         policies: evidence.policies.into_iter().map(Octets).collect(),
+        promotions: Vec::new(),
         attestations: evidence.attestations.into_iter().map(Octets).collect(),
     };
     Ok(bundle.to_bytes())

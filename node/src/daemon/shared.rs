@@ -6,13 +6,18 @@ use ed25519_dalek::SigningKey;
 use protocol::{
     NetworkId, NodeId, Timestamp, Verified,
     envelope::{EnvelopeError, Record, Signed},
-    lease::Term,
     policy::{self, Policy, SuccessionError},
 };
 use tokio::sync::watch;
 
 use super::judge::{self, ReadError};
-use crate::{blobs::Blobs, config::Config, config::Home, net::Net, store::Store};
+use crate::{
+    blobs::Blobs,
+    config::Config,
+    config::Home,
+    net::{Members, Net},
+    store::Store,
+};
 
 /// The policies of a network, from the genesis to the one in force.
 #[derive(Debug, Clone)]
@@ -89,11 +94,6 @@ impl Policies {
     pub fn envelopes(&self) -> Vec<Vec<u8>> {
         self.chain.iter().map(|p| p.to_bytes()).collect()
     }
-
-    /// The node that coordinates. With a pinned coordinator that is the policy's word.
-    pub fn coordinator(&self) -> NodeId {
-        self.current().coordinators.candidates()[0]
-    }
 }
 
 /// What every task shares.
@@ -120,29 +120,25 @@ pub struct Shared {
     pub began: Timestamp,
     /// What is offered to other members.
     pub offers: super::Offers,
+    /// What it knows of the others.
+    pub others: Others,
+}
+
+/// What a node knows of the others, beside what the policy says.
+#[derive(Debug)]
+pub struct Others {
     /// The newest card of each member.
     pub cards: super::Cards,
+    /// Who leads the coordinators.
+    pub leading: super::Leading,
+    /// Held while policies are adopted, which several parts may want at one time.
+    pub adopting: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
     /// The policies in force now.
     pub fn policies(&self) -> Arc<Policies> {
         Arc::clone(&self.policies.borrow())
-    }
-
-    /// The node that coordinates.
-    pub fn coordinator(&self) -> NodeId {
-        self.policies().coordinator()
-    }
-
-    /// Says whether this node coordinates.
-    pub fn coordinates(&self) -> bool {
-        self.coordinator() == self.id
-    }
-
-    /// The term of the coordinator that this node follows.
-    pub fn term(&self) -> Term {
-        Term(1)
     }
 
     /// Signs a record as this node.
@@ -158,11 +154,21 @@ impl Shared {
         judge::read_signed_by(bytes, &self.network, signer)
     }
 
+    /// Reads a record that some candidate of the policy in force must have signed. Who leads changes faster than records
+    /// travel, so the one that led a moment ago is believed as well.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read_signed_by_candidate<T: Record>(&self, bytes: &[u8]) -> Result<Verified<T>, ReadError> {
+        judge::read_signed_by_any(bytes, &self.network, self.policies().current().coordinators.candidates())
+    }
+
     /// Takes over newer policies, durably. Gives true when something changed.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn adopt(&self, policies: Policies) -> Result<bool, crate::store::Error> {
+        let _alone = self.others.adopting.lock().await;
         let known = self.policies().chain().len();
         if policies.chain().len() <= known {
             return Ok(false);
@@ -171,14 +177,16 @@ impl Shared {
             let (number, bytes) = (policy.get().number, policy.to_bytes());
             self.store.run(move |store| store.policy_append(number, &bytes)).await?;
         }
-        self.net.set_members(members(policies.current()).into_iter().collect());
+        self.net.set_members(members(policies.current()));
         self.policies.send_replace(Arc::new(policies));
         Ok(true)
     }
 }
 
 /// Every node that belongs to the network: operators' nodes, mirrors and candidates for coordination.
-pub(super) fn members(policy: &Policy) -> std::collections::BTreeSet<NodeId> {
+pub(super) fn members(policy: &Policy) -> Members {
     let operators = policy.operators.iter().flat_map(|o| o.nodes.iter().copied());
-    operators.chain(policy.mirrors.iter().copied()).chain(policy.coordinators.candidates().iter().copied()).collect()
+    let candidates = policy.coordinators.candidates().iter().copied();
+    let members: Members = operators.chain(policy.mirrors.iter().copied()).chain(candidates.clone()).collect();
+    members.with_candidates(candidates)
 }

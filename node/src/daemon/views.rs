@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use ledger::{Ledger, News, view};
 use protocol::{
     JobId, NodeId, Timestamp, Verified,
-    job::{JobKind, JobRequest},
+    job::{JobKind, JobRequest, ServerJob},
     message::Refusal,
 };
 use web::api::{
-    self, Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobPage,
-    JobState, JobSummary, PublishedView, RequestView, Time, VerdictView, VerdictWord,
+    self, Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobLink,
+    JobPage, JobState, JobSummary, PublishedView, RequestView, ServiceView, StepView, Time, VerdictView, VerdictWord,
 };
 
 use super::Decisions;
@@ -20,11 +20,15 @@ use crate::clock;
 pub const COUNTS: &str = "counts";
 
 /// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>` or
-/// `job/<id>`.
+/// `job/<id>`. `complete` adds to a job what only this node knows.
 ///
 /// # Errors
 /// When there is no such view or job.
-pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusal> {
+pub async fn answer(
+    decisions: &Decisions,
+    path: &str,
+    complete: impl FnOnce(&mut JobDetail) + Send,
+) -> Result<Vec<u8>, Refusal> {
     let busy = || Refusal::Busy("the coordinator is stopping".into());
     if let Some(filter) = path.strip_prefix("jobs?") {
         let filter: JobFilter =
@@ -39,7 +43,8 @@ pub async fn answer(decisions: &Decisions, path: &str) -> Result<Vec<u8>, Refusa
     let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
     let found = decisions.view(move |ledger| detail(ledger, id)).await.ok_or_else(busy)?;
-    let found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+    let mut found = found.ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+    complete(&mut found);
     Ok(serde_json::to_vec(&found).expect("a view is plain data"))
 }
 
@@ -50,7 +55,11 @@ pub fn jobs_path(filter: &JobFilter) -> String {
 
 /// Lists jobs, newest first.
 pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
-    let mut jobs = ledger.jobs().into_iter().filter_map(|view| summary(ledger, &view)).filter(|s| filter.matches(s));
+    let mut jobs = ledger
+        .jobs_and_publications()
+        .into_iter()
+        .filter_map(|view| summary(ledger, &view))
+        .filter(|s| filter.matches(s));
     if let Some(after) = filter.after {
         let _ = jobs.by_ref().find(|s| s.id == after);
     }
@@ -64,7 +73,7 @@ pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
 /// Counts jobs by state.
 pub fn counts(ledger: &Ledger) -> BTreeMap<JobState, u64> {
     let mut counts = BTreeMap::new();
-    for view in ledger.jobs() {
+    for view in ledger.jobs_and_publications() {
         *counts.entry(state(&view)).or_default() += 1;
     }
     counts
@@ -85,7 +94,10 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         | view::VerdictView::Pending
         | view::VerdictView::Disputed { .. }
         | view::VerdictView::Unreproducible { .. }
-        | view::VerdictView::Failed { .. } => None,
+        | view::VerdictView::Failed { .. }
+        | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Served { .. }
+        | view::VerdictView::Unserved { .. } => None,
     };
     Some(JobDetail {
         at: Time::from(clock::now()),
@@ -94,14 +106,35 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         attempts: view.attempts.iter().map(attempt).collect(),
         verdict: verdict(&view),
         published,
+        service: ledger.service_run(id).map(service),
+        links: ledger.links(id).into_iter().map(link).collect(),
     })
+}
+
+fn service(run: view::RunView) -> ServiceView {
+    let step = |step: ledger::service::Step| StepView {
+        name: step.name,
+        began: Time::from(step.began),
+        ended: Some(Time::from(step.ended)),
+    };
+    ServiceView {
+        began: run.began.map(Time::from),
+        expected: run.expected.map(Time::from),
+        steps: run.steps.into_iter().map(step).collect(),
+        log: run.log,
+        result: run.result,
+    }
+}
+
+fn link(link: view::Link) -> JobLink {
+    JobLink { relation: link.relation.words().to_owned(), job: link.job, title: link.title }
 }
 
 /// Where a published output lies below the repository's root; just its name once the request is forgotten.
 fn pool_path(request: Option<&JobRequest>, name: &str) -> String {
     let source = request.and_then(|request| match &request.kind {
         JobKind::Deb(deb) => Some(&deb.source),
-        JobKind::Command(_) => None,
+        JobKind::Command(_) | JobKind::Server(_) => None,
     });
     let path = source.and_then(|source| crate::publish::apt::pool_path(source, name));
     path.map_or_else(|| name.to_owned(), |path| path.to_string())
@@ -116,7 +149,7 @@ pub fn builders_with_inputs(ledger: &Ledger, job: &JobId) -> Vec<NodeId> {
 fn state(view: &view::JobView) -> JobState {
     match view.state.as_str() {
         "queued" => JobState::Waiting,
-        "failed-to-publish" | "unpublished" => JobState::Failed,
+        "failed-to-publish" | "unpublished" | "failed-to-run" => JobState::Failed,
         word => word.parse().unwrap_or(JobState::Unknown),
     }
 }
@@ -130,6 +163,7 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
             groups.iter().map(|g| g.operators.len()).max().unwrap_or(0)
         }
         view::VerdictView::Pending | view::VerdictView::Failed { .. } => largest_group(view),
+        view::VerdictView::Skipped { .. } | view::VerdictView::Served { .. } | view::VerdictView::Unserved { .. } => 0,
     };
     let mut asked: Vec<_> = view.attempts.iter().map(|a| &a.operator).collect();
     asked.sort();
@@ -168,7 +202,10 @@ fn largest_group(view: &view::JobView) -> usize {
 fn why(view: &view::JobView) -> String {
     match &view.verdict {
         view::VerdictView::Reproduced { unpublished: Some(why), .. } => format!("not published: {why}"),
-        view::VerdictView::Failed { why, .. } => why.clone(),
+        view::VerdictView::Failed { why, .. }
+        | view::VerdictView::Skipped { why, .. }
+        | view::VerdictView::Unserved { why } => why.clone(),
+        view::VerdictView::Served { summary, .. } => summary.clone(),
         view::VerdictView::Disputed { files, .. } | view::VerdictView::Unreproducible { files, .. } => {
             let names: Vec<_> = differing(files);
             format!("builders differ in {}", names.join(", "))
@@ -215,14 +252,45 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                     hash: Some(f.hash),
                 }));
             }
+            JobKind::Server(server) => server_facts(server, &mut fact),
         }
-        let limits = &request.limits;
-        fact("memory", format!("{} MiB", limits.memory_mib));
-        fact("wall time", format!("{} s", limits.wall_secs));
+        if request.server().is_none() {
+            fact("memory", format!("{} MiB", request.limits.memory_mib));
+            fact("wall time", format!("{} s", request.limits.wall_secs));
+        }
     }
     facts.retain(|(_, value)| !value.is_empty());
     let environment = request.map_or(protocol::Hash::from_bytes([0; 32]), |r| r.environment);
     RequestView { facts, inputs, environment, expires: Time::from(view.times.expires) }
+}
+
+/// Says what a server job was asked to do.
+fn server_facts(server: &ServerJob, fact: &mut impl FnMut(&str, String)) {
+    let names = |list: &[protocol::PackageName]| match list {
+        [] => "all".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    };
+    match server {
+        ServerJob::Promote(promote) => {
+            fact("from", promote.from.to_string());
+            fact("packages", names(&promote.packages));
+        }
+        ServerJob::Prune(prune) => {
+            fact("packages", names(&prune.packages));
+            fact("versions kept", prune.keep.to_string());
+            fact("published before", prune.before.map_or_else(String::new, |at| Time::from(at).to_string()));
+        }
+        ServerJob::Derive(derive) => {
+            let arches: Vec<_> = derive.arches.iter().map(ToString::to_string).collect();
+            fact("parent", derive.parent.to_string());
+            fact("packages", names(&derive.packages));
+            fact("architectures", arches.join(" "));
+        }
+        ServerJob::Diff(diff) => {
+            fact("left", diff.left.to_string());
+            fact("right", diff.right.to_string());
+        }
+    }
 }
 
 fn file(output: &attest::compare::Output) -> FileView {
@@ -270,7 +338,10 @@ fn attempt(attempt: &view::AttemptView) -> AttemptView {
 fn verdict(view: &view::JobView) -> Option<VerdictView> {
     let empty = |word| VerdictView { word, agree: Vec::new(), dissent: Vec::new(), differing: Vec::new() };
     Some(match &view.verdict {
-        view::VerdictView::Pending => return None,
+        view::VerdictView::Pending
+        | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Served { .. }
+        | view::VerdictView::Unserved { .. } => return None,
         view::VerdictView::Reproduced { agree, dissent, .. } => VerdictView {
             agree: agree.clone(),
             dissent: dissent.iter().flat_map(dissents).collect(),
@@ -320,12 +391,27 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Building, format!("a late report under lease {lease} was kept as evidence"))
         }
         News::Dissent { job, operator, file, .. } => (job, JobState::Building, format!("{operator} differs in {file}")),
+        News::Quarantined { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is in quarantine for {class} jobs"))
+        }
+        News::Disabled { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} is disabled for {class} jobs"))
+        }
+        News::Restored { job, operator, class, .. } => {
+            (job, JobState::Building, format!("a builder of {operator} gets {class} jobs again"))
+        }
         News::Verdict { job, word, why } => (job, word.parse().unwrap_or(JobState::Unknown), format!("{word}: {why}")),
         News::Published { job, channel, generation } => {
             (job, JobState::Published, format!("published in {channel}, generation {generation}"))
         }
         News::PublishFailed { job, why, .. } => (job, JobState::Publishing, format!("not published: {why}")),
         News::Cancelled { job, reason } => (job, JobState::Cancelled, format!("cancelled: {reason}")),
+        News::Skipped { job, why, .. } => (job, JobState::Skipped, format!("skipped: {why}")),
+        News::Served { job, summary, .. } => (job, JobState::Done, format!("done: {summary}")),
+        News::ServeFailed { job, why, again: Some(_) } => {
+            (job, JobState::Running, format!("it failed and is tried again: {why}"))
+        }
+        News::ServeFailed { job, why, again: None } => (job, JobState::Failed, format!("not done: {why}")),
         News::JobExpired { job } => (job, JobState::Expired, "its time is over".to_owned()),
     };
     Some(api::News { at: Time::from(at), job: *job, state, text })

@@ -16,7 +16,7 @@ use super::{
     Error, Mdns,
     exchange::Codec,
     gossip::{self, Topics},
-    streams,
+    streams::{self, Purpose},
 };
 
 /// How long a request may take, its answer included.
@@ -45,6 +45,7 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) exchange: request_response::Behaviour<Codec>,
     pub(super) streams: streams::behaviour::Behaviour,
+    pub(super) coordination: streams::behaviour::Behaviour,
     pub(super) gossip: gossip::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -85,9 +86,18 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             exchange: request_response::Behaviour::with_codec(Codec::new(), names, exchange),
             streams: streams::behaviour::Behaviour::new(protocol_name(config.network, "blobs")),
+            coordination: streams::behaviour::Behaviour::new(protocol_name(config.network, "coordination")),
             gossip: gossip::behaviour(topics).map_err(Error::Gossip)?,
             mdns: Toggle::from(mdns),
         })
+    }
+
+    /// The streams of a purpose.
+    pub(super) fn streams_for(&mut self, purpose: Purpose) -> &mut streams::behaviour::Behaviour {
+        match purpose {
+            Purpose::Blobs => &mut self.streams,
+            Purpose::Coordination => &mut self.coordination,
+        }
     }
 }
 

@@ -75,6 +75,17 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     })
 }
 
+/// Whether a peer is to be connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Whatever else is connected: a bootstrap peer, or one that may coordinate.
+    Always,
+    /// While few peers are connected.
+    WhileFew,
+    /// Not now, or never.
+    No,
+}
+
 /// How a peer came into the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -153,18 +164,19 @@ impl Book {
         self.peers.get(peer).is_some_and(|entry| entry.origin == Origin::Bootstrap)
     }
 
-    /// Gives the peers to dial now: every bootstrap peer that `wanted` lets through, and `room` learned ones.
-    pub(super) fn due(&self, now: Instant, room: usize, wanted: impl Fn(&PeerId, bool) -> bool) -> Vec<PeerId> {
+    /// Gives the peers to dial now: all that are always wanted, and `room` others. `wanted` is told whether a person named
+    /// the peer.
+    pub(super) fn due(&self, now: Instant, room: usize, wanted: impl Fn(&PeerId, bool) -> Wanted) -> Vec<PeerId> {
         let mut room = room;
         let mut due = Vec::new();
         for (peer, entry) in self.peers.iter().filter(|(_, entry)| entry.due <= now) {
-            match entry.origin {
-                Origin::Bootstrap if wanted(peer, true) => due.push(*peer),
-                Origin::Learned if room > 0 && wanted(peer, false) => {
+            match wanted(peer, entry.origin == Origin::Bootstrap) {
+                Wanted::Always => due.push(*peer),
+                Wanted::WhileFew if room > 0 => {
                     room -= 1;
                     due.push(*peer);
                 }
-                Origin::Bootstrap | Origin::Learned => {}
+                Wanted::WhileFew | Wanted::No => {}
             }
         }
         due
@@ -207,14 +219,18 @@ mod tests {
         let (now, peer) = (Instant::now(), PeerId::random());
         let mut book = Book::default();
         book.bootstrap(peer, address(1), now);
-        assert_eq!(book.due(now, 0, |_, _| true), [peer], "dialled at once");
+        assert_eq!(book.due(now, 0, |_, _| Wanted::Always), [peer], "dialled at once");
         book.lost(&peer, now, 1.0);
-        assert!(book.due(now, 0, |_, _| true).is_empty());
-        assert_eq!(book.due(now + Duration::from_secs(1), 0, |_, _| true), [peer], "first retry within a second");
+        assert!(book.due(now, 0, |_, _| Wanted::Always).is_empty());
+        assert_eq!(
+            book.due(now + Duration::from_secs(1), 0, |_, _| Wanted::Always),
+            [peer],
+            "first retry within a second"
+        );
         for _ in 0..40 {
             book.failed(&peer, now, 1.0);
         }
-        assert_eq!(book.due(now + Duration::from_secs(7), 0, |_, _| true), [peer], "the back-off has an end");
+        assert_eq!(book.due(now + Duration::from_secs(7), 0, |_, _| Wanted::Always), [peer], "the back-off has an end");
     }
 
     #[test]

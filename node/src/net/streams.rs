@@ -1,4 +1,5 @@
-//! Byte streams between nodes, for what is too large for one message: blobs.
+//! Byte streams between nodes: for what is too large for one message (blobs), and for the talk of the coordinators, which
+//! must not wait behind anything else.
 //!
 //! A stream has two directions that end on their own: dropping the write half *finishes* it (the other side reads the end),
 //! it does not reset it, so the last bytes are never lost. What flows through is the consumer's affair.
@@ -24,10 +25,22 @@ use tracing::{debug, warn};
 
 /// Streams that one peer may have open towards us; a further one is refused.
 pub(super) const INBOUND_MAX: usize = 16;
+/// Coordinators' streams that one candidate may have open towards us: one for small and one for large messages, and as many
+/// again that a lost connection left behind.
+pub(super) const COORDINATION_INBOUND_MAX: usize = 4;
 /// How long the end of a dropped stream may take to reach the other side.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Wire = Compat<libp2p::Stream>;
+
+/// What a stream is for. Each purpose is a protocol of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Bytes of blobs; any member may open it.
+    Blobs,
+    /// Questions and answers of the coordinators' group; only candidates may open it.
+    Coordination,
+}
 
 /// Why a stream could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +54,7 @@ pub enum StreamError {
         why: String,
     },
     /// The node does not serve streams of this network.
-    #[error("node {0} does not serve blobs of this network")]
+    #[error("node {0} does not serve such streams in this network")]
     Unsupported(NodeId),
     /// The connection broke while the stream was being opened.
     #[error("connection to node {0} was lost while opening a stream")]

@@ -38,7 +38,7 @@ use super::{
     identity::{keypair, node_of},
     lock,
     reputation::{BAN_TIME, Reputation},
-    streams::{self, Finisher, Unfinished, behaviour::KeepAlive},
+    streams::{self, Finisher, Purpose, Unfinished, behaviour::KeepAlive},
     transport,
 };
 
@@ -68,7 +68,7 @@ pub(super) enum Command {
     Unsubscribe(Topic),
     Listeners(Topic, oneshot::Sender<Vec<NodeId>>),
     Ask { peer: PeerId, frame: Vec<u8>, answer: Answer },
-    Open { peer: PeerId, opened: oneshot::Sender<Result<Stream, StreamError>> },
+    Open { peer: PeerId, purpose: Purpose, opened: oneshot::Sender<Result<Stream, StreamError>> },
     Disconnect(PeerId),
     Ban(PeerId),
 }
@@ -118,6 +118,7 @@ struct Connected {
     node: NodeId,
     connections: Vec<ConnectionId>,
     streams: Arc<Semaphore>,
+    coordination: Arc<Semaphore>,
 }
 
 /// The task that owns the sockets.
@@ -261,7 +262,7 @@ impl Task {
                 drop(listeners.send(listening.filter_map(|(peer, _)| node_of(peer)).collect()));
             }
             Command::Ask { peer, frame, answer } => self.run_errand(peer, Errand::Ask { frame, answer }),
-            Command::Open { peer, opened } => self.run_errand(peer, Errand::Open { opened }),
+            Command::Open { peer, purpose, opened } => self.run_errand(peer, Errand::Open { purpose, opened }),
             Command::Disconnect(peer) => self.disconnect(peer),
             Command::Ban(peer) => self.ban(peer, BAN_TIME),
         }

@@ -178,7 +178,7 @@ async fn questions_that_cannot_be_answered_fail_fast_and_say_why() {
     let since = Instant::now();
     let error = a.net.ask(stranger, Request::Policy).await.unwrap_err();
     assert!(matches!(error, AskError::Unreachable { .. }), "{error}");
-    assert!(matches!(a.net.open(stranger).await, Err(StreamError::Unreachable { .. })));
+    assert!(matches!(a.net.open(stranger, Purpose::Blobs).await, Err(StreamError::Unreachable { .. })));
     a.net.add_address(stranger, "/ip4/127.0.0.1/tcp/1").unwrap();
     assert!(matches!(a.net.ask(stranger, Request::Policy).await, Err(AskError::Unreachable { .. })));
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
@@ -347,10 +347,10 @@ async fn streams(listen: &str) {
     let mut a = Node::start(config(1, listen, &[])).await;
     let b = Node::start(config(2, listen, &a.net.listen_addresses())).await;
     a.net.set_members([b.net.node_id()].into_iter().collect());
-    let (mut from_a, mut to_a) = b.net.open(a.net.node_id()).await.unwrap().split();
+    let (mut from_a, mut to_a) = b.net.open(a.net.node_id(), Purpose::Blobs).await.unwrap().split();
     to_a.write_all(b"64 MiB, please").await.unwrap();
     drop(to_a);
-    let Event::Stream { from, stream } = a.stream().await else { unreachable!("stream() gives a stream") };
+    let Event::Stream { from, stream, .. } = a.stream().await else { unreachable!("stream() gives a stream") };
     assert_eq!(from, b.net.node_id());
     let mut serving = JoinSet::new();
     serving.spawn(async move {
@@ -405,7 +405,7 @@ async fn streams_are_for_members_and_bounded() {
     let mut a = Node::start(config(1, QUIC, &[])).await;
     let b = Node::start(config(2, QUIC, &a.net.listen_addresses())).await;
     let node = a.net.node_id();
-    let mut refused = b.net.open(node).await.unwrap();
+    let mut refused = b.net.open(node, Purpose::Blobs).await.unwrap();
     let mut nothing = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, refused.read_to_end(&mut nothing)).await.expect("refused at once");
     assert!(ended.is_err() || nothing.is_empty());
@@ -415,7 +415,7 @@ async fn streams_are_for_members_and_bounded() {
     for _ in 0..streams::INBOUND_MAX {
         let net = b.net.clone();
         opened.spawn(async move {
-            let mut stream = net.open(node).await.unwrap();
+            let mut stream = net.open(node, Purpose::Blobs).await.unwrap();
             stream.write_all(b"!").await.unwrap();
             stream
         });
@@ -425,13 +425,35 @@ async fn streams_are_for_members_and_bounded() {
         taken.push(a.stream().await);
     }
     let mut ours = opened.join_all().await;
-    let mut refused = b.net.open(node).await.unwrap();
+    let mut refused = b.net.open(node, Purpose::Blobs).await.unwrap();
     drop(refused.write_all(b"!").await);
     let ended = tokio::time::timeout(PATIENCE, refused.read_to_end(&mut nothing)).await.expect("refused at once");
     assert!(ended.is_err() || nothing.is_empty());
     drop((taken.pop(), ours.pop()));
-    let stream = b.net.open(node).await.unwrap();
+    let stream = b.net.open(node, Purpose::Blobs).await.unwrap();
     a.stream().await;
     drop(stream);
+    end([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coordinators_streams_are_for_candidates_alone() {
+    let mut a = Node::start(config(1, QUIC, &[])).await;
+    let b = Node::start(config(2, QUIC, &a.net.listen_addresses())).await;
+    let (node, other) = (a.net.node_id(), b.net.node_id());
+    let members: Members = [other].into_iter().collect();
+    a.net.set_members(members.clone());
+    let mut refused = b.net.open(node, Purpose::Coordination).await.unwrap();
+    let mut nothing = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, refused.read_to_end(&mut nothing)).await.expect("refused at once");
+    assert!(ended.is_err() || nothing.is_empty(), "a member that may not coordinate");
+
+    a.net.set_members(members.with_candidates([other]));
+    let mut opened = b.net.open(node, Purpose::Coordination).await.unwrap();
+    opened.write_all(b"?").await.unwrap();
+    let Event::Stream { from, purpose, mut stream } = a.stream().await else { unreachable!("stream() gives a stream") };
+    assert_eq!((from, purpose), (other, Purpose::Coordination));
+    assert_eq!(stream.read_u8().await.unwrap(), b'?');
+    drop((stream, opened));
     end([a, b]).await;
 }

@@ -1,19 +1,28 @@
 //! The publisher of one apt repository.
 //!
 //! ```text
-//!  publish: fence -> admit (copy, hash, inspect, stage) -> plan -> record plan -> switch -> record state -> prune
-//!                                                                   |
-//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease
+//!  publish: fence -> admit (copy, hash, inspect) -> sign -> stage -> raise fence -> record plan -> switch -> record state
+//!  adopt:   fence -> fetch, hash, inspect --------------^                                           |
+//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease <--------------------+
 //! ```
+//!
+//! A repository continues what any coordinator published: `adopt` takes a generation over as it was signed, and the next one
+//! is made from it by the same rules.
 //!
 //! Until the plan is recorded nothing that others see has changed; from then on every step may be repeated, and opening
 //! the repository after a crash carries the plan out. Names in the pool are never given twice to different bytes.
 //! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
 //! async code runs it on a blocking thread.
 
+mod adopt;
+pub mod carry;
+pub mod diff;
 mod dominate;
+mod fence;
 pub(super) mod index;
+mod prune;
 mod state;
+mod switch;
 
 use std::{
     collections::BTreeSet,
@@ -22,18 +31,27 @@ use std::{
     time::Duration,
 };
 
+pub use adopt::Fetch;
+pub use fence::{Authority, NotLeading};
 use protocol::{
     Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,
+    lease::Term,
     release::{Manifest, ReleaseFile},
     words::{DebVersion, RelativePath},
 };
 use serde::{Deserialize, Serialize};
 
-use self::state::{Entering, Pooled, Retired, State};
+use self::{
+    fence::Fence,
+    state::{Entering, Pooled, State},
+};
 use super::{
     disk::{self, Lock},
     incoming::{self, Control, DEB_MAX},
-    sign::{self, RepositoryKey},
+    sign::{
+        self, RepositoryKey,
+        keyring::{Certificate, Keyring},
+    },
 };
 use crate::resolve::digest::Digest;
 
@@ -56,6 +74,20 @@ pub enum Error {
     /// The key could not sign.
     #[error(transparent)]
     Sign(#[from] sign::Error),
+    /// Another coordinator's generation cannot be taken over.
+    #[error(transparent)]
+    Adopt(#[from] adopt::Error),
+    /// This process may not publish now.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+    /// A former coordinator.
+    #[error("term {got} is over: term {published} published here; an older coordinator may not write")]
+    OlderTerm {
+        /// The term of who wants to publish.
+        got: Term,
+        /// The newest term that published here.
+        published: Term,
+    },
     /// Another process publishes here.
     #[error("another process publishes to {dir}; stop it, or wait until it ends")]
     Locked {
@@ -223,20 +255,29 @@ pub struct Published {
     pub root: PathBuf,
     /// The generation.
     pub generation: u64,
+    /// The term of the coordinator that published it.
+    pub term: Term,
     /// The time in its Release file.
     pub at: Timestamp,
 }
 
 /// The publisher of one repository; it holds the folder's lock.
-#[derive(Debug)]
 pub struct Repository {
     dir: PathBuf,
     settings: Settings,
     key: RepositoryKey,
+    keyring: Keyring,
+    authority: Option<Authority>,
     state: State,
     _lock: Lock,
     #[cfg(test)]
     steps_left: std::sync::atomic::AtomicUsize,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("dir", &self.dir).field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 impl Repository {
@@ -254,6 +295,8 @@ impl Repository {
         let mut repository = Self {
             dir: dir.into(),
             settings,
+            keyring: Keyring::new([key.certificate()?]),
+            authority: None,
             key,
             state,
             _lock: lock,
@@ -280,37 +323,96 @@ impl Repository {
         self.state.generation > 0 && at >= self.state.at.after(half)
     }
 
+    /// Gives the time of the published generation, 0 before the first.
+    pub fn at(&self) -> Timestamp {
+        self.state.at
+    }
+
+    /// Gives the term in which the published generation was signed.
+    pub fn term(&self) -> Term {
+        self.state.term
+    }
+
+    /// Lets only who has this authority publish; without one, whoever holds the lock may, in the term that is recorded.
+    pub fn led_by(&mut self, authority: Authority) {
+        self.authority = Some(authority);
+    }
+
+    /// Publishes these certificates beside its own from the next generation on, so that clients trust whoever publishes after
+    /// this node.
+    ///
+    /// # Errors
+    /// When the own certificate cannot be written.
+    pub fn trust(&mut self, certificates: impl IntoIterator<Item = Certificate>) -> Result<(), Error> {
+        self.keyring = Keyring::new(certificates.into_iter().chain([self.key.certificate()?]));
+        Ok(())
+    }
+
+    /// Says whether clients would get another keyring than the one that the next generation publishes.
+    pub fn needs_keyring(&self) -> bool {
+        let published = self.state.written.iter().find(|f| f.path.as_str() == index::KEYRING);
+        self.state.generation > 0 && published.is_some_and(|f| f.hash != Hash::of(&self.keyring.to_bytes()))
+    }
+
     /// Gives the published generation again.
     ///
     /// # Errors
-    /// When the key cannot sign any more.
+    /// When the key cannot sign any more what a former version of this program published.
     pub fn published(&self) -> Result<Published, Error> {
-        let outputs = index::generate(&self.state, &self.key)?;
-        Ok(self.describe(&self.state, &outputs))
+        let written = if self.state.written.is_empty() {
+            index::digests(&index::generate(&self.state, &self.key, &self.keyring)?)
+        } else {
+            self.state.written.clone()
+        };
+        let manifest = index::manifest(&self.state, &written);
+        let State { generation, term, at, .. } = self.state;
+        Ok(Published { manifest, root: self.root(), generation, term, at })
     }
 
-    /// Publishes the next generation. Repeating a generation with the same additions gives it back as it was recorded.
+    /// Publishes the next generation. Repeating a generation with the same additions gives it back as it was recorded; so does
+    /// repeating one that was adopted and holds them all.
     ///
     /// # Errors
     /// The first rule that is broken; then nothing has changed. A file error may leave a plan, which the next call finishes.
     pub fn publish(&mut self, additions: &[Addition], at: Timestamp, generation: u64) -> Result<Published, Error> {
+        let held = |own: &Self| own.adopted_holds(additions);
+        self.change(request(additions), (at, generation), held, |own, next| {
+            additions.iter().try_for_each(|addition| own.admit(next, addition))
+        })
+    }
+
+    /// Makes the next generation by a change of the packages. Repeating a generation with the same request, or one that holds
+    /// already what is wanted, gives it back as it was recorded, and nothing is changed then.
+    fn change(
+        &mut self,
+        request: Hash,
+        (at, generation): (Timestamp, u64),
+        held: impl FnOnce(&Self) -> bool,
+        plan: impl FnOnce(&Self, &mut State) -> Result<(), Error>,
+    ) -> Result<Published, Error> {
         self.recover()?;
-        let request = request(additions);
-        if generation == self.state.generation && generation > 0 {
-            return if request == self.state.request { self.published() } else { Err(Error::Conflict { generation }) };
+        let private = self.dir.join("state");
+        let fence = Fence::read(&private)?;
+        let term = self.leads()?;
+        fence.admit(generation, term)?;
+        if generation == self.state.generation {
+            let same = request == self.state.request || held(self);
+            return if same { self.published() } else { Err(Error::Conflict { generation }) };
         }
-        self.fence(at, generation)?;
-        let mut next = State { generation, at, request, settings: self.settings.clone(), ..self.state.clone() };
-        for addition in additions {
-            self.admit(&mut next, addition)?;
-        }
+        self.comes_later(at, generation)?;
+        let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
+        plan(self, &mut next)?;
         self.check_pool(&next)?;
+        self.still_leads(term)?;
         let outputs = self.retire(&mut next)?;
+        self.stage(&mut next, &outputs)?;
+        self.still_leads(term)?;
+        fence.raise(&private, generation, term)?;
         self.step()?;
-        next.write(&self.dir.join("state"), &self.dir.join("state/next"))?;
+        next.write(&private, &private.join("next"))?;
         self.step()?;
-        self.switch(next, &outputs)?;
-        Ok(self.describe(&self.state, &outputs))
+        self.switch(next)?;
+        self.published()
     }
 
     /// Signs the same packages again, as a generation of their own.
@@ -321,19 +423,27 @@ impl Repository {
         self.publish(&[], at, generation)
     }
 
-    fn describe(&self, state: &State, outputs: &[index::Output]) -> Published {
-        let manifest = index::manifest(state, outputs);
-        Published { manifest, root: self.root(), generation: state.generation, at: state.at }
-    }
-
-    fn fence(&self, at: Timestamp, generation: u64) -> Result<(), Error> {
-        if generation < self.state.generation || generation == 0 {
+    fn comes_later(&self, at: Timestamp, generation: u64) -> Result<(), Error> {
+        if generation < self.state.generation {
             return Err(Error::Fenced { got: generation, published: self.state.generation });
         }
         if at.as_secs() < self.state.at.as_secs() {
             return Err(Error::Backwards { at: at.as_secs(), published: self.state.at.as_secs() });
         }
         Ok(())
+    }
+
+    fn leads(&self) -> Result<Term, Error> {
+        match &self.authority {
+            Some(authority) => Ok(authority()?),
+            None => Ok(Fence::read(&self.dir.join("state"))?.term),
+        }
+    }
+
+    /// Between the beginning and now somebody else may have been elected.
+    fn still_leads(&self, term: Term) -> Result<(), Error> {
+        let now = self.leads()?;
+        if now == term { Ok(()) } else { Err(NotLeading { why: format!("term {term} ended, now it is {now}") }.into()) }
     }
 
     /// Copies an addition into the publisher's own folder, checks exactly that copy and plans its place.
@@ -383,98 +493,6 @@ impl Repository {
         }
         Ok(())
     }
-
-    /// Plans what no index names any more, and gives the files of the new generation.
-    fn retire(&self, next: &mut State) -> Result<Vec<index::Output>, Error> {
-        // A channel may have stopped to build an architecture since the last generation.
-        let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
-        next.packages = listed;
-        next.packages.sort_by(|a, b| a.file.path.cmp(&b.file.path));
-        let outputs = index::generate(next, &self.key)?;
-        let by_hash = outputs.iter().filter(|o| index::stage(&o.path) == index::Stage::ByHash);
-        next.by_hash = by_hash.map(|o| o.path.clone()).collect();
-        let named = |state: &State| -> BTreeSet<RelativePath> {
-            let pool = state.packages.iter().flat_map(|p| [p.file.path.clone(), p.bundle.path.clone()]);
-            pool.chain(state.by_hash.iter().cloned()).collect()
-        };
-        let (before, after) = (named(&self.state), named(next));
-        next.retired.extend(before.difference(&after).map(|path| Retired { path: path.clone(), since: next.at }));
-        next.retired.retain(|r| !after.contains(&r.path));
-        next.retired.sort();
-        next.retired.dedup_by(|a, b| a.path == b.path);
-        Ok(outputs)
-    }
-
-    /// Carries out a recorded plan, if there is one, and empties the staging folder.
-    fn recover(&mut self) -> Result<(), Error> {
-        let path = self.dir.join("state/next");
-        if let Some(next) = State::read(&path)? {
-            if next.generation > self.state.generation {
-                let outputs = index::generate(&next, &self.key)?;
-                self.switch(next, &outputs)?;
-            } else {
-                disk::remove(&path)?;
-            }
-        }
-        let incoming = self.dir.join("state/incoming");
-        let entries = std::fs::read_dir(&incoming).map_err(disk::failed("list", &incoming))?;
-        for entry in entries.flatten() {
-            disk::remove(&entry.path())?;
-        }
-        Ok(())
-    }
-
-    fn switch(&mut self, mut next: State, outputs: &[index::Output]) -> Result<(), Error> {
-        let (root, private) = (self.root(), self.dir.join("state"));
-        for entering in &next.entering {
-            let from = private.join("incoming").join(staged(&entering.path));
-            let place = root.join(entering.path.as_str());
-            if from.exists() {
-                disk::rename(&from, &place)?;
-            } else if disk::size_of(&place) != Some(entering.size) {
-                return Err(Error::Damaged { path: entering.path.clone() });
-            }
-            self.step()?;
-        }
-        for output in outputs {
-            let place = root.join(output.path.as_str());
-            // What lies under its own hash was written whole; writing it again would only wear the disk.
-            let there = index::stage(&output.path) == index::Stage::ByHash
-                && disk::size_of(&place) == Some(output.bytes.len() as u64);
-            if !there {
-                disk::write(&private, &place, &output.bytes)?;
-            }
-            self.step()?;
-        }
-        next.entering.clear();
-        let at = next.at;
-        for retired in next.retired.extract_if(.., |r| at.since(r.since) >= REMOVE_AFTER) {
-            let path = root.join(retired.path.as_str());
-            disk::remove(&path)?;
-            disk::remove_empty_folders(&root, &path);
-        }
-        self.step()?;
-        next.write(&private, &private.join("state"))?;
-        self.step()?;
-        disk::remove(&private.join("next"))?;
-        tracing::info!(generation = next.generation, packages = next.packages.len(), "repository published");
-        self.state = next;
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn step(&self) -> Result<(), Error> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let one_less = |left: usize| left.checked_sub(1);
-        self.steps_left.fetch_update(Relaxed, Relaxed, one_less).map_err(|_| Error::Stopped)?;
-        Ok(())
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests stop the publisher between any two steps")]
-    fn step(&self) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// Names what was asked for, so that a repetition is recognised. Time and evidence are left out: who repeats after a crash
@@ -513,11 +531,13 @@ fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
         source: control.source,
         source_version: control.source_version,
         control: control.text,
+        since: None,
     }
 }
 
 /// Plans a package's place; whatever no index lists any more leaves the list of packages.
-fn enter(next: &mut State, package: Pooled, order: Order) -> Result<(), Error> {
+fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Error> {
+    package.since = Some(next.at);
     if order == Order::Downgrade {
         let meets = |p: &Pooled| p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All;
         let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     apt::{
-        REMOVE_AFTER,
+        Fetch, REMOVE_AFTER,
         index::{Stage, stage},
     },
     disk::{self, Lock},
@@ -136,9 +136,6 @@ pub enum Error {
         got: Sha256,
     },
 }
-
-/// Gives the bytes of a file by its hash, from wherever they can be had; they are checked here again.
-pub type Fetch<'a> = dyn FnMut(&ReleaseFile) -> io::Result<Box<dyn Read>> + 'a;
 
 /// What the mirror remembers.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 //! Signatures hold no chance and no clock: the same text, key and time give the same bytes. The key is no node's key; it
 //! signs Release files and nothing else.
 
+pub mod keyring;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
@@ -26,6 +28,8 @@ use pgp::{
     },
 };
 use protocol::Timestamp;
+
+use self::keyring::Certificate;
 
 /// The largest key file, in bytes.
 const KEY_MAX: u64 = 64 * 1024;
@@ -66,6 +70,12 @@ pub enum Error {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A certificate that is not of this kind.
+    #[error("not a repository key's certificate: {why}")]
+    Certificate {
+        /// The rule that it breaks.
+        why: String,
     },
     /// The file holds something else than a key of this kind.
     #[error("{path} holds no ed25519 OpenPGP secret key without a passphrase")]
@@ -174,20 +184,20 @@ impl RepositoryKey {
         self.secret.fingerprint().to_string()
     }
 
+    /// Gives the public half.
+    ///
+    /// # Errors
+    /// When OpenPGP cannot write it.
+    pub fn certificate(&self) -> Result<Certificate, Error> {
+        Certificate::read(&self.public_binary()?)
+    }
+
     /// Gives the public key in the binary form that `signed-by` takes (`.gpg`).
     ///
     /// # Errors
     /// When OpenPGP cannot write it.
     pub fn public_binary(&self) -> Result<Vec<u8>, Error> {
         self.public().to_bytes().map_err(refused("export"))
-    }
-
-    /// Gives the public key armored (`.asc`).
-    ///
-    /// # Errors
-    /// When OpenPGP cannot write it.
-    pub fn public_armored(&self) -> Result<String, Error> {
-        self.public().to_armored_string(ArmorOptions::default()).map_err(refused("export"))
     }
 
     fn public(&self) -> SignedPublicKey {

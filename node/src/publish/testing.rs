@@ -17,7 +17,12 @@ use super::{
 pub(crate) const AT: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
 pub(crate) fn key() -> RepositoryKey {
-    RepositoryKey::from_seed("artel test repository", Timestamp::from_millis(1_780_000_000_000), [7; 32]).unwrap()
+    key_of(7)
+}
+
+/// Gives the key of one of several publishers.
+pub(crate) fn key_of(seed: u8) -> RepositoryKey {
+    RepositoryKey::from_seed("artel test repository", Timestamp::from_millis(1_780_000_000_000), [seed; 32]).unwrap()
 }
 
 pub(crate) fn settings() -> Settings {
@@ -33,6 +38,11 @@ pub(crate) fn settings() -> Settings {
 
 pub(crate) fn repository(dir: &Path) -> Repository {
     Repository::open(dir, settings(), key()).unwrap()
+}
+
+/// As [`repository`], with the key of one of several publishers.
+pub(crate) fn repository_of(dir: &Path, seed: u8) -> Repository {
+    Repository::open(dir, settings(), key_of(seed)).unwrap()
 }
 
 /// Writes a tar with one file.

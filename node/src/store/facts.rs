@@ -191,6 +191,22 @@ impl Store {
         })
     }
 
+    /// Raises a counter to a value; a higher one stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn counter_raise(&self, name: &str, value: u64) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(tables::COUNTERS).map_err(failed("open the counters"))?;
+            let old = table.get(name).map_err(failed("read a counter"))?.map_or(0, |row| row.value());
+            if value > old {
+                table.insert(name, value).map_err(failed("write a counter"))?;
+            }
+            Ok(())
+        })
+    }
+
     /// Gives a counter's value; 0 when it was never written.
     ///
     /// # Errors

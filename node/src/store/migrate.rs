@@ -7,7 +7,7 @@ use redb::ReadableTable;
 use super::{Error, Store, failed, tables};
 
 /// The schema that this program reads and writes.
-pub(super) const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 2;
 /// The key of the schema number in [`tables::META`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 
@@ -21,7 +21,8 @@ pub(super) fn to_current(store: &Store) -> Result<(), Error> {
         }
         meta.insert(SCHEMA_KEY, SCHEMA).map_err(failed("write the schema number"))?;
         drop(meta);
-        // Schema 1 is the first: creating what is missing is all there is to do.
+        // Schema 2 adds the group's tables. What the journal of schema 1 holds becomes the group's first snapshot when a
+        // coordinator opens its log (`consensus::storage`), since only the ledger can read it.
         tables::create(transaction)
     })
 }

@@ -30,7 +30,14 @@ pub(super) const ATTEMPTS: TableDefinition<u64, Bytes> = TableDefinition::new("a
 /// Small numbers that must survive a restart.
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters-1");
 
-/// The only key of [`SNAPSHOT`].
+/// The log of the coordinators' group, by index.
+pub(super) const GROUP_LOG: TableDefinition<u64, Bytes> = TableDefinition::new("group-log-1");
+/// The group's small records: vote, committed, purged.
+pub(super) const GROUP: TableDefinition<&str, Bytes> = TableDefinition::new("group-1");
+/// The group's one snapshot: what it contains, and its bytes; one row, with the key [`SNAPSHOT_KEY`].
+pub(super) const GROUP_SNAPSHOT: TableDefinition<&str, (Bytes, Bytes)> = TableDefinition::new("group-snapshot-1");
+
+/// The only key of [`SNAPSHOT`] and [`GROUP_SNAPSHOT`].
 pub(super) const SNAPSHOT_KEY: &str = "ledger";
 
 /// Creates every table, so that a read never meets a missing one.
@@ -46,5 +53,8 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {
     transaction.open_table(PEERS).map_err(failed(create))?;
     transaction.open_table(ATTEMPTS).map_err(failed(create))?;
     transaction.open_table(COUNTERS).map_err(failed(create))?;
+    transaction.open_table(GROUP_LOG).map_err(failed(create))?;
+    transaction.open_table(GROUP).map_err(failed(create))?;
+    transaction.open_table(GROUP_SNAPSHOT).map_err(failed(create))?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use attest::{
 };
 use protocol::{
     Hash, Verified,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     environment::EnvironmentLock,
     job::JobRequest,
     lease::{Lease, LeaseNumber},
@@ -22,7 +22,10 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Worker, inputs::Inputs};
+use super::{
+    Worker,
+    inputs::{Inputs, own_fault},
+};
 use crate::{
     blobs::Import,
     build::{Built, LogSink, OutputFile, Phase, Slot, Task},
@@ -52,7 +55,7 @@ impl Worker {
         let (noted, ended) = tokio::join!(note, self.attempt(&lease, &log, &stop));
         let ended = match noted {
             Ok(()) => ended,
-            Err(error) => Err(Failure::new(Blame::Builder, "store", error.to_string())),
+            Err(error) => Err(own_fault("store", &error)),
         };
         log.enter(Phase::Done);
         let why = self.state().held.get(&number).and_then(|held| held.why.clone());
@@ -155,7 +158,9 @@ impl Worker {
         let mut wait = GATHER_AGAIN_AFTER;
         loop {
             let failure = match self.gather_once(lease, inputs, log).await {
-                Err(failure) if failure.blame == Blame::Builder && begun.elapsed() < GATHER_WITHIN => failure,
+                Err(failure) if matches!(failure.blame, Blame::Builder(_)) && begun.elapsed() < GATHER_WITHIN => {
+                    failure
+                }
                 ended => return ended,
             };
             log.note(&format!("{failure}; trying again"));
@@ -198,25 +203,25 @@ impl Worker {
         };
         tokio::select! {
             built = self.workshop.attempt(task, log.clone(), stop.clone()) => built.map_err(|e| e.failure()),
-            () = follow => Err(Failure::new(Blame::Builder, "log", "the log ended before the build")),
+            () = follow => Err(Failure::new(Blame::Builder(Fault::Other), "log", "the log ended before the build")),
         }
     }
 
     /// Hashes, keeps and signs what was built.
     async fn attest(&self, lease: &Lease, request: &Verified<JobRequest>, built: &Built) -> Result<Vec<u8>, Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "attest", why);
         let mut outputs = Vec::new();
         for file in &built.outputs {
-            outputs.push(self.kept_output(lease, file).await.map_err(failed)?);
+            outputs.push(self.kept_output(lease, file).await?);
         }
         let mut byproducts = Vec::new();
         for file in &built.byproducts {
-            byproducts.push(self.kept_output(lease, file).await.map_err(failed)?);
+            byproducts.push(self.kept_output(lease, file).await?);
         }
         outputs.sort_by(|a, b| a.name.cmp(&b.name));
         byproducts.sort_by(|a, b| a.name.cmp(&b.name));
         if self.settings.lie {
             warn!("this node signs a changed output, as configured for a demonstration");
+            let failed = |why| Failure::new(Blame::Builder(Fault::Other), "attest", why);
             self.lie(lease, &mut outputs).await.map_err(failed)?;
         }
         let attestation = Attestation {
@@ -234,7 +239,7 @@ impl Worker {
             byproducts,
             materials: Material::of(request.get()),
         };
-        let signed = attestation.sign(&self.shared.key).map_err(|e| failed(e.to_string()))?;
+        let signed = attestation.sign(&self.shared.key).map_err(|e| own_fault("attest", &e))?;
         if signed.len() > limits::ATTESTATION_MAX {
             let why = format!("{} outputs do not fit into one attestation: pack them", attestation.outputs.len());
             return Err(Failure::new(Blame::Job, "attest", why));
@@ -242,13 +247,15 @@ impl Worker {
         Ok(signed)
     }
 
-    async fn kept_output(&self, lease: &Lease, file: &OutputFile) -> Result<Output, String> {
-        let (hash, size) = self.shared.blobs.add_file(&file.path, Import::Copy).await.map_err(|e| e.to_string())?;
+    async fn kept_output(&self, lease: &Lease, file: &OutputFile) -> Result<Output, Failure> {
+        let own = |e: crate::blobs::Error| own_fault("attest", &e);
+        let (hash, size) = self.shared.blobs.add_file(&file.path, Import::Copy).await.map_err(own)?;
         if hash != file.hash || size != file.size {
-            return Err(format!("{} changed on this disk after the build", file.name));
+            let what = format!("{} changed on this disk after the build", file.name);
+            return Err(Failure::new(Blame::Builder(Fault::Other), "attest", what));
         }
         let name = format!("job/{}/{}-{}", lease.job, lease.number, file.sha256.short());
-        self.shared.offer(&name, hash).await.map_err(|e| e.to_string())?;
+        self.shared.offer(&name, hash).await.map_err(own)?;
         Ok(Output { hash, name: file.name.clone(), size, sha256: file.sha256 })
     }
 
@@ -277,13 +284,12 @@ impl Worker {
         job: protocol::JobId,
         request: &Verified<JobRequest>,
     ) -> Result<EnvironmentLock, Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         let id = request.get().environment;
-        if self.shared.blobs.size(&id).await.map_err(|e| failed(e.to_string()))?.is_none() {
+        if self.shared.blobs.size(&id).await.map_err(|e| own_fault("fetch", &e))?.is_none() {
             let providers = self.providers(job).await;
             self.fetch_one(id, limits::LOCK_MAX as u64, &providers).await?;
         }
-        let bytes = self.shared.blobs.read(&id, limits::LOCK_MAX as u64).await.map_err(|e| failed(e.to_string()))?;
+        let bytes = self.shared.blobs.read(&id, limits::LOCK_MAX as u64).await.map_err(|e| own_fault("fetch", &e))?;
         EnvironmentLock::from_bytes(&bytes)
             .map_err(|e| Failure::new(Blame::Job, "fetch", format!("the environment lock is not valid: {e}")))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::{
     Hash, JobId, NodeId,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     environment::EnvironmentLock,
     job::{JobKind, JobRequest},
     lease::{Lease, LeaseNumber},
@@ -13,7 +13,10 @@ use protocol::{
 use tracing::{debug, info};
 
 use super::Worker;
-use crate::{build::LogSink, daemon::chain};
+use crate::{
+    build::{LogSink, fault_behind},
+    daemon::chain,
+};
 
 /// The folder of all attempts' inputs, below the builder's own.
 pub(super) const FOLDER: &str = "inputs";
@@ -44,6 +47,14 @@ impl Inputs {
     }
 }
 
+/// Gives the failure of an attempt that this node itself is to blame for: a full disk has its own word, whatever was tried.
+pub(super) fn own_fault(step: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let full = matches!(error.downcast_ref(), Some(crate::blobs::Error::QuotaExceeded { .. }));
+    let otherwise = if step == "fetch" { Fault::Fetch } else { Fault::Other };
+    let fault = if full { Fault::DiskFull } else { fault_behind(error, otherwise) };
+    Failure::new(Blame::Builder(fault), step, chain(error))
+}
+
 impl Worker {
     /// Who has a job's inputs: whom the coordinator names, then every connected member.
     pub(super) async fn providers(&self, job: JobId) -> Vec<NodeId> {
@@ -68,7 +79,7 @@ impl Worker {
             .fetch(&self.shared.net, &hash, providers, limit)
             .await
             .map(drop)
-            .map_err(|e| Failure::new(Blame::Builder, "fetch", chain(&e)))
+            .map_err(|e| own_fault("fetch", &e))
     }
 
     /// Fetches what is missing and writes every input where the sandbox takes it from.
@@ -79,11 +90,10 @@ impl Worker {
         inputs: &Inputs,
         log: &LogSink,
     ) -> Result<(), Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         // What an interrupted attempt left here has the same number only if it was this one.
         let _ = tokio::fs::remove_dir_all(&inputs.folder).await;
         for path in [&inputs.files, &inputs.packages] {
-            tokio::fs::create_dir_all(path).await.map_err(|e| failed(e.to_string()))?;
+            tokio::fs::create_dir_all(path).await.map_err(|e| own_fault("fetch", &e))?;
         }
         let mut wanted: Vec<(Hash, u64, PathBuf)> = match &request.kind {
             JobKind::Deb(deb) => {
@@ -91,6 +101,9 @@ impl Worker {
             }
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
+            }
+            JobKind::Server(_) => {
+                return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
             }
         };
         if !self.workshop.has_environment(&lock.id()) {
@@ -109,10 +122,9 @@ impl Worker {
         wanted: &[(Hash, u64, PathBuf)],
         log: &LogSink,
     ) -> Result<(), Failure> {
-        let failed = |why: String| Failure::new(Blame::Builder, "fetch", why);
         let mut missing = Vec::new();
         for (hash, size, _) in wanted {
-            if self.shared.blobs.size(hash).await.map_err(|e| failed(chain(&e)))?.is_none() {
+            if self.shared.blobs.size(hash).await.map_err(|e| own_fault("fetch", &e))?.is_none() {
                 missing.push((*hash, *size));
             }
         }
@@ -124,17 +136,17 @@ impl Worker {
                 .blobs
                 .fetch_many(&self.shared.net, &missing, &providers)
                 .await
-                .map_err(|e| failed(chain(&e)))?;
+                .map_err(|e| own_fault("fetch", &e))?;
             info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
         }
         let hashes: Vec<Hash> = wanted.iter().map(|(hash, ..)| *hash).collect();
         let name = format!("job/{}/inputs", lease.job);
-        self.shared.offer_all(&name, &hashes).await.map_err(|e| failed(e.to_string()))?;
+        self.shared.offer_all(&name, &hashes).await.map_err(|e| own_fault("fetch", &e))?;
         for (hash, _, path) in wanted {
             if let Some(parent) = path.parent() {
-                tokio::fs::create_dir_all(parent).await.map_err(|e| failed(e.to_string()))?;
+                tokio::fs::create_dir_all(parent).await.map_err(|e| own_fault("fetch", &e))?;
             }
-            self.shared.blobs.export(hash, path).await.map_err(|e| failed(e.to_string()))?;
+            self.shared.blobs.export(hash, path).await.map_err(|e| own_fault("fetch", &e))?;
         }
         Ok(())
     }

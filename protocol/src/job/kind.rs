@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ServerJob;
 use crate::{
-    FileName, Hash, PackageName, Sha256,
+    ChannelName, FileName, Hash, PackageName, Sha256,
     envelope::check_set,
     limits,
     words::{DebVersion, RelativePath},
@@ -16,21 +17,25 @@ pub enum JobKind {
     Deb(DebJob),
     /// Any command with declared inputs and outputs.
     Command(CommandJob),
+    /// What the network does for itself; no builder is asked.
+    Server(ServerJob),
 }
 
 impl JobKind {
-    /// Gives the kind's word: `deb` or `command`.
+    /// Gives the kind's word: `deb`, `command`, or one of [`ServerJob::WORDS`].
     pub fn word(&self) -> &'static str {
         match self {
             JobKind::Deb(_) => "deb",
             JobKind::Command(_) => "command",
+            JobKind::Server(server) => server.word(),
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, channel: &ChannelName) -> Result<(), String> {
         match self {
             JobKind::Deb(deb) => deb.check(),
             JobKind::Command(command) => command.check(),
+            JobKind::Server(server) => server.check(channel),
         }
     }
 }

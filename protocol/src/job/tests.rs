@@ -30,7 +30,7 @@ fn broken_request(change: impl FnOnce(&mut JobRequest)) -> String {
 fn broken_deb(change: impl FnOnce(&mut DebJob)) -> String {
     broken_request(|request| match &mut request.kind {
         JobKind::Deb(deb) => change(deb),
-        JobKind::Command(_) => panic!("the sample is a deb job"),
+        JobKind::Command(_) | JobKind::Server(_) => panic!("the sample is a deb job"),
     })
 }
 
@@ -38,7 +38,7 @@ fn broken_command(change: impl FnOnce(&mut CommandJob)) -> String {
     let mut request = samples::command_request(network());
     match &mut request.kind {
         JobKind::Command(command) => change(command),
-        JobKind::Deb(_) => panic!("the sample is a command job"),
+        JobKind::Deb(_) | JobKind::Server(_) => panic!("the sample is a command job"),
     }
     broken(&request)
 }
@@ -110,4 +110,44 @@ fn another_source_is_another_job() {
     let JobKind::Deb(deb) = &mut two.kind else { panic!("the sample is a deb job") };
     deb.files[1].sha256 = Sha256::of(b"tampered");
     assert_ne!(job_id(&samples::signed_request(&one)), job_id(&samples::signed_request(&two)));
+}
+
+#[test]
+fn the_rules_of_a_server_job() {
+    let rule = |kind: ServerJob| broken(&samples::server_request(network(), kind));
+    let ([a, b], stable) = (["a", "bb"].map(|n| format!("{n}{n}").parse().unwrap()), "stable".parse::<ChannelName>());
+    let (stable, side) =
+        (stable.unwrap(), |name: &str, generation| Side { channel: name.parse().unwrap(), generation });
+    let promote = Promote { from: stable.clone(), packages: Vec::new() };
+    assert!(rule(ServerJob::Promote(promote)).contains("from itself"));
+    let promote = Promote { from: "testing".parse().unwrap(), packages: vec![b, a] };
+    assert!(rule(ServerJob::Promote(promote)).contains("sorted"));
+    let derive = Derive { arches: Vec::new(), parent: stable, packages: Vec::new() };
+    assert!(rule(ServerJob::Derive(derive)).contains("from itself"));
+    let all = Prune { keep: 0, before: None, packages: Vec::new() };
+    assert!(rule(ServerJob::Prune(all)).contains("every package"));
+    let other = Diff { left: side("testing", None), right: side("testing", Some(2)) };
+    assert!(rule(ServerJob::Diff(other)).contains("one of the channels"));
+    let zero = Diff { left: side("stable", Some(0)), right: side("stable", None) };
+    assert!(rule(ServerJob::Diff(zero)).contains("start at 1"));
+    let built =
+        JobRequest { arch: Arch::Amd64, ..samples::server_request(network(), samples::server_jobs().remove(0).1) };
+    assert!(broken(&built).contains("all architectures"));
+    let locked = JobRequest { environment: samples::lock().id(), ..JobRequest { arch: Arch::All, ..built } };
+    assert!(broken(&locked).contains("no environment"));
+}
+
+#[test]
+fn a_server_job_says_what_it_does() {
+    let titles: Vec<String> =
+        samples::server_jobs().into_iter().map(|(_, kind)| samples::server_request(network(), kind).title()).collect();
+    assert_eq!(
+        titles,
+        [
+            "promote testing to stable: hello",
+            "prune stable: hello",
+            "derive stable from testing",
+            "diff stable@3 stable"
+        ]
+    );
 }

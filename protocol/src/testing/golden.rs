@@ -79,6 +79,8 @@ fn all() -> Vec<Golden> {
         golden("envelope-job-deb", signed(&samples::deb_request(network))),
         golden("envelope-release", signed(&samples::release())),
     ];
+    let server = samples::server_jobs().into_iter();
+    all.extend(server.map(|(name, kind)| golden(format!("record-job-{name}"), samples::server_request(network, kind))));
     all.extend(samples::requests().into_iter().map(|(name, value)| golden(format!("request-{name}"), value)));
     all.extend(samples::responses().into_iter().map(|(name, value)| golden(format!("response-{name}"), value)));
     all

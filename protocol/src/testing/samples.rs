@@ -6,8 +6,8 @@ use crate::{
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
     job::{
-        Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, InputFile, JobKind, JobRequest, Priority,
-        Schedule, SourceFile,
+        Announcement, BuildLimits, CancelRequest, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest,
+        Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Refusal, Renewal, Request, Response, Revealed},
@@ -145,6 +145,24 @@ pub fn command_request(network: NetworkId) -> JobRequest {
             outputs: vec![word::<RelativePath>("out/answer.txt")],
         }),
     )
+}
+
+/// Gives one server job of each kind, with the name of its golden file; all for channel `stable`.
+pub fn server_jobs() -> Vec<(&'static str, ServerJob)> {
+    let (testing, hello) = (word::<ChannelName>("testing"), || vec![word::<PackageName>("hello")]);
+    let side = |generation| Side { channel: stable(), generation };
+    vec![
+        ("promote", ServerJob::Promote(Promote { from: testing.clone(), packages: hello() })),
+        ("prune", ServerJob::Prune(Prune { keep: 1, before: Some(NOW), packages: hello() })),
+        ("derive", ServerJob::Derive(Derive { arches: vec![Arch::Amd64], parent: testing, packages: Vec::new() })),
+        ("diff", ServerJob::Diff(Diff { left: side(Some(3)), right: side(None) })),
+    ]
+}
+
+/// Gives a request for a server job.
+pub fn server_request(network: NetworkId, server: ServerJob) -> JobRequest {
+    let (arch, environment) = (Arch::All, ServerJob::environment());
+    JobRequest { arch, environment, ..request(network, JobKind::Server(server)) }
 }
 
 fn request(network: NetworkId, kind: JobKind) -> JobRequest {

@@ -1,6 +1,6 @@
 //! Which jobs to list, and one page of the list.
 
-use protocol::{ChannelName, JobId};
+use protocol::{ChannelName, JobId, job::ServerJob};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, JobState, JobSummary};
@@ -12,7 +12,8 @@ pub struct JobFilter {
     /// Only jobs in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<JobState>,
-    /// Only jobs of this kind: `deb` or `command`.
+    /// Only jobs of this kind: `deb`, `command`, `publish`, `promote`, `prune`, `derive` or `diff`; `server` stands for all
+    /// that no builder runs, `build` for all that builders do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Only jobs of this channel.
@@ -75,8 +76,16 @@ impl JobFilter {
     /// Says whether a job passes (`limit` and `after` aside).
     pub fn matches(&self, job: &JobSummary) -> bool {
         self.state.is_none_or(|state| state == job.state)
-            && self.kind.as_ref().is_none_or(|kind| *kind == job.kind)
+            && self.kind.as_ref().is_none_or(|kind| is_of_kind(kind, &job.kind))
             && self.channel.as_ref().is_none_or(|channel| *channel == job.channel)
+    }
+}
+
+fn is_of_kind(wanted: &str, kind: &str) -> bool {
+    match wanted {
+        "server" => ServerJob::WORDS.contains(&kind),
+        "build" => !ServerJob::WORDS.contains(&kind),
+        word => word == kind,
     }
 }
 
@@ -111,7 +120,7 @@ mod tests {
         let filter = JobFilter::from_words(&words(&[("state", "published"), ("channel", ""), ("limit", "5")])).unwrap();
         assert_eq!((filter.state, filter.channel.clone(), filter.limit()), (Some(JobState::Published), None, 5));
         assert_eq!(filter.to_query(), "state=published&limit=5");
-        for (name, value) in [("state", "done"), ("limit", "-1"), ("after", "xyz"), ("colour", "red")] {
+        for (name, value) in [("state", "finished"), ("limit", "-1"), ("after", "xyz"), ("colour", "red")] {
             assert!(JobFilter::from_words(&words(&[(name, value)])).is_err(), "{name}={value}");
         }
     }

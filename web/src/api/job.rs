@@ -36,9 +36,9 @@ pub struct JobSummary {
     pub id: JobId,
     /// One line, for instance `deb base-files 12.4 amd64`.
     pub title: String,
-    /// `deb` or `command`.
+    /// `deb`, `command`, or a server job: `publish`, `promote`, `prune`, `derive` or `diff`.
     pub kind: String,
-    /// The architecture that the build runs on.
+    /// The architecture that the build runs on; `all` for most server jobs.
     pub arch: Arch,
     /// The channel.
     pub channel: ChannelName,
@@ -208,6 +208,55 @@ pub struct JobDetail {
     /// Where the outputs are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedView>,
+    /// What the coordinator's publisher does for it; only of server jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceView>,
+    /// Jobs that it waits for, that wait for it, and the publication of a build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<JobLink>,
+}
+
+/// One step of a server job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// What is done, in a word or two.
+    pub name: String,
+    /// When it began.
+    pub began: Time,
+    /// When it ended; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+}
+
+/// What the coordinator's publisher does for a server job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// When its turn came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Time>,
+    /// When it is expected to end, while that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Time>,
+    /// Its steps, in order; those of the last try.
+    #[serde(default)]
+    pub steps: Vec<StepView>,
+    /// The log's BLAKE3, once a try has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Hash>,
+    /// The BLAKE3 of a result for programs (JSON), where there is one: its address under `/api/v1/blobs/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Hash>,
+}
+
+/// Another job that one belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLink {
+    /// What it is to this one: `waits for`, `before`, `published by` or `publishes`.
+    pub relation: String,
+    /// The job.
+    pub job: JobId,
+    /// What it does, in one line.
+    pub title: String,
 }
 
 /// A piece of a live log, as server-sent events carry it.

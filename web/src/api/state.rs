@@ -61,16 +61,22 @@ words! {
         Building = "building", "▶", "busy";
         /// Reproduced; the repository is being written.
         Publishing = "publishing", "▲", "busy";
+        /// A server job at work: the coordinator's publisher runs it.
+        Running = "running", "▶", "busy";
         /// Reproduced by enough operators, and in the repository.
         Published = "published", "✔", "good";
         /// Reproduced by enough operators; a kind that is not published.
         Reproduced = "reproduced", "✔", "good";
+        /// A server job did what it was asked.
+        Done = "done", "✔", "good";
         /// Operators agree, but too few of them.
         Disputed = "disputed", "≠", "warn";
         /// No two operators agree.
         Unreproducible = "unreproducible", "✘", "bad";
         /// A quorum reports the same failing step, or publication was refused.
         Failed = "failed", "✘", "bad";
+        /// A job that it waits for did not end well.
+        Skipped = "skipped", "■", "warn";
         /// The maintainer cancelled.
         Cancelled = "cancelled", "■", "idle";
         /// Its time was over before a verdict.
@@ -82,9 +88,13 @@ impl JobState {
     /// Says whether nothing more will happen.
     pub const fn is_over(self) -> bool {
         match self {
-            JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Unknown => false,
+            JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Running | JobState::Unknown => {
+                false
+            }
             JobState::Published
             | JobState::Reproduced
+            | JobState::Done
+            | JobState::Skipped
             | JobState::Disputed
             | JobState::Unreproducible
             | JobState::Failed

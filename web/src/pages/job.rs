@@ -161,7 +161,13 @@ fn sentence(detail: &JobDetail) -> String {
         .map_or(0, |v| v.dissent.iter().map(|d| &d.operator).collect::<BTreeSet<_>>().len() as u64);
     let word = detail.verdict.as_ref().map_or(VerdictWord::Pending, |v| v.word);
     let (agree, needed) = (u64::from(agreement.agree), agreement.needed);
+    if let Some(sentence) = service_sentence(detail) {
+        return sentence;
+    }
     match (word, detail.summary.state) {
+        (VerdictWord::Pending | VerdictWord::Unknown, JobState::Skipped) => {
+            "It never began, because a job that it waits for did not end well.".to_owned()
+        }
         (VerdictWord::Reproduced, _) => {
             let built = format!("{} built the same bytes; {needed} were needed.", phrase::count(agree, "operator"));
             let dissent = match differ {
@@ -184,6 +190,28 @@ fn sentence(detail: &JobDetail) -> String {
             format!("{agree} of {needed} needed operators agree so far; {} asked.", agreement.asked)
         }
     }
+}
+
+/// Says what a server job has come to; nothing for what builders do.
+fn service_sentence(detail: &JobDetail) -> Option<String> {
+    detail.service.as_ref()?;
+    let sentence = match detail.summary.state {
+        JobState::Waiting => "The coordinator runs it when its turn comes; no builder is asked.",
+        JobState::Running => "The coordinator runs it; no builder is asked.",
+        JobState::Done => "The coordinator has done it.",
+        JobState::Failed => "The coordinator could not do it. The repository is as it was.",
+        JobState::Building
+        | JobState::Publishing
+        | JobState::Published
+        | JobState::Reproduced
+        | JobState::Disputed
+        | JobState::Unreproducible
+        | JobState::Skipped
+        | JobState::Cancelled
+        | JobState::Expired
+        | JobState::Unknown => return None,
+    };
+    Some(sentence.to_owned())
 }
 
 #[cfg(test)]

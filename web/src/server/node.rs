@@ -3,14 +3,14 @@
 use axum::{
     Json,
     body::Body,
-    extract::State,
+    extract::{Path, State},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
 
 use super::{reply, routes::App};
 use crate::{
-    api::{ApiError, Metrics, PeerView, PolicyView, RepositoryView, Status},
+    api::{ApiError, Coordination, Metrics, PeerView, PolicyView, RepositoryView, Status},
     backend::Backend,
 };
 
@@ -44,6 +44,24 @@ pub(super) async fn adopt_policy<B: Backend>(
 ) -> Result<Json<PolicyView>, ApiError> {
     let bytes = reply::small_body(body, app.server.limits).await?;
     app.server.backend.adopt_policy(bytes).await.map(Json)
+}
+
+pub(super) async fn coordination<B: Backend>(State(app): State<App<B>>) -> Result<Json<Coordination>, ApiError> {
+    app.server.backend.coordination().await.map(Json)
+}
+
+pub(super) async fn step_down<B: Backend>(State(app): State<App<B>>) -> Result<Json<Coordination>, ApiError> {
+    app.owner_only()?;
+    app.server.backend.step_down().await.map(Json)
+}
+
+pub(super) async fn transfer<B: Backend>(
+    State(app): State<App<B>>,
+    Path(node): Path<String>,
+) -> Result<Json<Coordination>, ApiError> {
+    app.owner_only()?;
+    let node = node.parse().map_err(|_| ApiError::Refused { reason: format!("{node:?} is no node id") })?;
+    app.server.backend.transfer(node).await.map(Json)
 }
 
 pub(super) async fn shutdown<B: Backend>(State(app): State<App<B>>) -> Result<StatusCode, ApiError> {

@@ -46,6 +46,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
             vec![("source".to_owned(), deb.source.to_string()), ("version".to_owned(), deb.version.to_string())]
         }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
+        JobKind::Server(_) => Vec::new(),
     };
     let summary = JobSummary {
         id,
@@ -67,7 +68,16 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         environment: request.environment,
         expires: Time::from(request.expires),
     };
-    JobDetail { at: accepted, summary, request, attempts: Vec::new(), verdict: None, published: None }
+    JobDetail {
+        at: accepted,
+        summary,
+        request,
+        attempts: Vec::new(),
+        verdict: None,
+        published: None,
+        service: None,
+        links: Vec::new(),
+    }
 }
 
 /// Gives a network of three operators, with jobs in several states.
@@ -173,7 +183,16 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         environment: Hash::of(b"environment"),
         expires: at(86_400),
     };
-    JobDetail { at: at(NOW), summary, request, attempts: Vec::new(), verdict: None, published: None }
+    JobDetail {
+        at: at(NOW),
+        summary,
+        request,
+        attempts: Vec::new(),
+        verdict: None,
+        published: None,
+        service: None,
+        links: Vec::new(),
+    }
 }
 
 fn attempt(number: u64, seed: u8, operator: &str, profile: u16, granted: u64) -> AttemptView {

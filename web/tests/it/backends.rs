@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use protocol::{
-    Arch, Hash, JobId, NetworkId, Signed, Timestamp,
+    Arch, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
     envelope::Record,
     job::{BuildLimits, CancelRequest, CommandJob, JobKind, JobRequest},
     lease::LeaseNumber,
@@ -14,7 +14,7 @@ use protocol::{
 };
 use web::{
     Access, Address, ApiError, Backend, Client, Limits, Listener, Server,
-    api::{JobFilter, JobState, News},
+    api::{JobFilter, JobState, Majority, News},
     backend::{ByteRange, Follow, LogRequest, collect},
     testing::{SampleJobs, at},
 };
@@ -71,6 +71,9 @@ async fn reads(backend: &impl Backend, jobs: SampleJobs) {
     assert_eq!((file.size, file.span.start, file.span.end, file.modified), (30, 8, 13, Some(at(3600))));
     assert_eq!(&file.collect(100).await.unwrap()[..], b"artel");
 
+    let coordination = backend.coordination().await.unwrap();
+    assert_eq!((coordination.members.len(), coordination.majority), (2, Majority::Reachable));
+
     let nobody = JobId::from_bytes([1; 32]);
     assert_eq!(backend.job(nobody).await, Err(ApiError::NotFound { what: "job 01010101".to_owned() }));
     let missing = backend.blob(Hash::of(b"nothing"), ByteRange::All).await;
@@ -117,6 +120,9 @@ async fn over_tcp() {
     writes(&site.tcp_client(), 2).await;
     assert!(matches!(upload(&site.tcp_client(), 8).await, Err(ApiError::NotAllowed { .. })), "uploads are the owner's");
     assert!(matches!(site.tcp_client().shutdown().await, Err(ApiError::NotAllowed { .. })));
+    assert!(matches!(site.tcp_client().step_down().await, Err(ApiError::NotAllowed { .. })));
+    let other = web::testing::other_coordinator();
+    assert!(matches!(site.tcp_client().transfer(other).await, Err(ApiError::NotAllowed { .. })));
     assert!(!site.fake.stopped().is_cancelled());
     site.stop().await;
 }
@@ -127,6 +133,11 @@ async fn over_the_unix_socket() {
     let client = site.unix_client();
     reads(&client, site.jobs).await;
     writes(&client, 3).await;
+    let other = web::testing::other_coordinator();
+    assert_eq!(client.transfer(other).await.unwrap().leader, Some(other));
+    assert_ne!(client.step_down().await.unwrap().leader, Some(other));
+    let stranger = NodeId::from_bytes([1; 32]);
+    assert!(matches!(client.transfer(stranger).await, Err(ApiError::Refused { .. })));
     let hash = upload(&client, 48).await.unwrap();
     let tail = client.blob(hash, ByteRange::Last(3)).await.unwrap();
     assert_eq!((tail.size, tail.hash), (65536 * 48, hash));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     Hash, JobId, NodeId,
-    blame::{Blame, Failure},
+    blame::{Blame, Failure, Fault},
     job::Announcement,
     lease::{Lease, LeaseNumber},
     message::{Bid, Failed, Refusal, Renewal, Response},
@@ -234,7 +234,7 @@ impl World {
         };
         let content = match (builder.nature, nature) {
             (Nature::BlackHole, _) => return failed(Blame::Job, "build"),
-            (Nature::Careless, _) => return failed(Blame::Builder, "sandbox"),
+            (Nature::Careless, _) => return failed(Blame::Builder(Fault::DiskFull), "sandbox"),
             (Nature::Colluder, _) => "lie".to_owned(),
             (Nature::Loner, _) => format!("lie of {node}"),
             (Nature::Honest, JobNature::Good) => honest(lease.job),

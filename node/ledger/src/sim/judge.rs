@@ -115,6 +115,7 @@ impl World {
             lock: Octets(samples::lock().to_bytes()),
             request: Octets(evidence.request),
             policies: octets(evidence.policies),
+            promotions: Vec::new(),
             attestations: octets(evidence.attestations),
         };
         let proof = attest::verify::verify(&bundle, &self.group.network, samples::NOW);

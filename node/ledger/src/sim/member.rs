@@ -186,6 +186,8 @@ impl World {
             }
             Effect::Publish(publication) => self.begin_publication(order, publication)?,
             Effect::Resign { channel, generation } => self.begin_resigning(order, channel, generation)?,
+            // Nobody submits server jobs here.
+            Effect::Serve(_) => {}
             Effect::Notify(news) => self.note(&news),
         }
         Ok(())
@@ -197,6 +199,9 @@ impl World {
             News::LateReport { .. } => self.see("late report"),
             News::Declined { .. } => self.see("lease declined"),
             News::Dissent { .. } => self.see("liar named"),
+            News::Quarantined { .. } => self.see("builder quarantined"),
+            News::Disabled { .. } => self.see("builder disabled"),
+            News::Restored { .. } => self.see("builder restored"),
             News::Published { .. } => self.see("published"),
             News::PublishFailed { .. } => self.see("publication failed"),
             News::AttemptFailed { .. } => self.see("attempt failed"),
@@ -212,6 +217,9 @@ impl World {
             | News::Granted { .. }
             | News::Started { .. }
             | News::Revealed { .. }
+            | News::Skipped { .. }
+            | News::Served { .. }
+            | News::ServeFailed { .. }
             | News::JobExpired { .. } => {}
         }
     }

@@ -8,7 +8,7 @@ use protocol::{ChannelName, JobId};
 
 use super::{Asker, Event, Order, World, group, network::Place};
 use crate::{
-    Command, Publication,
+    Cause, Command, Publication,
     job::{JobState, Outcome},
     planted::{self, Fault},
 };
@@ -69,7 +69,7 @@ impl World {
     fn published_so_far(&self, member: usize, channel: &ChannelName) -> BTreeSet<JobId> {
         let is_published = |state: &JobState| match state {
             JobState::Ended(ended) => matches!(ended.outcome, Outcome::Published { .. }),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) => false,
+            JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => false,
         };
         let jobs = self.group.members[member].ledger.jobs.iter();
         jobs.filter(|(_, job)| job.facts.channel == *channel && is_published(&job.state)).map(|(id, _)| *id).collect()
@@ -117,7 +117,11 @@ impl World {
         }
         let fails = self.faulty() && self.random.percent(20);
         if let Some(job) = work.job.filter(|_| fails) {
-            self.intake(from, Asker::Daemon, Command::PublishFailed { job, why: "disk full".into() });
+            self.intake(
+                from,
+                Asker::Daemon,
+                Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() },
+            );
             return Ok(());
         }
         self.publishers.make(&work.release, work.job)?;

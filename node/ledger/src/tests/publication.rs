@@ -3,7 +3,7 @@
 use protocol::JobId;
 
 use crate::{
-    Command, Effect,
+    Cause, Command, Effect,
     testing::{Bench, builder, channel},
     view::VerdictView,
 };
@@ -35,23 +35,78 @@ fn publications_come_one_after_another_and_generations_grow() {
     bench.assert_replays();
 }
 
+fn failed(job: JobId, cause: Cause) -> Command {
+    Command::PublishFailed { job, cause, why: "disk full".into() }
+}
+
 #[test]
-fn a_failed_publication_is_tried_again_and_then_stays_visible() {
+fn what_passes_is_tried_again_until_the_jobs_time_is_over() {
     let mut bench = Bench::of(1, 1, 1, 1);
     let job = reproduce(&mut bench, 1);
-    for rest in [2, 4, 8, 16, 32] {
-        bench.apply(Command::PublishFailed { job, why: "disk full".into() });
+    for (try_, rest) in (1..).zip([2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600, 3600]) {
+        bench.apply(failed(job, Cause::Transient));
+        let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();
+        let times = if try_ == 1 { "once".to_owned() } else { format!("{try_} times") };
+        let says = format!("publishing failed {times} (disk full); it is tried again at ");
+        assert!(waiting.starts_with(&says), "{waiting}");
         bench.wait(rest - 1);
         assert_eq!(bench.published(), [0u64; 0]);
         bench.wait(1);
         assert_eq!(bench.published(), [1]);
     }
-    let next = reproduce(&mut bench, 2);
-    bench.apply(Command::PublishFailed { job, why: "disk full".into() });
+    assert_eq!(bench.state(job), "publishing");
+    bench.now = bench.now.after(std::time::Duration::from_secs(40 * 24 * 3600));
+    bench.apply(failed(job, Cause::Transient));
+    assert_eq!(bench.state(job), "failed-to-publish", "its time is over");
+    bench.assert_replays();
+}
+
+#[test]
+fn what_lasts_ends_the_job_at_once_and_its_generation_is_not_used_again() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let (job, next) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+    bench.apply(failed(job, Cause::Permanent));
     assert_eq!(bench.state(job), "failed-to-publish");
-    assert_eq!(bench.published(), [2], "the next one is not held up, and the generation is not used again");
+    let VerdictView::Reproduced { unpublished, .. } = bench.ledger.job(job).unwrap().verdict else { panic!() };
+    assert_eq!(unpublished.unwrap(), "disk full");
+    assert_eq!(bench.published(), [2]);
     bench.apply(Command::Published { job: next, generation: 2 });
     assert_eq!(bench.state(next), "published");
+    bench.assert_replays();
+}
+
+#[test]
+fn what_failed_for_now_holds_up_nobody_and_never_goes_back() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let (first, second, third) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2), reproduce(&mut bench, 3));
+    bench.apply(failed(first, Cause::Transient));
+    assert_eq!(bench.published(), [2], "the second does not wait for the first");
+    bench.wait(2);
+    assert_eq!(bench.published(), [0u64; 0], "one at a time");
+    bench.apply(Command::Published { job: second, generation: 2 });
+    assert_eq!(bench.published(), [3]);
+    bench.apply(Command::Published { job: third, generation: 3 });
+    assert_eq!(bench.ledger.released(&channel(1, 1, 1).name), 3);
+    bench.wait(10);
+    assert_eq!(bench.published(), [4], "a new generation, since others were published");
+    bench.apply(Command::Published { job: first, generation: 1 });
+    assert_eq!(bench.state(first), "publishing");
+    bench.apply(Command::Published { job: first, generation: 4 });
+    assert_eq!(bench.state(first), "published");
+    bench.assert_replays();
+}
+
+#[test]
+fn an_index_is_signed_anew_while_a_publication_rests() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+    bench.apply(Command::Published { job: first, generation: 1 });
+    bench.apply(failed(second, Cause::Transient));
+    bench.apply(Command::Resign { channel: channel(1, 1, 1).name });
+    let resigned = bench.effects.iter().any(|e| matches!(e, Effect::Resign { generation: 3, .. }));
+    assert!(resigned, "{:?}", bench.effects);
+    bench.wait(2);
+    assert_eq!(bench.published(), [4]);
     bench.assert_replays();
 }
 

@@ -18,6 +18,7 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
             Effect::Publish(publication) => {
                 format!("publish generation {} of {}", publication.generation, publication.channel)
             }
+            Effect::Serve(service) => format!("serve {} as generation {}", service.work.word(), service.generation),
             Effect::Resign { channel, generation } => format!("sign {channel} anew as generation {generation}"),
             Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
         };
@@ -46,12 +47,11 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     tell(&mut story, "a reveals a lie", &bench);
     bench.wait(25);
     tell(&mut story, "b is gone", &bench);
-    let third = bench.granted().pop().unwrap();
-    bench.reveal(&third, "true");
+    bench.reveal(&bench.granted()[0].clone(), "true");
     tell(&mut story, "c reveals", &bench);
-    let fourth = bench.lease(builder(3, 0), job);
+    let last = bench.lease(builder(3, 0), job);
     tell(&mut story, "d bids", &bench);
-    bench.reveal(&fourth, "true");
+    bench.reveal(&last, "true");
     tell(&mut story, "d reveals", &bench);
     bench.apply(Command::Published { job, generation: 1 });
     tell(&mut story, "the publisher is done", &bench);
@@ -94,6 +94,7 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     d reveals
         answer Done
         news Revealed
+        news Quarantined
         news Verdict
         news Dissent
         publish generation 1 of stable

@@ -138,6 +138,16 @@ impl Group {
         (counter(&pids.join("pids.events"), "max") > 0).then_some(Breach::Pids)
     }
 
+    /// Gives the processes in the groups.
+    pub(in crate::build) fn members(&self) -> Vec<u32> {
+        let read = |folder: &Path| fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let texts: Vec<_> = self.folders.iter().map(|(_, folder)| read(folder)).collect();
+        let mut members: Vec<u32> = texts.iter().flat_map(|text| text.lines()).filter_map(|l| l.parse().ok()).collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
     /// Gives the CPU time used.
     pub(in crate::build) fn cpu(&self) -> Option<Duration> {
         let folder = self.folder(Controller::CpuAccount)?;

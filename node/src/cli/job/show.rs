@@ -25,17 +25,21 @@ pub(super) async fn run(context: &Context, job: JobId) -> anyhow::Result<u8> {
 /// Gives the exit code of a finished job.
 pub(super) fn exit_code(detail: &JobDetail) -> u8 {
     match detail.summary.state {
-        JobState::Published | JobState::Reproduced => exit::DONE,
-        JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Unknown => exit::DONE,
+        JobState::Published | JobState::Reproduced | JobState::Done => exit::DONE,
+        JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Running | JobState::Unknown => {
+            exit::DONE
+        }
         JobState::Expired => exit::TIMED_OUT,
         JobState::Failed if only_builders_failed(detail) => exit::BUILDER_FAILED,
-        JobState::Disputed | JobState::Unreproducible | JobState::Failed | JobState::Cancelled => exit::JOB_FAILED,
+        JobState::Disputed | JobState::Unreproducible | JobState::Failed | JobState::Skipped | JobState::Cancelled => {
+            exit::JOB_FAILED
+        }
     }
 }
 
 fn only_builders_failed(detail: &JobDetail) -> bool {
     let mut failures = detail.attempts.iter().filter_map(|a| a.failure.as_ref()).peekable();
-    failures.peek().is_some() && failures.all(|f| matches!(f.blame, Blame::Builder | Blame::Interrupted))
+    failures.peek().is_some() && failures.all(|f| matches!(f.blame, Blame::Builder(_) | Blame::Interrupted))
 }
 
 /// Writes a job as lines.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::{AskError, Frame, StreamError, Task, lock, whole};
-use crate::net::identity::node_of;
+use crate::net::{discovery::Wanted, identity::node_of, streams::Purpose};
 
 /// Errands that may wait for one connection.
 const ERRANDS_MAX: usize = 256;
@@ -24,7 +24,7 @@ const PEERS_WANTED: usize = 8;
 /// What waits for a connection.
 pub(super) enum Errand {
     Ask { frame: Vec<u8>, answer: super::Answer },
-    Open { opened: oneshot::Sender<Result<Stream, StreamError>> },
+    Open { purpose: Purpose, opened: oneshot::Sender<Result<Stream, StreamError>> },
 }
 
 impl Errand {
@@ -32,7 +32,7 @@ impl Errand {
     fn fail(self, node: NodeId, why: String) {
         match self {
             Errand::Ask { answer, .. } => drop(answer.send(Err(AskError::Unreachable { node, why }))),
-            Errand::Open { opened } => drop(opened.send(Err(StreamError::Unreachable { node, why }))),
+            Errand::Open { opened, .. } => drop(opened.send(Err(StreamError::Unreachable { node, why }))),
         }
     }
 }
@@ -65,7 +65,9 @@ impl Task {
                 let id = self.swarm.behaviour_mut().exchange.send_request(&peer, Frame::Outgoing(frame));
                 self.pending.asked.insert(id, answer);
             }
-            Errand::Open { opened } => self.swarm.behaviour_mut().streams.open(peer, opened),
+            Errand::Open { purpose, opened } => {
+                self.swarm.behaviour_mut().streams_for(purpose).open(peer, opened);
+            }
         }
     }
 
@@ -87,9 +89,14 @@ impl Task {
     pub(super) fn dial_due(&mut self, now: Instant) {
         let room = PEERS_WANTED.saturating_sub(self.connected.len());
         let due = lock(&self.shared.book).due(now, room, |peer, bootstrap| {
-            !self.swarm.is_connected(peer)
-                && !self.reputation.is_banned(peer)
-                && (bootstrap || (self.is_member(peer) && peer != self.swarm.local_peer_id()))
+            if self.swarm.is_connected(peer) || self.reputation.is_banned(peer) || peer == self.swarm.local_peer_id() {
+                return Wanted::No;
+            }
+            match (bootstrap || self.is_candidate(peer), self.is_member(peer)) {
+                (true, _) => Wanted::Always,
+                (false, true) => Wanted::WhileFew,
+                (false, false) => Wanted::No,
+            }
         });
         for peer in due {
             // Noted first as failed, so that a dial that hangs is not repeated at once.
@@ -98,6 +105,10 @@ impl Task {
                 debug!(%peer, %why, "not dialled");
             }
         }
+    }
+
+    fn is_candidate(&self, peer: &PeerId) -> bool {
+        node_of(peer).is_some_and(|node| self.inputs.members.borrow().is_candidate(&node))
     }
 
     /// Begins to dial, unless that is under way.

@@ -25,7 +25,7 @@ use crate::net::{
     exchange::{FrameError, refusal},
     identity::node_of,
     reputation::{Act, BAN_TIME, Sentence, Standing},
-    streams::{INBOUND_MAX, Slot, behaviour::Inbound},
+    streams::{COORDINATION_INBOUND_MAX, INBOUND_MAX, Purpose, Slot, behaviour::Inbound},
 };
 
 /// Connections that nodes who are neither members nor bootstrap peers may have opened to us.
@@ -78,7 +78,8 @@ impl Task {
         match event {
             BehaviourEvent::Exchange(event) => self.on_exchange(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Streams(inbound) => self.on_stream(inbound),
+            BehaviourEvent::Streams(inbound) => self.on_stream(inbound, Purpose::Blobs),
+            BehaviourEvent::Coordination(inbound) => self.on_stream(inbound, Purpose::Coordination),
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
@@ -111,6 +112,7 @@ impl Task {
             node,
             connections: Vec::new(),
             streams: Arc::new(Semaphore::new(INBOUND_MAX)),
+            coordination: Arc::new(Semaphore::new(COORDINATION_INBOUND_MAX)),
         });
         entry.connections.push(connection);
         let keep = self.keep_alive(&peer);
@@ -249,18 +251,22 @@ impl Task {
         }
     }
 
-    fn on_stream(&mut self, Inbound { peer, stream }: Inbound) {
-        let Some(Connected { node, streams, .. }) = self.connected.get(&peer) else { return };
+    fn on_stream(&mut self, Inbound { peer, stream }: Inbound, purpose: Purpose) {
+        let Some(Connected { node, streams, coordination, .. }) = self.connected.get(&peer) else { return };
         let node: NodeId = *node;
-        if !self.is_member(&peer) {
-            return debug!(node = %node.short(), "stream refused: not a member");
+        if !self.inputs.members.borrow().may_open(&node, purpose) {
+            return debug!(node = %node.short(), ?purpose, "stream refused: the policy does not allow it");
         }
-        let Ok(permit) = Arc::clone(streams).try_acquire_owned() else {
+        let places = match purpose {
+            Purpose::Blobs => streams,
+            Purpose::Coordination => coordination,
+        };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             return debug!(node = %node.short(), "stream refused: too many are open");
         };
         let slot = Slot::Theirs(Arc::new(permit));
         let stream = ByteStream::new(stream, self.inputs.finisher.clone(), slot);
-        if self.outlet.give(Event::Stream { from: node, stream }) == Given::Refused {
+        if self.outlet.give(Event::Stream { from: node, purpose, stream }) == Given::Refused {
             debug!(node = %node.short(), "stream refused: the inbox is full");
         }
     }

@@ -13,7 +13,15 @@ use super::{
     Error, dominate,
     state::{Pooled, State},
 };
-use crate::{publish::sign::RepositoryKey, resolve::digest::Digest};
+use crate::{
+    publish::sign::{RepositoryKey, keyring::Keyring},
+    resolve::digest::Digest,
+};
+
+/// Where the keys of everybody who may publish lie, in the form that `Signed-By` takes.
+pub(in crate::publish) const KEYRING: &str = "archive-key.gpg";
+/// The same, armored.
+pub(in crate::publish) const KEYRING_ARMORED: &str = "archive-key.asc";
 
 /// When a file is written: nothing may be named before it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,11 +63,11 @@ pub(super) struct Output {
 }
 
 /// Generates every file of a generation beside the pool's, in the order in which they are written.
-pub(super) fn generate(state: &State, key: &RepositoryKey) -> Result<Vec<Output>, Error> {
+pub(super) fn generate(state: &State, key: &RepositoryKey, keyring: &Keyring) -> Result<Vec<Output>, Error> {
     let dists = format!("dists/{}", state.settings.codename);
     let mut outputs = vec![
-        output("archive-key.gpg".into(), key.public_binary()?),
-        output("archive-key.asc".into(), key.public_armored()?.into_bytes()),
+        output(KEYRING.into(), keyring.to_bytes()),
+        output(KEYRING_ARMORED.into(), keyring.armored()?.into_bytes()),
     ];
     let mut sums = String::new();
     for arch in &state.settings.arches {
@@ -84,14 +92,19 @@ pub(super) fn generate(state: &State, key: &RepositoryKey) -> Result<Vec<Output>
     Ok(outputs)
 }
 
-/// Lists every file of a generation with its hashes, and every package with its evidence.
-pub(super) fn manifest(state: &State, outputs: &[Output]) -> Manifest {
-    let generated = outputs.iter().map(|output| {
+/// Names generated files by their hashes.
+pub(super) fn digests(outputs: &[Output]) -> Vec<ReleaseFile> {
+    let digest = |output: &Output| {
         let Digest { hash, sha256, size } = Digest::of(&output.bytes);
         ReleaseFile { hash, path: output.path.clone(), size, sha256 }
-    });
+    };
+    outputs.iter().map(digest).collect()
+}
+
+/// Lists every file of a generation with its hashes, and every package with its evidence.
+pub(super) fn manifest(state: &State, written: &[ReleaseFile]) -> Manifest {
     let pooled = state.packages.iter().flat_map(|p| [p.file.clone(), p.bundle.clone()]);
-    let mut files: Vec<_> = generated.chain(pooled).collect();
+    let mut files: Vec<_> = written.iter().cloned().chain(pooled).collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut packages: Vec<_> = state.packages.iter().map(Pooled::published).collect();
     packages.sort_by(|a, b| a.path.cmp(&b.path));

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use protocol::{
     Arch, Hash, JobId, PackageName, Sha256, Timestamp,
+    lease::Term,
     release::{PublishedPackage, ReleaseFile},
     words::{DebVersion, RelativePath},
 };
@@ -27,6 +28,9 @@ pub(super) struct Pooled {
     pub(super) file: ReleaseFile,
     pub(super) bundle: ReleaseFile,
     pub(super) control: String,
+    /// When it was published here; none where that was not noted.
+    #[serde(default)]
+    pub(super) since: Option<Timestamp>,
 }
 
 impl Pooled {
@@ -61,12 +65,17 @@ pub(super) struct Entering {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) generation: u64,
+    #[serde(default)]
+    pub(super) term: Term,
     pub(super) at: Timestamp,
     pub(super) request: Hash,
     pub(super) settings: Settings,
     pub(super) packages: Vec<Pooled>,
     pub(super) entering: Vec<Entering>,
     pub(super) by_hash: Vec<RelativePath>,
+    /// Every file of the generation outside the pool, as it was written.
+    #[serde(default)]
+    pub(super) written: Vec<ReleaseFile>,
     pub(super) retired: Vec<Retired>,
     /// Every name that was ever in the pool, with its one content; sorted.
     pub(super) seen: Vec<(RelativePath, Sha256)>,
@@ -77,15 +86,22 @@ impl State {
     pub(super) fn empty(settings: Settings) -> Self {
         Self {
             generation: 0,
+            term: Term(0),
             at: Timestamp::ZERO,
             request: Hash::of(b""),
             settings,
             packages: vec![],
             entering: vec![],
             by_hash: vec![],
+            written: vec![],
             retired: vec![],
             seen: vec![],
         }
+    }
+
+    /// Says whether this is a later state than another: a generation may be given again by a coordinator of a later term.
+    pub(super) fn comes_after(&self, other: &Self) -> bool {
+        (self.generation, self.term) > (other.generation, other.term)
     }
 
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {

@@ -6,6 +6,7 @@ use super::*;
 use crate::publish::testing::{AT, addition, addition_of, control, deb, key, repository, settings, tree};
 
 mod client;
+mod handover;
 
 fn day(count: u32) -> Timestamp {
     AT.after(Duration::from_secs(24 * 3600) * count)

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use super::*;
+use super::{keyring::Keyring, *};
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -46,7 +46,7 @@ fn gpgv_and_sqv_accept_what_we_sign_and_refuse_what_was_changed() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let text = "Origin: artel\nDescription: - dashes\n- at the start\nSHA256:\n abc 1 main/x\n";
     fs::write(at("key.gpg"), key().public_binary().unwrap()).unwrap();
-    fs::write(at("key.asc"), key().public_armored().unwrap()).unwrap();
+    fs::write(at("key.asc"), Keyring::new([key().certificate().unwrap()]).armored().unwrap()).unwrap();
     fs::write(at("Release"), text).unwrap();
     fs::write(at("Other"), text.replace("artel", "other")).unwrap();
     fs::write(at("Release.gpg"), key().sign_detached(text.as_bytes(), AT).unwrap()).unwrap();

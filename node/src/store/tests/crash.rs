@@ -3,137 +3,15 @@
 //! For every k of a script of 60 operations: after the failure the disk is reopened, and everything that the store had
 //! acknowledged is there.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
-
 use protocol::{Hash, lease::LeaseNumber};
-use redb::StorageBackend;
 
 use super::{
-    super::{Error, Store},
+    super::{
+        Error, Store,
+        testing::{Disk, Unsynced},
+    },
     channel, entry,
 };
-
-/// What the disk keeps of writes that were not synced when it failed.
-#[derive(Debug, Clone, Copy)]
-enum Unsynced {
-    AllKept,
-    AllLost,
-    EveryOtherKept,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// What a reader sees.
-    seen: Vec<u8>,
-    /// What survives.
-    durable: Vec<u8>,
-    /// Writes since the last sync.
-    pending: Vec<(u64, Vec<u8>)>,
-    /// Operations until the disk fails for good; `None` never.
-    left: Option<u64>,
-    operations: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<State>>);
-
-impl Disk {
-    fn failing_after(operations: u64) -> Self {
-        let disk = Self::default();
-        disk.0.lock().unwrap().left = Some(operations);
-        disk
-    }
-
-    fn operations(&self) -> u64 {
-        self.0.lock().unwrap().operations
-    }
-
-    /// The disk as it is found after the power came back.
-    fn after_failure(&self, unsynced: Unsynced) -> Self {
-        let state = self.0.lock().unwrap();
-        let mut content = state.durable.clone();
-        content.resize(state.seen.len().max(content.len()), 0);
-        for (index, (offset, data)) in state.pending.iter().enumerate() {
-            let kept = match unsynced {
-                Unsynced::AllKept => true,
-                Unsynced::AllLost => false,
-                Unsynced::EveryOtherKept => index % 2 == 0,
-            };
-            if kept {
-                put(&mut content, *offset, data);
-            }
-        }
-        Self(Arc::new(Mutex::new(State { seen: content.clone(), durable: content, ..State::default() })))
-    }
-}
-
-impl State {
-    fn operate(&mut self) -> io::Result<()> {
-        self.operations += 1;
-        match &mut self.left {
-            Some(0) => Err(io::Error::other("the disk failed")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-fn put(content: &mut Vec<u8>, offset: u64, data: &[u8]) {
-    let from = usize::try_from(offset).unwrap();
-    if content.len() < from + data.len() {
-        content.resize(from + data.len(), 0);
-    }
-    content[from..from + data.len()].copy_from_slice(data);
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.0.lock().unwrap().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let state = self.0.lock().unwrap();
-        let from = usize::try_from(offset).unwrap();
-        let bytes = state.seen.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let mut state = self.0.lock().unwrap();
-        state.operate()?;
-        let len = usize::try_from(len).unwrap();
-        state.seen.resize(len, 0);
-        state.durable.resize(len, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        let mut state = self.0.lock().unwrap();
-        state.operate()?;
-        let state = &mut *state;
-        for (offset, data) in state.pending.drain(..) {
-            put(&mut state.durable, offset, &data);
-        }
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut state = self.0.lock().unwrap();
-        // The write that fails is torn: its first half may be on the disk.
-        let whole = state.operate();
-        let part = if whole.is_ok() { data } else { &data[..data.len() / 2] };
-        put(&mut state.seen, offset, part);
-        state.pending.push((offset, part.to_vec()));
-        whole
-    }
-}
 
 /// The highest numbers that the store acknowledged.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -1,0 +1,213 @@
+//! Canaries: jobs of this network whose answer is known, run once more by one builder to show that it works.
+//!
+//! A canary is leased, renewed and reported like any attempt, under the variation in which others agreed. It publishes
+//! nothing, votes for nothing and stands in no job's list of attempts: its outputs are compared with what was agreed, that is all. An
+//! interruption is no answer.
+
+use attest::{compare, statement::VerifiedAttestation};
+use protocol::{
+    Hash, JobId, NodeId, OperatorName, Timestamp,
+    blame::{Blame, Failure, Fault},
+    lease::{Lease, LeaseNumber, Profile},
+    limits,
+    message::{Refusal, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Claim, Class, Contradiction};
+use crate::{
+    ENDED_FULL_MAX, Effect, Ledger, Turn,
+    deadlines::Due,
+    job::{Attempt, Job, is_interruption},
+};
+
+/// A canary that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Canary {
+    pub(crate) lease: Lease,
+    /// The digest of the outputs that were agreed.
+    agreed: Hash,
+    pub(crate) operator: OperatorName,
+}
+
+impl Ledger {
+    /// Gives a node a job whose answer is known; `None` when there is none that it can take.
+    pub(crate) fn grant_canary(
+        &mut self,
+        node: NodeId,
+        (operator, class): (&OperatorName, &Class),
+        memory_mib: u32,
+        turn: &mut Turn,
+    ) -> Option<()> {
+        let running = self.reputation.canaries.values().find(|canary| canary.lease.node == node);
+        if let Some(canary) = running {
+            // Its grant may have been lost on the way.
+            turn.push(Effect::Grant(canary.lease.clone()));
+            return Some(());
+        }
+        let (job, agreed, profile) = self.known_answer(operator, class, memory_mib, turn.at)?;
+        self.last_lease += 1;
+        let number = LeaseNumber(self.last_lease);
+        let lease = Lease { job, node, number, expires: turn.at.after(limits::LEASE_TTL), profile };
+        self.deadlines.set(Due::Lease(number), lease.expires);
+        self.reputation.record_mut(operator, class, node).canary_given(turn.at);
+        let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone() };
+        self.reputation.canaries.insert(number, canary);
+        turn.push(Effect::Grant(lease));
+        Some(())
+    }
+
+    /// Finds the cheapest of the newest reproduced jobs of a class that others agreed on.
+    fn known_answer(
+        &self,
+        operator: &OperatorName,
+        class: &Class,
+        memory_mib: u32,
+        at: Timestamp,
+    ) -> Option<(JobId, Hash, Profile)> {
+        // The older half may lose its evidence while the canary runs.
+        let newest = self.ended.iter().rev().take(ENDED_FULL_MAX / 2);
+        let fitting = newest.filter_map(|id| {
+            let job = self.jobs.get(id).filter(|job| Class::of(&job.facts) == *class)?;
+            let open = job.facts.expires > at && self.dossiers.contains_key(id);
+            let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;
+            let others: Vec<_> = agreement.operators.iter().filter(|other| *other != operator).collect();
+            let attempt = agreed_attempt(job, agreement.digest, &others)?;
+            Some((took(attempt), *id, agreement.digest, attempt.profile))
+        });
+        fitting.min().map(|(_, id, digest, profile)| (id, digest, profile))
+    }
+
+    /// Says that a canary lives; false when there is none under this lease.
+    pub(crate) fn renew_canary(&mut self, node: NodeId, number: LeaseNumber, turn: &Turn) -> bool {
+        let Some(canary) = self.reputation.canaries.get_mut(&number).filter(|c| c.lease.node == node) else {
+            return false;
+        };
+        canary.lease.expires = turn.at.after(limits::LEASE_TTL);
+        self.deadlines.set(Due::Lease(number), canary.lease.expires);
+        true
+    }
+
+    /// Ends a canary without an answer; false when there is none under this lease.
+    pub(crate) fn drop_canary(&mut self, node: NodeId, number: LeaseNumber) -> bool {
+        self.take_canary(node, number).is_some()
+    }
+
+    fn take_canary(&mut self, node: NodeId, number: LeaseNumber) -> Option<Canary> {
+        let held = self.reputation.canaries.get(&number).is_some_and(|canary| canary.lease.node == node);
+        let canary = self.reputation.canaries.remove(&number).filter(|_| held)?;
+        self.deadlines.clear(Due::Lease(number));
+        Some(canary)
+    }
+
+    /// Nobody renewed the canary's lease; false when the lease is none of a canary.
+    pub(crate) fn canary_expired(&mut self, number: LeaseNumber) -> bool {
+        self.reputation.canaries.remove(&number).is_some()
+    }
+
+    /// Compares a canary's outputs; false when the lease is none of a canary of this node.
+    pub(crate) fn canary_revealed(
+        &mut self,
+        node: NodeId,
+        number: LeaseNumber,
+        attestation: &VerifiedAttestation,
+        turn: &mut Turn,
+    ) -> bool {
+        let Some(canary) = self.take_canary(node, number) else { return false };
+        if let Err(why) = self.fits(attestation, &canary.lease) {
+            turn.refuse(Refusal::Invalid(why.clone()));
+            let claim = Claim::Failed(Failure::new(Blame::Builder(Fault::Other), "attest", why));
+            self.canary_wrong(&canary, claim, turn);
+            return true;
+        }
+        turn.done();
+        let got = compare::digest(&attestation.get().outputs);
+        if got == canary.agreed {
+            self.canary_right(&canary, turn);
+        } else {
+            let claim = Claim::Differed { got, agreed: canary.agreed, attestation: attestation.id() };
+            self.canary_wrong(&canary, claim, turn);
+        }
+        true
+    }
+
+    /// Takes a canary's failure; false when the lease is none of a canary of this node.
+    pub(crate) fn canary_failed(
+        &mut self,
+        node: NodeId,
+        number: LeaseNumber,
+        failure: &Failure,
+        turn: &mut Turn,
+    ) -> bool {
+        let Some(canary) = self.take_canary(node, number) else { return false };
+        turn.done();
+        if failure.blame == Blame::IsolationBreach {
+            self.stop_breached(&canary.lease, turn);
+        } else if !is_interruption(failure.blame) {
+            self.canary_wrong(&canary, Claim::Failed(failure.clone()), turn);
+        }
+        true
+    }
+
+    fn canary_right(&mut self, canary: &Canary, turn: &mut Turn) {
+        let Some(class) = self.jobs.get(&canary.lease.job).map(|job| Class::of(&job.facts)) else { return };
+        let record = self.reputation.record_mut(&canary.operator, &class, canary.lease.node);
+        let hindered = record.canary_from().is_some();
+        record.canary_right(turn.at);
+        if hindered {
+            let whom = (&canary.operator, &class, canary.lease.node);
+            self.tell_change(whom, (canary.lease.job, Change::Restored), turn);
+        }
+    }
+
+    fn canary_wrong(&mut self, canary: &Canary, claim: Claim, turn: &mut Turn) {
+        let id = canary.lease.job;
+        // Without its evidence the job may be gone for the builder as well: then a failure says nothing.
+        let Some(job) = self.jobs.get(&id).filter(|_| self.dossiers.contains_key(&id)) else { return };
+        let (class, (against, attestations)) = (Class::of(&job.facts), super::judge::agreed(job));
+        let evidence = Contradiction {
+            at: turn.at,
+            job: id,
+            lease: canary.lease.number,
+            claim: Claim::Canary(Box::new(claim)),
+            against,
+            attestations,
+        };
+        self.blame((&canary.operator, &class, canary.lease.node), evidence, turn);
+    }
+
+    /// Ends the canaries of nodes that the policy no longer names for the same operator.
+    pub(crate) fn revoke_strange_canaries(&mut self, turn: &mut Turn) {
+        let policy = self.policies.last().expect("never empty").get();
+        let strange = |c: &&Canary| policy.operator_of(&c.lease.node) != Some(&c.operator);
+        let over: Vec<Lease> = self.reputation.canaries.values().filter(strange).map(|c| c.lease.clone()).collect();
+        for lease in over {
+            self.drop_canary(lease.node, lease.number);
+            let reason = "the new policy no longer names this node for its operator".to_owned();
+            turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
+        }
+    }
+
+    /// Answers for a canary's start as for any other; false when there is none under this lease.
+    pub(crate) fn canary_started(&mut self, node: NodeId, number: LeaseNumber, turn: &mut Turn) -> bool {
+        let lives = self.renew_canary(node, number, turn);
+        if lives {
+            turn.answer(Response::Done);
+        }
+        lives
+    }
+}
+
+/// Finds an attempt of an agreeing operator, the fastest.
+fn agreed_attempt<'a>(job: &'a Job, digest: Hash, operators: &[&OperatorName]) -> Option<&'a Attempt> {
+    let agreeing =
+        |a: &&Attempt| a.vote().is_some_and(|vote| vote.digest == digest) && operators.contains(&&a.operator);
+    job.attempts.iter().filter(agreeing).min_by_key(|attempt| (took(attempt), attempt.lease))
+}
+
+/// Gives how long an attempt took, in milliseconds.
+fn took(attempt: &Attempt) -> u64 {
+    let ended = attempt.state.ended().unwrap_or(attempt.granted).as_millis();
+    ended.saturating_sub(attempt.state.started().unwrap_or(attempt.granted).as_millis())
+}

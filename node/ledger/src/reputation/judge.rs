@@ -1,0 +1,276 @@
+//! What a verdict says about the builders, and whose report of a failure counts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use protocol::{
+    Hash, JobId, NodeId, OperatorName, Timestamp,
+    blame::{Blame, Failure},
+    lease::Lease,
+};
+
+use super::{Change, Claim, Class, Contradiction, Hindrance, May, Whom};
+use crate::{
+    Effect, Ledger, News, Turn,
+    deadlines::Due,
+    job::{Attempt, AttemptState, Job, Outcome},
+    tally::{Agreement, JobFailure},
+};
+
+/// How long a job waits for somebody else before reports of operators that have proven nothing count, where nobody else has
+/// proven anything either.
+const UNPROVEN_WAIT: Duration = Duration::from_secs(10);
+/// The same where others have, who may be away.
+pub(crate) const PROVEN_WAIT: Duration = Duration::from_secs(600);
+/// Reports without proof count at once when they are so many times the opinions that the channel asks for at most.
+const UNPROVEN_ENOUGH: usize = 2;
+/// Operators and attestations that a contradiction names.
+const NAMED_MAX: usize = 8;
+/// Bytes of a failure's words in evidence.
+const WORDS_MAX: usize = 240;
+
+impl Ledger {
+    /// Says whether a node may have a lease of a class now. What schedules calls this.
+    pub(crate) fn may_lease(&self, node: NodeId, operator: &OperatorName, class: &Class, at: Timestamp) -> May {
+        self.reputation.may_lease(operator, class, node, at)
+    }
+
+    /// Takes a node that is asking for work where it may not have any work: a canary, or the reason in words. `Ok` means that it may
+    /// have an ordinary lease.
+    pub(crate) fn admit_builder(
+        &mut self,
+        node: NodeId,
+        (operator, class): (&OperatorName, &Class),
+        memory_mib: u32,
+        turn: &mut Turn,
+    ) -> Result<(), Turned> {
+        let may = match self.may_lease(node, operator, class, turn.at) {
+            May::Canary => match self.grant_canary(node, (operator, class), memory_mib, turn) {
+                Some(()) => return Err(Turned::ToCanary),
+                None => self.reputation.may_without_canary(operator, class, node, turn.at),
+            },
+            other @ (May::Yes | May::No(_)) => other,
+        };
+        match may {
+            May::Yes | May::Canary => Ok(()),
+            May::No(hindrance) => Err(Turned::Away(hindrance)),
+        }
+    }
+
+    /// Notes an attempt that failed, until its job is decided.
+    pub(crate) fn note_failure(&mut self, lease: &Lease, turn: &Turn) {
+        let Some((operator, class)) = self.subject(lease) else { return };
+        self.reputation.failed((&operator, &class, lease.node), lease.number, turn.at);
+    }
+
+    fn subject(&self, lease: &Lease) -> Option<(OperatorName, Class)> {
+        let job = self.jobs.get(&lease.job)?;
+        let operator = job.attempt(lease.number)?.operator.clone();
+        let named = self.policy_in_force().operator_of(&lease.node) == Some(&operator);
+        named.then(|| (operator, Class::of(&job.facts)))
+    }
+
+    /// Judges the builders by what k operators agreed on.
+    pub(crate) fn judge(&mut self, id: JobId, agreement: &Agreement, turn: &mut Turn) {
+        let job = &self.jobs[&id];
+        let class = Class::of(&job.facts);
+        let (against, attestations) = of(job, agreement);
+        let mut found = Vec::new();
+        for attempt in job.attempts.iter().filter(|a| self.policy_in_force().operator_of(&a.node) == Some(&a.operator))
+        {
+            let claim = match &attempt.state {
+                AttemptState::Revealed { vote, .. } if vote.digest == agreement.digest => None,
+                AttemptState::Revealed { vote, .. } if agreement.operators.len() >= 2 => {
+                    Some(Claim::Differed { got: vote.digest, agreed: agreement.digest, attestation: vote.attestation })
+                }
+                AttemptState::Failed { failure, .. } => Some(Claim::Failed(short(failure))),
+                AttemptState::Granted
+                | AttemptState::Running { .. }
+                | AttemptState::Revealed { .. }
+                | AttemptState::Interrupted { .. }
+                | AttemptState::Revoked { .. } => continue,
+            };
+            found.push((attempt.operator.clone(), attempt.node, attempt.lease, claim));
+        }
+        for (operator, node, lease, claim) in found {
+            let Some(claim) = claim else {
+                if let Some(change) = self.reputation.validated((&operator, &class, node), turn.at) {
+                    self.tell_change((&operator, &class, node), (id, change), turn);
+                }
+                continue;
+            };
+            let (against, attestations) = (against.clone(), attestations.clone());
+            let evidence = Contradiction { at: turn.at, job: id, lease, claim, against, attestations };
+            self.blame((&operator, &class, node), evidence, turn);
+        }
+    }
+
+    /// Judges outputs that came after the verdict, under a lease that was ended because of it.
+    pub(crate) fn judge_late(&mut self, was: &Lease, got: (Hash, Hash), turn: &mut Turn) {
+        let Some((operator, class)) = self.subject(was) else { return };
+        let job = &self.jobs[&was.job];
+        let Some(agreement) = job.state.agreement().filter(|a| a.operators.len() >= 2) else { return };
+        let (against, attestations) = of(job, agreement);
+        let claim = Claim::Differed { got: got.0, agreed: agreement.digest, attestation: got.1 };
+        let evidence = Contradiction { at: turn.at, job: was.job, lease: was.number, claim, against, attestations };
+        self.blame((&operator, &class, was.node), evidence, turn);
+    }
+
+    /// Counts a contradiction and says what follows from it.
+    pub(super) fn blame(&mut self, whom: Whom<'_>, evidence: Contradiction, turn: &mut Turn) {
+        let job = evidence.job;
+        for (node, change) in self.reputation.contradicted(whom, evidence, turn.at) {
+            self.tell_change((whom.0, whom.1, node), (job, change), turn);
+        }
+    }
+
+    pub(super) fn tell_change(
+        &self,
+        (operator, class, node): Whom<'_>,
+        (job, change): (JobId, Change),
+        turn: &mut Turn,
+    ) {
+        let (operator, class) = (operator.clone(), class.to_string());
+        turn.tell(match change {
+            Change::Quarantined { until } => News::Quarantined { job, node, operator, class, until },
+            Change::Disabled => News::Disabled { job, node, operator, class },
+            Change::Restored => News::Restored { job, node, operator, class },
+        });
+    }
+
+    /// The job is over: nobody rests because of it any longer.
+    pub(crate) fn resolve_reports(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let class = Class::of(&job.facts);
+        for attempt in job.attempts.iter().filter(|a| a.failure().is_some()) {
+            self.reputation.resolved((&attempt.operator, &class, attempt.node), attempt.lease);
+        }
+    }
+
+    /// A build broke out of its sandbox: its job and its builder are stopped at once.
+    pub(crate) fn breach(&mut self, lease: &Lease, failure: &Failure, turn: &mut Turn) {
+        let operator = self.jobs[&lease.job].attempt(lease.number).map(|a| a.operator.clone());
+        let operator = operator.expect("the lease has an attempt");
+        self.stop_breached(lease, turn);
+        let failure = JobFailure::Breach { operator, what: failure.what.clone() };
+        let (why, outcome) = (failure.to_string(), Outcome::Failed(failure));
+        if self.end(lease.job, outcome, turn).is_ok() {
+            turn.tell(News::Verdict { job: lease.job, word: "failed".into(), why });
+        }
+    }
+
+    /// Stops a node in every class, and what it builds now.
+    pub(super) fn stop_breached(&mut self, lease: &Lease, turn: &mut Turn) {
+        let Some(operator) = self.policy_in_force().operator_of(&lease.node).cloned() else { return };
+        self.reputation.breached(lease, turn.at);
+        let class = "every".to_owned();
+        turn.tell(News::Disabled { job: lease.job, node: lease.node, operator, class });
+        let others: Vec<Lease> = self.leases.values().filter(|l| l.node == lease.node).cloned().collect();
+        for other in &others {
+            let reason = "a build broke out of this node's sandbox".to_owned();
+            let job = self.jobs.get_mut(&other.job).expect("a live lease has a job");
+            let attempt = job.attempt_mut(other.number).expect("a live lease has an attempt");
+            let started = attempt.state.started();
+            attempt.state = AttemptState::Revoked { ended: turn.at, reason: reason.clone(), started };
+            self.release(other.number);
+            turn.push(Effect::Revoke { node: other.node, lease: other.number, reason });
+        }
+        for other in others {
+            self.settle(other.job, turn);
+        }
+    }
+
+    /// Gives the operators whose report that a job fails counts now.
+    ///
+    /// Those that are proven in the class count. The others count as well when nobody could know better: no other operator
+    /// builds the job or the class now, and a while has passed, short where nobody else is proven either (a young network),
+    /// long where those that are proven do not come; or when they are many.
+    pub(crate) fn heard(&self, job: &Job, at: Timestamp) -> Heard {
+        let on_job = |a: &&Attempt| a.failure().is_some_and(|failure| failure.blame.counts_on_job());
+        let reports: Vec<&Attempt> = job.attempts.iter().filter(on_job).collect();
+        let reporters: BTreeSet<OperatorName> = reports.iter().map(|a| a.operator.clone()).collect();
+        if reporters.is_empty() {
+            return Heard { operators: reporters, again: None };
+        }
+        let (class, policy) = (Class::of(&job.facts), self.policy_in_force());
+        let proven = self.reputation.proven(policy, &class);
+        let ask_max = policy.channel(&job.facts.channel).map_or(1, |channel| usize::from(channel.ask_max));
+        let many = reporters.len() >= UNPROVEN_ENOUGH * ask_max;
+        if many || reporters.iter().all(|name| proven.contains(name)) {
+            return Heard { operators: reporters, again: None };
+        }
+        let heard = || reporters.iter().filter(|name| proven.contains(name)).cloned().collect();
+        let last = reports.iter().filter_map(|a| a.state.ended()).max().unwrap_or(at);
+        let wait = if proven.iter().all(|name| reporters.contains(*name)) { UNPROVEN_WAIT } else { PROVEN_WAIT };
+        let when = last.after(wait);
+        if when > at {
+            return Heard { operators: heard(), again: Some(when) };
+        }
+        if self.others_build(&reporters, &class) {
+            return Heard { operators: heard(), again: Some(at.after(UNPROVEN_WAIT)) };
+        }
+        Heard { operators: reporters, again: None }
+    }
+
+    /// Looks again at reports that do not count so far.
+    pub(crate) fn listen_again(&mut self, id: JobId, again: Option<Timestamp>) {
+        match again {
+            Some(when) => self.deadlines.set(Due::Reports(id), when),
+            None => self.deadlines.clear(Due::Reports(id)),
+        }
+    }
+
+    /// Says whether an operator that is not among these builds something of the class now.
+    fn others_build(&self, operators: &BTreeSet<OperatorName>, class: &Class) -> bool {
+        self.leases.values().any(|lease| {
+            let job = self.jobs.get(&lease.job).filter(|job| Class::of(&job.facts) == *class);
+            job.and_then(|job| job.attempt(lease.number)).is_some_and(|a| !operators.contains(&a.operator))
+        })
+    }
+
+    /// Drops what is about nodes that a new policy no longer names.
+    pub(crate) fn forget_strange_records(&mut self, turn: &mut Turn) {
+        self.revoke_strange_canaries(turn);
+        let policy = self.policies.last().expect("never empty").get();
+        self.reputation.forget_strangers(policy);
+    }
+}
+
+/// Whose reports count now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) operators: BTreeSet<OperatorName>,
+    /// When the others' may count; none when all do.
+    pub(crate) again: Option<Timestamp>,
+}
+
+/// Why a builder that asks for work gets no ordinary lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It got a job whose answer is known instead.
+    ToCanary,
+    /// It may not have any now.
+    Away(Hindrance),
+}
+
+/// Gives who agreed on a job's outputs, and their attestations.
+pub(super) fn agreed(job: &Job) -> (Vec<OperatorName>, Vec<Hash>) {
+    job.state.agreement().map(|agreement| of(job, agreement)).unwrap_or_default()
+}
+
+fn of(job: &Job, agreement: &Agreement) -> (Vec<OperatorName>, Vec<Hash>) {
+    let agreeing = |a: &&Attempt| agreement.builders.contains(&a.node);
+    let votes = job.attempts.iter().filter(agreeing).filter_map(Attempt::vote);
+    let votes = votes.filter(|vote| vote.digest == agreement.digest);
+    let operators = agreement.operators.iter().take(NAMED_MAX).cloned().collect();
+    (operators, votes.map(|vote| vote.attestation).take(NAMED_MAX).collect())
+}
+
+fn short(failure: &Failure) -> Failure {
+    let what: String = failure.what.chars().take(WORDS_MAX).collect();
+    Failure { what, ..failure.clone() }
+}
+
+/// Says whether a failure stops its job and its builder at once.
+pub(crate) const fn is_breach(blame: Blame) -> bool {
+    matches!(blame, Blame::IsolationBreach)
+}

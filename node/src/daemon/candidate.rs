@@ -1,0 +1,244 @@
+//! The coordinator's role: runs this node's member of the coordinators' group, from the policy that names it to the policy
+//! that no longer does. A pinned coordinator is a group of one.
+//!
+//! It follows the policy: the leader brings the group's membership in line with the candidates that the policy in force
+//! names; a member that is named later waits to be added; one that is no longer named goes once the group has let it go.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use protocol::{NodeId, policy::Policy};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    Decider, Ending, Shared, chain, inputs, publisher,
+    replica::{Applier, Replica},
+    wires,
+};
+use crate::{
+    clock,
+    consensus::{self, Group, storage::Log},
+    net::Topic,
+    perform::Performer,
+    serve::Desk,
+};
+
+/// Errands of the ledger that may wait to be performed.
+const ERRANDS: usize = 1024;
+/// Publications that may wait; the ledger gives one per channel at a time.
+const PUBLICATIONS: usize = 64;
+/// How often a leader says that it leads.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long after a failed change of the membership it is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
+/// How long a member that the policy no longer names waits for the group to let it go.
+const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the role needs of the daemon.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) shared: Arc<Shared>,
+    pub(super) desk: Desk,
+    pub(super) news: broadcast::Sender<Arc<ledger::News>>,
+}
+
+fn candidates(policy: &Policy) -> BTreeSet<NodeId> {
+    policy.coordinators.candidates().iter().copied().collect()
+}
+
+impl Candidate {
+    /// Takes part whenever the policy names this node, until stopped.
+    ///
+    /// # Errors
+    /// Words, when the member cannot begin or has stopped by itself.
+    pub(super) async fn run(self, stop: CancellationToken) -> Result<(), String> {
+        let mut policies = self.shared.policies.subscribe();
+        loop {
+            let me = self.shared.id;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                named = policies.wait_for(|p| candidates(p.current()).contains(&me)) => {
+                    drop(named.map_err(|e| e.to_string())?);
+                }
+            }
+            self.take_part(&stop).await?;
+        }
+    }
+
+    /// Runs the member until stopped or let go.
+    async fn take_part(&self, stop: &CancellationToken) -> Result<(), String> {
+        let shared = &self.shared;
+        let (switchboard, operator) = wires::wires(shared.net.clone());
+        let until = stop.child_token();
+        let mut parts: JoinSet<Ending> = JoinSet::new();
+        let ending = until.clone();
+        parts.spawn(async move {
+            operator.run(ending).await;
+            ("coordinators' wires", Ok(()))
+        });
+        let policies = shared.policies();
+        let genesis = &policies.chain()[0];
+        let replica = Replica::new((shared.id, shared.network), genesis, self.news.clone())?;
+        let log = Log::open(&shared.store).map_err(|e| chain(&e))?;
+        let config = consensus::Config::new(shared.id, candidates(policies.current()));
+        let group = Group::open(config, log, Applier(Arc::clone(&replica)), switchboard).await;
+        let group = group.map_err(|e| chain(&e))?;
+        info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
+        self.start(&group, &replica, &mut parts, &until);
+        let result = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            () = self.let_go(&group) => {
+                info!("this node no longer coordinates");
+                Ok(())
+            }
+            ended = parts.join_next() => match ended {
+                Some(Ok((part, Err(why)))) => Err(format!("{part}: {why}")),
+                Some(Ok((_, Ok(())))) | None if stop.is_cancelled() => Ok(()),
+                Some(Ok((part, Ok(())))) => Err(format!("{part} ended without a word")),
+                Some(Err(error)) => Err(error.to_string()),
+                None => Ok(()),
+            },
+        };
+        self.desk.coordinate(None);
+        until.cancel();
+        group.stop().await;
+        while parts.join_next().await.is_some() {}
+        result
+    }
+
+    fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
+        let shared = &self.shared;
+        let (errands, errands_in) = mpsc::channel(ERRANDS);
+        let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
+        let (decider, decisions) = Decider::new(Arc::clone(shared), (group.clone(), Arc::clone(replica)), errands);
+        self.desk.coordinate(Some(decisions.clone()));
+        let performer = Performer {
+            shared: Arc::clone(shared),
+            decisions: decisions.clone(),
+            desk: self.desk.clone(),
+            publications,
+            news: self.news.clone(),
+        };
+        let publisher = publisher::Publisher::new(Arc::clone(shared), decisions.clone(), Arc::clone(self.desk.runs()));
+        let keeper = inputs::Keeper::new(Arc::clone(shared), decisions, Arc::clone(replica));
+        let (a, b, c, d) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+        parts.spawn(async move { ("ledger", decider.run(a).await.map_err(|e| chain(&e))) });
+        parts.spawn(async move {
+            performer.run(errands_in, b).await;
+            ("performer", Ok(()))
+        });
+        parts.spawn(async move {
+            publisher.run(publications_in, c).await;
+            ("publisher", Ok(()))
+        });
+        parts.spawn(async move {
+            keeper.run(d).await;
+            ("keeper of inputs", Ok(()))
+        });
+        let (this, of, until) = (self.clone(), group.clone(), stop.clone());
+        parts.spawn(async move {
+            this.follow_policy(&of, until).await;
+            ("membership", Ok(()))
+        });
+        let (shared, until) = (Arc::clone(shared), stop.clone());
+        parts.spawn(async move {
+            herald(&shared, until).await;
+            ("herald", Ok(()))
+        });
+    }
+
+    /// Founds the group where this node was named from the beginning, then keeps its membership as the policy says.
+    async fn follow_policy(&self, group: &Group, stop: CancellationToken) {
+        let (mut policies, mut standing) = (self.shared.policies.subscribe(), group.standing());
+        let mut again = tokio::time::interval(AGAIN);
+        loop {
+            let current = Arc::clone(&policies.borrow_and_update());
+            let wanted = candidates(current.current());
+            group.set_candidates(wanted.clone());
+            let now = standing.borrow_and_update().clone();
+            let work = async {
+                if now.voters.is_empty() {
+                    self.found(group, &candidates(current.chain()[0].get())).await;
+                } else if now.leads() && (now.voters != wanted || !now.learners.is_empty()) {
+                    match group.set_voters(wanted.clone()).await {
+                        Ok(()) => info!(members = wanted.len(), "the group of coordinators is as the policy says"),
+                        Err(error) => warn!(error = %chain(&error), "the group of coordinators is not changed yet"),
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = work => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = policies.changed() => if changed.is_err() { return },
+                changed = standing.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // A group that changes often must not be asked to change as often.
+                    again.tick().await;
+                }
+            }
+        }
+    }
+
+    async fn found(&self, group: &Group, first: &BTreeSet<NodeId>) {
+        if !first.contains(&self.shared.id) {
+            return debug!("this member waits to be added to the group");
+        }
+        if let Err(error) = group.found(first).await {
+            warn!(error = %chain(&error), "the group is not founded yet");
+        }
+    }
+
+    /// Waits until the policy does not name this node and the group has let it go, or nobody does for a while.
+    async fn let_go(&self, group: &Group) {
+        let (mut policies, mut standing) = (self.shared.policies.subscribe(), group.standing());
+        let me = self.shared.id;
+        loop {
+            // An error means that the daemon is ending, which another part says.
+            if policies.wait_for(|p| !candidates(p.current()).contains(&me)).await.is_err() {
+                return std::future::pending().await;
+            }
+            let gone = standing.wait_for(|s| !s.voters.contains(&me) && !s.learners.contains(&me));
+            // Who is let go may never hear of it; nobody else needs it any more.
+            let _ = tokio::time::timeout(LET_GO_WITHIN, gone).await;
+            if !self.shared.is_candidate() {
+                return;
+            }
+        }
+    }
+}
+
+/// Says that this node leads: at once when its term begins, and every few seconds.
+async fn herald(shared: &Shared, stop: CancellationToken) {
+    let mut office = shared.others.leading.watch_office();
+    let mut tell = tokio::time::interval(TELL_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = office.changed() => if changed.is_err() { return },
+            _ = tell.tick() => {}
+        }
+        let Some(term) = shared.leads() else { continue };
+        // The leader knows best since when.
+        if let Err(error) = shared.learn_leader(term, shared.id, clock::now()).await {
+            warn!(%error, "the own term is not kept");
+        }
+        let Some(leadership) = shared.leadership() else { continue };
+        if let Err(error) = shared.net.publish(Topic::Coordination, leadership.to_bytes()).await {
+            debug!(%error, "leadership not gossiped; who needs it asks");
+        }
+    }
+}

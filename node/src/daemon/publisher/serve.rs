@@ -1,0 +1,389 @@
+//! Server jobs: what the publisher does for a channel beside publishing builds. Each is done once for its generation, however
+//! often it is asked for: the repository gives a generation back that it has, and a release that is signed is not made again.
+
+use std::{collections::BTreeSet, path::Path};
+
+use attest::{bundle::Bundle, verify};
+use ledger::{Cause, Service};
+use protocol::{
+    Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
+    job::{Derive, Diff, Promote, Prune, ServerJob, Side},
+    limits,
+    message::Octets,
+    policy::Policy,
+    release::{Manifest, Release},
+    words::RelativePath,
+};
+use serde::Serialize;
+
+use super::{Publisher, chain};
+use crate::{
+    clock,
+    daemon::runs::Recorder,
+    publish::{
+        apt::{
+            self, Published, Repository,
+            carry::{Fate, Stock, Takeover},
+            diff::{self, Comparison},
+        },
+        version,
+    },
+};
+
+/// Generations whose manifests are kept for comparisons.
+const MANIFESTS_MAX: usize = 64;
+
+/// What came of a server job.
+pub(super) struct Done {
+    /// In one sentence.
+    pub(super) summary: String,
+    /// A result for programs, where there is one.
+    pub(super) result: Option<Hash>,
+}
+
+/// Why a server job was not done, and whether a later try may go better.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    pub(super) why: String,
+}
+
+impl Failure {
+    /// Asking again will not help.
+    fn permanent(why: impl Into<String>) -> Self {
+        Self { cause: Cause::Permanent, why: why.into() }
+    }
+}
+
+impl From<String> for Failure {
+    /// Without further knowledge the trouble may pass.
+    fn from(why: String) -> Self {
+        Self { cause: Cause::Transient, why }
+    }
+}
+
+impl From<apt::Error> for Failure {
+    fn from(error: apt::Error) -> Self {
+        let cause = if matches!(error, apt::Error::Different { .. }) { Cause::Permanent } else { Cause::Transient };
+        Self { cause, why: chain(&error) }
+    }
+}
+
+/// A comparison for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    left: Shown<'a>,
+    right: Shown<'a>,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    channel: &'a ChannelName,
+    generation: u64,
+}
+
+/// Which packages to take over, and what happens to the others.
+struct Wanted<'a> {
+    packages: &'a [PackageName],
+    arches: &'a [Arch],
+    others: Others,
+}
+
+/// What a package that does not qualify means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// Nothing is taken over: it was asked for by name.
+    Refuse,
+    /// It is left out, and the log says why.
+    LeaveOut,
+}
+
+impl Publisher {
+    /// Runs one server job.
+    ///
+    /// # Errors
+    /// Words, when it could not be done.
+    pub(super) async fn serve(&mut self, service: &Service, record: &Recorder) -> Result<Done, Failure> {
+        if service.work.changes_repository()
+            && let Some(number) = self.released(&service.channel).await?
+            && number >= service.generation
+        {
+            let summary = format!("generation {number} is signed already");
+            return Ok(Done { summary, result: None });
+        }
+        match &service.work {
+            ServerJob::Promote(Promote { from, packages }) => {
+                let others = if packages.is_empty() { Others::LeaveOut } else { Others::Refuse };
+                self.take_over(service, from, Wanted { packages, arches: &[], others }, record).await
+            }
+            ServerJob::Derive(Derive { arches, parent, packages }) => {
+                let wanted = Wanted { packages, arches, others: Others::LeaveOut };
+                self.take_over(service, parent, wanted, record).await
+            }
+            ServerJob::Prune(prune) => self.prune(service, prune.clone(), record).await,
+            ServerJob::Diff(diff) => self.compare(service.job, diff, record).await,
+        }
+    }
+
+    async fn take_over(
+        &mut self,
+        service: &Service,
+        from: &ChannelName,
+        wanted: Wanted<'_>,
+        record: &Recorder,
+    ) -> Result<Done, Failure> {
+        record.step("choose");
+        let (source, target) = (self.have(from)?, self.have(&service.channel));
+        let target = match target {
+            Ok(target) => target,
+            Err(why) => {
+                self.repositories.insert(from.clone(), source);
+                return Err(why.into());
+            }
+        };
+        let chosen = choose(&source, &target, from, &wanted);
+        let policies = self.shared.policies();
+        let evidence = Evidence {
+            network: self.shared.network,
+            policy: policies.current().clone(),
+            envelopes: policies.envelopes(),
+            promotion: service.request.clone(),
+        };
+        let named = wanted.others == Others::Refuse;
+        let (request, generation) = (Hash::from_bytes(*service.job.as_bytes()), service.generation);
+        record.step("check evidence");
+        let work = tokio::task::spawn_blocking(move || {
+            let done = chosen.and_then(|(stock, left_out)| {
+                carry(&source, (stock, left_out), &evidence, named, |paths, evidence| {
+                    let mut target = target;
+                    let bundle = |path: &Path| evidence.bundle(path);
+                    let takeover = Takeover { from: &source, paths, bundle: &bundle };
+                    let carried = target.carry(&takeover, request, (now(), generation));
+                    (target, carried.map_err(Failure::from))
+                })
+            });
+            (source, done)
+        });
+        let (source, done) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        self.repositories.insert(from.clone(), source);
+        let (target, carried, lines) = done?;
+        self.repositories.insert(service.channel.clone(), target);
+        lines.iter().for_each(|line| record.say(line));
+        let (published, titles, fates) = carried?;
+        let count = |wanted: fn(&Fate) -> bool| fates.iter().filter(|fate| wanted(fate)).count();
+        for (title, fate) in titles.iter().zip(&fates) {
+            record.say(&format!("{title}: {}", fate.words()));
+        }
+        record.step("release");
+        self.release(&service.channel, &published).await?;
+        let (entered, there) = (count(|f| *f == Fate::Entered), count(|f| *f == Fate::There));
+        let left_out = lines.len() + fates.len() - entered - there;
+        let summary = format!(
+            "{entered} packages taken over from {from}, {there} were there already, {left_out} left out; generation {}",
+            published.generation
+        );
+        Ok(Done { summary, result: None })
+    }
+
+    async fn prune(&mut self, service: &Service, prune: Prune, record: &Recorder) -> Result<Done, Failure> {
+        record.step("write");
+        let mut repository = self.have(&service.channel)?;
+        let (request, generation) = (Hash::from_bytes(*service.job.as_bytes()), service.generation);
+        let work = tokio::task::spawn_blocking(move || {
+            let pruned = repository.prune(&prune, request, (now(), generation));
+            (repository, pruned)
+        });
+        let (repository, pruned) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        self.repositories.insert(service.channel.clone(), repository);
+        let (published, removed) = pruned?;
+        for path in &removed {
+            record.say(&format!("{path}: taken out; its file stays for a day"));
+        }
+        record.step("release");
+        self.release(&service.channel, &published).await?;
+        let stay = published.manifest.packages.len();
+        let summary = format!("{} packages taken out, {stay} stay; generation {}", removed.len(), published.generation);
+        Ok(Done { summary, result: None })
+    }
+
+    async fn compare(&mut self, job: JobId, diff: &Diff, record: &Recorder) -> Result<Done, Failure> {
+        record.step("read");
+        let (left_generation, left) = self.manifest(&diff.left).await?;
+        let (right_generation, right) = self.manifest(&diff.right).await?;
+        record.step("compare");
+        let comparison = diff::compare(&left, &right);
+        comparison.lines().iter().for_each(|line| record.say(line));
+        let report = Report {
+            left: Shown { channel: &diff.left.channel, generation: left_generation },
+            right: Shown { channel: &diff.right.channel, generation: right_generation },
+            comparison: &comparison,
+        };
+        let json = serde_json::to_vec_pretty(&report).expect("a comparison is plain data");
+        let result = self.shared.blobs.add_bytes(json.into()).await.map_err(|e| chain(&e))?;
+        self.shared.offer(&format!("job/{job}/result"), result).await.map_err(|e| chain(&e))?;
+        Ok(Done { summary: comparison.summary(), result: Some(result) })
+    }
+
+    /// Takes a channel's repository out of the ones that are open; the caller puts it back.
+    fn have(&mut self, channel: &ChannelName) -> Result<Repository, String> {
+        match self.repositories.remove(channel) {
+            Some(repository) => Ok(repository),
+            None => self.open(channel),
+        }
+    }
+
+    async fn released(&self, channel: &ChannelName) -> Result<Option<u64>, String> {
+        let of = channel.clone();
+        let stored = self.shared.store.run(move |store| store.release(&of)).await.map_err(|e| chain(&e))?;
+        Ok(stored.map(|release| release.number))
+    }
+
+    /// Gives a generation's number and manifest.
+    async fn manifest(&self, side: &Side) -> Result<(u64, Manifest), Failure> {
+        let of = side.channel.clone();
+        let stored = self.shared.store.run(move |store| store.release(&of)).await.map_err(|e| chain(&e))?;
+        let nothing = || Failure::permanent(format!("nothing is published in channel {} yet", side.channel));
+        let stored = stored.ok_or_else(nothing)?;
+        let number = side.generation.unwrap_or(stored.number);
+        let bytes = if number == stored.number {
+            let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
+            let release = release.map_err(|e| chain(&e))?;
+            let read = self.shared.blobs.read(&release.get().manifest, limits::MANIFEST_MAX as u64).await;
+            read.map_err(|e| chain(&e))?.to_vec()
+        } else {
+            let path = self.manifests(&side.channel).join(number.to_string());
+            std::fs::read(&path).map_err(|_| {
+                let kept = self.kept(&side.channel);
+                let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+                let (channel, kept) = (&side.channel, kept.join(", "));
+                Failure::permanent(format!("generation {number} of channel {channel} is not kept here; it has {kept}"))
+            })?
+        };
+        Ok((number, Manifest::from_bytes(&bytes).map_err(|e| e.to_string())?))
+    }
+
+    /// Keeps a manifest for comparisons; one that cannot be kept is only missed there.
+    pub(super) fn keep_manifest(&self, channel: &ChannelName, generation: u64, manifest: &[u8]) {
+        let folder = self.manifests(channel);
+        let kept = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(folder.join("writing"), manifest))
+            .and_then(|()| std::fs::rename(folder.join("writing"), folder.join(generation.to_string())));
+        if let Err(error) = kept {
+            tracing::warn!(%channel, generation, %error, "manifest not kept for comparisons");
+        }
+        let all = self.kept(channel);
+        for old in all.iter().rev().skip(MANIFESTS_MAX) {
+            // The next release tries again.
+            let _ = std::fs::remove_file(folder.join(old.to_string()));
+        }
+    }
+
+    fn manifests(&self, channel: &ChannelName) -> std::path::PathBuf {
+        self.shared.home.repository(channel).join("state/manifests")
+    }
+
+    fn kept(&self, channel: &ChannelName) -> BTreeSet<u64> {
+        let entries = std::fs::read_dir(self.manifests(channel)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(clock::now().as_secs() * 1000)
+}
+
+/// Packages that may be taken over, and why others were left out.
+type Chosen = (Vec<Stock>, Vec<String>);
+
+/// Chooses by name, architecture and version.
+fn choose(
+    source: &Repository,
+    target: &Repository,
+    from: &ChannelName,
+    wanted: &Wanted<'_>,
+) -> Result<Chosen, Failure> {
+    let all = source.stock();
+    let missing = wanted.packages.iter().filter(|name| !all.iter().any(|s| s.name == **name));
+    let missing: Vec<&str> = missing.map(PackageName::as_str).collect();
+    if !missing.is_empty() {
+        return Err(Failure::permanent(format!("channel {from} has no package {}", missing.join(", "))));
+    }
+    let there = target.stock();
+    let named = |s: &Stock| wanted.packages.is_empty() || wanted.packages.binary_search(&s.name).is_ok();
+    let arch = |s: &Stock| wanted.arches.is_empty() || s.arch == Arch::All || wanted.arches.contains(&s.arch);
+    let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
+    for stock in all.into_iter().filter(|s| named(s) && arch(s)) {
+        let newer = there.iter().find(|t| {
+            t.name == stock.name
+                && t.arch == stock.arch
+                && version::compare(&t.version, &stock.version) == std::cmp::Ordering::Greater
+        });
+        match newer {
+            Some(newer) => left_out.push(format!("{}: {} is published, which is newer", stock.title(), newer.version)),
+            None => chosen.push(stock),
+        }
+    }
+    match left_out.first() {
+        Some(first) if wanted.others == Others::Refuse => Err(Failure::permanent(first)),
+        Some(_) | None => Ok((chosen, left_out)),
+    }
+}
+
+/// What proves a package in its new channel: its own evidence, the newest policies, and the request that moves it.
+struct Evidence {
+    network: NetworkId,
+    policy: Policy,
+    envelopes: Vec<Vec<u8>>,
+    promotion: Vec<u8>,
+}
+
+impl Evidence {
+    fn of(&self, path: &Path) -> Result<Bundle, String> {
+        let bytes = std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        let mut bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
+        bundle.policies = self.envelopes.iter().cloned().map(Octets).collect();
+        bundle.promotions.push(Octets(self.promotion.clone()));
+        Ok(bundle)
+    }
+
+    fn bundle(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.of(path).map(|bundle| bundle.to_bytes()).map_err(std::io::Error::other)
+    }
+
+    /// Checks that enough operators built a package for the channel that it is to come into.
+    fn check(&self, root: &Path, stock: &Stock) -> Result<(), String> {
+        let bundle = self.of(&root.join(stock.bundle.as_str()))?;
+        let proof = verify::verify_under(&bundle, &self.network, &self.policy).map_err(|e| chain(&e))?;
+        if proof.job != stock.job {
+            return Err(format!("its evidence is for job {}", proof.job));
+        }
+        proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
+    }
+}
+
+type Carried = Result<(Published, Vec<String>, Vec<Fate>), Failure>;
+
+/// Checks the evidence of every chosen package, and takes over those that qualify.
+fn carry(
+    source: &Repository,
+    (stock, mut lines): Chosen,
+    evidence: &Evidence,
+    named: bool,
+    take: impl FnOnce(&[RelativePath], &Evidence) -> (Repository, Result<(Published, Vec<Fate>), Failure>),
+) -> Result<(Repository, Carried, Vec<String>), Failure> {
+    let (mut paths, mut titles) = (Vec::new(), Vec::new());
+    for stock in stock {
+        match evidence.check(&source.root(), &stock) {
+            Ok(()) => {
+                titles.push(stock.title());
+                paths.push(stock.path);
+            }
+            Err(why) if named => return Err(Failure::permanent(format!("{}: {why}", stock.title()))),
+            Err(why) => lines.push(format!("{}: {why}", stock.title())),
+        }
+    }
+    let (target, carried) = take(&paths, evidence);
+    Ok((target, carried.map(|(published, fates)| (published, titles, fates)), lines))
+}

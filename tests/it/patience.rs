@@ -1,0 +1,81 @@
+//! Nobody waits for the slow: a member that hangs, one that answers nonsense, one that sends a byte a second, and a gigabyte on
+//! its way change nothing in how soon the others get their leases.
+
+use std::{fs::File, time::Duration};
+
+use harness::{BuilderPlan, Ground, Hostile, Manner, Network, Plan};
+use protocol::{JobId, job::Schedule};
+use web::api::{AttemptState, JobState};
+
+use crate::ground;
+
+const WITHIN: Duration = Duration::from_secs(120);
+/// Jobs of which the middle one counts.
+const ROUNDS: usize = 9;
+/// The large artifact, in bytes.
+const LARGE: u64 = 1 << 30;
+/// A lease may come later by so much than in a quiet network: the same two cores hash and encrypt a gigabyte meanwhile.
+const LATER_BY_MAX: u64 = 100;
+const HONEST: [&str; 2] = ["b1", "b2"];
+
+/// Submits jobs one after the other that only the honest may build, and gives the middle time from acceptance to the second
+/// lease, in milliseconds.
+async fn dispatch(network: &Network, ground: &Ground) -> u64 {
+    let mut only: Vec<_> = HONEST.iter().map(|name| network.id_of(name)).collect();
+    only.sort();
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let mut wish = network.wish();
+        wish.schedule = Schedule { only: only.clone(), ..Schedule::default() };
+        let job = network.submit_as(&ground.script("short", &format!("echo {round} > out")), &wish).await;
+        let detail = network.over(job, WITHIN).await;
+        assert_eq!(detail.summary.state, JobState::Reproduced, "{detail:#?}");
+        let last = detail.attempts.iter().map(|a| a.granted).max().unwrap();
+        times.push(last.timestamp().as_millis() - detail.summary.accepted.timestamp().as_millis());
+    }
+    times.sort_unstable();
+    times[ROUNDS / 2]
+}
+
+/// A job that three bad members and nobody else may build: it keeps them, and the coordinator, busy.
+async fn occupy(network: &Network, ground: &Ground, name: &str) -> JobId {
+    let mut wish = network.wish();
+    wish.schedule = Schedule { only: vec![network.id_of(name)], ..Schedule::default() };
+    network.submit_as(&ground.script(name, "echo never > out"), &wish).await
+}
+
+#[tokio::test]
+async fn the_slow_keep_nobody_waiting() {
+    let Some(ground) = ground().await else { return };
+    let bad = [("hangs", Manner::Hangs), ("garbage", Manner::Garbage), ("trickles", Manner::Trickles)];
+    let mut plan = Plan::builders(2);
+    plan.builders.extend(bad.iter().map(|(name, _)| BuilderPlan::of(name, name)));
+    plan.builders.push(BuilderPlan::of("far", "far"));
+    plan.ask_max = 6;
+    let mut network = Network::found(&ground, &plan);
+    network.start_some(&["coordinator", "b1", "b2", "far"]).await;
+    let quiet = dispatch(&network, &ground).await;
+
+    let mut members = Vec::new();
+    for (name, manner) in bad {
+        members.push((name, Hostile::join(&mut network, name, manner).await));
+    }
+    for (name, _) in &members {
+        occupy(&network, &ground, name).await;
+    }
+    for (name, member) in &members {
+        harness::until(&format!("{name} is offered a lease"), WITHIN, async || (member.orders() > 0).then_some(()))
+            .await;
+    }
+    let file = network.folder().join("large");
+    File::create(&file).unwrap().set_len(LARGE).unwrap();
+    let mut wish = network.wish();
+    wish.schedule = Schedule { only: vec![network.id_of("far")], ..Schedule::default() };
+    let prepared = ground.with_input(ground.script("large", "stat -c %s file > out"), "file", &file);
+    let large = network.submit_as(&prepared, &wish).await;
+    let fetching = |a: &web::api::AttemptView| a.state == AttemptState::Running || a.started.is_none();
+    network.job_until((large, "the large file is on its way"), WITHIN, |d| d.attempts.iter().any(fetching)).await;
+    let busy = dispatch(&network, &ground).await;
+    println!("figure: from acceptance to the second lease {quiet} ms in a quiet network, {busy} ms beside the slow");
+    assert!(busy <= quiet + LATER_BY_MAX, "{busy} ms beside {quiet} ms");
+}
