@@ -29,6 +29,8 @@ mod group;
 mod guard;
 mod machine;
 mod proposer;
+#[cfg(test)]
+mod sim;
 mod standing;
 pub mod storage;
 mod wires;

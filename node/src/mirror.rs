@@ -86,7 +86,7 @@ impl Mirror {
 
     /// Asks the coordinator for the newest release of a channel.
     async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
-        let Some(coordinator) = self.shared.leader() else { return None };
+        let coordinator = self.shared.leader()?;
         match self.desk.ask(coordinator, Request::Release(channel.clone())).await {
             Ok(Response::Record(record)) => match self.shared.read_signed_by_candidate::<Release>(&record.0) {
                 Ok(release) => Some(release),

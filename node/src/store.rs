@@ -30,7 +30,7 @@ use std::{
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 pub use facts::Generation;
-pub use group::{Change, Marks};
+pub use group::{Change, Described, Marks};
 pub use journal::Snapshot;
 use room::Room;
 

@@ -20,7 +20,7 @@ use ed25519_dalek::SigningKey;
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, NetworkId, NodeId, OperatorName,
     envelope::Signed,
-    job::{BuildLimits, Schedule},
+    job::{BuildLimits, JobKind, JobRequest, Schedule, ServerJob},
     words::NetworkName,
 };
 use web::{
@@ -285,6 +285,28 @@ impl Network {
         let submitted =
             submit::submit(&self.coordinator(), prepared, &self.wish(), clock::now(), &self.maintainer).await;
         Ok(submitted?.job)
+    }
+
+    /// Signs and submits a server job for a channel, to begin after others.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn serve(&self, channel: &ChannelName, server: ServerJob, after: &[JobId]) -> JobId {
+        let now = clock::now();
+        let request = JobRequest {
+            arch: Arch::All,
+            kind: JobKind::Server(server),
+            nonce: keys::random().unwrap()[..16].to_vec(),
+            limits: BuildLimits::default(),
+            channel: channel.clone(),
+            created: now,
+            expires: now.after(Duration::from_secs(3600)),
+            network: self.id,
+            schedule: Schedule { after: after.to_vec(), ..Schedule::default() },
+            environment: ServerJob::environment(),
+        };
+        let signed = Signed::sign(&request, Some(&self.id), &[&self.maintainer]);
+        self.coordinator().submit(signed.to_bytes().into()).await.unwrap().job
     }
 
     /// Gives a job as the coordinator shows it.

@@ -69,5 +69,5 @@ async fn the_work_goes_on_when_the_leader_dies() {
         assert_eq!(jobs(&network, name).await, [short, long], "{name} knows every job, in order");
     }
     network.client(&second).transfer(network.id_of(&first)).await.unwrap();
-    assert_eq!(network.leader().await.as_deref(), Some(first.as_str()));
+    assert_eq!(network.led(ANOTHER_WITHIN, &[&second]).await, first);
 }

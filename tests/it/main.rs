@@ -14,6 +14,7 @@ mod partition;
 mod patience;
 mod refusals;
 mod sandbox;
+mod server;
 mod tidy;
 mod transcript;
 mod verdicts;

@@ -133,6 +133,9 @@ async fn mistakes(anna: &Person<'_>, bert: &Person<'_>, folder: &Path, bundle: &
     anna.fails("job frobnicate", 2, &["frobnicate"]).await;
     anna.fails(&format!("init {}", init_words()), 3, &["exists already", "hint: "]).await;
     bert.fails("policy admit carl 00", 2, &["00"]).await;
+    anna.fails("repo promote main main", 2, &["channel main cannot take packages over from itself"]).await;
+    anna.fails("repo prune main --keep 0", 2, &["every package out"]).await;
+    anna.fails("repo diff main@x main", 2, &["CHANNEL@GENERATION"]).await;
     bert.fails("job cancel 0123 --key maintainer", 1, &["no job"]).await;
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use artel::store::Store;
+use artel::store::{Change, Store};
 use attest::{bundle::Bundle, statement, verify};
 use ed25519_dalek::Signer;
 use ledger::{Command, Effect, Ledger};
@@ -33,7 +33,7 @@ pub(crate) fn measure(options: &Options, folder: &Path, table: &mut Table) -> an
     let window = options.amount(Duration::from_secs(3), Duration::from_secs(1));
     let leases = leases_per_second(options.amount(2000, 500));
     let commits = commits_per_second(&folder.join("commits.redb"), window)?;
-    table.add(Row::new("leases per second, ledger alone", leases, "/s").beside("journal commits, one by one", commits));
+    table.add(Row::new("leases per second, ledger alone", leases, "/s").beside("log commits, one by one", commits));
     let request = samples::signed_request(&samples::deb_request(samples::network()));
     let bytes = attest::testing::signed_attestation(&request, 0, "content");
     let bare = signatures_per_second(&bytes, window);
@@ -69,13 +69,14 @@ fn signatures_per_second(message: &[u8], window: Duration) -> f64 {
     rate(window, || public.verify_strict(message, &signature).context("verifying a signature")).unwrap_or(0.0)
 }
 
-/// Commits of one small journal entry each, to the database with which the ledger makes its decisions durable.
+/// Commits of one small log record each, to the database with which the ledger makes its decisions durable.
 fn commits_per_second(path: &Path, window: Duration) -> anyhow::Result<f64> {
     let store = Store::open(path)?;
     let mut sequence = 0;
     rate(window, || {
         sequence += 1;
-        store.journal_append(&[(sequence, [0u8; 300])]).context("committing")
+        let record = Change::Append(vec![(sequence, vec![0; 300])]);
+        store.group_write(&[record]).context("committing")
     })
 }
 

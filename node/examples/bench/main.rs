@@ -8,6 +8,7 @@
 //! that this machine is configured for. Everything is written below one temporary folder, which is removed at the end.
 
 mod arithmetic;
+mod consensus;
 mod idle;
 mod jobs;
 mod network;
@@ -30,6 +31,8 @@ use table::Table;
 enum Part {
     /// The ledger, attestations and bundles alone.
     Arithmetic,
+    /// Commits of a group of coordinators, beside what the disk can do.
+    Consensus,
     /// Memory and CPU of an idle daemon.
     Idle,
     /// Bytes between two nodes against rsync.
@@ -131,6 +134,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
     if options.wants(Part::Arithmetic) {
         eprintln!("== the ledger, attestations and bundles alone");
         arithmetic::measure(options, folder, table)?;
+    }
+    if options.wants(Part::Consensus) {
+        eprintln!("== a group of coordinators");
+        consensus::measure(options, &folder.join("consensus"), table).await?;
     }
     if options.wants(Part::Idle) {
         eprintln!("== an idle daemon");

@@ -47,6 +47,7 @@ pub struct Facts {
     /// When it became durable here.
     pub accepted: Timestamp,
     /// When and where it may run, as it was signed.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub schedule: Schedule,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
@@ -505,12 +506,14 @@ pub struct Pause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// The publisher's work for it.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub run: Run,
     /// Late reports, at most one per lease.
     pub late: Vec<Late>,
     /// What never changes.
     pub facts: Facts,
     /// Which jobs wait for it.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub place: Place,
     /// Where it is.
     pub state: JobState,

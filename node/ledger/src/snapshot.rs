@@ -57,6 +57,7 @@ struct Snapshot {
     lines: Vec<(ChannelName, Line)>,
     leases: Vec<Lease>,
     network: NetworkId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
@@ -64,6 +65,11 @@ struct Snapshot {
     last_lease: u64,
     #[serde(default, skip_serializing_if = "Reputation::is_empty")]
     reputation: Reputation,
+}
+
+/// Whether a field that older snapshots lack may be left out, so that they are read, and written again, as they are.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Ledger {

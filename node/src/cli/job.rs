@@ -24,7 +24,9 @@ use web::{
     backend::{Follow, LogRequest},
 };
 
+pub(super) use show::exit_code;
 pub(crate) use watch::{Until, watch};
+pub(super) use when::Begin;
 
 use super::{
     Context, exit,

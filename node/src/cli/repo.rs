@@ -1,4 +1,6 @@
-//! `artel repo`: list and explain the repositories that this node serves.
+//! `artel repo`: list and explain the repositories that this node serves, and ask for changes of them.
+
+mod change;
 
 use clap::Subcommand;
 use protocol::ChannelName;
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::config::Config;
 
-/// List and explain repositories
+/// List, explain and change repositories
 #[derive(Debug, Subcommand)]
 pub(super) enum Repo {
     /// List repositories
@@ -20,14 +22,26 @@ pub(super) enum Repo {
         /// The channel
         channel: ChannelName,
     },
+    /// Take packages over from another channel, where enough operators agree for this one too
+    Promote(change::PromoteWords),
+    /// Fill a channel with what another one has
+    Derive(change::DeriveWords),
+    /// Take packages out of a channel; their files stay for a day
+    Prune(change::PruneWords),
+    /// Say what is different between two channels, or two generations
+    Diff(change::DiffWords),
 }
 
 impl Repo {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
-        let views = context.client().repositories().await?;
         match self {
-            Repo::Ls => list(context, &views),
+            Repo::Promote(words) => words.run(context).await,
+            Repo::Derive(words) => words.run(context).await,
+            Repo::Prune(words) => words.run(context).await,
+            Repo::Diff(words) => words.run(context).await,
+            Repo::Ls => list(context, &context.client().repositories().await?),
             Repo::Show { channel } => {
+                let views = context.client().repositories().await?;
                 let view = views.into_iter().find(|v| v.channel == channel).ok_or_else(|| {
                     exit::failure(exit::FAILED, format!("this node serves no repository of channel {channel}"))
                         .hint("`artel repo ls` lists those that it serves")

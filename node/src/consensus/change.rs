@@ -54,14 +54,21 @@ impl Group {
                 return Ok(());
             }
             let missing: Vec<Member> = wanted.difference(&members).copied().collect();
-            let step = if let Some(new) = missing.first() {
-                self.raft.add_learner(*new, openraft::EmptyNode::new(), false).await.map(drop)
-            } else {
-                self.catch_up(wanted).await?;
-                let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
-                self.raft.change_membership(change, false).await.map(drop)
-            };
-            self.settle(step).await?;
+            if let Some(new) = missing.first() {
+                let added = self.raft.add_learner(*new, openraft::EmptyNode::new(), false).await;
+                self.settle(added.map(drop)).await?;
+                continue;
+            }
+            self.catch_up(wanted).await?;
+            let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
+            let changed = self.raft.change_membership(change, false).await.map(drop);
+            let is_last = changed.is_ok();
+            self.settle(changed).await?;
+            // Not asked again by the metrics: a leader that is no voter any more does not lead.
+            if is_last {
+                self.shared.kick.notify_one();
+                return Ok(());
+            }
         }
     }
 

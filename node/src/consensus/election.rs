@@ -31,6 +31,9 @@ use super::{
     wires::{Answer, Question},
 };
 
+/// Questions of one leader on their way at once; more only pile up when its own core does not answer, and then say nothing new.
+const ASKED_MAX: usize = 64;
+
 /// A question on its way to a member, and its answer as far as there is one.
 type Asked = Pin<Box<dyn Future<Output = (Member, Option<Answer>)> + Send>>;
 
@@ -133,6 +136,13 @@ impl Pulse {
         let (voice, followed) = {
             let mut contact = self.shared.contact();
             let followed = contact.followed(voters, metrics.id, now);
+            let (applied, membership) = (metrics.last_applied, metrics.membership_config.log_id());
+            let removed = applied >= *membership && !voters.iter().flatten().any(|voter| *voter == metrics.id);
+            if removed {
+                // openraft would lead on until its next tick; the others shall elect one of their own now.
+                contact.voice = Voice::Silent;
+                return now + timing.patience;
+            }
             if contact.voice == Voice::Speaking && !followed {
                 tracing::warn!(term = metrics.current_term, "no majority answers this leader; it keeps quiet");
                 (contact.voice, contact.reach) = (Voice::Silent, Reach::TooFew);
@@ -175,6 +185,9 @@ impl Pulse {
     ) {
         let everybody: BTreeSet<Member> = voters.iter().flatten().copied().collect();
         for voter in everybody.into_iter().filter(|voter| *voter != metrics.id) {
+            if self.asked.len() >= ASKED_MAX {
+                return;
+            }
             let Some(question) = question(voter) else { continue };
             let (shared, raft) = (Arc::clone(&self.shared), self.raft.clone());
             let within = shared.config.timing.patience / 2;

@@ -216,7 +216,9 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let failed = |failure: Failure| StorageIOError::write_logs(AnyError::new(&failure));
-        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        // What was removed stays removed: a snapshot stands for it.
+        let begin = self.shared.state().first();
+        let entries: Vec<LogEntry> = entries.into_iter().filter(|entry| entry.log_id.index >= begin).collect();
         let Some(first) = entries.first().map(|entry| entry.log_id.index) else {
             callback.log_io_completed(Ok(()));
             return Ok(());
@@ -284,6 +286,10 @@ impl RaftLogReader<Types> for Log {
         range: R,
     ) -> Result<Vec<LogEntry>, StorageError<Member>> {
         Reader { shared: self.shared.clone() }.try_get_log_entries(range).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError<Member>> {
+        Reader { shared: self.shared.clone() }.limited_get_log_entries(start, end).await
     }
 }
 
@@ -368,7 +374,7 @@ async fn read(shared: &Arc<Shared>, from: u64, to: u64, bytes_max: usize) -> Res
         bytes += tail::weight(&entry);
         entries.push(entry);
     }
-    let complete = entries.last().is_some_and(|entry| entry.log_id.index + 1 == tail);
+    let complete = entries.last().is_none_or(|entry| entry.log_id.index + 1 == tail);
     if complete && tail < to && bytes < bytes_max {
         entries.extend(shared.state().tail.read(tail, to, bytes_max - bytes));
     }

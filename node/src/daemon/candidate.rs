@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use protocol::{NodeId, policy::Policy};
+use protocol::{NodeId, Verified, policy::Policy};
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinSet,
@@ -21,7 +21,13 @@ use super::{
 };
 use crate::{
     clock,
-    consensus::{self, Group, storage::Log},
+    consensus::{
+        self, Group,
+        storage::{
+            Log,
+            upgrade::{Upgraded, from_journal},
+        },
+    },
     net::Topic,
     perform::Performer,
     serve::Desk,
@@ -37,6 +43,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(3);
 /// How long a member that the policy no longer names waits for the group to let it go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(60);
+/// How long a member may take to stop before what it still writes is given up.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the role needs of the daemon.
 #[derive(Clone)]
@@ -84,7 +92,8 @@ impl Candidate {
         let policies = shared.policies();
         let genesis = &policies.chain()[0];
         let replica = Replica::new((shared.id, shared.network), genesis, self.news.clone())?;
-        let log = Log::open(&shared.store).map_err(|e| chain(&e))?;
+        let log = self.open_log(genesis).await?;
+        let closer = log.clone();
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
         let group = Group::open(config, log, Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
@@ -107,9 +116,26 @@ impl Candidate {
         };
         self.desk.coordinate(None);
         until.cancel();
-        group.stop().await;
+        if tokio::time::timeout(STOP_WITHIN, group.stop()).await.is_err() {
+            // It waits for space on the disk, which may never come.
+            closer.close();
+            group.stop().await;
+        }
         while parts.join_next().await.is_some() {}
         result
+    }
+
+    /// Opens the log; what a coordinator without a group left becomes its first snapshot.
+    async fn open_log(&self, genesis: &Verified<Policy>) -> Result<Log, String> {
+        let (store, genesis) = (self.shared.store.clone(), genesis.clone());
+        let (me, network) = (self.shared.id, self.shared.network);
+        let opened = tokio::task::spawn_blocking(move || {
+            if let Upgraded::Journal(last) = from_journal(&store, me, network, &genesis)? {
+                info!(last, "the journal of the coordinator became the first snapshot of a group of one");
+            }
+            Log::open(&store)
+        });
+        opened.await.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
     }
 
     fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {

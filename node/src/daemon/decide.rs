@@ -77,6 +77,9 @@ impl Input {
     }
 }
 
+/// The replies of a batch, one for each command, by the batch's number.
+type Replies = (u64, Vec<Option<oneshot::Sender<Response>>>);
+
 /// The way to the loop, to its ledger and to its group.
 #[derive(Clone)]
 pub struct Decisions {
@@ -312,11 +315,15 @@ impl Decider {
             self.wake = None;
         }
         let (number, payload) = self.payload(&inputs);
-        let mut replies = vec![(number, inputs.into_iter().map(|input| input.reply).collect())];
+        let mut replies: Vec<Replies> = vec![(number, inputs.into_iter().map(|input| input.reply).collect())];
         match self.group.propose(payload).await {
             Ok(_) => self.release(&mut replies).await,
             Err(error) => {
                 warn!(error = %chain(&error), "a batch was not committed");
+                if !matches!(error, ProposeError::TooLarge { .. }) {
+                    // What was in it may be lost: should this node lead on, `Restarted` says again what is outstanding.
+                    self.leave();
+                }
                 let refusal = match error {
                     ProposeError::NotLeader { leader } => {
                         Refusal::NotCoordinator(leader.filter(|leader| *leader != self.shared.id))
@@ -324,8 +331,7 @@ impl Decider {
                     ProposeError::NoMajority { .. } | ProposeError::Stopped { .. } => Refusal::NotCoordinator(None),
                     ProposeError::TooLarge { .. } => Refusal::Invalid(error.to_string()),
                 };
-                for reply in replies.into_iter().flat_map(|(_, replies): (u64, Vec<_>)| replies).flatten() {
-                    let reply: oneshot::Sender<Response> = reply;
+                for reply in replies.into_iter().flat_map(|(_, replies)| replies).flatten() {
                     // The asker may have gone.
                     let _ = reply.send(Response::Refused(refusal.clone()));
                 }
@@ -334,7 +340,7 @@ impl Decider {
     }
 
     /// Lets out what own batches came to, in the order in which they were applied.
-    async fn release(&mut self, replies: &mut Vec<(u64, Vec<Option<oneshot::Sender<Response>>>)>) {
+    async fn release(&mut self, replies: &mut Vec<Replies>) {
         while let Some(outcome) = self.replica.outcome() {
             let ours = Some(outcome.term).filter(|term| self.office == Office::Leads(*term));
             let mut waiting = match replies.iter().position(|(number, _)| *number == outcome.batch) {

@@ -98,14 +98,7 @@ pub(super) async fn run(
                 // The new peer learns who we are, and through it others do; its subscriptions take a moment to arrive.
                 tell.reset_after(TELL_AFTER_CONNECT);
                 if shared.may_lead(&node) {
-                    tasks.spawn(refresh_policy(Arc::clone(&shared), Some(node)));
-                    let (desk, leads) = (desk.clone(), shared.leader() == Some(node));
-                    tasks.spawn(async move {
-                        desk.ask_who_leads(node).await;
-                        if let Some(worker) = desk.worker().filter(|_| leads) {
-                            Arc::clone(worker).ask_what_is_open().await;
-                        }
-                    });
+                    tasks.spawn(meet_candidate(Arc::clone(&shared), desk.clone(), node));
                 }
             }
             Some(Event::Disconnected(node)) => {
@@ -117,6 +110,16 @@ pub(super) async fn run(
         }
     }
     tasks.shutdown().await;
+}
+
+/// Learns what a candidate knows that has just been connected; the leader is asked what is open.
+async fn meet_candidate(shared: Arc<Shared>, desk: Desk, node: NodeId) {
+    let leads = shared.leader() == Some(node);
+    desk.ask_who_leads(node).await;
+    if let Some(worker) = desk.worker().filter(|_| leads) {
+        Arc::clone(worker).ask_what_is_open().await;
+    }
+    refresh_policy(shared, Some(node)).await;
 }
 
 async fn serve_blobs(shared: &Shared, from: NodeId, stream: crate::net::ByteStream) {

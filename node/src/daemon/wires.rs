@@ -14,7 +14,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -60,10 +60,13 @@ enum Size {
     Large,
 }
 
+/// Where an answer goes, or why there is none.
+type Reply = oneshot::Sender<Result<Vec<u8>, String>>;
+
 /// A question on its way.
 struct Question {
     message: Vec<u8>,
-    reply: oneshot::Sender<Result<Vec<u8>, String>>,
+    reply: Reply,
 }
 
 type Lanes = BTreeMap<(NodeId, Size), mpsc::Sender<Question>>;
@@ -193,7 +196,7 @@ fn fail(question: Question, why: String) -> String {
 }
 
 /// Questions whose answers are outstanding.
-type Pending = Mutex<BTreeMap<u64, oneshot::Sender<Result<Vec<u8>, String>>>>;
+type Pending = Mutex<BTreeMap<u64, Reply>>;
 
 /// Asks over a stream until it breaks, and says why it did. Questions without an answer then have none.
 async fn talk<S>(stream: S, first: Question, questions: &mut mpsc::Receiver<Question>) -> String
@@ -251,7 +254,7 @@ where
     }
 }
 
-fn waiting(pending: &Pending) -> std::sync::MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Result<Vec<u8>, String>>>> {
+fn waiting(pending: &Pending) -> MutexGuard<'_, BTreeMap<u64, Reply>> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -54,6 +54,9 @@ impl Change {
     }
 }
 
+/// A snapshot: what it contains, and its bytes.
+pub type Described = (Vec<u8>, Vec<u8>);
+
 /// The group's small records, as they were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -135,7 +138,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn group_snapshot(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn group_snapshot(&self) -> Result<Option<Described>, Error> {
         self.read(|transaction| {
             let table = transaction.open_table(tables::GROUP_SNAPSHOT).map_err(failed(OPEN_SNAPSHOT))?;
             let row = table.get(tables::SNAPSHOT_KEY).map_err(failed(READ_SNAPSHOT))?;

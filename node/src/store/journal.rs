@@ -1,6 +1,9 @@
-//! The ledger's journal: numbered entries without a gap, and one snapshot that stands for all up to its number.
+//! The journal of schema 1, which only `consensus::storage::upgrade` still reads: numbered entries without a gap, and one snapshot
+//! that stands for all up to its number. Only tests write one.
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::ReadableTable;
+#[cfg(test)]
+use redb::WriteTransaction;
 
 use super::{Error, Store, failed, tables};
 
@@ -19,6 +22,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::JournalGap`] when a number does not follow; then none of the batch is kept.
+    #[cfg(test)]
     pub fn journal_append<B: AsRef<[u8]>>(&self, entries: &[(u64, B)]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
@@ -70,6 +74,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::SnapshotOutOfRange`] when an equal or newer one is kept or the journal has not come that far.
+    #[cfg(test)]
     pub fn snapshot_put(&self, seq: u64, bytes: &[u8]) -> Result<(), Error> {
         self.write(|transaction| {
             let last = last(transaction)?;
@@ -98,6 +103,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
 fn last(transaction: &WriteTransaction) -> Result<u64, Error> {
     let journal = transaction.open_table(tables::JOURNAL).map_err(failed("open the journal"))?;
     let snapshot = transaction.open_table(tables::SNAPSHOT).map_err(failed("open the snapshot"))?;

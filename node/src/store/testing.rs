@@ -107,7 +107,7 @@ impl Disk {
         }
         // A growth that was not synced may be lost too, but not below what was written there and stayed.
         if let Unsynced::SomeKept(seed) = unsynced
-            && mix(seed) % 4 == 0
+            && mix(seed).is_multiple_of(4)
         {
             state.content.truncate(kept_to);
         }
@@ -120,7 +120,7 @@ impl Disk {
 fn parts(piece: &Piece, unsynced: Unsynced) -> Vec<(usize, &[u8])> {
     let unit = match unsynced {
         Unsynced::AllKept | Unsynced::AllLost | Unsynced::EveryOtherKept => return vec![(piece.offset, &piece.new)],
-        Unsynced::SomeKept(seed) if mix(seed ^ 1) % 4 == 0 => SECTOR,
+        Unsynced::SomeKept(seed) if mix(seed ^ 1).is_multiple_of(4) => SECTOR,
         Unsynced::SomeKept(_) => PAGE,
     };
     let (mut rest, mut offset) = (piece.new.as_slice(), piece.offset);
@@ -137,13 +137,16 @@ fn keeps(unsynced: Unsynced, index: usize, offset: usize) -> bool {
     match unsynced {
         Unsynced::AllKept => true,
         Unsynced::AllLost => false,
-        Unsynced::EveryOtherKept => index % 2 == 0,
-        Unsynced::SomeKept(seed) => match mix(seed ^ 2) % 4 {
-            // Nearly all and nearly nothing are the cases in which one page decides.
-            0 => mix(seed ^ ((index as u64) << 32) ^ offset as u64) % 16 != 0,
-            1 => mix(seed ^ ((index as u64) << 32) ^ offset as u64) % 16 == 0,
-            _ => mix(seed ^ ((index as u64) << 32) ^ offset as u64) % 2 == 0,
-        },
+        Unsynced::EveryOtherKept => index.is_multiple_of(2),
+        Unsynced::SomeKept(seed) => {
+            let chance = mix(seed ^ ((index as u64) << 32) ^ offset as u64);
+            match mix(seed ^ 2) % 4 {
+                // Nearly all and nearly nothing are the cases in which one page decides.
+                0 => !chance.is_multiple_of(16),
+                1 => chance.is_multiple_of(16),
+                _ => chance.is_multiple_of(2),
+            }
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use askama::Template;
 
+use protocol::job::ServerJob;
+
 use super::phrase;
 use crate::api::{JobFilter, JobPage, JobState, JobSummary, PeerView, Status};
 
@@ -17,6 +19,7 @@ pub(super) struct Page {
     counts: Vec<Count>,
     jobs: Vec<Line>,
     chosen: Option<JobState>,
+    filter: JobFilter,
     older: Option<String>,
     peers: Vec<PeerView>,
     json: String,
@@ -51,7 +54,7 @@ impl Page {
             query => format!("/api/v1/jobs?{query}"),
         };
         let title = status.network.name.clone();
-        Self { title, counts, jobs, chosen: filter.state, older, peers, json, status }
+        Self { title, counts, jobs, chosen: filter.state, filter: filter.clone(), older, peers, json, status }
     }
 
     fn uptime(&self) -> String {
@@ -64,6 +67,28 @@ impl Page {
             0 => used,
             quota => format!("{used} of {}", phrase::bytes(quota)),
         }
+    }
+
+    /// The kinds that may be chosen, with their names.
+    fn kinds(&self) -> [(&'static str, &'static str); 3] {
+        [("", "every kind"), ("build", "builds"), ("server", "server jobs")]
+    }
+
+    /// Gives the query that shows one kind, in the state that is chosen.
+    fn with_kind(&self, kind: &str) -> String {
+        let kind = Some(kind.to_owned()).filter(|kind| !kind.is_empty());
+        match (JobFilter { state: self.chosen, kind, ..JobFilter::default() }).to_query() {
+            query if query.is_empty() => query,
+            query => format!("?{query}"),
+        }
+    }
+
+    fn is_kind(&self, kind: &str) -> bool {
+        self.filter.kind.as_deref().unwrap_or_default() == kind
+    }
+
+    fn is_server(&self, job: &JobSummary) -> bool {
+        ServerJob::WORDS.contains(&job.kind.as_str())
     }
 
     fn is_chosen(&self, count: &Count) -> bool {

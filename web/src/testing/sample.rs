@@ -13,9 +13,9 @@ use protocol::{
 
 use super::{Fake, at};
 use crate::api::{
-    Agreement, AttemptState, AttemptView, BlobUsage, Builder, Dissent, FailureView, FileView, JobDetail, JobState,
-    JobSummary, NetworkView, PeerView, PolicyView, PublishedView, RepositoryView, RequestView, Status, Time,
-    VerdictView, VerdictWord,
+    Agreement, AttemptState, AttemptView, BlobUsage, Builder, Dissent, FailureView, FileView, JobDetail, JobLink,
+    JobState, JobSummary, NetworkView, PeerView, PolicyView, PublishedView, RepositoryView, RequestView, ServiceView,
+    Status, StepView, Time, VerdictView, VerdictWord,
 };
 
 /// When the samples are looked at.
@@ -32,6 +32,8 @@ pub struct SampleJobs {
     pub unreproducible: JobId,
     /// The build fails for everybody.
     pub failed: JobId,
+    /// A server job at work: packages are promoted, after a build.
+    pub promoting: JobId,
 }
 
 /// Gives a word that is valid.
@@ -91,6 +93,7 @@ pub fn sample() -> (Fake, SampleJobs) {
         failed: add(&fake, failed(&fake)),
         published: add(&fake, published(&fake)),
         building: add(&fake, building()),
+        promoting: add(&fake, promoting()),
     };
     add(&fake, job("deb tzdata 2026c-0+deb12u1 amd64", JobState::Waiting, 3580));
     fake.append_log(jobs.building, LeaseNumber(21), b"dpkg-buildpackage: info: source package base-files\n");
@@ -193,6 +196,24 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         service: None,
         links: Vec::new(),
     }
+}
+
+fn promoting() -> JobDetail {
+    let mut job = job("promote testing to stable: hello", JobState::Running, 3500);
+    (job.summary.arch, job.summary.agreement.asked) = (Arch::All, 0);
+    job.request.inputs.clear();
+    job.request.facts = vec![("from".to_owned(), "testing".to_owned()), ("packages".to_owned(), "hello".to_owned())];
+    let step = |name: &str, began, ended| StepView { name: name.to_owned(), began: at(began), ended };
+    job.service = Some(ServiceView {
+        began: Some(at(3510)),
+        expected: Some(at(3640)),
+        steps: vec![step("choose", 3510, Some(at(3511))), step("check evidence", 3511, None)],
+        log: None,
+        result: None,
+    });
+    let title = "deb hello 2.10-3 amd64".to_owned();
+    job.links = vec![JobLink { relation: "waits for".to_owned(), job: JobId::from(Hash::of(title.as_bytes())), title }];
+    job
 }
 
 fn attempt(number: u64, seed: u8, operator: &str, profile: u16, granted: u64) -> AttemptView {

@@ -133,7 +133,7 @@ async fn every_answer_carries_the_security_headers_and_errors_explain() {
         assert_eq!(answer.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
         assert_eq!(answer.header("set-cookie"), None, "{path}");
     }
-    let answer = site.get("/api/v1/jobs?state=done", &[]).await;
+    let answer = site.get("/api/v1/jobs?state=finished", &[]).await;
     assert_eq!(answer.status, 422);
     assert!(answer.body.contains("use one of waiting") && answer.body.contains("\"hint\""), "{}", answer.body);
     site.stop().await;

@@ -48,6 +48,24 @@ async fn every_state_has_its_sentence() {
 }
 
 #[tokio::test]
+async fn a_server_job_shows_its_steps_and_what_it_belongs_to() {
+    let site = Site::start(Limits::default()).await;
+    let html = page(&site, &format!("/jobs/{}", site.jobs.promoting)).await;
+    for part in
+        ["The coordinator runs it; no builder is asked.", "check evidence", "Follow the log", "waits for", "testing"]
+    {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+    assert!(!html.contains("No builder holds a lease yet") && !html.contains("Environment"), "{html}");
+    let server = page(&site, "/?kind=server").await;
+    assert!(server.contains("promote testing to stable") && !server.contains("base-files"));
+    let builds = page(&site, "/?kind=build&state=failed").await;
+    assert!(builds.contains("figlet") && !builds.contains("promote testing"));
+    assert!(builds.contains("href=\"/?state=failed&#38;kind=server\""), "{builds}");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn hostile_text_stays_text() {
     let site = Site::start(Limits::default()).await;
     let (other, jobs) = web::testing::sample();

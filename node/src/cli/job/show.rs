@@ -5,7 +5,7 @@ use std::fmt::Write;
 use protocol::{JobId, blame::Blame};
 use web::{
     Backend,
-    api::{AttemptView, JobDetail, JobState},
+    api::{AttemptView, JobDetail, JobState, ServiceView},
 };
 
 use crate::cli::{
@@ -23,7 +23,7 @@ pub(super) async fn run(context: &Context, job: JobId) -> anyhow::Result<u8> {
 }
 
 /// Gives the exit code of a finished job.
-pub(super) fn exit_code(detail: &JobDetail) -> u8 {
+pub(in crate::cli) fn exit_code(detail: &JobDetail) -> u8 {
     match detail.summary.state {
         JobState::Published | JobState::Reproduced | JobState::Done => exit::DONE,
         JobState::Waiting | JobState::Building | JobState::Publishing | JobState::Running | JobState::Unknown => {
@@ -57,10 +57,16 @@ pub(super) fn text(detail: &JobDetail) -> String {
         line(format!("why        {}", summary.why));
     }
     line(format!("maintainer {} on channel {}", summary.maintainer, summary.channel));
-    line(format!(
-        "agreement  {} of {} needed, {} asked",
-        summary.agreement.agree, summary.agreement.needed, summary.agreement.asked
-    ));
+    for link in &detail.links {
+        line(format!("{:<10} job {} {}", link.relation, link.job.short(), link.title));
+    }
+    match &detail.service {
+        Some(service) => service_lines(service, &mut line),
+        None => line(format!(
+            "agreement  {} of {} needed, {} asked",
+            summary.agreement.agree, summary.agreement.needed, summary.agreement.asked
+        )),
+    }
     for attempt in &detail.attempts {
         attempt_lines(attempt, &mut line);
     }
@@ -84,6 +90,16 @@ pub(super) fn text(detail: &JobDetail) -> String {
         }
     }
     out.trim_end().to_owned()
+}
+
+fn service_lines(service: &ServiceView, line: &mut impl FnMut(String)) {
+    for step in &service.steps {
+        let ended = step.ended.map_or_else(|| "now".to_owned(), |ended| ended.clock().to_owned());
+        line(format!("step       {} ({} to {ended})", step.name, step.began.clock()));
+    }
+    if let Some(expected) = service.expected {
+        line(format!("expected   to end at {expected}"));
+    }
 }
 
 fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {

@@ -38,7 +38,7 @@ pub(super) struct When {
 
 /// When a job may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begin {
+pub(in crate::cli) enum Begin {
     /// So long from now.
     In(Duration),
     /// At that time.

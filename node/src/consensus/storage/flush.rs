@@ -232,39 +232,48 @@ impl Shared {
         self.closed.notify_all();
     }
 
-    /// Writes until nothing waits.
-    fn drain(&self) {
-        loop {
-            let (batch, stale) = {
-                let mut state = self.state();
-                match state.flow {
-                    Flow::Ended => break,
-                    Flow::Idle | Flow::Writing if state.queue.is_empty() => {
-                        state.flow = Flow::Idle;
-                        return;
-                    }
-                    Flow::Idle | Flow::Writing => (mem::take(&mut state.queue), state.stale.take()),
-                }
-            };
-            let next = batch.last().map_or(0, |queued| queued.next);
-            let mut changes = Vec::new();
-            let mut waiters = Vec::new();
+    /// Writes until nothing waits. The database is let go before the last ones are told: whoever waited may open it again.
+    fn drain(self: Arc<Self>) {
+        let mut next = self.take();
+        while let Some((batch, stale)) = next {
+            let end = batch.last().map_or(0, |queued| queued.next);
+            let (mut changes, mut waiters) = (Vec::new(), Vec::new());
             for queued in batch {
                 changes.extend(queued.changes);
                 waiters.push(queued.done);
             }
             let result = self.write(changes, stale);
             match &result {
-                Ok(()) => self.state().tail.trim(next),
+                Ok(()) => self.state().tail.trim(end),
                 Err(failure) => self.end(failure),
+            }
+            next = self.take();
+            if next.is_none() {
+                drop(self);
+                waiters.into_iter().for_each(|waiter| waiter.tell(result.clone()));
+                return;
             }
             waiters.into_iter().for_each(|waiter| waiter.tell(result.clone()));
         }
-        let (left, failure) = {
-            let mut state = self.state();
-            (mem::take(&mut state.queue), state.failure.clone().unwrap_or(Failure::Closed))
-        };
-        left.into_iter().for_each(|queued| queued.done.tell(Err(failure.clone())));
+    }
+
+    /// Takes what waits; with nothing left the drain is over.
+    fn take(&self) -> Option<(Vec<Queued>, Option<Id>)> {
+        let mut state = self.state();
+        match state.flow {
+            Flow::Ended => {
+                let failure = state.failure.clone().unwrap_or(Failure::Closed);
+                let left = mem::take(&mut state.queue);
+                drop(state);
+                left.into_iter().for_each(|queued| queued.done.tell(Err(failure.clone())));
+                None
+            }
+            Flow::Idle | Flow::Writing if state.queue.is_empty() => {
+                state.flow = Flow::Idle;
+                None
+            }
+            Flow::Idle | Flow::Writing => Some((mem::take(&mut state.queue), state.stale.take())),
+        }
     }
 
     fn write(&self, mut changes: Vec<Change>, stale: Option<Id>) -> Result<(), Failure> {

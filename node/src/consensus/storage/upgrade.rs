@@ -79,7 +79,7 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
     let (mut done, mut ledger) = match store.snapshot()? {
         Some(kept) => {
             let ledger = Ledger::from_bytes(&kept.bytes);
-            (kept.seq, ledger.map_err(|error| unreadable(kept.seq, error.to_string()))?)
+            (kept.seq, ledger.map_err(|error| unreadable(kept.seq, in_words(&error)))?)
         }
         None => {
             let ledger = Ledger::new(network, genesis.clone());
@@ -98,6 +98,12 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
             done = number;
         }
     }
+}
+
+/// An error with its sources.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A journal entry: the time in eight big-endian bytes, then the command.

@@ -94,6 +94,8 @@ pub(super) struct Model {
     pub(super) log: BTreeMap<u64, LogEntry>,
     pub(super) purged: Option<Id>,
     pub(super) snapshot: Option<(Id, Vec<u8>)>,
+    /// The first index that is not known to be committed: what is before it is never truncated. Need not be on the disk.
+    pub(super) floor: u64,
 }
 
 impl Model {
@@ -113,7 +115,7 @@ impl Model {
     pub(super) fn apply(&mut self, op: &Op) {
         match op {
             Op::Vote(vote) => self.vote = Some(*vote),
-            Op::Committed(_) => {}
+            Op::Committed(last) => self.floor = last.index + 1,
             Op::Append(entries) => self.log.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone()))),
             Op::Truncate(from) => drop(self.log.split_off(&from.index)),
             Op::Purge(upto) => {
@@ -132,7 +134,9 @@ impl Model {
         if let Some(covered) = covered.filter(|covered| covered.index >= next) {
             return Op::Purge(covered);
         }
-        let keep = covered.map_or(first, |covered| first.max(covered.index + 1));
+        // The first index that no snapshot stands for.
+        let bare = covered.map_or(first, |covered| first.max(covered.index + 1));
+        let keep = bare.max(self.floor);
         match chance.below(20) {
             0 | 1 => Op::Vote(Vote::new(term + 1, Member([1; 32]))),
             2 if next > 0 => Op::Committed(self.last().unwrap()),
@@ -140,8 +144,8 @@ impl Model {
                 let from = keep + chance.below(next - keep);
                 Op::Truncate(self.log[&from].log_id)
             }
-            5 | 6 if next > keep => {
-                let upto = self.log[&(keep + chance.below(next - keep))].log_id;
+            5 | 6 if next > bare => {
+                let upto = self.log[&(bare + chance.below(next - bare))].log_id;
                 Op::Snapshot(upto, chance.bytes())
             }
             7 | 8 if covered.is_some_and(|covered| covered.index >= first) => Op::Purge(covered.unwrap()),
@@ -167,6 +171,7 @@ impl Model {
             log: entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect(),
             purged: state.last_purged_log_id,
             snapshot,
+            floor: 0,
         };
         assert_eq!(found.last(), state.last_log_id);
         let committed = log.read_committed().await.unwrap();
