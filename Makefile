@@ -42,10 +42,10 @@ bench:
 	$(CARGO) build --locked --release -p artel --bin artel --example bench
 	$(TARGET)/release/examples/bench $(BENCH)
 
-# The ledger's simulation with more schedules: make sim SEEDS=100000
+# The ledger's simulation with more schedules: make sim SEEDS=1000000; one of them again: SEED=7 make sim
 SEEDS ?= 20000
 sim:
-	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger sim -- --nocapture
+	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger --lib sim -- --nocapture --test-threads=1
 
 # Black holes among the builders: the ledger's rules beside those that others use, as a table.
 BLAME_SEEDS ?= 10

@@ -13,13 +13,15 @@ use crate::{
     deadlines::Due,
     evidence::Dossier,
     job::{AttemptState, Facts, Job, JobState, Outcome},
+    planted::{self, Fault},
     service::check_channels,
 };
 
 impl Ledger {
     pub(crate) fn submit(&mut self, request: Verified<JobRequest>, turn: &mut Turn) {
         let id = job_id(&request);
-        if let Some(job) = self.jobs.get(&id) {
+        let replay = |job: &Job| planted::is(Fault::AcceptsReplay) && job.state.is_ended();
+        if let Some(job) = self.jobs.get(&id).filter(|job| !replay(job)) {
             turn.answer(Response::Receipt(id, job.facts.accepted));
             return;
         }
@@ -65,7 +67,8 @@ impl Ledger {
                 server_owner(request, policy)?
             }
             None => {
-                let maintainer = maintainer(request, policy)?;
+                let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
+                let maintainer = maintainer(request, of_keys)?;
                 check_channel(wish, policy)?;
                 (maintainer.key, maintainer.name.clone())
             }
@@ -107,7 +110,9 @@ impl Ledger {
         self.peers.adopt(next.get());
         self.policies.push(next);
         self.forget_signers();
-        self.revoke_strangers(turn);
+        if !planted::is(Fault::StrangerKeepsLease) {
+            self.revoke_strangers(turn);
+        }
         self.forget_strange_records(turn);
         for id in self.open.clone() {
             self.settle(id, turn);

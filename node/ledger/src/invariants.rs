@@ -2,10 +2,13 @@
 //!
 //! They recompute from signed evidence and from effects; they do not trust the tally.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use attest::compare;
-use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber};
+use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber, limits};
 
 use crate::{
     Command, Effect, Ledger,
@@ -20,6 +23,8 @@ pub(crate) struct Witness {
     highest_lease: u64,
     generations: BTreeMap<ChannelName, BTreeMap<u64, JobId>>,
     published: BTreeMap<JobId, u64>,
+    /// Jobs that were over once.
+    over: BTreeSet<JobId>,
     /// Jobs whose agreement was checked, under the policy of that moment.
     decided: BTreeSet<JobId>,
     /// Leases under which a report came while they lived.
@@ -49,7 +54,9 @@ impl Witness {
             match effect {
                 Effect::Answer(protocol::message::Response::Receipt(job, _)) => {
                     answers += 1;
-                    self.accepted.insert(*job);
+                    if self.accepted.insert(*job) {
+                        who_submits_may(ledger, *job)?;
+                    }
                 }
                 Effect::Answer(_) => answers += 1,
                 Effect::Grant(lease) => {
@@ -84,7 +91,9 @@ impl Witness {
             }
             i5_every_open_job_goes_on_or_waits_with_a_reason(ledger, *id, job)?;
             self.published_once(*id, job)?;
+            self.over_is_over(*id, job)?;
         }
+        live_leases_are_near_and_of_known_nodes(ledger, at)?;
         live_leases_are_the_running_attempts(ledger)
     }
 
@@ -105,6 +114,11 @@ impl Witness {
         must(first == *generation, || format!("{id:?} published twice: {first} and {generation}"))
     }
 
+    fn over_is_over(&mut self, id: JobId, job: &Job) -> Held {
+        let known = if job.state.is_ended() { !self.over.insert(id) } else { self.over.contains(&id) };
+        must(!known || job.state.is_ended(), || format!("{id:?} was over and is open again"))
+    }
+
     fn only_live_leases_vote(&self, job: &Job) -> Held {
         let strange = job.attempts.iter().find(|a| a.vote().is_some() && !self.honoured.contains(&a.lease));
         must(strange.is_none(), || format!("a vote without a live lease: {strange:?}"))
@@ -114,6 +128,32 @@ impl Witness {
 fn i1_an_accepted_job_is_never_lost(ledger: &Ledger, accepted: &BTreeSet<JobId>) -> Held {
     let lost = accepted.iter().find(|id| !ledger.jobs.contains_key(id));
     must(lost.is_none(), || format!("I1: an accepted job was lost: {lost:?}"))
+}
+
+/// A new job's key is that of a maintainer of the policy in force, who has no more open jobs than it allows.
+fn who_submits_may(ledger: &Ledger, id: JobId) -> Held {
+    let policy = ledger.policy_in_force();
+    let Some(key) = ledger.jobs.get(&id).map(|job| job.facts.key) else { return Ok(()) };
+    must(policy.maintainer(&key).is_some(), || format!("{key} is no maintainer and submitted {id:?}"))?;
+    let open = ledger.open.iter().filter(|open| ledger.jobs[*open].facts.key == key).count();
+    must(open <= policy.limits.open_jobs as usize, || format!("{key} has {open} open jobs"))
+}
+
+/// Who comes up has no timer: what falls due next must be asked for.
+pub(crate) fn a_beginning_asks_for_a_timer(ledger: &Ledger, effects: &[Effect]) -> Held {
+    let asked = effects.iter().any(|effect| matches!(effect, Effect::WakeAt(_)));
+    must(asked || ledger.deadlines.next().is_none(), || "it begins and asks for no timer".into())
+}
+
+fn live_leases_are_near_and_of_known_nodes(ledger: &Ledger, at: Timestamp) -> Held {
+    let latest = at.after(limits::LEASE_TTL + Duration::from_secs(5));
+    for lease in ledger.leases.values() {
+        must(lease.expires <= latest, || format!("a lease that outlives its time: {lease:?} at {at:?}"))?;
+        let operator = ledger.policy_in_force().operator_of(&lease.node);
+        let holder = ledger.jobs[&lease.job].attempt(lease.number).map(|attempt| &attempt.operator);
+        must(holder.is_some() && holder == operator, || format!("a lease of a stranger: {lease:?}"))?;
+    }
+    Ok(())
 }
 
 fn one_operator_has_one_turn(job: &Job) -> Held {

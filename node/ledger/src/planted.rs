@@ -1,6 +1,6 @@
 //! Planted faults, so that the simulation's own watchfulness can be tested. Outside tests every question is answered no.
 
-/// A fault that a test may plant.
+/// A fault that a test may plant: in the ledger, or in the simulated coordinators, publishers and mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Each node of an operator gets a turn.
@@ -13,6 +13,76 @@ pub(crate) enum Fault {
     ForgetsLost,
     /// A restart forgets to publish again.
     ForgetsPublication,
+    /// A request that is submitted again after its job is over begins the job anew.
+    AcceptsReplay,
+    /// Each try of a publication is a generation of its own, and success under any of them counts.
+    NewGenerationEachTry,
+    /// Two jobs become the same generation.
+    SameGenerationAgain,
+    /// The vote of an operator that the policy no longer names counts.
+    StrangerVotes,
+    /// A lease of a node that the policy no longer names lives on.
+    StrangerKeepsLease,
+    /// A key that the policy no longer names may submit.
+    RevokedKeySubmits,
+    /// A maintainer may have any number of open jobs.
+    NoLimit,
+    /// A restart gives lease numbers again.
+    LeaseNumberAgain,
+    /// A clock that was set back leaves deadlines far ahead.
+    ForgetsClock,
+    /// A restart asks for no timer.
+    ForgetsTimer,
+    /// Submits and cancels are answered before they are committed.
+    #[cfg(test)]
+    AnswersBeforeCommit,
+    /// A new leader does not begin with `Restarted`.
+    #[cfg(test)]
+    BeginsWithoutRestarted,
+    /// A former leader performs what it proposed in its term.
+    #[cfg(test)]
+    PerformsOldTerm,
+    /// A publisher does not ask whether it still leads.
+    #[cfg(test)]
+    PublishesWithoutOffice,
+    /// A mirror takes what it is given.
+    #[cfg(test)]
+    MirrorWithoutFence,
+    /// A member that catches up leaves out an entry.
+    #[cfg(test)]
+    SkipsEntry,
+    /// A member applies entries at the time of its own clock.
+    #[cfg(test)]
+    OwnClock,
+}
+
+#[cfg(test)]
+impl Fault {
+    /// Every fault.
+    pub(crate) const EVERY: [Fault; 22] = [
+        Fault::OperatorTwice,
+        Fault::DeadLeaseCounts,
+        Fault::OneIsEnough,
+        Fault::ForgetsLost,
+        Fault::ForgetsPublication,
+        Fault::AcceptsReplay,
+        Fault::NewGenerationEachTry,
+        Fault::SameGenerationAgain,
+        Fault::StrangerVotes,
+        Fault::StrangerKeepsLease,
+        Fault::RevokedKeySubmits,
+        Fault::NoLimit,
+        Fault::LeaseNumberAgain,
+        Fault::ForgetsClock,
+        Fault::ForgetsTimer,
+        Fault::AnswersBeforeCommit,
+        Fault::BeginsWithoutRestarted,
+        Fault::PerformsOldTerm,
+        Fault::PublishesWithoutOffice,
+        Fault::MirrorWithoutFence,
+        Fault::SkipsEntry,
+        Fault::OwnClock,
+    ];
 }
 
 #[cfg(test)]

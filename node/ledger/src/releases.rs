@@ -9,6 +9,7 @@ use crate::{
     Cause, Effect, Ledger, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
+    planted::{self, Fault},
     schedule::cut,
     service::publication_id,
 };
@@ -84,7 +85,7 @@ impl Ledger {
             return;
         }
         let line = self.lines.get_mut(channel).expect("found above");
-        line.generation += 1;
+        line.generation += u64::from(!planted::is(Fault::SameGenerationAgain) || line.generation == 0);
         let generation = line.generation;
         line.bring_to_front(id);
         self.begin_run(id, generation, turn);
@@ -230,6 +231,7 @@ impl Ledger {
         }
         let line = self.lines.get_mut(&channel).filter(|_| in_line);
         let generation = line.map_or(generation, |line| line.again(id, generation));
+        let generation = generation + u64::from(planted::is(Fault::NewGenerationEachTry));
         self.set_step(id, PublishStep::Running { tries, generation });
         self.say_publication(id, turn);
     }

@@ -200,6 +200,9 @@ impl Ledger {
 
     /// The coordinator came up again: leases get a fresh time, and what nobody acknowledged is said once more.
     pub(crate) fn restarted(&mut self, turn: &mut Turn) {
+        if planted::is(Fault::LeaseNumberAgain) {
+            self.last_lease = self.last_lease.saturating_sub(1);
+        }
         self.refresh_leases(turn.at);
         for lease in self.leases.values() {
             let attempt = self.jobs.get(&lease.job).and_then(|job| job.attempt(lease.number));

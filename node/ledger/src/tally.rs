@@ -187,7 +187,8 @@ pub fn possible(job: &Job, policy: &Policy) -> usize {
 fn votes<'a>(job: &'a Job, policy: &'a Policy) -> Ballot<'a> {
     let mut ballot = Ballot::new();
     for attempt in &job.attempts {
-        if let (Some(vote), Some(operator)) = (attempt.vote(), policy.operator_of(&attempt.node)) {
+        let known = planted::is(Fault::StrangerVotes).then_some(&attempt.operator);
+        if let (Some(vote), Some(operator)) = (attempt.vote(), known.or(policy.operator_of(&attempt.node))) {
             ballot.entry(operator).or_insert((attempt, vote));
         }
     }

@@ -5,7 +5,12 @@ use std::time::Duration;
 use protocol::{Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::{Effect, Ledger, Turn, deadlines::Due, releases, reputation, schedule};
+use crate::{
+    Effect, Ledger, Turn,
+    deadlines::Due,
+    planted::{self, Fault},
+    releases, reputation, schedule,
+};
 
 /// A step back of less is jitter.
 const JITTER_MAX: Duration = Duration::from_secs(5);
@@ -25,7 +30,7 @@ impl Ledger {
     /// Notes the time of a command, before it is applied.
     pub(crate) fn keep_time(&mut self, at: Timestamp) {
         if let Some(seen) = self.clock.seen.replace(at) {
-            if at.after(JITTER_MAX) < seen {
+            if at.after(JITTER_MAX) < seen && !planted::is(Fault::ForgetsClock) {
                 self.pull_back(at);
             } else if at > seen.after(ASLEEP_AFTER) {
                 self.refresh_leases(at);
@@ -99,7 +104,7 @@ impl Ledger {
             return;
         };
         let stands = self.clock.timer.is_some_and(|timer| timer > turn.at && timer <= next);
-        if spent || !stands {
+        if (spent && !planted::is(Fault::ForgetsTimer)) || !stands {
             self.clock.timer = Some(next);
             turn.push(Effect::WakeAt(next));
         }

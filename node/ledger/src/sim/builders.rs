@@ -10,11 +10,12 @@ use protocol::{
     message::{Bid, Failed, Refusal, Renewal, Response},
 };
 
-use super::{Event, JobNature, World};
-use crate::{
-    Command,
-    testing::{attest, builder, seed},
+use super::{
+    Asker, Event, JobNature, Order, World,
+    network::Place,
+    records::{self, node_of},
 };
+use crate::{Command, testing::seed};
 
 /// How a builder behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) enum Nature {
     Loner,
     /// Its disk is always full.
     Careless,
+    /// It says of every job at once that it fails.
+    BlackHole,
 }
 
 pub(super) struct Builder {
@@ -41,12 +44,22 @@ pub(super) struct Builder {
     reports: BTreeMap<LeaseNumber, Command>,
     /// Leases that a crash cut off.
     cut_off: BTreeSet<LeaseNumber>,
+    follows: Follows,
+}
+
+/// Whom a builder takes for the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Follows {
+    coordinator: usize,
+    /// The highest term that it heard of, and when it last got an answer.
+    term: u64,
+    heard_at: u64,
 }
 
 impl Builder {
     pub(super) fn new(operator: u8, n: u8, nature: Nature, slots: usize) -> Self {
         Self {
-            node: builder(operator, n),
+            node: node_of(seed(operator, n)),
             nature,
             key: seed(operator, n),
             life: 0,
@@ -55,6 +68,7 @@ impl Builder {
             work: BTreeMap::new(),
             reports: BTreeMap::new(),
             cut_off: BTreeSet::new(),
+            follows: Follows::default(),
         }
     }
 
@@ -73,10 +87,29 @@ impl World {
     }
 
     fn tell(&mut self, from: usize, about: Option<LeaseNumber>, command: Command) {
-        self.send(Event::Command { from: Some(from), about, command: Box::new(command) });
+        let to = self.builders[from].follows.coordinator;
+        let event = Event::Asked(to, Asker::Builder(from, about), Box::new(command));
+        self.send(Place::Builder(from), Place::Member(to), event);
     }
 
-    pub(super) fn announced(&mut self, to: usize, announcement: &Announcement) {
+    /// A builder obeys the newest leader that it heard of, and refuses an older one.
+    fn obeys(&mut self, to: usize, order: Order) -> bool {
+        let follows = &mut self.builders[to].follows;
+        if order.term < follows.term {
+            self.see("old term refused");
+            return false;
+        }
+        *follows = Follows { coordinator: order.from, term: order.term, heard_at: self.now };
+        true
+    }
+
+    pub(super) fn announced(&mut self, to: usize, order: Order, announcement: &Announcement) {
+        if self.builders[to].is_up() && self.obeys(to, order) {
+            self.bid(to, announcement);
+        }
+    }
+
+    fn bid(&mut self, to: usize, announcement: &Announcement) {
         let builder = &self.builders[to];
         let excluded = announcement.excluded.contains(&builder.node);
         if builder.is_up() && !builder.is_busy() && !excluded && builder.asleep_until <= self.now {
@@ -85,7 +118,10 @@ impl World {
         }
     }
 
-    pub(super) fn granted(&mut self, to: usize, lease: Lease) {
+    pub(super) fn granted(&mut self, to: usize, order: Order, lease: Lease) {
+        if !self.obeys(to, order) {
+            return;
+        }
         let builder = &mut self.builders[to];
         let (node, number, life) = (builder.node, lease.number, builder.life);
         if !builder.is_up() || builder.asleep_until > self.now {
@@ -102,23 +138,35 @@ impl World {
         }
         builder.work.insert(number, lease);
         self.tell(to, Some(number), Command::Started { node, lease: number });
-        self.soon(1000, 50_000, Event::Built(to, life, number));
+        let longest = if self.builders[to].nature == Nature::BlackHole { 2000 } else { 50_000 };
+        self.soon(1000, longest, Event::Built(to, life, number));
     }
 
-    pub(super) fn revoked(&mut self, to: usize, lease: LeaseNumber) {
-        self.builders[to].work.remove(&lease);
+    pub(super) fn revoked(&mut self, to: usize, order: Order, lease: LeaseNumber) {
+        if self.obeys(to, order) {
+            self.builders[to].work.remove(&lease);
+        }
     }
 
-    pub(super) fn answered(&mut self, to: usize, about: Option<LeaseNumber>, response: Response) {
+    pub(super) fn builder_answered(&mut self, to: usize, by: usize, about: Option<LeaseNumber>, response: &Response) {
         let stubborn = self.random.percent(30);
         let builder = &mut self.builders[to];
+        builder.follows.heard_at = self.now;
         match response {
+            Response::Refused(Refusal::NotCoordinator(leader)) => {
+                let leader = leader.and_then(|node| self.group.member_of(node)).filter(|leader| *leader != by);
+                if let Some(leader) = leader {
+                    self.builders[to].follows.coordinator = leader;
+                }
+            }
             Response::Lost(lost) if stubborn && lost.iter().any(|l| builder.work.contains_key(l)) => {
                 self.see("builder goes on without a lease");
             }
             Response::Lost(lost) => builder.work.retain(|lease, _| !lost.contains(lease)),
             Response::Done | Response::Refused(Refusal::Invalid(_) | Refusal::Unknown(_) | Refusal::NotAllowed(_)) => {
-                about.map(|lease| builder.reports.remove(&lease));
+                if let Some(lease) = about {
+                    builder.reports.remove(&lease);
+                }
             }
             Response::Receipt(..)
             | Response::Record(_)
@@ -126,7 +174,7 @@ impl World {
             | Response::Providers(_)
             | Response::Log(_)
             | Response::View(_)
-            | Response::Refused(Refusal::Busy(_) | Refusal::NotCoordinator(_)) => {}
+            | Response::Refused(Refusal::Busy(_)) => {}
         }
     }
 
@@ -137,6 +185,7 @@ impl World {
         if !builder.is_up() || builder.asleep_until > self.now {
             return;
         }
+        let silent = self.now > builder.follows.heard_at + 10_000;
         let node = builder.node;
         let leases = builder.work.keys().chain(builder.reports.keys());
         let renewals: Vec<_> = leases.map(|l| Renewal { lease: *l, phase: "build".to_owned() }).collect();
@@ -147,10 +196,15 @@ impl World {
         for (lease, report) in reports {
             self.tell(to, Some(lease), report);
         }
-        if self.coordinator.is_up() && self.random.percent(20) {
-            for announcement in self.coordinator.ledger.open_jobs(protocol::testing::samples::NOW) {
-                self.announced(to, &announcement);
-            }
+        let members = self.group.members.len() as u64;
+        if silent {
+            self.builders[to].follows.coordinator = usize::try_from(self.random.below(members)).unwrap();
+        }
+        let coordinator = self.builders[to].follows.coordinator;
+        let talks = self.network.talk(Place::Builder(to), Place::Member(coordinator));
+        if talks && self.random.percent(20) && self.group.newest_leader() == coordinator {
+            let open = self.group.head().map(|head| head.ledger.open_jobs(protocol::testing::samples::NOW));
+            open.into_iter().flatten().for_each(|announcement| self.bid(to, &announcement));
         }
     }
 
@@ -179,6 +233,7 @@ impl World {
             report: Failed { log: None, lease: number, failure: Failure::new(blame, step, "it did not work") },
         };
         let content = match (builder.nature, nature) {
+            (Nature::BlackHole, _) => return failed(Blame::Job, "build"),
             (Nature::Careless, _) => return failed(Blame::Builder(Fault::DiskFull), "sandbox"),
             (Nature::Colluder, _) => "lie".to_owned(),
             (Nature::Loner, _) => format!("lie of {node}"),
@@ -186,7 +241,7 @@ impl World {
             (Nature::Honest, JobNature::Broken) => return failed(Blame::Job, "build"),
             (Nature::Honest, JobNature::Unstable) => format!("run {number}"),
         };
-        let attestation = attest(request, lease, builder.key, &content);
+        let attestation = records::attestation(request, lease, builder.key, &content);
         if builder.nature != Nature::Honest {
             self.see("liar reports");
         }
