@@ -32,7 +32,7 @@ impl Ledger {
                 return;
             }
         };
-        let after = facts.schedule.after.clone();
+        let (after, key) = (facts.schedule.after.clone(), facts.key);
         let place = match self.place_behind(&after) {
             Ok(place) => place,
             Err(refusal) => {
@@ -45,7 +45,7 @@ impl Ledger {
         self.deadlines.set(Due::Expiry(id), facts.expires);
         self.jobs.insert(id, Job::new(facts, place));
         self.join_graph(id, &after);
-        self.open.insert(id);
+        self.open.insert(id, key);
         self.dossiers.insert(id, Dossier { request, attestations: Vec::new(), late: Vec::new() });
         self.settle(id, turn);
     }
@@ -114,7 +114,7 @@ impl Ledger {
             self.revoke_strangers(turn);
         }
         self.forget_strange_records(turn);
-        for id in self.open.clone() {
+        for id in self.open.ids().clone() {
             self.settle(id, turn);
         }
         for channel in self.lines.keys().cloned().collect::<Vec<_>>() {
@@ -125,7 +125,7 @@ impl Ledger {
     /// Ends the leases of nodes that the new policy no longer names for the same operator.
     fn revoke_strangers(&mut self, turn: &mut Turn) {
         for lease in self.leases.values().cloned().collect::<Vec<_>>() {
-            let named = self.policy_in_force().operator_of(&lease.node).cloned();
+            let named = self.peers.operator(&lease.node).cloned();
             let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
             let attempt = job.attempt_mut(lease.number).expect("a live lease has an attempt");
             if named.as_ref() == Some(&attempt.operator) {

@@ -82,7 +82,7 @@ impl Witness {
         }
         must(answers <= 1, || "one answer at most".into())?;
         i1_an_accepted_job_is_never_lost(ledger, &self.accepted)?;
-        for (id, job) in &ledger.jobs {
+        for (id, job) in ledger.jobs.iter() {
             one_operator_has_one_turn(job)?;
             no_profile_twice(job)?;
             self.only_live_leases_vote(job)?;
@@ -135,7 +135,8 @@ fn who_submits_may(ledger: &Ledger, id: JobId) -> Held {
     let policy = ledger.policy_in_force();
     let Some(key) = ledger.jobs.get(&id).map(|job| job.facts.key) else { return Ok(()) };
     must(policy.maintainer(&key).is_some(), || format!("{key} is no maintainer and submitted {id:?}"))?;
-    let open = ledger.open.iter().filter(|open| ledger.jobs[*open].facts.key == key).count();
+    let open = ledger.open.ids().iter().filter(|open| ledger.jobs[*open].facts.key == key).count();
+    must(open == ledger.open.count_of(&key), || format!("{key} has {open} open jobs, and another number is kept"))?;
     must(open <= policy.limits.open_jobs as usize, || format!("{key} has {open} open jobs"))
 }
 

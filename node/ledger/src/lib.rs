@@ -70,6 +70,7 @@ pub mod orders;
 
 mod admission;
 mod deadlines;
+mod open;
 mod pace;
 mod peers;
 mod planted;
@@ -77,6 +78,7 @@ mod queue;
 mod releases;
 mod reports;
 mod schedule;
+mod shelf;
 mod timer;
 
 #[cfg(test)]
@@ -109,10 +111,12 @@ use crate::{
     deadlines::{Deadlines, Due},
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
+    open::Open,
     pace::Pace,
     peers::{Known, Peers},
     queue::Queue,
     reputation::Reputation,
+    shelf::Shelf,
 };
 
 /// Ended jobs that keep their evidence.
@@ -126,12 +130,12 @@ pub struct Ledger {
     network: NetworkId,
     /// The chain of policies, never empty, the one in force last.
     policies: Vec<Verified<Policy>>,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: Shelf<JobId, Job>,
     /// Jobs that are not over.
-    open: BTreeSet<JobId>,
+    open: Open,
     /// Jobs that are over, in the order in which they ended, whatever the clock said.
     ended: VecDeque<JobId>,
-    dossiers: BTreeMap<JobId, Dossier>,
+    dossiers: Shelf<JobId, Dossier>,
     /// Live leases.
     leases: BTreeMap<LeaseNumber, Lease>,
     /// The job of every attempt that is kept in full, by lease.
@@ -198,10 +202,10 @@ impl Ledger {
         Ok(Self {
             network,
             policies: vec![genesis],
-            jobs: BTreeMap::new(),
-            open: BTreeSet::new(),
+            jobs: Shelf::default(),
+            open: Open::default(),
             ended: VecDeque::new(),
-            dossiers: BTreeMap::new(),
+            dossiers: Shelf::default(),
             leases: BTreeMap::new(),
             job_of_lease: BTreeMap::new(),
             last_lease: 0,
@@ -263,7 +267,7 @@ impl Ledger {
     /// Ends a job: revokes its leases, forgets its deadlines and bidders.
     pub(crate) fn end(&mut self, id: JobId, outcome: Outcome, turn: &mut Turn) -> Result<(), IllegalTransition> {
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
-        let reason = format!("the job is {}", outcome.word());
+        let (reason, key) = (format!("the job is {}", outcome.word()), job.facts.key);
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
         self.deadlines.clear(Due::Begin(id));
@@ -271,7 +275,7 @@ impl Ledger {
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.deadlines.clear(Due::Reports(id));
-        self.open.remove(&id);
+        self.open.remove(&id, &key);
         self.ended.push_back(id);
         self.leave_queue(id);
         self.slim_one_more();

@@ -284,9 +284,9 @@ impl Ledger {
         job.run = Run::default();
         // The one way out of an end, and only by a signed order.
         job.state = state;
-        let expires = job.facts.expires;
+        let (expires, key) = (job.facts.expires, job.facts.key);
         self.ended.retain(|ended| *ended != id);
-        self.open.insert(id);
+        self.open.insert(id, key);
         if expires > turn.at {
             self.deadlines.set(Due::Expiry(id), expires);
         } else {
@@ -314,7 +314,7 @@ impl Ledger {
         maintainer: &protocol::MaintainerName,
     ) -> Result<(), Refusal> {
         let policy = self.policy_in_force();
-        let open = self.open.iter().filter(|id| self.jobs.get(id).is_some_and(|j| j.facts.key == key)).count();
+        let open = self.open.count_of(&key);
         if open >= policy.limits.open_jobs as usize && !planted::is(Fault::NoLimit) {
             return Err(Refusal::Busy(format!(
                 "maintainer {maintainer} has {open} open jobs, the policy allows {}: wait for one to end or cancel one",

@@ -106,6 +106,16 @@ impl Peers {
         self.operators.get(node)
     }
 
+    /// Says whether this operator answers for a node.
+    pub(crate) fn is_of(&self, node: &NodeId, operator: &OperatorName) -> bool {
+        self.operator(node) == Some(operator)
+    }
+
+    /// Gives who answers for which node.
+    pub(crate) fn operators(&self) -> &BTreeMap<NodeId, OperatorName> {
+        &self.operators
+    }
+
     /// Gives every builder that said something, with its operator.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&NodeId, &OperatorName, &Peer)> {
         self.known.peers.iter().map(|(node, peer)| (node, &self.operators[node], peer))

@@ -82,8 +82,16 @@ struct Place {
 struct Hall {
     /// Maintainers with waiting jobs, who was served least first.
     order: BTreeSet<(u64, PublicKey)>,
-    lanes: BTreeMap<PublicKey, BTreeMap<Lane, BTreeSet<Rank>>>,
+    lanes: BTreeMap<PublicKey, Lanes>,
     jobs: usize,
+}
+
+/// The waiting jobs of one maintainer and architecture; no lane is empty.
+#[derive(Debug, Clone, Default)]
+struct Lanes {
+    jobs: BTreeMap<Lane, BTreeSet<Rank>>,
+    /// The lane of each first job, so that the lanes are looked at in the order of their first jobs.
+    heads: BTreeMap<Rank, Lane>,
 }
 
 /// Every job that wants builders, and what their maintainers were served.
@@ -158,7 +166,7 @@ impl Queue {
         let share = self.share(&place.key);
         let hall = self.halls.entry(place.arch).or_default();
         hall.order.insert((share, place.key));
-        hall.lanes.entry(place.key).or_default().entry(place.lane.clone()).or_default().insert(place.rank);
+        hall.lanes.entry(place.key).or_default().insert(place.lane.clone(), place.rank);
         hall.jobs += 1;
         *self.waiting.entry(place.key).or_default() += 1;
         self.places.insert(id, place);
@@ -170,13 +178,9 @@ impl Queue {
         let share = self.share(&place.key);
         let hall = self.halls.get_mut(&place.arch).expect("a placed job has a hall");
         let lanes = hall.lanes.get_mut(&place.key).expect("a placed job has lanes");
-        let lane = lanes.get_mut(&place.lane).expect("a placed job has a lane");
-        lane.remove(&place.rank);
+        lanes.remove(&place.lane, &place.rank);
         hall.jobs -= 1;
-        if lane.is_empty() {
-            lanes.remove(&place.lane);
-        }
-        if lanes.is_empty() {
+        if lanes.jobs.is_empty() {
             hall.lanes.remove(&place.key);
             hall.order.remove(&(share, place.key));
         }
@@ -241,25 +245,21 @@ impl Queue {
     pub(crate) fn before(&self, id: &JobId, most: usize) -> usize {
         let Some(place) = self.places.get(id) else { return 0 };
         let lanes = self.halls.get(&place.arch).and_then(|hall| hall.lanes.get(&place.key));
-        let ranks = lanes.into_iter().flat_map(BTreeMap::values).flat_map(|lane| lane.range(..place.rank));
+        let ranks = lanes.into_iter().flat_map(|lanes| lanes.jobs.values()).flat_map(|lane| lane.range(..place.rank));
         ranks.take(most).count()
     }
 }
 
 impl Hall {
     fn next(&self, taker: &Taker<'_>, fits: &impl Fn(JobId) -> bool) -> Option<(u64, Rank)> {
-        self.order.iter().find_map(|(share, key)| {
-            let lanes = self.lanes.get(key)?.iter().filter(|(lane, _)| lane.is_open_to(taker)).take(LANES_MAX);
-            let firsts = lanes.filter_map(|(_, ranks)| ranks.iter().take(LOOK_MAX).find(|rank| fits(rank.job)));
-            Some((*share, firsts.min().copied()?))
-        })
+        self.order.iter().find_map(|(share, key)| Some((*share, self.lanes.get(key)?.next(taker, fits)?)))
     }
 
     fn front(&self, count: usize) -> Vec<JobId> {
         let mut jobs: Vec<JobId> = Vec::new();
         let each = count.div_ceil(self.order.len().max(1));
         for (_, key) in &self.order {
-            let lanes = &self.lanes[key];
+            let lanes = &self.lanes[key].jobs;
             let of_lane = each.div_ceil(lanes.len());
             jobs.extend(lanes.values().flat_map(|ranks| ranks.iter().take(of_lane)).take(each).map(|rank| rank.job));
             if jobs.len() >= count {
@@ -268,6 +268,45 @@ impl Hall {
         }
         jobs.truncate(count);
         jobs
+    }
+}
+
+impl Lanes {
+    fn insert(&mut self, lane: Lane, rank: Rank) {
+        let ranks = self.jobs.entry(lane.clone()).or_default();
+        let head = ranks.first().copied();
+        ranks.insert(rank);
+        if head.is_none_or(|head| rank < head) {
+            head.map(|head| self.heads.remove(&head));
+            self.heads.insert(rank, lane);
+        }
+    }
+
+    fn remove(&mut self, lane: &Lane, rank: &Rank) {
+        let ranks = self.jobs.get_mut(lane).expect("a placed job has a lane");
+        ranks.remove(rank);
+        let head = ranks.first().copied();
+        if head.is_none() {
+            self.jobs.remove(lane);
+        }
+        if let Some(lane) = self.heads.remove(rank)
+            && let Some(head) = head
+        {
+            self.heads.insert(head, lane);
+        }
+    }
+
+    fn next(&self, taker: &Taker<'_>, fits: &impl Fn(JobId) -> bool) -> Option<Rank> {
+        let mut best: Option<Rank> = None;
+        let open = self.heads.iter().filter(|(_, lane)| lane.is_open_to(taker));
+        for (head, lane) in open.take(LANES_MAX) {
+            if best.is_some_and(|best| best < *head) {
+                break;
+            }
+            let first = self.jobs[lane].iter().take(LOOK_MAX).find(|rank| fits(rank.job)).copied();
+            best = best.into_iter().chain(first).min();
+        }
+        best
     }
 }
 

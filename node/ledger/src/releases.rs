@@ -129,7 +129,7 @@ impl Ledger {
         };
         let agreement = self.jobs[&id].state.agreement().expect("a publication has an agreement");
         let pairs = agreement.builders.iter().zip(&agreement.operators);
-        let named = pairs.filter(|(node, operator)| policy.operator_of(node) == Some(operator)).count();
+        let named = pairs.filter(|(node, operator)| self.peers.is_of(node, operator)).count();
         if named < usize::from(channel.agree) {
             let wanted = channel.agree;
             return Err(format!("the policy in force wants {wanted} operators that agree, it names {named} of them"));

@@ -41,7 +41,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::{
     Arch, JobId, NodeId, OperatorName, Timestamp,
     lease::{Lease, LeaseNumber},
-    policy::Policy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +52,7 @@ use record::{Record, State, outweighs};
 
 use crate::{
     job::Facts,
+    peers::Peers,
     view::{BreachView, ClassView},
 };
 
@@ -69,6 +69,11 @@ pub struct Class {
 impl Class {
     pub(crate) fn of(facts: &Facts) -> Self {
         Self { arch: facts.arch, kind: facts.kind.clone() }
+    }
+
+    /// Says whether a job is of this class.
+    pub(crate) fn is_of(&self, facts: &Facts) -> bool {
+        self.arch == facts.arch && self.kind == facts.kind
     }
 }
 
@@ -207,6 +212,18 @@ impl Reputation {
         self.records.range(first..).take_while(move |((o, c, _), _)| o == operator && c == class)
     }
 
+    /// Gives the records of one node, by class; it looks at its operator's only.
+    fn of_node<'a>(
+        &'a self,
+        operator: &'a OperatorName,
+        node: NodeId,
+    ) -> impl Iterator<Item = (&'a Key, &'a Record)> + 'a {
+        let first = Class { arch: Arch::EVERY[0], kind: String::new() };
+        let from = (operator.clone(), first, NodeId::from_bytes([0; 32]));
+        let of_operator = self.records.range(from..).take_while(move |((o, ..), _)| o == operator);
+        of_operator.filter(move |((.., n), _)| *n == node)
+    }
+
     /// Says whether a node may have a lease of a class now.
     pub(crate) fn may_lease(&self, operator: &OperatorName, class: &Class, node: NodeId, at: Timestamp) -> May {
         if self.breaches.contains_key(&node) {
@@ -231,8 +248,7 @@ impl Reputation {
     pub(crate) fn hinders(&self, operator: &OperatorName, node: NodeId) -> bool {
         let against =
             |record: &Record| record.state != State::Free || record.rests.is_some() || !record.pending.is_empty();
-        let of_operator = self.records.iter().filter(|((of, _, who), _)| of == operator && *who == node);
-        self.breaches.contains_key(&node) || of_operator.into_iter().any(|(_, record)| against(record))
+        self.breaches.contains_key(&node) || self.of_node(operator, node).any(|(_, record)| against(record))
     }
 
     /// Says what a node may have where there is no job with a known answer: the time served is enough then.
@@ -256,9 +272,17 @@ impl Reputation {
         self.fellows(operator, class).any(|(_, record)| record.proof.is_some() && !record.is_disabled())
     }
 
-    /// Gives the operators that are proven in a class.
-    pub(crate) fn proven<'a>(&self, policy: &'a Policy, class: &Class) -> BTreeSet<&'a OperatorName> {
-        policy.operators.iter().map(|o| &o.name).filter(|name| self.is_proven(name, class)).collect()
+    /// Says whether an operator that is not among these is proven in a class, on a node that is still its own.
+    pub(crate) fn others_are_proven<'a>(
+        &self,
+        operators: &BTreeSet<OperatorName>,
+        class: &Class,
+        of: impl Fn(&NodeId) -> Option<&'a OperatorName>,
+    ) -> bool {
+        self.records.iter().any(|((operator, c, node), record)| {
+            let proven = c == class && record.proof.is_some() && !record.is_disabled();
+            proven && !operators.contains(operator) && of(node) == Some(operator)
+        })
     }
 
     fn failed(&mut self, (operator, class, node): Whom<'_>, lease: LeaseNumber, at: Timestamp) {
@@ -323,9 +347,9 @@ impl Reputation {
     }
 
     /// Drops what is about nodes that the policy does not name for the same operator.
-    fn forget_strangers(&mut self, policy: &Policy) {
-        self.records.retain(|(operator, _, node), _| policy.operator_of(node) == Some(operator));
-        self.breaches.retain(|node, _| policy.operator_of(node).is_some());
+    fn forget_strangers(&mut self, peers: &Peers) {
+        self.records.retain(|(operator, _, node), _| peers.is_of(node, operator));
+        self.breaches.retain(|node, _| peers.operator(node).is_some());
     }
 
     /// Gives what people see of a node.
@@ -336,8 +360,7 @@ impl Reputation {
         at: Timestamp,
     ) -> (Vec<ClassView>, Option<BreachView>) {
         let milli = |units: u64| units * 1000 / decay::ONE;
-        let of_node = self.records.iter().filter(|((o, _, n), _)| o == operator && *n == node);
-        let classes = of_node.map(|((_, class, _), record)| {
+        let classes = self.of_node(operator, node).map(|((_, class, _), record)| {
             let hindrance = match self.may_lease(operator, class, node, at) {
                 May::Yes => None,
                 May::No(hindrance) => Some(hindrance),

@@ -212,7 +212,7 @@ impl Ledger {
         }
         // Who has room says so again when it is connected.
         self.peers.forget_rooms();
-        for id in self.open.clone() {
+        for id in self.open.ids().clone() {
             self.want(id, 0);
             self.settle(id, turn);
             if !planted::is(Fault::ForgetsPublication) {
@@ -255,7 +255,7 @@ impl Ledger {
             return;
         }
         let heard = self.heard(job, turn.at);
-        match tally::stand(job, channel, policy, &heard.operators) {
+        match tally::stand(job, channel, (policy, self.peers.operators()), &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
             Standing::Wants(wanted) => {
                 self.listen_again(id, heard.again);
@@ -412,7 +412,10 @@ impl Ledger {
 
     pub(crate) fn announcement(&self, id: JobId, at: Timestamp) -> Option<Announcement> {
         let job = self.jobs.get(&id)?;
-        let operators = self.policy_in_force().operators.iter().filter(|o| job.is_spent(&o.name));
+        let all = &self.policy_in_force().operators;
+        let names: BTreeSet<_> = job.attempts.iter().filter(|a| a.is_spent()).map(|a| &a.operator).collect();
+        let operators = names.into_iter().filter_map(|name| all.binary_search_by_key(&name, |o| &o.name).ok());
+        let operators = operators.map(|found| &all[found]);
         let without = job.facts.schedule.without.iter().copied();
         let spent = operators.flat_map(|o| o.nodes.iter().copied());
         let excluded: BTreeSet<NodeId> = without.chain(spent).take(EXCLUDED_MAX).collect();

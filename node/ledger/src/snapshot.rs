@@ -25,6 +25,7 @@ use crate::{
     queue::{Queue, Shares},
     releases::Line,
     reputation::Reputation,
+    shelf::Shelf,
     timer::Clock,
 };
 
@@ -111,7 +112,7 @@ impl Ledger {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let snapshot: Snapshot = codec::decode(bytes, usize::MAX)?;
         let network = snapshot.network;
-        let mut dossiers = BTreeMap::new();
+        let mut dossiers = Shelf::default();
         for (id, request, attestations, late) in snapshot.dossiers {
             let request = verified(&request, Some(&network))?;
             let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
@@ -136,7 +137,12 @@ impl Ledger {
             held_by,
             pace: snapshot.pace,
             policies,
-            open: snapshot.jobs.iter().filter(|(_, job)| !job.state.is_ended()).map(|(id, _)| *id).collect(),
+            open: snapshot
+                .jobs
+                .iter()
+                .filter(|(_, job)| !job.state.is_ended())
+                .map(|(id, job)| (*id, job.facts.key))
+                .collect(),
             ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
             jobs: snapshot.jobs.into_iter().collect(),
@@ -156,7 +162,7 @@ impl Ledger {
     /// Checks what every command relies on.
     fn check(&self) -> Result<(), SnapshotError> {
         let contradiction = |what: String| Err(SnapshotError::Contradiction(what));
-        if let Some(id) = self.open.iter().find(|id| !self.dossiers.contains_key(id)) {
+        if let Some(id) = self.open.ids().iter().find(|id| !self.dossiers.contains_key(id)) {
             return contradiction(format!("open job {id} has no request"));
         }
         let over: BTreeSet<_> = self.ended.iter().collect();
@@ -225,7 +231,7 @@ mod tests {
     fn a_ledger_from_bytes_goes_on_where_it_was() {
         let mut bench = bench();
         let mut again = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap();
-        let job = *again.open.first().unwrap();
+        let job = *again.open.ids().first().unwrap();
         let bid = Command::Bid { node: builder(2, 0), bid: Bid { job, memory_mib: 8192 } };
         let effects = again.apply(bench.now, bid.clone());
         assert!(bench.apply(bid).is_some_and(|answer| answer == Response::Done));

@@ -145,12 +145,20 @@ pub enum Decision {
     Failed(JobFailure),
 }
 
+/// The policy in force, and who answers for which node by it.
+pub(crate) type Voters<'a> = (&'a Policy, &'a BTreeMap<NodeId, OperatorName>);
+
 /// One operator's vote: the operator that the policy names for the node now.
 type Ballot<'a> = BTreeMap<&'a OperatorName, (&'a Attempt, &'a Vote)>;
 
 /// Adds up the attempts of a job; `heard` are the operators whose report of a failure counts.
-pub fn stand(job: &Job, channel: &Channel, policy: &Policy, heard: &BTreeSet<OperatorName>) -> Standing {
-    let ballot = votes(job, policy);
+pub(crate) fn stand(
+    job: &Job,
+    channel: &Channel,
+    (policy, operators): Voters<'_>,
+    heard: &BTreeSet<OperatorName>,
+) -> Standing {
+    let ballot = votes(job, operators);
     let groups = groups(&ballot);
     let enough = groups.iter().filter(|(_, members)| satisfies(members, channel)).count();
     match groups.first() {
@@ -166,7 +174,7 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy, heard: &BTreeSet<Ope
     let live = job.live();
     let target = opinions.saturating_add(1).clamp(channel.ask.into(), channel.ask_max.into());
     let may_ask = opinions < channel.ask_max.into()
-        && possible(job, policy) > 0
+        && is_possible(job, (policy, operators))
         && job.attempts.len() < limits::ATTEMPTS_MAX as usize;
     if may_ask {
         return Standing::Wants(u32::try_from(target.saturating_sub(opinions + live)).unwrap_or(0));
@@ -177,18 +185,22 @@ pub fn stand(job: &Job, channel: &Channel, policy: &Policy, heard: &BTreeSet<Ope
     Standing::Decided(without_agreement(job, &ballot))
 }
 
-/// Counts the operators of the policy that may still get a lease for the job.
-pub fn possible(job: &Job, policy: &Policy) -> usize {
+/// Says whether some operator of the policy may still get a lease for the job.
+fn is_possible(job: &Job, (policy, operators): Voters<'_>) -> bool {
     let schedule = &job.facts.schedule;
-    policy.operators.iter().filter(|o| o.nodes.iter().any(|n| schedule.allows(n)) && !job.is_spent(&o.name)).count()
+    if !schedule.only.is_empty() {
+        let asked = schedule.only.iter().filter(|node| schedule.allows(node));
+        return asked.filter_map(|node| operators.get(node)).any(|operator| !job.is_spent(operator));
+    }
+    policy.operators.iter().any(|o| o.nodes.iter().any(|n| schedule.allows(n)) && !job.is_spent(&o.name))
 }
 
 /// Gives the votes that count: of nodes that the policy still names, one for each operator, the earliest lease first.
-fn votes<'a>(job: &'a Job, policy: &'a Policy) -> Ballot<'a> {
+fn votes<'a>(job: &'a Job, operators: &'a BTreeMap<NodeId, OperatorName>) -> Ballot<'a> {
     let mut ballot = Ballot::new();
     for attempt in &job.attempts {
         let known = planted::is(Fault::StrangerVotes).then_some(&attempt.operator);
-        if let (Some(vote), Some(operator)) = (attempt.vote(), known.or(policy.operator_of(&attempt.node))) {
+        if let (Some(vote), Some(operator)) = (attempt.vote(), known.or(operators.get(&attempt.node))) {
             ballot.entry(operator).or_insert((attempt, vote));
         }
     }

@@ -71,7 +71,7 @@ impl Ledger {
             }
         }
         self.reputation.pull_back(at);
-        for id in &self.open {
+        for id in self.open.ids() {
             let job = self.jobs.get_mut(id).expect("open jobs are jobs");
             for pause in job.pauses.values_mut() {
                 pause.until = pause.until.min(at.after(schedule::PAUSE_MAX));

@@ -73,7 +73,7 @@ impl Ledger {
         // The older half may lose its evidence while the canary runs.
         let newest = self.ended.iter().rev().take(ENDED_FULL_MAX / 2);
         let fitting = newest.filter_map(|id| {
-            let job = self.jobs.get(id).filter(|job| Class::of(&job.facts) == *class)?;
+            let job = self.jobs.get(id).filter(|job| class.is_of(&job.facts))?;
             let open = job.facts.expires > at && self.dossiers.contains_key(id);
             let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;
             let others: Vec<_> = agreement.operators.iter().filter(|other| *other != operator).collect();
@@ -185,8 +185,7 @@ impl Ledger {
 
     /// Ends the canaries of nodes that the policy no longer names for the same operator.
     pub(crate) fn revoke_strange_canaries(&mut self, turn: &mut Turn) {
-        let policy = self.policies.last().expect("never empty").get();
-        let strange = |c: &&Canary| policy.operator_of(&c.lease.node) != Some(&c.operator);
+        let strange = |c: &&Canary| !self.peers.is_of(&c.lease.node, &c.operator);
         let over: Vec<Lease> = self.reputation.canaries.values().filter(strange).map(|c| c.lease.clone()).collect();
         for lease in over {
             self.drop_canary(lease.node, lease.number);

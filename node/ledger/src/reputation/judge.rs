@@ -68,7 +68,7 @@ impl Ledger {
     fn subject(&self, lease: &Lease) -> Option<(OperatorName, Class)> {
         let job = self.jobs.get(&lease.job)?;
         let operator = job.attempt(lease.number)?.operator.clone();
-        let named = self.policy_in_force().operator_of(&lease.node) == Some(&operator);
+        let named = self.peers.is_of(&lease.node, &operator);
         named.then(|| (operator, Class::of(&job.facts)))
     }
 
@@ -78,8 +78,7 @@ impl Ledger {
         let class = Class::of(&job.facts);
         let (against, attestations) = of(job, agreement);
         let mut found = Vec::new();
-        for attempt in job.attempts.iter().filter(|a| self.policy_in_force().operator_of(&a.node) == Some(&a.operator))
-        {
+        for attempt in job.attempts.iter().filter(|a| self.peers.is_of(&a.node, &a.operator)) {
             let claim = match &attempt.state {
                 AttemptState::Revealed { vote, .. } if vote.digest == agreement.digest => None,
                 AttemptState::Revealed { vote, .. } if agreement.operators.len() >= 2 => {
@@ -165,7 +164,7 @@ impl Ledger {
 
     /// Stops a node in every class, and what it builds now.
     pub(super) fn stop_breached(&mut self, lease: &Lease, turn: &mut Turn) {
-        let Some(operator) = self.policy_in_force().operator_of(&lease.node).cloned() else { return };
+        let Some(operator) = self.peers.operator(&lease.node).cloned() else { return };
         self.reputation.breached(lease, turn.at);
         let class = "every".to_owned();
         turn.tell(News::Disabled { job: lease.job, node: lease.node, operator, class });
@@ -197,21 +196,22 @@ impl Ledger {
             return Heard { operators: reporters, again: None };
         }
         let (class, policy) = (Class::of(&job.facts), self.policy_in_force());
-        let proven = self.reputation.proven(policy, &class);
+        let proven: BTreeSet<_> =
+            reporters.iter().filter(|name| self.reputation.is_proven(name, &class)).cloned().collect();
         let ask_max = policy.channel(&job.facts.channel).map_or(1, |channel| usize::from(channel.ask_max));
         let many = reporters.len() >= UNPROVEN_ENOUGH * ask_max;
-        if many || reporters.iter().all(|name| proven.contains(name)) {
+        if many || proven.len() == reporters.len() {
             return Heard { operators: reporters, again: None };
         }
-        let heard = || reporters.iter().filter(|name| proven.contains(name)).cloned().collect();
         let last = reports.iter().filter_map(|a| a.state.ended()).max().unwrap_or(at);
-        let wait = if proven.iter().all(|name| reporters.contains(*name)) { UNPROVEN_WAIT } else { PROVEN_WAIT };
+        let others = self.reputation.others_are_proven(&reporters, &class, |node| self.peers.operator(node));
+        let wait = if others { PROVEN_WAIT } else { UNPROVEN_WAIT };
         let when = last.after(wait);
         if when > at {
-            return Heard { operators: heard(), again: Some(when) };
+            return Heard { operators: proven, again: Some(when) };
         }
         if self.others_build(&reporters, &class) {
-            return Heard { operators: heard(), again: Some(at.after(UNPROVEN_WAIT)) };
+            return Heard { operators: proven, again: Some(at.after(UNPROVEN_WAIT)) };
         }
         Heard { operators: reporters, again: None }
     }
@@ -219,7 +219,7 @@ impl Ledger {
     /// Who gave these reports has proven something now: they are looked at again before this command is over.
     pub(super) fn hear_again(&mut self, reports: &[LeaseNumber], turn: &Turn) {
         for job in reports.iter().filter_map(|lease| self.job_of_lease.get(lease)) {
-            if self.open.contains(job) {
+            if self.open.ids().contains(job) {
                 self.deadlines.set(Due::Reports(*job), turn.at);
             }
         }
@@ -236,7 +236,7 @@ impl Ledger {
     /// Says whether an operator that is not among these builds something of the class now.
     fn others_build(&self, operators: &BTreeSet<OperatorName>, class: &Class) -> bool {
         self.leases.values().any(|lease| {
-            let job = self.jobs.get(&lease.job).filter(|job| Class::of(&job.facts) == *class);
+            let job = self.jobs.get(&lease.job).filter(|job| class.is_of(&job.facts));
             job.and_then(|job| job.attempt(lease.number)).is_some_and(|a| !operators.contains(&a.operator))
         })
     }
@@ -244,8 +244,7 @@ impl Ledger {
     /// Drops what is about nodes that a new policy no longer names.
     pub(crate) fn forget_strange_records(&mut self, turn: &mut Turn) {
         self.revoke_strange_canaries(turn);
-        let policy = self.policies.last().expect("never empty").get();
-        self.reputation.forget_strangers(policy);
+        self.reputation.forget_strangers(&self.peers);
     }
 }
 

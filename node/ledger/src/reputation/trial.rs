@@ -266,8 +266,8 @@ impl Court for Real {
 
     fn take(&mut self, now: u64, who: usize) -> Option<(Lease, usize)> {
         let (ledger, jobs) = (&self.ledger, &self.jobs);
-        if self.open.first().is_some_and(|number| !ledger.open.contains(&jobs[number].0)) {
-            self.open.retain(|number| ledger.open.contains(&jobs[number].0));
+        if self.open.first().is_some_and(|number| !ledger.open.ids().contains(&jobs[number].0)) {
+            self.open.retain(|number| ledger.open.ids().contains(&jobs[number].0));
         }
         let operator = self.ledger.policy_in_force().operator_of(&node_of(who)).unwrap();
         let wanted = |number: &&usize| {

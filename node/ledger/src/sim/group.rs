@@ -88,7 +88,7 @@ impl Group {
     }
 
     pub(super) fn all_ended(&self) -> bool {
-        self.joining.is_none() && self.head().is_some_and(|head| head.ledger.open.is_empty())
+        self.joining.is_none() && self.head().is_some_and(|head| head.ledger.open.ids().is_empty())
     }
 
     pub(super) fn member_of(&self, node: NodeId) -> Option<usize> {

@@ -60,7 +60,7 @@ pub struct ClassView {
 impl Ledger {
     /// Gives what a node has shown; `None` when no operator of the policy answers for it.
     pub fn peer(&self, node: NodeId, at: Timestamp) -> Option<PeerView> {
-        let operator = self.policy_in_force().operator_of(&node)?.clone();
+        let operator = self.peers.operator(&node)?.clone();
         let (classes, breach) = self.reputation.view(&operator, node, at);
         Some(PeerView { node, operator, breach, classes })
     }
