@@ -339,3 +339,36 @@ fn place(id: JobId, job: &Job) -> Place {
     let rank = Rank { urgency, progress, accepted: facts.accepted, job: id };
     Place { arch: facts.arch, key: facts.key, lane, rank }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_jobs_of_all_lanes_are_known_whatever_comes_and_goes() {
+        let lane = |size| Lane { size, spent: Vec::new(), only: Vec::new(), without: Vec::new() };
+        let rank = |urgency: u8, number: u8| Rank {
+            urgency,
+            progress: Progress::Fresh,
+            accepted: Timestamp::ZERO,
+            job: JobId::from_bytes([number; 32]),
+        };
+        let firsts = |lanes: &Lanes| -> BTreeMap<Rank, Lane> {
+            lanes.jobs.iter().map(|(lane, ranks)| (*ranks.first().expect("no lane is empty"), lane.clone())).collect()
+        };
+        let (mut lanes, mut inside) = (Lanes::default(), Vec::new());
+        for number in 0..=u8::MAX {
+            // Small multipliers of coprime strides stand for chance.
+            let job = (lane(u32::from(number % 5)), rank(number.wrapping_mul(37) % 11, number));
+            lanes.insert(job.0.clone(), job.1);
+            inside.push(job);
+            if number % 3 != 0 {
+                let (lane, rank) = inside.swap_remove(usize::from(number) * 7 % inside.len());
+                lanes.remove(&lane, &rank);
+            }
+            assert_eq!(lanes.heads, firsts(&lanes), "after job {number}");
+        }
+        inside.into_iter().for_each(|(lane, rank)| lanes.remove(&lane, &rank));
+        assert!(lanes.jobs.is_empty() && lanes.heads.is_empty());
+    }
+}
