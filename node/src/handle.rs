@@ -3,6 +3,7 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod duty;
 mod group;
 mod service_log;
 
@@ -32,8 +33,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, JobDetail, JobFilter, JobPage, Metrics, NetworkView, PeerDetail,
-        PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, NetworkView,
+        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -219,6 +220,7 @@ impl Backend for Handle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: clock::now().since(shared.began).as_secs(),
             addresses: shared.net.listen_addresses(),
+            draining: self.desk.worker().and_then(|worker| worker.draining()),
         })
     }
 
@@ -294,7 +296,9 @@ impl Backend for Handle {
             let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
             let card = self.shared.others.cards.get(&peer.node);
             let capacity = card.as_ref().and_then(|card| card.capacity.clone());
+            let draining = card.as_ref().and_then(|card| card.draining.clone());
             PeerView {
+                draining,
                 node: peer.node,
                 operator: policies.current().operator_of(&peer.node).cloned(),
                 roles: card.map(|card| card.roles).unwrap_or_default(),
@@ -405,6 +409,14 @@ impl Backend for Handle {
         let decisions = self.group_here()?;
         decisions.group().transfer(to).await.map_err(group::refusal)?;
         self.coordination().await
+    }
+
+    async fn drain(&self, reason: String) -> Result<DutyView, ApiError> {
+        duty::set(&self.shared, &self.desk, ledger::Duty::Draining { reason }).await
+    }
+
+    async fn resume(&self) -> Result<DutyView, ApiError> {
+        duty::set(&self.shared, &self.desk, ledger::Duty::Ready).await
     }
 
     async fn shutdown(&self) -> Result<(), ApiError> {

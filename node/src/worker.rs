@@ -308,6 +308,11 @@ impl Worker {
         }
     }
 
+    /// Counts the attempts that are held here.
+    pub fn running(&self) -> usize {
+        self.state().held.len()
+    }
+
     /// Has this node drain, or take jobs again; durably. What runs is finished.
     ///
     /// # Errors

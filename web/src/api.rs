@@ -20,7 +20,9 @@ pub use job::{
     Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobLink, JobSummary, LogChunk,
     PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
-pub use network::{BlobUsage, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored};
+pub use network::{
+    BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,
+};
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

@@ -12,7 +12,7 @@ use protocol::{
 };
 
 use crate::api::{
-    ApiError, Coordination, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView, PolicyView,
+    ApiError, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView, PolicyView,
     RepositoryView, Status, Submitted, Time,
 };
 
@@ -222,6 +222,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Gives the lead to a certain coordinator (owner of the leader only); answers once it leads.
     fn transfer(&self, to: NodeId) -> impl Future<Output = Result<Coordination, ApiError>> + Send;
+
+    /// Has this node take no new job, durably (owner of a builder only); what runs is finished.
+    fn drain(&self, reason: String) -> impl Future<Output = Result<DutyView, ApiError>> + Send;
+
+    /// Has this node take jobs again, durably (owner of a builder only).
+    fn resume(&self) -> impl Future<Output = Result<DutyView, ApiError>> + Send;
 
     /// Asks the daemon to stop (owner only); answers before it has.
     fn shutdown(&self) -> impl Future<Output = Result<(), ApiError>> + Send;

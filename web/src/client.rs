@@ -20,8 +20,8 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView,
-        PolicyView, RepositoryView, Status, Stored, Submitted, Time,
+        ApiError, Coordination, DrainRequest, DutyView, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News,
+        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Stored, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -272,6 +272,17 @@ impl Backend for Client {
 
     async fn transfer(&self, to: NodeId) -> Result<Coordination, ApiError> {
         json(self.post(&format!("/api/v1/coordination/transfer/{to}"), Bytes::new()).await?).await
+    }
+
+    async fn drain(&self, reason: String) -> Result<DutyView, ApiError> {
+        let asked = DrainRequest { reason };
+        asked.check()?;
+        let body = serde_json::to_vec(&asked).expect("a reason is plain data");
+        json(self.post("/api/v1/drain", body.into()).await?).await
+    }
+
+    async fn resume(&self) -> Result<DutyView, ApiError> {
+        json(self.post("/api/v1/resume", Bytes::new()).await?).await
     }
 
     async fn shutdown(&self) -> Result<(), ApiError> {

@@ -26,8 +26,9 @@ pub use sample::{SampleJobs, detail, sample};
 
 use crate::{
     api::{
-        ApiError, Coordination, JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView,
-        Metrics, News, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        ApiError, Coordination, DrainRequest, DutyView, JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority,
+        MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted,
+        Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -194,6 +195,14 @@ impl State {
             *counts.entry(job.summary.state).or_insert(0) += 1;
         }
         counts
+    }
+
+    fn leases(&self) -> u64 {
+        self.jobs.iter().flat_map(|job| &job.attempts).filter(|a| a.ended.is_none()).count() as u64
+    }
+
+    fn duty(&self) -> DutyView {
+        DutyView { draining: self.status.draining.clone(), running: self.leases() }
     }
 
     fn blob_bytes(&self) -> u64 {
@@ -383,6 +392,20 @@ impl Backend for Fake {
         Ok(coordination.clone())
     }
 
+    async fn drain(&self, reason: String) -> Result<DutyView, ApiError> {
+        let asked = DrainRequest { reason };
+        asked.check()?;
+        let mut state = self.state();
+        state.status.draining = Some(asked.reason);
+        Ok(state.duty())
+    }
+
+    async fn resume(&self) -> Result<DutyView, ApiError> {
+        let mut state = self.state();
+        state.status.draining = None;
+        Ok(state.duty())
+    }
+
     async fn shutdown(&self) -> Result<(), ApiError> {
         self.stopped.cancel();
         Ok(())
@@ -390,10 +413,9 @@ impl Backend for Fake {
 
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let state = self.state();
-        let leases = state.jobs.iter().flat_map(|job| &job.attempts).filter(|a| a.ended.is_none()).count();
         Ok(Metrics {
             jobs: state.counts(),
-            leases: leases as u64,
+            leases: state.leases(),
             peers: state.status.peers,
             blob_bytes: state.blob_bytes(),
             uptime_seconds: state.status.uptime_seconds,

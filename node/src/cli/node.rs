@@ -1,7 +1,7 @@
 //! `artel node`: run the daemon, or ask who and where it is.
 
 use clap::Subcommand;
-use web::Backend;
+use web::{Backend, api::DutyView};
 
 use super::{
     Context, exit,
@@ -20,6 +20,14 @@ pub(super) enum Node {
     Peers,
     /// Print the string that others paste to join the network
     Ticket,
+    /// Take no new job, and finish what runs; a restart does not end it
+    Drain {
+        /// Why, for whoever waits for builders
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Take jobs again after a drain
+    Resume,
     /// Ask the daemon to stop
     Stop,
 }
@@ -55,6 +63,8 @@ impl Node {
             Node::Id => id(context),
             Node::Peers => peers(context).await,
             Node::Ticket => ticket(context).await,
+            Node::Drain { reason } => duty(context, &context.client().drain(reason).await?),
+            Node::Resume => duty(context, &context.client().resume().await?),
             Node::Stop => {
                 context.client().shutdown().await?;
                 Ok(exit::DONE)
@@ -72,6 +82,27 @@ fn id(context: &Context) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
+fn duty(context: &Context, duty: &DutyView) -> anyhow::Result<u8> {
+    match context.format {
+        Format::Json => output::json(duty)?,
+        Format::People => output::line(&in_words(duty))?,
+    }
+    Ok(exit::DONE)
+}
+
+fn in_words(duty: &DutyView) -> String {
+    let attempts = if duty.running == 1 { "1 attempt".to_owned() } else { format!("{} attempts", duty.running) };
+    match (duty.draining.as_deref(), duty.running) {
+        (None, _) => "this node takes jobs again".to_owned(),
+        (Some(reason), running) => {
+            let why = output::because(reason);
+            let rest =
+                if running == 0 { "nothing runs here now".to_owned() } else { format!("{attempts} will end here") };
+            format!("this node takes no new job{why}; {rest} (artel node resume ends the drain)")
+        }
+    }
+}
+
 async fn peers(context: &Context) -> anyhow::Result<u8> {
     let peers = context.client().peers().await?;
     match context.format {
@@ -82,11 +113,17 @@ async fn peers(context: &Context) -> anyhow::Result<u8> {
                     p.node.short(),
                     p.operator.as_ref().map_or_else(|| "-".into(), ToString::to_string),
                     p.roles.join(","),
+                    p.draining
+                        .as_ref()
+                        .map_or_else(|| "ready".into(), |why| format!("draining{}", output::because(why))),
                     p.rtt_us.map_or_else(|| "-".into(), |us| format!("{:.1} ms", us as f64 / 1000.0)),
                     p.address.clone(),
                 ]
             };
-            output::table(&["NODE", "OPERATOR", "ROLES", "ROUND TRIP", "ADDRESS"], peers.iter().map(row).collect())?;
+            output::table(
+                &["NODE", "OPERATOR", "ROLES", "DUTY", "ROUND TRIP", "ADDRESS"],
+                peers.iter().map(row).collect(),
+            )?;
         }
     }
     Ok(exit::DONE)
@@ -105,4 +142,18 @@ async fn ticket(context: &Context) -> anyhow::Result<u8> {
         Format::People => output::line(&ticket)?,
     }
     Ok(exit::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_says_what_is_left() {
+        let duty = |reason: Option<&str>, running| in_words(&DutyView { draining: reason.map(str::to_owned), running });
+        assert_eq!(duty(None, 3), "this node takes jobs again");
+        let words = "this node takes no new job: new disk; 1 attempt will end here (artel node resume ends the drain)";
+        assert_eq!(duty(Some("new disk"), 1), words);
+        assert!(duty(Some(""), 0).starts_with("this node takes no new job; nothing runs here now"));
+    }
 }

@@ -40,6 +40,11 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result
     line(&table.trim_fmt())
 }
 
+/// Gives `: reason`, or nothing when nobody gave one. The reason is safe for a terminal.
+pub(crate) fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {}", printable(reason)) }
+}
+
 /// Makes text from elsewhere safe for a terminal: control characters become visible.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()

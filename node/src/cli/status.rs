@@ -33,6 +33,9 @@ fn people(status: &Status) -> anyhow::Result<()> {
         format!("jobs         {}", if jobs.is_empty() { "none".into() } else { jobs.join(", ") }),
         format!("blobs        {:.1} MiB", status.blobs.bytes as f64 / f64::from(1 << 20)),
     ];
+    if let Some(reason) = &status.draining {
+        lines.push(format!("draining     it takes no new job{}", output::because(reason)));
+    }
     for repository in &status.repositories {
         lines.push(format!(
             "repository   {} generation {} with {} packages",

@@ -12,20 +12,22 @@ mod dice;
 mod disk;
 mod load;
 mod net;
+mod patience;
+mod planted;
 mod schedule;
 mod witness;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use self::{
     cluster::{Disks, NO_LEADER_MAX},
     dice::Counts,
 };
 
-/// Runs of each commit.
-const RUNS: u64 = 2000;
+/// Runs of each part on each commit; the four parts go side by side, over other seeds.
+const RUNS: u64 = 500;
 
-/// What must have happened in so many runs, else they show nothing.
+/// What must have happened in each part, else it shows nothing.
 const MUST_HAPPEN: [&str; 35] = [
     "a real ledger",
     "acknowledged",
@@ -73,14 +75,20 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// `CONSENSUS_SEEDS=n` runs n seeds, `CONSENSUS_SEED=n` only this one.
-#[test]
-fn thousands_of_runs_lose_nothing_and_agree() {
-    let seeds = match number("CONSENSUS_SEED") {
-        Some(one) => one..one + 1,
-        None => 0..number("CONSENSUS_SEEDS").unwrap_or(RUNS),
-    };
-    let few = seeds.end - seeds.start < RUNS;
+/// The seeds of one part. `CONSENSUS_SEEDS=n` makes it n seeds long; `CONSENSUS_SEED=n` leaves only this seed, to the first part.
+fn seeds(part: u64) -> Range<u64> {
+    match number("CONSENSUS_SEED") {
+        Some(one) if part == 0 => one..one + 1,
+        Some(_) => 0..0,
+        None => {
+            let runs = number("CONSENSUS_SEEDS").unwrap_or(RUNS);
+            part * runs..(part + 1) * runs
+        }
+    }
+}
+
+fn runs_lose_nothing_and_agree(part: u64) {
+    let seeds = seeds(part);
     let (mut counts, mut worst, mut virtual_time, mut terms) = (Counts::default(), Duration::ZERO, Duration::ZERO, 0);
     for seed in seeds.clone() {
         let report = run(schedule::run(seed, Disks::Modelled));
@@ -91,15 +99,35 @@ fn thousands_of_runs_lose_nothing_and_agree() {
         (worst, terms) = (worst.max(report.worst_gap), terms + report.terms);
         virtual_time += report.virtual_time;
     }
-    let runs = seeds.end - seeds.start;
     println!(
-        "{runs} runs, {} s of virtual time, {terms} terms, longest time without a leader {worst:?}",
+        "seeds {seeds:?}, {} s of virtual time, {terms} terms, longest time without a leader {worst:?}",
         virtual_time.as_secs()
     );
     counts.0.iter().for_each(|(what, times)| println!("{times:>10}  {what}"));
     assert!(worst <= NO_LEADER_MAX);
+    let few = seeds.end - seeds.start < RUNS;
     let never: BTreeSet<&str> = MUST_HAPPEN.into_iter().filter(|what| !counts.0.contains_key(what)).collect();
     assert!(few || never.is_empty(), "never happened: {never:?}");
+}
+
+#[test]
+fn thousands_of_runs_lose_nothing_and_agree_first_quarter() {
+    runs_lose_nothing_and_agree(0);
+}
+
+#[test]
+fn thousands_of_runs_lose_nothing_and_agree_second_quarter() {
+    runs_lose_nothing_and_agree(1);
+}
+
+#[test]
+fn thousands_of_runs_lose_nothing_and_agree_third_quarter() {
+    runs_lose_nothing_and_agree(2);
+}
+
+#[test]
+fn thousands_of_runs_lose_nothing_and_agree_last_quarter() {
+    runs_lose_nothing_and_agree(3);
 }
 
 /// Runs over the node's own storage on this machine's disk.

@@ -18,7 +18,7 @@ use protocol::{
 use tracing::debug;
 
 use super::Desk;
-use crate::{daemon::decide::NO_MAJORITY, net::AskError};
+use crate::{consensus::Majority, daemon::decide::NO_MAJORITY, net::AskError};
 
 /// How long a leader is looked for, from the first question on: longer than an election takes.
 const FIND_WITHIN: Duration = Duration::from_secs(14);
@@ -51,7 +51,7 @@ impl Desk {
                 Round::Again(last, within) => (last, within),
             };
             if begun.elapsed() + pause >= within {
-                return last;
+                return self.in_own_words(last);
             }
             self.find_leader().await;
             tokio::time::sleep(pause).await;
@@ -68,7 +68,9 @@ impl Desk {
         let replaced = known.wait_for(|known| known.leader.is_some_and(|(node, _)| node != leader));
         let answer = tokio::select! {
             biased;
-            answer = self.ask(leader, request) => answer,
+            answer = tokio::time::timeout(self.patience(), self.ask(leader, request)) => {
+                answer.unwrap_or(Err(AskError::Timeout(leader)))
+            }
             // It will not answer any more, or its word is worth nothing.
             Ok(_) = replaced => Err(AskError::Interrupted(leader)),
         };
@@ -91,9 +93,26 @@ impl Desk {
                 | AskError::Unsupported(_)),
             ) => {
                 debug!(asked = %leader, %error, "the coordinator does not answer");
-                Round::Again(Err(error), FIND_WITHIN)
+                Round::Again(Err(error), self.patience())
             }
             answer => Round::Answered(answer),
+        }
+    }
+
+    /// How long a question waits. A coordinator that misses the majority itself hardly reaches the leader.
+    fn patience(&self) -> Duration {
+        if self.misses_majority() { NO_MAJORITY_WITHIN } else { FIND_WITHIN }
+    }
+
+    fn misses_majority(&self) -> bool {
+        self.decisions().is_some_and(|decisions| decisions.standing().majority == Majority::Missing)
+    }
+
+    /// A coordinator knows better than its transport why nobody leads.
+    fn in_own_words(&self, last: Result<Response, AskError>) -> Result<Response, AskError> {
+        match last {
+            Err(_) if self.misses_majority() => Ok(Response::Refused(Refusal::Busy(NO_MAJORITY.to_owned()))),
+            last => last,
         }
     }
 

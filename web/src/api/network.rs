@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, SuiteName};
+use protocol::{Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, SuiteName, peer::DRAINING_MAX};
 use serde::{Deserialize, Serialize};
 
-use super::{JobState, Time};
+use super::{ApiError, JobState, Time};
 
 /// The network by id and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,43 @@ pub struct Status {
     /// libp2p addresses that it listens on, for tickets.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Why it takes no new job, while it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
+}
+
+/// Whether this node takes new jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DutyView {
+    /// Why it takes none, while it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
+    /// Attempts that run here now; a drain lets them end.
+    #[serde(default)]
+    pub running: u64,
+}
+
+/// What the owner says who has the node drain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Why, for whoever waits for builders; at most [`protocol::peer::DRAINING_MAX`] bytes.
+    #[serde(default)]
+    pub reason: String,
+}
+
+impl DrainRequest {
+    /// Checks the reason.
+    ///
+    /// # Errors
+    /// [`ApiError::Refused`] when it is too long to be told on a node's card.
+    pub fn check(&self) -> Result<(), ApiError> {
+        if self.reason.len() > DRAINING_MAX {
+            let reason = format!("the reason has {} bytes, at most {DRAINING_MAX} are told", self.reason.len());
+            return Err(ApiError::Refused { reason });
+        }
+        Ok(())
+    }
 }
 
 /// A node that this one knows.
@@ -108,6 +145,9 @@ pub struct PeerView {
     /// Whether the policy names it.
     #[serde(default)]
     pub member: bool,
+    /// Why it takes no new job, while it drains, by its own card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
 }
 
 /// One channel's repository.

@@ -10,7 +10,10 @@ use http::{StatusCode, header};
 
 use super::{reply, routes::App};
 use crate::{
-    api::{ApiError, Coordination, Metrics, PeerDetail, PeerView, PolicyView, RepositoryView, Status},
+    api::{
+        ApiError, Coordination, DrainRequest, DutyView, Metrics, PeerDetail, PeerView, PolicyView, RepositoryView,
+        Status,
+    },
     backend::Backend,
 };
 
@@ -69,6 +72,20 @@ pub(super) async fn transfer<B: Backend>(
     app.owner_only()?;
     let node = node.parse().map_err(|_| ApiError::Refused { reason: format!("{node:?} is no node id") })?;
     app.server.backend.transfer(node).await.map(Json)
+}
+
+pub(super) async fn drain<B: Backend>(State(app): State<App<B>>, body: Body) -> Result<Json<DutyView>, ApiError> {
+    app.owner_only()?;
+    let bytes = reply::small_body(body, app.server.limits).await?;
+    let asked: DrainRequest = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::Refused { reason: format!("not the JSON of a reason: {error}") })?;
+    asked.check()?;
+    app.server.backend.drain(asked.reason).await.map(Json)
+}
+
+pub(super) async fn resume<B: Backend>(State(app): State<App<B>>) -> Result<Json<DutyView>, ApiError> {
+    app.owner_only()?;
+    app.server.backend.resume().await.map(Json)
 }
 
 pub(super) async fn shutdown<B: Backend>(State(app): State<App<B>>) -> Result<StatusCode, ApiError> {

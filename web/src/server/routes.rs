@@ -58,6 +58,8 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/coordination", get(node::coordination::<B>))
         .route("/api/v1/coordination/step-down", post(node::step_down::<B>))
         .route("/api/v1/coordination/transfer/{node}", post(node::transfer::<B>))
+        .route("/api/v1/drain", post(node::drain::<B>))
+        .route("/api/v1/resume", post(node::resume::<B>))
         .route("/api/v1/policy", get(node::policy::<B>).post(node::adopt_policy::<B>))
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))

@@ -136,6 +136,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         uptime_seconds: 93_784,
         addresses: Vec::new(),
+        draining: None,
     }
 }
 
@@ -151,6 +152,7 @@ fn peer(seed: u8, operator: &str) -> PeerView {
         since: Some(at(60 * u64::from(seed))),
         version: "0.1.0".to_owned(),
         member: true,
+        draining: None,
     }
 }
 

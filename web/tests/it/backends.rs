@@ -101,6 +101,16 @@ async fn writes(backend: &impl Backend, nonce: u8) {
     assert!(matches!(backend.adopt_policy(Bytes::from_static(b"x")).await, Err(ApiError::Refused { .. })));
 }
 
+async fn drains(backend: &impl Backend) {
+    let duty = backend.drain("new disk".to_owned()).await.unwrap();
+    assert_eq!((duty.draining.as_deref(), duty.running), (Some("new disk"), 2));
+    assert_eq!(backend.status().await.unwrap().draining.as_deref(), Some("new disk"));
+    let long = "x".repeat(protocol::peer::DRAINING_MAX + 1);
+    assert!(matches!(backend.drain(long).await, Err(ApiError::Refused { .. })));
+    assert_eq!(backend.resume().await.unwrap().draining, None);
+    assert_eq!(backend.status().await.unwrap().draining, None);
+}
+
 /// 48 pieces are larger than a small body, so only a stream passes.
 async fn upload(backend: &impl Backend, pieces: usize) -> Result<Hash, ApiError> {
     let piece = Bytes::from(vec![7; 65536]);
@@ -113,6 +123,7 @@ async fn the_backend_itself() {
     let (fake, jobs) = web::testing::sample();
     reads(&fake, jobs).await;
     writes(&fake, 1).await;
+    drains(&fake).await;
     upload(&fake, 48).await.unwrap();
 }
 
@@ -124,6 +135,9 @@ async fn over_tcp() {
     assert!(matches!(upload(&site.tcp_client(), 8).await, Err(ApiError::NotAllowed { .. })), "uploads are the owner's");
     assert!(matches!(site.tcp_client().shutdown().await, Err(ApiError::NotAllowed { .. })));
     assert!(matches!(site.tcp_client().step_down().await, Err(ApiError::NotAllowed { .. })));
+    assert!(matches!(site.tcp_client().drain("fun".to_owned()).await, Err(ApiError::NotAllowed { .. })));
+    assert!(matches!(site.tcp_client().resume().await, Err(ApiError::NotAllowed { .. })));
+    assert_eq!(site.fake.status().await.unwrap().draining, None);
     let other = web::testing::other_coordinator();
     assert!(matches!(site.tcp_client().transfer(other).await, Err(ApiError::NotAllowed { .. })));
     assert!(!site.fake.stopped().is_cancelled());
@@ -136,6 +150,7 @@ async fn over_the_unix_socket() {
     let client = site.unix_client();
     reads(&client, site.jobs).await;
     writes(&client, 3).await;
+    drains(&client).await;
     let other = web::testing::other_coordinator();
     assert_eq!(client.transfer(other).await.unwrap().leader, Some(other));
     assert_ne!(client.step_down().await.unwrap().leader, Some(other));

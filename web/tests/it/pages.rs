@@ -22,6 +22,18 @@ async fn the_overview() {
 }
 
 #[tokio::test]
+async fn a_peer_that_drains_says_why() {
+    let site = Site::start(Limits::default()).await;
+    assert!(!page(&site, "/").await.contains("draining"));
+    let mut peer = web::Backend::peers(&site.fake).await.unwrap().remove(0);
+    peer.draining = Some("new disk".to_owned());
+    site.fake.add_peer(peer);
+    let html = page(&site, "/").await;
+    assert!(html.contains("draining") && html.contains("new disk"), "{html}");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_with_a_liar() {
     let site = Site::start(Limits::default()).await;
     insta::assert_snapshot!("job_published", page(&site, &format!("/jobs/{}", site.jobs.published)).await);

@@ -71,9 +71,12 @@ impl Court {
     }
 
     fn news(&self) -> Vec<&News> {
-        let news = |e| if let &Effect::Notify(ref news) = e { Some(news) } else { None };
-        self.bench.effects.iter().filter_map(news).collect()
+        self.bench.effects.iter().filter_map(told).collect()
     }
+}
+
+fn told(effect: &Effect) -> Option<&News> {
+    if let Effect::Notify(news) = effect { Some(news) } else { None }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     dice::{Counts, Dice},
     disk::Disk,
+    load::Acknowledging,
     net::{Net, Weather},
     witness::{Content, Item, List, Witness},
 };
@@ -34,6 +35,8 @@ const SNAPSHOT_EVERY: u64 = 24;
 pub(in crate::consensus) enum Disks {
     /// Disks in memory, that fail and forget.
     Modelled,
+    /// Disks in memory that acknowledge before they keep: the planted fault.
+    Lying,
     /// The node's own storage over its database, on this machine's disk; a crash ends the process there, and keeps what it wrote.
     Database,
 }
@@ -113,6 +116,10 @@ pub(in crate::consensus) struct Cluster {
     pub(in crate::consensus) counts: Counts,
     pub(in crate::consensus) started: Instant,
     pub(in crate::consensus) disks: Disks,
+    /// When the leader acknowledges.
+    pub(in crate::consensus) acknowledging: Acknowledging,
+    /// How patient all members are.
+    pub(in crate::consensus) timing: Timing,
     /// Whether the members keep a real ledger beside the list.
     pub(in crate::consensus) content: Content,
     seed: u64,
@@ -143,6 +150,8 @@ impl Cluster {
             counts: Counts::default(),
             started: Instant::now(),
             disks: Disks::Modelled,
+            acknowledging: Acknowledging::Committed,
+            timing: timing(),
             content: Content::List,
             seed,
             ghosts: tokio::task::JoinSet::new(),
@@ -170,13 +179,17 @@ impl Cluster {
             items: Arc::default(),
         });
         let config =
-            Config { timing: timing(), snapshot_every: SNAPSHOT_EVERY, ..Config::new(id, self.voters.clone()) };
+            Config { timing: self.timing, snapshot_every: SNAPSHOT_EVERY, ..Config::new(id, self.voters.clone()) };
         let shown = (Arc::clone(&seat.items), Arc::clone(&seat.ledger));
         let list = List::new(shown, self.content, self.witness.clone());
         let (wire, opened) = (self.net.wires(id), list.opened());
         let failed = |why: String| format!("{} does not start: {why}", id.short());
         let group = match self.disks {
             Disks::Modelled => Group::open(config, seat.disk.mount(), list, wire.clone()).await,
+            Disks::Lying => {
+                seat.disk.lie();
+                Group::open(config, seat.disk.mount(), list, wire.clone()).await
+            }
             Disks::Database => {
                 let mut records = match seat.records.take() {
                     Some(records) => records,
@@ -216,7 +229,7 @@ impl Cluster {
         if let Some(seat) = self.seats.get_mut(&id) {
             seat.disk.crash();
             // Over a database the process ends when the next one starts, so that no two write to it.
-            if let (Some(group), Disks::Modelled) = (seat.group.take(), self.disks) {
+            if let (Some(group), Disks::Modelled | Disks::Lying) = (seat.group.take(), self.disks) {
                 self.ghosts.spawn(async move { group.stop().await });
             }
         }

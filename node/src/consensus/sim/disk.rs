@@ -7,12 +7,14 @@ use std::{
     io,
     ops::RangeBounds,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use openraft::{
     AnyError, Entry, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogReader, StorageError, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
+use tokio::time::Instant;
 
 use super::dice::{Counts, Dice};
 use crate::consensus::{Durable, Member, Snapshots, Types};
@@ -29,6 +31,18 @@ struct Content {
     snapshot: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+/// Whether the disk does what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consensus) enum Flushing {
+    /// What it acknowledges survives a crash.
+    Honest,
+    /// It acknowledges at once, and keeps what it has only now and then; the time at which it last did.
+    Lying(Instant),
+}
+
+/// How long a lying disk keeps nothing.
+const LIE: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 struct Platters {
     /// What survives a crash.
@@ -39,6 +53,7 @@ struct Platters {
     mount: u64,
     /// After how many further writes one fails.
     fails_in: Option<u64>,
+    flushing: Flushing,
     dice: Dice,
     counts: Counts,
 }
@@ -54,6 +69,7 @@ impl Disk {
             seen: Content::default(),
             mount: 0,
             fails_in: None,
+            flushing: Flushing::Honest,
             dice: Dice::new(seed),
             counts: Counts::default(),
         })))
@@ -75,6 +91,10 @@ impl Disk {
         let mut platters = self.lock();
         platters.mount += 1;
         platters.fails_in = None;
+        if platters.flushing != Flushing::Honest {
+            platters.seen = platters.durable.clone();
+            return;
+        }
         let unflushed: Vec<Entry<Types>> = platters
             .seen
             .log
@@ -103,6 +123,11 @@ impl Disk {
     /// No write fails any more.
     pub(in crate::consensus) fn mend(&self) {
         self.lock().fails_in = None;
+    }
+
+    /// From now on it acknowledges before it keeps.
+    pub(in crate::consensus) fn lie(&self) {
+        self.lock().flushing = Flushing::Lying(Instant::now());
     }
 
     pub(in crate::consensus) fn counts(&self) -> Counts {
@@ -138,6 +163,14 @@ impl Log {
                     platters.counts.hit("disk error");
                     return Err(io::Error::other("the disk failed"));
                 }
+            }
+            if let Flushing::Lying(kept) = platters.flushing {
+                if kept.elapsed() > LIE {
+                    platters.flushing = Flushing::Lying(Instant::now());
+                    platters.durable = platters.seen.clone();
+                }
+                change(&mut platters.seen);
+                return Ok(());
             }
             change(&mut platters.seen);
             // Mostly fast, now and then a stall.
@@ -193,8 +226,8 @@ impl RaftLogStorage<Types> for Log {
     async fn save_committed(&mut self, committed: Option<LogId<Member>>) -> Stored<()> {
         let mut platters = self.platters().map_err(|e| storage_error(ErrorVerb::Write, &e))?;
         platters.seen.committed = committed;
-        // May or may not reach the platters: it is only a hint.
-        if platters.dice.percent(50) {
+        // May or may not reach the platters: it is only a hint. On a lying disk it goes the way of the rest.
+        if platters.flushing == Flushing::Honest && platters.dice.percent(50) {
             platters.durable.committed = committed;
         }
         Ok(())

@@ -18,6 +18,15 @@ use crate::consensus::ProposeError;
 /// Clients at work.
 const CLIENTS: u64 = 3;
 
+/// When the leader says that it has a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consensus) enum Acknowledging {
+    /// When it is committed and applied.
+    Committed,
+    /// As soon as it takes it: the planted fault.
+    Taken,
+}
+
 /// The load of one run.
 pub(in crate::consensus) struct Load {
     clients: JoinSet<()>,
@@ -35,6 +44,7 @@ impl Load {
                 ids: Arc::clone(&ids),
                 dice: Dice::new(cluster.dice.next() ^ number),
                 leader: None,
+                acknowledging: cluster.acknowledging,
             };
             clients.spawn(client.run(done.clone()));
         }
@@ -54,6 +64,7 @@ struct Client {
     ids: Arc<AtomicU64>,
     dice: Dice,
     leader: Option<NodeId>,
+    acknowledging: Acknowledging,
 }
 
 impl Client {
@@ -78,6 +89,9 @@ impl Client {
         let mut payload = id.to_be_bytes().to_vec();
         payload.resize(8 + self.dice.index(200), 0);
         let witness = self.witness.clone();
+        if self.acknowledging == Acknowledging::Taken && group.standing().borrow().leads() {
+            witness.lock().promise(id);
+        }
         Some(async move {
             match tokio::time::timeout(Duration::from_secs(30), group.propose(payload)).await {
                 Ok(Ok(at)) => {

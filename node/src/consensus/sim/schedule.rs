@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     cluster::{Cluster, Disks, Repair, member, timing},
     dice::{Counts, Dice},
-    load::Load,
+    load::{Acknowledging, Load},
     net::Weather,
     witness::Content,
 };
@@ -32,13 +32,18 @@ const LEDGER_EVERY: u64 = 20;
 
 /// Runs one seed.
 pub(in crate::consensus) async fn run(seed: u64, disks: Disks) -> Report {
+    run_with(seed, disks, Acknowledging::Committed).await
+}
+
+/// Runs one seed with leaders that may acknowledge too early.
+pub(in crate::consensus) async fn run_with(seed: u64, disks: Disks, acknowledging: Acknowledging) -> Report {
     let size = match Dice::new(seed).within(0..10) {
         0 => 1,
         1 | 2 => 5,
         _ => 3,
     };
     let mut cluster = Cluster::new(seed, size);
-    cluster.disks = disks;
+    (cluster.disks, cluster.acknowledging) = (disks, acknowledging);
     if seed.is_multiple_of(LEDGER_EVERY) {
         cluster.content = Content::Ledger;
         cluster.counts.hit("a real ledger");

@@ -25,6 +25,8 @@ pub(in crate::consensus) struct Seen {
     leaders: BTreeMap<Term, NodeId>,
     /// What clients were promised: the payload, and where.
     acknowledged: BTreeMap<u64, (u64, u32)>,
+    /// What a hasty leader promised, before it knew where.
+    promised: BTreeSet<u64>,
     /// What a client was told was refused for sure.
     refused: BTreeSet<u64>,
     pub(in crate::consensus) counts: Counts,
@@ -66,6 +68,10 @@ impl Seen {
         self.counts.hit("acknowledged");
     }
 
+    pub(in crate::consensus) fn promise(&mut self, id: u64) {
+        self.promised.insert(id);
+    }
+
     pub(in crate::consensus) fn refuse(&mut self, id: u64) {
         self.refused.insert(id);
     }
@@ -91,6 +97,10 @@ impl Seen {
                 Some(found) => self.accuse(format!("payload {id} was acknowledged at {place:?} and lies at {found:?}")),
                 None => self.accuse(format!("payload {id}, acknowledged at {place:?}, is lost")),
             }
+        }
+        let promised = std::mem::take(&mut self.promised);
+        if let Some(id) = promised.iter().find(|id| !held.contains_key(id)) {
+            self.accuse(format!("payload {id}, acknowledged by a hasty leader, is lost"));
         }
         let refused = std::mem::take(&mut self.refused);
         if let Some(id) = refused.iter().find(|id| held.contains_key(id)) {

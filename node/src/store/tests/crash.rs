@@ -77,7 +77,7 @@ fn nothing_acknowledged_is_missing_after_a_failure_at_any_write() {
                 later += u64::from(script(&store, &mut done).is_err());
             }
         }
-        let some = if k % 2 == 0 { Unsynced::AllKept } else { Unsynced::EveryOtherKept };
+        let some = if k.is_multiple_of(2) { Unsynced::AllKept } else { Unsynced::EveryOtherKept };
         for unsynced in [Unsynced::AllLost, some] {
             let case = format!("write {k} fails, {unsynced:?}");
             unreadable += u64::from(!check(&disk.after_failure(unsynced), &done, &case));
