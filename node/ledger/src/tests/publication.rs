@@ -100,12 +100,15 @@ fn what_failed_for_now_holds_up_nobody_and_never_goes_back() {
     bench.assert_replays();
 }
 
+/// Something that happens to a job.
+type Does = fn(JobId) -> Command;
+
 #[test]
 fn what_may_be_out_keeps_its_generation_and_its_place() {
     let nothing = |job| failed_leaving(job, Left::Nothing);
     let perhaps = |job| failed_leaving(job, Left::Perhaps);
     // What happens to the first publication before it rests, and whether its generation may be out then.
-    let stories: [(&str, Vec<fn(JobId) -> Command>, bool); 5] = [
+    let stories: [(&str, Vec<Does>, bool); 5] = [
         ("the try wrote nothing", vec![nothing], false),
         ("the try failed after it began to write", vec![perhaps], true),
         ("its success was lost with the leader", vec![|_| Command::Restarted, nothing], true),
