@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Cause, Command, Effect, News};
+use ledger::{Cause, Command, Effect, Left, News};
 use protocol::{
     JobId, NodeId,
     lease::{Lease, LeaseNumber, Term},
@@ -171,7 +171,9 @@ impl Performer {
     async fn publish(self: Arc<Self>, job: JobId, work: Work) {
         if self.publications.try_send(work).is_err() {
             let why = "the publisher's queue is full".to_owned();
-            self.decisions.tell(Command::PublishFailed { job, cause: Cause::Transient, why }).await;
+            self.decisions
+                .tell(Command::PublishFailed { job, cause: Cause::Transient, left: Left::Nothing, why })
+                .await;
         }
     }
 

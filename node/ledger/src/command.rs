@@ -134,6 +134,8 @@ pub enum Command {
         job: JobId,
         /// Whether it may work later.
         cause: Cause,
+        /// Whether anything of the generation may be out.
+        left: Left,
         /// The publisher's words.
         why: String,
     },
@@ -146,6 +148,16 @@ pub enum Cause {
     Transient,
     /// It lasts: a version is there with other content, a package is malformed.
     Permanent,
+}
+
+/// Whether a try that failed may have shown its generation to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Left {
+    /// Certainly not: it ended before anything was written.
+    #[default]
+    Nothing,
+    /// It may have: the generation is written, at least in part.
+    Perhaps,
 }
 
 /// Why stored bytes are no command.
@@ -187,8 +199,10 @@ enum Stored {
     PublishFailed(JobId, String),
     Resign(ChannelName),
     Ran(JobId, Account),
+    /// As earlier versions wrote it, which took it for certain that nothing was out.
     PublishFailedOf(JobId, Cause, String),
     Signer(NodeId, Octets),
+    PublishFailedLeaving(JobId, Cause, Left, String),
 }
 
 impl Command {
@@ -212,7 +226,9 @@ impl Command {
             Command::Woken => Stored::Woken,
             Command::Restarted => Stored::Restarted,
             Command::Published { job, generation } => Stored::Published(*job, *generation),
-            Command::PublishFailed { job, cause, why } => Stored::PublishFailedOf(*job, *cause, why.clone()),
+            Command::PublishFailed { job, cause, left, why } => {
+                Stored::PublishFailedLeaving(*job, *cause, *left, why.clone())
+            }
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
@@ -243,8 +259,11 @@ impl Command {
             Stored::Woken => Command::Woken,
             Stored::Restarted => Command::Restarted,
             Stored::Published(job, generation) => Command::Published { job, generation },
-            Stored::PublishFailed(job, why) => Command::PublishFailed { job, cause: Cause::Transient, why },
-            Stored::PublishFailedOf(job, cause, why) => Command::PublishFailed { job, cause, why },
+            Stored::PublishFailed(job, why) => {
+                Command::PublishFailed { job, cause: Cause::Transient, left: Left::Nothing, why }
+            }
+            Stored::PublishFailedOf(job, cause, why) => Command::PublishFailed { job, cause, left: Left::Nothing, why },
+            Stored::PublishFailedLeaving(job, cause, left, why) => Command::PublishFailed { job, cause, left, why },
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },

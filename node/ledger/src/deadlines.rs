@@ -62,6 +62,12 @@ impl Deadlines {
         self.times.contains_key(&due)
     }
 
+    /// Gives the time of a deadline.
+    #[cfg(test)]
+    pub(crate) fn time(&self, due: Due) -> Option<Timestamp> {
+        self.times.get(&due).copied()
+    }
+
     /// Gives the earliest time.
     pub(crate) fn next(&self) -> Option<Timestamp> {
         self.order.first().map(|(time, _)| *time)

@@ -61,7 +61,9 @@ impl Witness {
                 Effect::Answer(_) => answers += 1,
                 Effect::Grant(lease) => {
                     self.highest_lease = self.highest_lease.max(lease.number.0);
-                    let again = ledger.leases.contains_key(&lease.number);
+                    // A grant that may have been lost is said again as long as its lease lives; so is a canary's.
+                    let (number, reputation) = (lease.number, &ledger.reputation);
+                    let again = ledger.leases.contains_key(&number) || reputation.has_canary(number);
                     must(lease.number.0 > known || again, || format!("lease numbers only grow: {lease:?}"))?;
                 }
                 Effect::Publish(publication) => {
@@ -197,9 +199,8 @@ fn i3_what_is_reproduced_has_its_attestations(ledger: &Ledger, id: JobId, job: &
 
 /// I5: an open job has a deadline of its own, and either somebody works on it or the view says why not.
 fn i5_every_open_job_goes_on_or_waits_with_a_reason(ledger: &Ledger, id: JobId, job: &Job) -> Held {
-    let deadlines = ledger.deadlines.entries();
-    let has = |due: Due| deadlines.iter().any(|(d, _)| *d == due);
-    let waits = || ledger.job(id).and_then(|view| view.waiting).is_some();
+    let has = |due: Due| ledger.deadlines.has(due);
+    let waits = || ledger.why_waiting(id, job).is_some();
     let holds = match &job.state {
         JobState::Ended(_) => return Ok(()),
         JobState::Queued | JobState::Building => {
@@ -222,7 +223,7 @@ fn live_leases_are_the_running_attempts(ledger: &Ledger) -> Held {
     let running: BTreeSet<_> = attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect();
     let odd: Vec<_> = live.symmetric_difference(&running).collect();
     must(odd.is_empty(), || format!("leases and running attempts differ: {odd:?}"))?;
-    let timed = ledger.leases.values().all(|l| ledger.deadlines.entries().contains(&(Due::Lease(l.number), l.expires)));
+    let timed = ledger.leases.values().all(|l| ledger.deadlines.time(Due::Lease(l.number)) == Some(l.expires));
     must(timed, || "a lease without its deadline".into())?;
     let ended = ledger.jobs.values().filter(|job| job.state.is_ended());
     let running = ended.flat_map(|j| &j.attempts).any(|a| matches!(a.state, AttemptState::Running { .. }));

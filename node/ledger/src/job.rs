@@ -12,6 +12,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Left,
     graph::Place,
     orders::Orders,
     service::Run,
@@ -99,6 +100,9 @@ pub enum PublishStep {
     Waiting,
     /// The publisher works on it.
     Running {
+        /// Whether a try before this one may have shown the generation: then nothing else may become the next.
+        #[serde(default)]
+        left: Left,
         /// Failed tries before.
         tries: u32,
         /// The generation that it becomes.
@@ -106,6 +110,9 @@ pub enum PublishStep {
     },
     /// It failed and is tried again later.
     Resting {
+        /// Whether a try may have shown the generation.
+        #[serde(default)]
+        left: Left,
         /// When it is tried again.
         again: Timestamp,
         /// Failed tries.

@@ -35,9 +35,10 @@
 //!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. What passes (a full
-//!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over, and holds up no other;
-//!   what lasts ends the job at once. A generation whose
-//!   publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
+//!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over; what lasts ends the job at
+//!   once. A try that certainly showed nothing holds up no other. One that may have (it was said in an earlier term, or failed
+//!   after it began to write) keeps its generation and its place until its outcome is known: its job would vanish from the
+//!   generation between. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
@@ -94,7 +95,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use command::{Cause, Command};
+pub use command::{Cause, Command, Left};
 pub use effect::{Effect, News, Publication};
 pub use evidence::Evidence;
 pub use peers::Duty;
@@ -248,7 +249,9 @@ impl Ledger {
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
-            Command::PublishFailed { job, cause, why } => self.publish_failed(job, cause, why, &mut turn),
+            Command::PublishFailed { job, cause, left, why } => {
+                self.publish_failed(job, (cause, left), why, &mut turn);
+            }
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),

@@ -7,7 +7,7 @@ use protocol::{
 };
 
 use crate::{
-    Cause, Command, Effect, Ledger,
+    Cause, Command, Effect, Ledger, Left,
     invariants::Witness,
     testing::{Bench, builder, channel, policy},
 };
@@ -27,7 +27,7 @@ enum Step {
     SetBack { seconds: u16 },
     Restart,
     Cancel { job: u8 },
-    Published { job: u8, well: bool },
+    Published { job: u8, end: u8 },
     Adopt { operators: u8, agree: u8 },
 }
 
@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u16>().prop_map(|seconds| Step::SetBack { seconds }),
         1 => Just(Step::Restart),
         1 => byte().prop_map(|job| Step::Cancel { job }),
-        4 => (byte(), any::<bool>()).prop_map(|(job, well)| Step::Published { job, well }),
+        4 => (byte(), 0..4u8).prop_map(|(job, end)| Step::Published { job, end }),
         1 => (1..6u8, 1..4u8).prop_map(|(operators, agree)| Step::Adopt { operators, agree }),
     ]
 }
@@ -127,10 +127,15 @@ impl Cluster {
                 let job = self.job(*job)?;
                 self.bench.cancel(job, protocol::testing::samples::MAINTAINER_SEED);
             }
-            Step::Published { job, well } => {
+            Step::Published { job, end } => {
                 let (job, generation) = (self.job(*job)?, self.bench.ledger.generation(&"stable".parse().unwrap()));
-                let failed = Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() };
-                self.bench.apply(if *well { Command::Published { job, generation } } else { failed });
+                let failed =
+                    |left| Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() };
+                self.bench.apply(match end {
+                    0 => failed(Left::Nothing),
+                    1 => failed(Left::Perhaps),
+                    _ => Command::Published { job, generation },
+                });
             }
             Step::Adopt { operators, agree } => {
                 let next = policy(*operators, 2, channel(*agree, *agree, *agree + 2));

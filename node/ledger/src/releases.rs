@@ -6,7 +6,7 @@ use protocol::{ChannelName, JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, Effect, Ledger, News, Publication, Turn,
+    Cause, Effect, Ledger, Left, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
     planted::{self, Fault},
@@ -28,7 +28,7 @@ const BUSY_REST: Duration = Duration::from_secs(10);
 pub(crate) struct Line {
     /// How long each kind of work takes here, in milliseconds.
     pub(crate) took: BTreeMap<String, u64>,
-    /// Jobs to publish, the one that is worked on first; those that failed for now go to the end.
+    /// Jobs to publish, the one that is worked on first; those that failed for now and left nothing go to the end.
     pub(crate) queue: Vec<JobId>,
     /// The newest generation that the publisher reported.
     pub(crate) published: u64,
@@ -51,9 +51,13 @@ impl Line {
         }
     }
 
-    /// Begins another try; after another generation was given, the old one would go back.
-    fn again(&mut self, id: JobId, generation: u64) -> u64 {
+    /// Begins another try; after another generation was given, the old one would go back. One that may be out held the
+    /// line, and stays what it is.
+    fn again(&mut self, id: JobId, generation: u64, left: Left) -> u64 {
         self.bring_to_front(id);
+        if left == Left::Perhaps {
+            return generation;
+        }
         if self.generation != generation {
             self.generation += 1;
         }
@@ -91,10 +95,33 @@ impl Ledger {
         self.begin_run(id, generation, turn);
     }
 
-    /// Says whether the publisher works for the channel now: then it does so for the first in its line.
+    /// Says whether no other publication of the channel may begin.
     fn is_busy(&self, line: &Line) -> bool {
-        let first = line.queue.first().and_then(|id| self.step(*id));
-        matches!(first, Some(PublishStep::Running { .. }))
+        self.holder(line).is_some()
+    }
+
+    /// Gives the job that the publisher works for, or that may be out without anybody having said so: always the first in
+    /// its line.
+    fn holder(&self, line: &Line) -> Option<JobId> {
+        let first = line.queue.first().copied()?;
+        match self.step(first)? {
+            PublishStep::Running { .. } | PublishStep::Resting { left: Left::Perhaps, .. } => Some(first),
+            PublishStep::Resting { left: Left::Nothing, .. } | PublishStep::Waiting => None,
+        }
+    }
+
+    /// Gives the job that failed for now and holds up the others all the same, since it may be out.
+    pub(crate) fn held_up_by(&self, line: &Line) -> Option<JobId> {
+        self.holder(line).filter(|id| matches!(self.step(*id), Some(PublishStep::Resting { .. })))
+    }
+
+    /// Another term begins: what the publisher was told before may be out, though its success was lost with the leader.
+    pub(crate) fn doubt_publications(&mut self) {
+        for id in self.open.ids().clone() {
+            if let Some(PublishStep::Running { tries, generation, .. }) = self.step(id) {
+                self.set_step(id, PublishStep::Running { tries, generation, left: Left::Perhaps });
+            }
+        }
     }
 
     /// Gives the newest generation of a channel that the publisher reported, 0 before the first. Nothing may be published
@@ -185,8 +212,10 @@ impl Ledger {
         self.leave_line(id, &channel, turn);
     }
 
-    pub(crate) fn publish_failed(&mut self, id: JobId, cause: Cause, why: String, turn: &mut Turn) {
-        let Some(PublishStep::Running { tries, generation }) = self.step(id) else { return };
+    /// A try failed. A later one that leaves nothing does not take back what an earlier one may have left.
+    pub(crate) fn publish_failed(&mut self, id: JobId, (cause, now): (Cause, Left), why: String, turn: &mut Turn) {
+        let Some(PublishStep::Running { tries, generation, left: before }) = self.step(id) else { return };
+        let left = if before == Left::Perhaps { before } else { now };
         let (tries, why) = (tries + 1, cut(why));
         let over = tries >= PUBLISH_TRIES_MIN && self.jobs[&id].facts.expires <= turn.at;
         if cause == Cause::Permanent || over {
@@ -195,12 +224,15 @@ impl Ledger {
         }
         let longer = 1_u32.checked_shl(tries - 1).unwrap_or(u32::MAX);
         let again = turn.at.after(REST_FIRST.saturating_mul(longer).min(REST_MAX));
-        self.rest(id, PublishStep::Resting { tries, generation, again }, again);
+        self.rest(id, PublishStep::Resting { tries, generation, left, again }, again);
         if let Some(job) = self.jobs.get_mut(&id) {
             job.run.trouble.clone_from(&why);
         }
         self.tell_failure(id, why, Some(again), turn);
-        // What failed for now holds up nobody.
+        if left == Left::Perhaps {
+            return;
+        }
+        // What failed for now and left nothing holds up nobody.
         let channel = self.jobs[&id].facts.channel.clone();
         if let Some(line) = self.lines.get_mut(&channel) {
             line.send_to_end(id);
@@ -215,13 +247,13 @@ impl Ledger {
 
     /// A rest is over: the next try begins, under the same generation if nothing was published meanwhile.
     pub(crate) fn publish_again(&mut self, id: JobId, turn: &mut Turn) {
-        let Some(PublishStep::Resting { tries, generation, .. }) = self.step(id) else { return };
+        let Some(PublishStep::Resting { tries, generation, left, .. }) = self.step(id) else { return };
         let channel = self.jobs[&id].facts.channel.clone();
         let in_line = self.lines.get(&channel).filter(|line| line.queue.contains(&id));
         let expired = self.policy_in_force().expires <= turn.at;
-        if expired || in_line.is_some_and(|line| self.is_busy(line)) {
+        if expired || in_line.and_then(|line| self.holder(line)).is_some_and(|holder| holder != id) {
             let again = turn.at.after(BUSY_REST);
-            self.rest(id, PublishStep::Resting { tries, generation, again }, again);
+            self.rest(id, PublishStep::Resting { tries, generation, left, again }, again);
             return;
         }
         let in_line = in_line.is_some();
@@ -230,9 +262,9 @@ impl Ledger {
             return;
         }
         let line = self.lines.get_mut(&channel).filter(|_| in_line);
-        let generation = line.map_or(generation, |line| line.again(id, generation));
+        let generation = line.map_or(generation, |line| line.again(id, generation, left));
         let generation = generation + u64::from(planted::is(Fault::NewGenerationEachTry));
-        self.set_step(id, PublishStep::Running { tries, generation });
+        self.set_step(id, PublishStep::Running { tries, generation, left });
         self.say_publication(id, turn);
     }
 

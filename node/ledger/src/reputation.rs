@@ -189,6 +189,12 @@ pub(crate) struct Reputation {
 }
 
 impl Reputation {
+    /// Says whether a canary runs under a lease.
+    #[cfg(test)]
+    pub(crate) fn has_canary(&self, lease: LeaseNumber) -> bool {
+        self.canaries.contains_key(&lease)
+    }
+
     /// Says that there is nothing to keep.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()

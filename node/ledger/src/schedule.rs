@@ -212,6 +212,7 @@ impl Ledger {
         }
         // Who has room says so again when it is connected.
         self.peers.forget_rooms();
+        self.doubt_publications();
         for id in self.open.ids().clone() {
             self.want(id, 0);
             self.settle(id, turn);

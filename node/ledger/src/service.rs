@@ -16,7 +16,7 @@ use protocol::{ChannelName, Hash, JobId, Timestamp, job::ServerJob, message::Ref
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Turn,
+    Effect, Ledger, Left, Turn,
     job::{JobState, PublishStep},
     schedule::cut,
 };
@@ -106,7 +106,7 @@ impl Ledger {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.run.began = Some(turn.at);
         }
-        self.set_step(id, PublishStep::Running { tries: 0, generation });
+        self.set_step(id, PublishStep::Running { tries: 0, generation, left: Left::Nothing });
         self.say_publication(id, turn);
     }
 

@@ -112,9 +112,9 @@ impl Publisher {
                 self.tell_account(job, record, ended).await;
                 let command = match published {
                     Ok(_) => Command::Published { job, generation },
-                    Err(Failure { cause, why }) => {
-                        warn!(%job, generation, ?cause, %why, "not published");
-                        Command::PublishFailed { job, cause, why }
+                    Err(Failure { cause, left, why }) => {
+                        warn!(%job, generation, ?cause, ?left, %why, "not published");
+                        Command::PublishFailed { job, cause, left, why }
                     }
                 };
                 self.decisions.tell(command).await;
@@ -128,9 +128,9 @@ impl Publisher {
                 self.tell_account(job, record, ended).await;
                 let command = match done {
                     Ok(_) => Command::Published { job, generation },
-                    Err(Failure { cause, why }) => {
-                        warn!(%job, generation, ?cause, %why, "server job not done");
-                        Command::PublishFailed { job, cause, why }
+                    Err(Failure { cause, left, why }) => {
+                        warn!(%job, generation, ?cause, ?left, %why, "server job not done");
+                        Command::PublishFailed { job, cause, left, why }
                     }
                 };
                 self.decisions.tell(command).await;
@@ -259,9 +259,7 @@ impl Publisher {
         // What is in the pool is no longer needed here; what is not will be laid out again.
         let _ = tokio::fs::remove_dir_all(&folder).await;
         let published = published?;
-        record.step("release");
-        self.release(&publication.channel, &published).await?;
-        self.held_by_majority(&publication.channel, generation).await?;
+        self.show(&publication.channel, &published, record).await?;
         Ok(summary)
     }
 
@@ -311,11 +309,20 @@ impl Publisher {
         let at = Timestamp::from_millis(clock::now().max(repository.at()).as_secs() * 1000);
         let work = tokio::task::spawn_blocking(move || {
             let published = repository.publish(&additions, at, generation);
+            let published = published.map_err(|e| Failure::of_repository(e, &repository, generation));
             (repository, published)
         });
-        let (repository, published) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        let (repository, published) = work.await.map_err(stopped)?;
         self.repositories.insert(channel.clone(), repository);
-        Ok(published?)
+        published
+    }
+
+    /// Releases what is written, and waits until a majority of the coordinators holds it. From here on it may be out, whatever
+    /// fails.
+    async fn show(&self, channel: &ChannelName, published: &Published, record: &Recorder) -> Result<(), Failure> {
+        record.step("release");
+        self.release(channel, published).await.map_err(Failure::begun)?;
+        self.held_by_majority(channel, published.generation).await.map_err(Failure::begun)
     }
 
     fn open(&self, channel: &ChannelName) -> Result<Repository, Failure> {
@@ -388,6 +395,11 @@ impl Publisher {
             warn!(%error, "an old release is still offered");
         }
     }
+}
+
+/// The thread that writes a repository ended before it said how far it came.
+fn stopped(error: tokio::task::JoinError) -> Failure {
+    Failure::from(format!("the publisher stopped: {error}")).begun()
 }
 
 /// Makes the bundle of a job's evidence.

@@ -317,6 +317,12 @@ impl Repository {
         self.state.generation
     }
 
+    /// Says whether any try of a generation went so far that parts of it may be seen, now or after the next call: the fence is
+    /// raised before a plan is recorded. One that cannot be read says nothing to the contrary.
+    pub fn may_have_begun(&self, generation: u64) -> bool {
+        Fence::read(&self.dir.join("state")).map_or(true, |fence| fence.generation >= generation)
+    }
+
     /// Says whether half of the signature's life is over.
     pub fn needs_signature(&self, at: Timestamp) -> bool {
         let half = Duration::from_secs(u64::from(self.state.settings.valid_secs) / 2);

@@ -27,7 +27,7 @@ fn only_the_steps_of_the_picture_are_legal() {
         ended(Outcome::Failed(JobFailure::Poison { lost: 5 })),
         ended(Outcome::Cancelled { reason: "typo".into() }),
         ended(Outcome::Expired),
-        JobState::Serving(PublishStep::Running { tries: 0, generation: 1 }),
+        JobState::Serving(PublishStep::Running { tries: 0, generation: 1, left: Left::Nothing }),
         ended(Outcome::Skipped { of: JobId::from_bytes([1; 32]), why: "failed".into() }),
         ended(Outcome::Served { generation: 1 }),
         ended(Outcome::Unserved { why: "full".into() }),

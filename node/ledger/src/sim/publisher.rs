@@ -8,7 +8,7 @@ use protocol::{ChannelName, JobId};
 
 use super::{Asker, Event, Order, World, group, network::Place};
 use crate::{
-    Cause, Command, Publication,
+    Cause, Command, Left, Publication,
     job::{JobState, Outcome},
     planted::{self, Fault},
 };
@@ -116,22 +116,24 @@ impl World {
             return Err("who no longer leads publishes".into());
         }
         let fails = self.faulty() && self.random.percent(20);
-        if let Some(job) = work.job.filter(|_| fails) {
-            self.intake(
-                from,
-                Asker::Daemon,
-                Command::PublishFailed { job, cause: Cause::Transient, why: "disk full".into() },
-            );
+        let left = if self.random.percent(50) { Left::Nothing } else { Left::Perhaps };
+        let ended = work.job.map(|job| match fails {
+            true => Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() },
+            false => Command::Published { job, generation: work.release.generation },
+        });
+        if fails && work.job.is_some() && left == Left::Nothing {
+            ended.into_iter().for_each(|command| self.intake(from, Asker::Daemon, command));
             return Ok(());
         }
         self.publishers.make(&work.release, work.job)?;
+        if fails && work.job.is_some() {
+            self.see("publication failed after it was out");
+        }
         let release = work.release;
         for to in [Place::Mirror].into_iter().chain((0..self.group.members.len()).map(Place::Member)) {
             self.send(Place::Member(from), to, Event::Released(to, Box::new(release.clone())));
         }
-        if let Some(job) = work.job {
-            self.intake(from, Asker::Daemon, Command::Published { job, generation: release.generation });
-        }
+        ended.into_iter().for_each(|command| self.intake(from, Asker::Daemon, command));
         Ok(())
     }
 

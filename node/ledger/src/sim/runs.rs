@@ -65,6 +65,7 @@ const SOMETIMES: &[&str] = &[
     "proposal survived its leader",
     "proposal vanished with its leader",
     "publication failed",
+    "publication failed after it was out",
     "published",
     "publisher cut off",
     "publisher without majority waits",
@@ -179,12 +180,16 @@ fn run(seed: u64) -> Run {
 
 /// Runs every `THREADS`-th seed.
 fn share(first: u64, seeds: u64) -> Run {
-    let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let (mut seen, mut wrong): (BTreeMap<&'static str, u64>, Vec<(u64, String)>) = Default::default();
     for seed in (first..seeds).step_by(usize::try_from(THREADS).unwrap()) {
-        let counts = run(seed).map_err(|why| format!("seed {seed}: {why}"))?;
-        counts.into_iter().for_each(|(what, count)| *seen.entry(what).or_default() += count);
+        match run(seed) {
+            Ok(counts) => counts.into_iter().for_each(|(what, count)| *seen.entry(what).or_default() += count),
+            Err(why) => wrong.push((seed, why)),
+        }
     }
-    Ok(seen)
+    let Some((first, why)) = wrong.first() else { return Ok(seen) };
+    let seeds: Vec<u64> = wrong.iter().map(|(seed, _)| *seed).collect();
+    Err(format!("seeds {seeds:?} fail; seed {first}: {why}"))
 }
 
 fn number(name: &str) -> Option<u64> {

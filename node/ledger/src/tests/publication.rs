@@ -3,7 +3,7 @@
 use protocol::JobId;
 
 use crate::{
-    Cause, Command, Effect,
+    Cause, Command, Effect, Left,
     testing::{Bench, builder, channel},
     view::VerdictView,
 };
@@ -36,7 +36,11 @@ fn publications_come_one_after_another_and_generations_grow() {
 }
 
 fn failed(job: JobId, cause: Cause) -> Command {
-    Command::PublishFailed { job, cause, why: "disk full".into() }
+    Command::PublishFailed { job, cause, left: Left::Nothing, why: "disk full".into() }
+}
+
+fn failed_leaving(job: JobId, left: Left) -> Command {
+    Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() }
 }
 
 #[test]
@@ -93,6 +97,67 @@ fn what_failed_for_now_holds_up_nobody_and_never_goes_back() {
     assert_eq!(bench.state(first), "publishing");
     bench.apply(Command::Published { job: first, generation: 4 });
     assert_eq!(bench.state(first), "published");
+    bench.assert_replays();
+}
+
+/// Something that happens to a job.
+type Does = fn(JobId) -> Command;
+
+#[test]
+fn what_may_be_out_keeps_its_generation_and_its_place() {
+    let nothing = |job| failed_leaving(job, Left::Nothing);
+    let perhaps = |job| failed_leaving(job, Left::Perhaps);
+    // What happens to the first publication before it rests, and whether its generation may be out then.
+    let stories: [(&str, Vec<Does>, bool); 5] = [
+        ("the try wrote nothing", vec![nothing], false),
+        ("the try failed after it began to write", vec![perhaps], true),
+        ("its success was lost with the leader", vec![|_| Command::Restarted, nothing], true),
+        (
+            "it failed, and was said again in two terms",
+            vec![|_| Command::Restarted, |_| Command::Restarted, nothing],
+            true,
+        ),
+        ("it rested when the term ended", vec![nothing, |_| Command::Restarted], false),
+    ];
+    for (story, commands, out) in stories {
+        let mut bench = Bench::of(1, 1, 1, 1);
+        let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+        let mut said = Vec::new();
+        for command in commands {
+            bench.apply(command(first));
+            said.extend(bench.published());
+        }
+        assert_eq!(said.contains(&2), !out, "{story}: the second begins only when the first left nothing");
+        if !out {
+            continue;
+        }
+        let waiting = bench.ledger.job(second).unwrap().waiting.unwrap();
+        assert!(waiting.ends_with("it may be out already, and is tried again until that is known"), "{waiting}");
+        bench.apply(Command::Resign { channel: channel(1, 1, 1).name });
+        assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Resign { .. })), "{story}");
+        bench.wait(2);
+        assert_eq!(bench.published(), [1], "{story}: the same generation again");
+        bench.apply(nothing(first));
+        assert_eq!(bench.published(), [0u64; 0], "{story}: what was left is not taken back");
+        bench.wait(4);
+        assert_eq!(bench.published(), [1], "{story}");
+        bench.apply(Command::Published { job: first, generation: 1 });
+        assert_eq!((bench.state(first).as_str(), bench.published()), ("published", vec![2]), "{story}");
+        bench.assert_replays();
+    }
+}
+
+#[test]
+fn what_may_be_out_and_will_never_be_whole_frees_its_line() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+    bench.apply(failed_leaving(first, Left::Perhaps));
+    bench.wait(2);
+    assert_eq!(bench.published(), [1]);
+    bench.apply(failed(first, Cause::Permanent));
+    assert_eq!((bench.state(first).as_str(), bench.published()), ("failed-to-publish", vec![2]));
+    bench.apply(Command::Published { job: second, generation: 2 });
+    assert_eq!(bench.state(second), "published");
     bench.assert_replays();
 }
 

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    Cause, Command,
+    Cause, Command, Left,
     service::{Account, Step, publication_id},
     testing::{Bench, builder, channel, policy},
     view::{Relation, VerdictView},
@@ -98,7 +98,7 @@ fn a_comparison_needs_no_turn_and_makes_no_generation() {
 fn a_server_job_is_tried_again_and_given_up_like_a_publication() {
     let mut bench = bench();
     let job = bench.serve(1, promote());
-    let failed = |cause| Command::PublishFailed { job, cause, why: "disk full".into() };
+    let failed = |cause| Command::PublishFailed { job, cause, left: Left::Nothing, why: "disk full".into() };
     for rest in [2, 4, 8, 16, 32] {
         bench.apply(failed(Cause::Transient));
         let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();

@@ -20,7 +20,7 @@ const OVERDUE: Duration = Duration::from_secs(120);
 
 impl Ledger {
     /// Says why an open job waits; nothing when builders work on all that is wanted, or the job is over.
-    pub(super) fn why_waiting(&self, id: JobId, job: &Job) -> Option<String> {
+    pub(crate) fn why_waiting(&self, id: JobId, job: &Job) -> Option<String> {
         match &job.state {
             JobState::Ended(_) => None,
             JobState::Publishing(publishing) => match publishing.step {
@@ -42,8 +42,13 @@ impl Ledger {
 
     /// Says that the repository of a channel is changed by one job at a time.
     fn in_line(&self, job: &Job) -> String {
-        let queue = self.lines.get(&job.facts.channel).map_or(0, |line| line.queue.len());
-        format!("{queue} publications of channel {} come one after another", job.facts.channel)
+        let (line, channel) = (self.lines.get(&job.facts.channel), &job.facts.channel);
+        let queue = line.map_or(0, |line| line.queue.len());
+        let held = line.and_then(|line| self.held_up_by(line)).map(|id| {
+            let short = id.short();
+            format!("; job {short} is first: it may be out already, and is tried again until that is known")
+        });
+        format!("{queue} publications of channel {channel} come one after another{}", held.unwrap_or_default())
     }
 
     /// Says what keeps a job from beginning, apart from builders.

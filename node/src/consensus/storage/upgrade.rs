@@ -79,7 +79,7 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
     let (mut done, mut ledger) = match store.snapshot()? {
         Some(kept) => {
             let ledger = Ledger::from_bytes(&kept.bytes);
-            (kept.seq, ledger.map_err(|error| unreadable(kept.seq, in_words(&error)))?)
+            (kept.seq, ledger.map_err(|error| unreadable(kept.seq, old_form(&error)))?)
         }
         None => {
             let ledger = Ledger::new(network, genesis.clone());
@@ -98,6 +98,15 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
             done = number;
         }
     }
+}
+
+/// A snapshot holds the ledger's own form, which changed with its rules; commands did not.
+fn old_form(error: &dyn std::error::Error) -> String {
+    format!(
+        "its snapshot has the form of an older version: let that version end its open jobs, then begin with an empty folder and \
+         the same key ({})",
+        in_words(error)
+    )
 }
 
 /// An error with its sources.

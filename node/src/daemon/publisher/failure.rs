@@ -1,6 +1,6 @@
 //! Why a publication did not come about, and whether it may later.
 
-use ledger::Cause;
+use ledger::{Cause, Left};
 
 use super::chain;
 use crate::publish::{apt, incoming};
@@ -9,26 +9,39 @@ use crate::publish::{apt, incoming};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) struct Failure {
     pub(in crate::daemon) cause: Cause,
+    /// Whether the generation may be out all the same.
+    pub(in crate::daemon) left: Left,
     pub(in crate::daemon) why: String,
 }
 
 impl Failure {
     /// Asking again will not help.
     pub(in crate::daemon) fn permanent(why: impl Into<String>) -> Self {
-        Self { cause: Cause::Permanent, why: why.into() }
+        Self { cause: Cause::Permanent, left: Left::Nothing, why: why.into() }
+    }
+
+    /// The generation was begun, or it is signed and not everybody holds it: it may be out.
+    pub(in crate::daemon) fn begun(self) -> Self {
+        Self { left: Left::Perhaps, ..self }
+    }
+
+    /// The repository refused a generation, or could not write it: its fence tells whether it had begun.
+    pub(in crate::daemon) fn of_repository(error: apt::Error, repository: &apt::Repository, generation: u64) -> Self {
+        let failure = Self::from(error);
+        if repository.may_have_begun(generation) { failure.begun() } else { failure }
     }
 }
 
 /// Words without a cause are about this machine or the network, and those may recover.
 impl From<String> for Failure {
     fn from(why: String) -> Self {
-        Self { cause: Cause::Transient, why }
+        Self { cause: Cause::Transient, left: Left::Nothing, why }
     }
 }
 
 impl From<apt::Error> for Failure {
     fn from(error: apt::Error) -> Self {
-        Self { cause: cause(&error), why: chain(&error) }
+        Self { cause: cause(&error), left: Left::Nothing, why: chain(&error) }
     }
 }
 
@@ -96,5 +109,22 @@ mod tests {
         assert_eq!(failure.cause, Cause::Transient, "{failure:?}");
         assert!(failure.why.contains("No such file"), "{failure:?}");
         assert_eq!(Failure::from("a node is away".to_owned()).cause, Cause::Transient);
+    }
+
+    #[test]
+    fn a_generation_that_was_not_begun_has_left_nothing() {
+        let (dir, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut repository = repository(dir.path());
+        let mut gone = [addition(debs.path(), ("tiny", "1", "amd64"), "a")];
+        let there = gone.clone();
+        gone[0].path = debs.path().join("nowhere");
+        let error = repository.publish(&gone, AT, 1).unwrap_err();
+        assert_eq!(Failure::of_repository(error, &repository, 1).left, Left::Nothing);
+        repository.publish(&there, AT, 1).unwrap();
+        let other = [addition(debs.path(), ("tiny", "2", "amd64"), "a")];
+        let error = repository.publish(&other, AT, 1).unwrap_err();
+        assert_eq!(Failure::of_repository(error, &repository, 1).left, Left::Perhaps);
+        let error = repository.publish(&gone, AT, 2).unwrap_err();
+        assert_eq!(Failure::of_repository(error, &repository, 2).left, Left::Nothing);
     }
 }

@@ -16,7 +16,7 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Failure, Publisher, chain};
+use super::{Failure, Publisher, chain, stopped};
 use crate::{
     clock,
     daemon::runs::Recorder,
@@ -152,12 +152,13 @@ impl Publisher {
                     let takeover = Takeover { from: &source, paths, bundle: &bundle };
                     let at = later(&target);
                     let carried = target.carry(&takeover, request, (at, generation));
-                    (target, carried.map_err(Failure::from))
+                    let carried = carried.map_err(|e| Failure::of_repository(e, &target, generation));
+                    (target, carried)
                 })
             });
             (source, done)
         });
-        let (source, done) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        let (source, done) = work.await.map_err(stopped)?;
         self.repositories.insert(from.clone(), source);
         let (target, carried, lines) = done?;
         self.repositories.insert(service.channel.clone(), target);
@@ -167,9 +168,7 @@ impl Publisher {
         for (title, fate) in titles.iter().zip(&fates) {
             record.say(&format!("{title}: {}", fate.words()));
         }
-        record.step("release");
-        self.release(&service.channel, &published).await?;
-        self.held_by_majority(&service.channel, published.generation).await?;
+        self.show(&service.channel, &published, record).await?;
         let (entered, there) = (count(|f| *f == Fate::Entered), count(|f| *f == Fate::There));
         let left_out = lines.len() + fates.len() - entered - there;
         let summary = format!(
@@ -186,17 +185,16 @@ impl Publisher {
         let work = tokio::task::spawn_blocking(move || {
             let at = later(&repository);
             let pruned = repository.prune(&prune, request, (at, generation));
+            let pruned = pruned.map_err(|e| Failure::of_repository(e, &repository, generation));
             (repository, pruned)
         });
-        let (repository, pruned) = work.await.map_err(|e| format!("the publisher stopped: {e}"))?;
+        let (repository, pruned) = work.await.map_err(stopped)?;
         self.repositories.insert(service.channel.clone(), repository);
         let (published, removed) = pruned?;
         for path in &removed {
             record.say(&format!("{path}: taken out; its file stays for a day"));
         }
-        record.step("release");
-        self.release(&service.channel, &published).await?;
-        self.held_by_majority(&service.channel, published.generation).await?;
+        self.show(&service.channel, &published, record).await?;
         let stay = published.manifest.packages.len();
         let summary = format!("{} packages taken out, {stay} stay; generation {}", removed.len(), published.generation);
         Ok(Done { summary, result: None })

@@ -1,4 +1,4 @@
-//! A database of schema 1, written by an artel that had no groups: its jobs are there after the upgrade.
+//! The journal of an artel that had no groups: its jobs are there after the upgrade, or it is refused and kept.
 
 use std::{
     collections::BTreeSet,
@@ -93,12 +93,20 @@ async fn a_coordinator_keeps_its_jobs() {
     check(&upgraded(&path).await);
 }
 
+/// The snapshot of then holds bidders of single jobs, which became a fair queue of all: it is refused, and nothing is changed.
 #[tokio::test]
-async fn a_database_that_schema_1_wrote_is_read() {
+async fn a_snapshot_in_the_form_of_schema_1_is_refused_in_words_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.db");
     std::fs::write(&path, zstd::decode_all(FIXTURE).unwrap()).unwrap();
-    check(&upgraded(&path).await);
+    let (genesis, network) = network();
+    let store = Store::open(&path).unwrap();
+    let refused = from_journal(&store, me(), network, &genesis).unwrap_err().to_string();
+    assert!(
+        refused.contains("nothing was changed") && refused.contains("let that version end its open jobs"),
+        "{refused}"
+    );
+    assert_eq!(store.journal_last().unwrap(), u64::from(JOBS), "it is there as it was");
 }
 
 /// Nobody to ask: a group of one.
