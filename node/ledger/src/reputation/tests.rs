@@ -71,8 +71,8 @@ impl Court {
     }
 
     fn news(&self) -> Vec<&News> {
-        let news = |e| if let &Effect::Notify(ref news) = e { Some(news) } else { None };
-        self.bench.effects.iter().filter_map(news).collect()
+        let effects = self.bench.effects.iter();
+        effects.filter_map(|e| if let Effect::Notify(news) = e { Some(news) } else { None }).collect()
     }
 }
 
