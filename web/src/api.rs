@@ -17,8 +17,8 @@ pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
-    Agreement, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobLink, JobSummary, LogChunk,
-    PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
+    Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail, JobLink, JobSummary,
+    LogChunk, PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,

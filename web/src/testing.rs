@@ -80,6 +80,7 @@ impl Fake {
             leader: Some(leader),
             since: Some(status.at),
             majority: Majority::Reachable,
+            disk: None,
             members: vec![
                 member(leader, MemberRole::Leader, Some(41)),
                 member(crate::testing::other_coordinator(), MemberRole::Follower, None),

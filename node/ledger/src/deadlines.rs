@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{JobId, Timestamp, lease::LeaseNumber};
+use protocol::{JobId, NodeId, Timestamp, lease::LeaseNumber};
 use serde::{Deserialize, Serialize};
 
 /// What falls due.
@@ -22,6 +22,8 @@ pub(crate) enum Due {
     Reports(JobId),
     /// The job's publication is tried again.
     Publish(JobId),
+    /// What keeps a builder from leases ends: the room that it offered is looked at again.
+    Node(NodeId),
 }
 
 /// All deadlines.

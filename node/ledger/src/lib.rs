@@ -274,7 +274,7 @@ impl Ledger {
         job.state.become_state(JobState::Ended(Ended { at: turn.at, outcome }))?;
         self.close_builds(id, &reason, turn);
         self.deadlines.clear(Due::Begin(id));
-        self.resolve_reports(id);
+        self.resolve_reports(id, turn);
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.deadlines.clear(Due::Reports(id));

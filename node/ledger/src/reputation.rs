@@ -27,6 +27,7 @@
 //!
 //! It does not say what a job's attempts add up to (`tally`), and it grants nothing (`schedule`).
 
+mod again;
 mod canary;
 mod decay;
 mod judge;
@@ -48,6 +49,7 @@ pub use record::{Claim, Contradiction};
 
 pub(crate) use canary::Canary;
 pub(crate) use judge::{PROVEN_WAIT, Turned, is_breach};
+pub(crate) use record::LONGEST;
 use record::{Record, State, outweighs};
 
 use crate::{

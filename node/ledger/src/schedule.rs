@@ -146,7 +146,7 @@ impl Ledger {
     }
 
     /// Gives a node's room to the jobs that come next.
-    fn fill(&mut self, node: NodeId, rather: Option<JobId>, turn: &mut Turn) {
+    pub(crate) fn fill(&mut self, node: NodeId, rather: Option<JobId>, turn: &mut Turn) {
         let mut barred = BTreeSet::new();
         while let Some((id, class)) = self.next_for(node, (rather, &barred), turn.at) {
             let operator = self.peers.operator(&node).expect("who has room has an operator").clone();
@@ -161,6 +161,7 @@ impl Ledger {
                 Err(Turned::Away(_)) => drop(barred.insert(class)),
             }
         }
+        self.watch_hindrance(node, turn);
     }
 
     fn next_for(

@@ -60,6 +60,7 @@ impl Ledger {
                 Due::Pause(_) => schedule::PAUSE_MAX,
                 Due::Reports(_) => reputation::PROVEN_WAIT,
                 Due::Publish(_) => releases::REST_MAX,
+                Due::Node(_) => reputation::LONGEST,
                 Due::Begin(_) | Due::Expiry(_) => continue,
             };
             let latest = at.after(longest).min(time);
@@ -88,6 +89,7 @@ impl Ledger {
                 Due::Announce => self.announce_again(turn),
                 Due::Begin(job) | Due::Pause(job) | Due::Reports(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
+                Due::Node(node) => self.fill(node, None, turn),
             }
         }
     }

@@ -45,8 +45,10 @@ impl Coordinator {
 fn people(view: &Coordination) -> anyhow::Result<()> {
     let leader = view.leader.map_or_else(|| "nobody".to_owned(), |node| node.to_string());
     let since = view.since.map_or_else(String::new, |since| format!(" since {since}"));
+    let disk =
+        view.disk.as_ref().map_or_else(String::new, |disk| format!("disk         {}\n", output::printable(disk)));
     output::line(&format!(
-        "leader       {leader}\nterm         {}{since}\nmajority     {}\n",
+        "leader       {leader}\nterm         {}{since}\nmajority     {}\n{disk}",
         view.term, view.majority
     ))?;
     let count = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());

@@ -1,6 +1,9 @@
 //! `artel status`.
 
-use web::{Backend, api::Status};
+use web::{
+    Backend,
+    api::{Coordination, Majority, Status},
+};
 
 use super::{
     Context, exit,
@@ -8,15 +11,38 @@ use super::{
 };
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<u8> {
-    let status = context.client().status().await?;
+    let client = context.client();
+    let (status, coordination) = (client.status().await?, client.coordination().await?);
     match context.format {
-        Format::Json => output::json(&status)?,
-        Format::People => people(&status)?,
+        Format::Json => output::json(&Both { status, coordination })?,
+        Format::People => people(&status, &coordination)?,
     }
     Ok(exit::DONE)
 }
 
-fn people(status: &Status) -> anyhow::Result<()> {
+/// What programs get: the status, and the group beside it.
+#[derive(serde::Serialize)]
+struct Both {
+    #[serde(flatten)]
+    status: Status,
+    coordination: Coordination,
+}
+
+/// Says the term and since when, and what keeps the group from accepting anything.
+fn group(view: &Coordination) -> Vec<String> {
+    let since = view.since.map_or_else(String::new, |since| format!(" since {since}"));
+    let mut lines = vec![format!("term         {}{since}", view.term)];
+    match view.majority {
+        Majority::Reachable => {}
+        Majority::Unsettled | Majority::Missing | Majority::Unknown => {
+            lines.push(format!("majority     {}", view.majority));
+        }
+    }
+    lines.extend(view.disk.as_ref().map(|disk| format!("group's disk {}", output::printable(disk))));
+    lines
+}
+
+fn people(status: &Status, coordination: &Coordination) -> anyhow::Result<()> {
     let coordinator = match status.coordinator {
         Some(node) if node == status.node => "this node".to_owned(),
         Some(node) => node.short(),
@@ -33,6 +59,7 @@ fn people(status: &Status) -> anyhow::Result<()> {
         format!("jobs         {}", if jobs.is_empty() { "none".into() } else { jobs.join(", ") }),
         format!("blobs        {:.1} MiB", status.blobs.bytes as f64 / f64::from(1 << 20)),
     ];
+    lines.splice(4..4, group(coordination));
     if let Some(reason) = &status.draining {
         lines.push(format!("draining     it takes no new job{}", output::because(reason)));
     }
@@ -44,4 +71,18 @@ fn people(status: &Status) -> anyhow::Result<()> {
     }
     lines.push(format!("up           {} s, artel {}", status.uptime_seconds, status.version));
     output::line(&lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_group_is_said_in_words_only_when_something_is_wrong() {
+        let mut view = web::testing::sample().0.coordination().await.unwrap();
+        assert_eq!(group(&view), [format!("term         3 since {}", view.at)]);
+        (view.since, view.majority, view.disk) = (None, Majority::Missing, Some("full: 3 MiB are free".into()));
+        let missing = "majority     no majority can be reached: nothing is accepted or published until more come back";
+        assert_eq!(group(&view), ["term         3", missing, "group's disk full: 3 MiB are free"]);
+    }
 }

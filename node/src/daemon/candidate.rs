@@ -94,7 +94,7 @@ impl Candidate {
         let group = Group::open(config, log.clone(), Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
         info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
-        self.start(&group, &replica, &mut parts, &until);
+        self.start(&group, (&replica, log.health()), &mut parts, &until);
         parts.spawn(tell_health(log.health(), until.clone()));
         let result = tokio::select! {
             biased;
@@ -132,11 +132,18 @@ impl Candidate {
         opened.await.map_err(|e| e.to_string())?
     }
 
-    fn start(&self, group: &Group, replica: &Arc<Replica>, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
+    fn start(
+        &self,
+        group: &Group,
+        (replica, health): (&Arc<Replica>, watch::Receiver<Health>),
+        parts: &mut JoinSet<Ending>,
+        stop: &CancellationToken,
+    ) {
         let shared = &self.shared;
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
-        let (decider, decisions) = Decider::new(Arc::clone(shared), (group.clone(), Arc::clone(replica)), errands);
+        let parts_of_group = (group.clone(), Arc::clone(replica), health);
+        let (decider, decisions) = Decider::new(Arc::clone(shared), parts_of_group, errands);
         self.desk.coordinate(Some(decisions.clone()));
         let performer = Performer {
             shared: Arc::clone(shared),

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     clock,
-    consensus::{Group, Life, Majority, ProposeError, Standing},
+    consensus::{Group, Life, Majority, ProposeError, Standing, storage::Health},
 };
 
 /// Commands that may wait; a burst of submissions fits, a runaway peer does not.
@@ -86,6 +86,7 @@ pub struct Decisions {
     queue: mpsc::Sender<Input>,
     replica: Arc<Replica>,
     group: Group,
+    health: watch::Receiver<Health>,
 }
 
 impl Decisions {
@@ -132,6 +133,11 @@ impl Decisions {
         self.replica.digest()
     }
 
+    /// Whether the log can be written here.
+    pub fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
     /// How this member sees the group.
     pub fn standing(&self) -> Standing {
         self.group.standing().borrow().clone()
@@ -159,11 +165,11 @@ impl Decider {
     /// Makes the loop of a member and the way to it.
     pub(super) fn new(
         shared: Arc<Shared>,
-        (group, replica): (Group, Arc<Replica>),
+        (group, replica, health): (Group, Arc<Replica>, watch::Receiver<Health>),
         errands: mpsc::Sender<(Term, Effect)>,
     ) -> (Self, Decisions) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let decisions = Decisions { queue: sender, replica: Arc::clone(&replica), group: group.clone() };
+        let decisions = Decisions { queue: sender, replica: Arc::clone(&replica), group: group.clone(), health };
         // Batches of this run must not be taken for replayed ones of an earlier run.
         let next_batch = clock::now().as_millis() << 20;
         let office = Office::Follows;

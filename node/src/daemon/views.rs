@@ -13,8 +13,9 @@ use protocol::{
     message::Refusal,
 };
 use web::api::{
-    self, Agreement, AttemptState, AttemptView, Builder, Dissent, FailureView, FileView, JobDetail, JobFilter, JobLink,
-    JobPage, JobState, JobSummary, PublishedView, RequestView, ServiceView, StepView, Time, VerdictView, VerdictWord,
+    self, Agreement, AttemptState, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail,
+    JobFilter, JobLink, JobPage, JobState, JobSummary, PublishedView, RequestView, ServiceView, StepView, Time,
+    VerdictView, VerdictWord,
 };
 
 use super::Decisions;
@@ -199,7 +200,13 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
         accepted: Time::from(view.times.accepted),
         ended: view.times.ended.map(Time::from),
         agreement,
+        expected: expected(view.expected),
     })
+}
+
+fn expected(known: view::Expected) -> Option<ExpectedView> {
+    let expected = ExpectedView { start: known.start.map(Time::from), end: known.end.map(Time::from) };
+    (expected != ExpectedView::default()).then_some(expected)
 }
 
 fn largest_group(view: &view::JobView) -> usize {

@@ -5,7 +5,7 @@ use web::api::{ApiError, Coordination, Majority, MemberRole, MemberView, Time};
 
 use crate::{
     clock,
-    consensus::{self, Standing},
+    consensus::{self, Standing, storage::Health},
     daemon::{Decisions, Shared},
 };
 
@@ -28,6 +28,7 @@ pub(super) fn view(shared: &Shared, decisions: Option<&Decisions>) -> Coordinati
             leader,
             since: known.leader.map(|(_, since)| Time::from(since)),
             majority: if leader.is_some() { Majority::Reachable } else { Majority::Unsettled },
+            disk: None,
             members: policies.current().coordinators.candidates().iter().map(member).collect(),
         };
     };
@@ -47,7 +48,21 @@ pub(super) fn view(shared: &Shared, decisions: Option<&Decisions>) -> Coordinati
             consensus::Majority::Unsettled => Majority::Unsettled,
             consensus::Majority::Missing => Majority::Missing,
         },
+        disk: disk(&decisions.health()),
         members: members(&standing, decisions),
+    }
+}
+
+/// Says what keeps the log from being written.
+fn disk(health: &Health) -> Option<String> {
+    match health {
+        Health::Sound => None,
+        Health::NoSpace { free, wanted } => Some(format!(
+            "full: {} MiB are free, {} MiB must be; nothing is accepted here until you free some",
+            free >> 20,
+            wanted.div_ceil(1 << 20)
+        )),
+        Health::Failed(why) => Some(format!("failed: {why}; this coordinator stops")),
     }
 }
 
@@ -80,5 +95,18 @@ pub(super) fn refusal(error: consensus::Error) -> ApiError {
         consensus::Error::Open { .. } | consensus::Error::TimedOut { .. } | consensus::Error::Stopped { .. } => {
             ApiError::Unavailable { reason: error.to_string() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_in_words() {
+        assert_eq!(disk(&Health::Sound), None);
+        let words = "full: 3 MiB are free, 64 MiB must be; nothing is accepted here until you free some";
+        assert_eq!(disk(&Health::NoSpace { free: 3 << 20, wanted: 64 << 20 }).as_deref(), Some(words));
+        assert!(disk(&Health::Failed("no such device".into())).unwrap().contains("no such device"));
     }
 }

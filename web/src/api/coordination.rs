@@ -94,6 +94,9 @@ pub struct Coordination {
     pub since: Option<Time>,
     /// Whether a majority can be reached.
     pub majority: Majority,
+    /// Why this coordinator's log cannot be written, in words; absent while it can, and where no coordinator was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// The members, by id.
     #[serde(default)]
     pub members: Vec<MemberView>,

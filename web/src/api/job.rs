@@ -58,6 +58,20 @@ pub struct JobSummary {
     pub ended: Option<Time>,
     /// How many operators agree.
     pub agreement: Agreement,
+    /// When it begins and ends, judged by what such jobs took; absent when nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedView>,
+}
+
+/// When an open job begins and ends, judged by what such jobs took. It promises nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedView {
+    /// When the first builder begins; absent once one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Time>,
+    /// When its builds end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Time>,
 }
 
 /// What the maintainer asked for.

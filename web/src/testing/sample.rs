@@ -63,6 +63,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         accepted,
         ended: None,
         agreement: Agreement { agree: 0, needed: 2, asked: 0 },
+        expected: None,
     };
     let request = RequestView {
         facts,
@@ -181,6 +182,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         accepted: at(accepted),
         ended: state.is_over().then(|| at(accepted + 187)),
         agreement: Agreement { agree: 0, needed: 2, asked: 2 },
+        expected: None,
     };
     let request = RequestView {
         facts,

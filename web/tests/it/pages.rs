@@ -34,6 +34,21 @@ async fn a_peer_that_drains_says_why() {
 }
 
 #[tokio::test]
+async fn a_job_says_when_it_is_expected() {
+    let site = Site::start(Limits::default()).await;
+    let mut job = web::Backend::job(&site.fake, site.jobs.building).await.unwrap();
+    assert!(!page(&site, &format!("/jobs/{}", job.summary.id)).await.contains("Expected"));
+    let (start, end) = (Some(web::testing::at(7200)), Some(web::testing::at(10_800)));
+    job.summary.expected = Some(web::api::ExpectedView { start, end });
+    job.summary.id = protocol::JobId::from_bytes([3; 32]);
+    let path = format!("/jobs/{}", job.summary.id);
+    site.fake.add_job(job);
+    let html = page(&site, &path).await;
+    assert!(html.contains("Expected to begin at <time") && html.contains(" UTC and to end at <time"), "{html}");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_with_a_liar() {
     let site = Site::start(Limits::default()).await;
     insta::assert_snapshot!("job_published", page(&site, &format!("/jobs/{}", site.jobs.published)).await);

@@ -161,6 +161,7 @@ impl Ledger {
         record.canary_right(turn.at);
         let pending = record.pending.clone();
         self.hear_again(&pending, turn);
+        self.look_at_once(canary.lease.node, turn);
         if hindered {
             let whom = (&canary.operator, &class, canary.lease.node);
             self.tell_change(whom, (canary.lease.job, Change::Restored), turn);

@@ -63,6 +63,7 @@ impl Ledger {
     pub(crate) fn note_failure(&mut self, lease: &Lease, turn: &Turn) {
         let Some((operator, class)) = self.subject(lease) else { return };
         self.reputation.failed((&operator, &class, lease.node), lease.number, turn.at);
+        self.watch_hindrance(lease.node, turn);
     }
 
     fn subject(&self, lease: &Lease) -> Option<(OperatorName, Class)> {
@@ -97,6 +98,7 @@ impl Ledger {
             let Some(claim) = claim else {
                 let pending = self.reputation.record_mut(&operator, &class, node).pending.clone();
                 self.hear_again(&pending, turn);
+                self.look_at_once(node, turn);
                 if let Some(change) = self.reputation.validated((&operator, &class, node), turn.at) {
                     self.tell_change((&operator, &class, node), (id, change), turn);
                 }
@@ -124,6 +126,7 @@ impl Ledger {
         let job = evidence.job;
         for (node, change) in self.reputation.contradicted(whom, evidence, turn.at) {
             self.tell_change((whom.0, whom.1, node), (job, change), turn);
+            self.watch_hindrance(node, turn);
         }
     }
 
@@ -142,11 +145,14 @@ impl Ledger {
     }
 
     /// The job is over: nobody rests because of it any longer.
-    pub(crate) fn resolve_reports(&mut self, id: JobId) {
+    pub(crate) fn resolve_reports(&mut self, id: JobId, turn: &Turn) {
         let Some(job) = self.jobs.get(&id) else { return };
         let class = Class::of(&job.facts);
-        for attempt in job.attempts.iter().filter(|a| a.failure().is_some()) {
-            self.reputation.resolved((&attempt.operator, &class, attempt.node), attempt.lease);
+        let failed = job.attempts.iter().filter(|a| a.failure().is_some());
+        let failed: Vec<_> = failed.map(|a| (a.operator.clone(), a.node, a.lease)).collect();
+        for (operator, node, lease) in failed {
+            self.look_at_once(node, turn);
+            self.reputation.resolved((&operator, &class, node), lease);
         }
     }
 

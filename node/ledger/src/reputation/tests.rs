@@ -425,3 +425,73 @@ proptest! {
         bench.assert_replays();
     }
 }
+
+#[test]
+fn a_standing_offer_is_looked_at_when_what_kept_the_builder_ends() {
+    type Kept = fn(&mut Court);
+    let table: &[(&str, Kept, u64, &str)] = &[
+        (
+            "quarantine",
+            |court| {
+                court.contradict(|bench, lease| drop(bench.reveal(lease, "lie")));
+            },
+            10,
+            "1 builder is in quarantine, for 10 s more",
+        ),
+        (
+            "rest",
+            |court| {
+                for _ in 0..2 {
+                    let job = court.submit();
+                    let lease = court.bench.lease(builder(0, 0), job);
+                    court.bench.fail(&lease, Blame::Job, "build");
+                }
+            },
+            10,
+            "1 builder is at rest after failures that nobody has confirmed, for 10 s more",
+        ),
+        (
+            "canary",
+            Court::disable,
+            40,
+            "1 builder is disabled until a job with a known answer succeeds there, for 40 s more",
+        ),
+    ];
+    for (row, kept, seconds, why) in table {
+        let mut court = Court::new(3, 1, [2, 3]);
+        kept(&mut court);
+        let job = court.bench.wish("command", 200, |wish| wish.schedule.only = vec![builder(0, 0)]);
+        let Some(Response::Receipt(job, _)) = job else { panic!("{row}: {job:?}") };
+        court.bench.offer(builder(0, 0), 1);
+        assert_eq!(court.bench.granted(), [], "{row}");
+        assert_eq!(court.bench.why(job), *why, "{row}");
+        court.bench.wait(seconds - 1);
+        assert_eq!(court.bench.granted(), [], "{row}: not yet");
+        court.bench.wait(1);
+        let granted = court.bench.granted();
+        assert_eq!(granted.len(), 1, "{row}: at once, and without a word from the builder");
+        assert_eq!(granted[0].job == job, *row != "canary", "{row}");
+        court.bench.assert_replays();
+    }
+}
+
+#[test]
+fn a_standing_offer_is_looked_at_when_its_builder_is_vindicated() {
+    let mut court = Court::new(3, 1, [2, 3]);
+    let mut failed = Vec::new();
+    for _ in 0..2 {
+        let job = court.submit();
+        let lease = court.bench.lease(builder(0, 0), job);
+        court.bench.fail(&lease, Blame::Job, "build");
+        failed.push(job);
+    }
+    let wish = court.bench.wish("command", 200, |wish| wish.schedule.only = vec![builder(0, 0)]);
+    let Some(Response::Receipt(job, _)) = wish else { panic!("{wish:?}") };
+    court.bench.offer(builder(0, 0), 1);
+    assert_eq!(court.bench.granted(), []);
+    court.bench.cancel(failed[0], protocol::testing::samples::MAINTAINER_SEED);
+    court.bench.cancel(failed[1], protocol::testing::samples::MAINTAINER_SEED);
+    let waits = court.bench.ledger.job(job).unwrap().attempts.is_empty();
+    assert!(!waits, "nobody has to wait for a rest that is over");
+    court.bench.assert_replays();
+}

@@ -6,6 +6,7 @@ use crate::{
     Ledger,
     job::Job,
     peers::{Duty, Presence},
+    reputation::{Class, Hindrance, May},
 };
 
 /// Builders, as one job sees them.
@@ -13,6 +14,8 @@ use crate::{
 pub(super) struct Crowd<'a> {
     /// Those that could take it, now or when they have room.
     pub(super) fitting: Vec<Fitting<'a>>,
+    /// What keeps those from it that could, but have shown that they must not for now.
+    pub(super) hindered: Vec<Hindrance>,
     /// Those that could, but take nothing new.
     pub(super) draining: usize,
     /// The most memory among those that have too little.
@@ -39,6 +42,7 @@ impl Ledger {
     pub(super) fn crowd(&self, job: &Job) -> Crowd<'_> {
         let mut crowd = Crowd::default();
         let facts = &job.facts;
+        let (class, now) = (Class::of(facts), self.last_command());
         for (node, operator, peer) in self.peers.all().filter(|(node, ..)| facts.schedule.allows(node)) {
             let capacity = peer.capacity.as_ref();
             if capacity.is_some_and(|c| !c.arches.contains(&facts.arch)) {
@@ -56,6 +60,10 @@ impl Ledger {
                 }
                 (Presence::Online, Duty::Draining { .. }) => crowd.draining += 1,
                 (Presence::Online, Duty::Ready) => {
+                    if let May::No(hindrance) = self.may_lease(*node, operator, &class, now) {
+                        crowd.hindered.push(hindrance);
+                        continue;
+                    }
                     let room = self.peers.room(node);
                     crowd.fitting.push(Fitting {
                         node: *node,

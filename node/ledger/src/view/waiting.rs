@@ -1,6 +1,9 @@
 //! Why a job does not move, in one sentence for people, and when it will. It reads the ledger and changes nothing.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use protocol::{JobId, OperatorName, Timestamp, policy::Channel};
 
@@ -10,6 +13,7 @@ use crate::{
     graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, PublishStep},
     orders::Hold,
+    reputation::Hindrance,
     schedule,
 };
 
@@ -91,7 +95,15 @@ impl Ledger {
         let built = job.attempts.iter().filter_map(Attempt::vote).count();
         let so_far = if built == 0 { String::new() } else { format!("{built} built it; ") };
         let crowd = self.crowd(job);
-        so_far + &self.lacks_peers(job, &crowd).unwrap_or_else(|| self.lacks_room(id, job, &crowd))
+        let kept = hindered(&crowd.hindered, self.last_command());
+        let why = match (self.lacks_peers(job, &crowd), kept) {
+            // Those who are kept from it can do it; nobody else needs to come.
+            (Some(_), Some(kept)) => kept,
+            (Some(lacks), None) => lacks,
+            (None, Some(kept)) => format!("{}; {kept}", self.lacks_room(id, job, &crowd)),
+            (None, None) => self.lacks_room(id, job, &crowd),
+        };
+        so_far + &why
     }
 
     /// Nobody who is there could build it, busy or not.
@@ -209,6 +221,28 @@ impl Ledger {
         let begun = job.attempts.iter().any(|a| matches!(a.state, AttemptState::Running { .. }));
         Expected { start: (!begun).then_some(start), end: Some(start.after(takes)) }
     }
+}
+
+/// Says what keeps builders from a job, and for how long: `2 builders are in quarantine, the next for 40 s more`.
+fn hindered(found: &[Hindrance], now: Timestamp) -> Option<String> {
+    let mut kinds: BTreeMap<&str, (usize, Option<Timestamp>)> = BTreeMap::new();
+    for hindrance in found {
+        let (words, until) = match *hindrance {
+            Hindrance::Resting { until } => ("at rest after failures that nobody has confirmed", Some(until)),
+            Hindrance::Quarantined { until } => ("in quarantine", Some(until)),
+            Hindrance::Disabled { canary } => ("disabled until a job with a known answer succeeds there", Some(canary)),
+            Hindrance::Breached => ("stopped for good, since a build broke out of the sandbox", None),
+        };
+        let (count, next) = kinds.entry(words).or_default();
+        *count += 1;
+        *next = next.iter().copied().chain(until).min();
+    }
+    let kind = |(words, (count, next)): (&str, (usize, Option<Timestamp>))| {
+        let (are, the_next) = if count == 1 { ("is", "") } else { ("are", "the next ") };
+        let more = next.map(|until| format!(", {the_next}for {} more", phrase::span(until.since(now))));
+        format!("{} {are} {words}{}", phrase::count(count, "builder"), more.unwrap_or_default())
+    };
+    (!kinds.is_empty()).then(|| kinds.into_iter().map(kind).collect::<Vec<_>>().join("; "))
 }
 
 /// Says why the publisher's last try failed and when the next one is.

@@ -56,6 +56,12 @@ pub(super) fn text(detail: &JobDetail) -> String {
     if !summary.why.is_empty() {
         line(format!("why        {}", summary.why));
     }
+    if let Some(expected) = summary.expected {
+        let start = expected.start.map(|at| format!("to begin at {at}"));
+        let end = expected.end.map(|at| format!("to end at {at}"));
+        let both: Vec<String> = start.into_iter().chain(end).collect();
+        line(format!("expected   {}", both.join(", ")));
+    }
     line(format!("maintainer {} on channel {}", summary.maintainer, summary.channel));
     for link in &detail.links {
         line(format!("{:<10} job {} {}", link.relation, link.job.short(), link.title));
