@@ -197,6 +197,11 @@ impl Network {
         name.clone_into(&mut self.asked);
     }
 
+    /// Names the coordinators anew, as a new policy does.
+    pub fn choose_candidates(&mut self, names: &[String]) {
+        self.candidates = names.to_vec();
+    }
+
     /// The names of the coordinators.
     pub fn candidates(&self) -> &[String] {
         &self.candidates

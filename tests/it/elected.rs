@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use artel::charter::CoordinatorsEntry;
 use harness::{Network, Plan, until};
 use protocol::JobId;
 use web::{
     Backend,
-    api::{AttemptState, JobDetail, JobFilter, JobState},
+    api::{AttemptState, JobDetail, JobFilter, JobState, MemberRole},
 };
 
 use crate::ground;
@@ -74,4 +75,42 @@ async fn the_work_goes_on_when_the_leader_dies() {
     }
     network.client(&second).transfer(network.id_of(&first)).await.unwrap();
     assert_eq!(network.led(ANOTHER_WITHIN, &[&second]).await, first);
+}
+
+#[tokio::test]
+async fn a_new_policy_replaces_a_dead_coordinator() {
+    let Some(ground) = ground().await else { return };
+    let mirrors = vec!["fourth".to_owned()];
+    let mut network = Network::found(&ground, &Plan { coordinators: 3, mirrors, ..Plan::builders(2) });
+    network.start().await;
+    let leader = network.led(ANOTHER_WITHIN, &[]).await;
+    network.ask_at(&leader);
+    let before = network.submit(&ground.script("before", "echo done > out")).await;
+    assert_eq!(network.over(before, WITHIN).await.summary.state, JobState::Reproduced);
+
+    let dead = network.candidates().iter().find(|name| **name != leader).unwrap().clone();
+    network.node(&dead).kill();
+    let mut named: Vec<String> = network.candidates().iter().filter(|name| **name != dead).cloned().collect();
+    named.push("fourth".into());
+    let ids: Vec<_> = named.iter().map(|name| network.id_of(name)).collect();
+    network.change_policy(|charter| charter.coordinators = CoordinatorsEntry::Elected(ids.clone())).await;
+    let mut wanted = ids.clone();
+    wanted.sort();
+    let client = network.client(&leader);
+    until("the group is as the policy says", WITHIN, async || {
+        let view = client.coordination().await.ok()?;
+        let here = |member: &web::api::MemberView| member.role != MemberRole::Learner && member.log.is_some();
+        let members: Vec<_> = view.members.iter().filter(|member| here(member)).map(|member| member.node).collect();
+        (members == wanted).then_some(())
+    })
+    .await;
+    network.choose_candidates(&named);
+    equal(&network, &named.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+    network.node(&leader).kill();
+    let next = network.led(ANOTHER_WITHIN, &[&leader]).await;
+    network.ask_at(&next);
+    let after = network.submit(&ground.script("after", "echo again > out")).await;
+    assert_eq!(network.over(after, WITHIN).await.summary.state, JobState::Reproduced);
+    assert_eq!(jobs(&network, "fourth").await, [before, after], "the new one knows every job");
 }
