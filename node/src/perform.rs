@@ -12,7 +12,7 @@ use protocol::{
     message::{Request, Response},
 };
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{Semaphore, broadcast, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,8 @@ const REVOKE_TRIES: u32 = 5;
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often it looks for them.
 const SETTLE_STEP: Duration = Duration::from_millis(250);
+/// Logs that are fetched from builders at one time.
+pub const LOGS: usize = 16;
 /// The largest log that the coordinator keeps, in bytes.
 const LOG_MAX: u64 = 256 << 20;
 
@@ -46,6 +48,8 @@ pub struct Performer {
     pub publications: mpsc::Sender<Work>,
     /// Live news for pages and clients.
     pub news: broadcast::Sender<Arc<News>>,
+    /// Logs that are fetched at one time; see [`LOGS`].
+    pub logs: Semaphore,
 }
 
 impl Performer {
@@ -180,10 +184,12 @@ impl Performer {
     /// Brings the log of an ended attempt here: it must outlive the builder's interest in it.
     async fn keep_log(self: Arc<Self>, job: JobId, lease: LeaseNumber, node: NodeId) {
         let look = move |ledger: &ledger::Ledger| ledger.job(job)?.attempts.iter().find(|a| a.lease == lease)?.log;
-        let Some(log) = self.decisions.view(look).await.flatten() else { return };
         if node == self.shared.id {
             return;
         }
+        // A slow builder delays the logs of others, never their leases.
+        let Ok(_place) = self.logs.acquire().await else { return };
+        let Some(log) = self.decisions.view(look).await.flatten() else { return };
         let blobs = &self.shared.blobs;
         let kept = async {
             // A builder names its log; it must not name content that lies here for another reason.

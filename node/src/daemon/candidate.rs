@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use protocol::{NodeId, Verified, policy::Policy, release::Release};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::{
         storage::{Health, Log, upgrade},
     },
     net::Topic,
-    perform::Performer,
+    perform::{self, Performer},
     serve::Desk,
 };
 
@@ -151,6 +151,7 @@ impl Candidate {
             desk: self.desk.clone(),
             publications,
             news: self.news.clone(),
+            logs: Semaphore::new(perform::LOGS),
         };
         let publisher = publisher::Publisher::new(Arc::clone(shared), self.desk.clone(), decisions.clone());
         let heard = self.releases.subscribe();
@@ -185,6 +186,7 @@ impl Candidate {
     async fn follow_policy(&self, group: &Group, stop: CancellationToken) {
         let (mut policies, mut standing) = (self.shared.policies.subscribe(), group.standing());
         let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let current = Arc::clone(&policies.borrow_and_update());
             let wanted = candidates(current.current());
@@ -209,6 +211,7 @@ impl Candidate {
                 biased;
                 () = stop.cancelled() => return,
                 changed = policies.changed() => if changed.is_err() { return },
+                _ = again.tick() => {}
                 changed = standing.changed() => {
                     if changed.is_err() {
                         return;
@@ -241,7 +244,10 @@ impl Candidate {
             let gone = standing.wait_for(|s| !s.voters.contains(&me) && !s.learners.contains(&me));
             // Who is let go may never hear of it; nobody else needs it any more.
             let _ = tokio::time::timeout(LET_GO_WITHIN, gone).await;
-            if !self.shared.is_candidate() {
+            let now = standing.borrow().clone();
+            let led_by_another = now.leader.is_some_and(|leader| leader != me);
+            // Who leads is in the middle of handing over, and a group that nobody leads may need this vote.
+            if !self.shared.is_candidate() && (!now.voters.contains(&me) || led_by_another) {
                 return;
             }
         }

@@ -199,7 +199,7 @@ impl Publisher {
 
     /// Asks the ledger for a generation for each index that is past half of its validity.
     async fn ask_to_resign(&self) {
-        if Self::office(&self.shared).is_err() {
+        if Self::office(&self.shared, &self.decisions).is_err() {
             return;
         }
         let now = clock::now();
@@ -210,7 +210,7 @@ impl Publisher {
 
     /// Has everybody's key published, once it is known: clients of this coordinator will trust the next one.
     async fn renew_keyrings(&mut self) {
-        if Self::office(&self.shared).is_err() {
+        if Self::office(&self.shared, &self.decisions).is_err() {
             return;
         }
         let signers = self.signers().await;
@@ -375,7 +375,7 @@ impl Publisher {
         let (shared, at, generation) = (&self.shared, published.at, published.generation);
         let manifest = self.offer(channel, published).await?;
         // Somebody else may have been elected while the files were offered.
-        let term = Self::office(shared).map_err(|not| not.to_string())?;
+        let term = Self::office(shared, &self.decisions).map_err(|not| not.to_string())?;
         let release = Release { at, term, channel: channel.clone(), manifest, generation };
         let signed = shared.sign(&release).to_bytes();
         let (stored, of) = (signed.clone(), channel.clone());

@@ -28,6 +28,8 @@ use crate::consensus::{Machine, PAYLOAD_BYTES_MAX, Position};
 
 /// What a snapshot begins with. One without it is a bare ledger, as a node wrote it that had no group yet.
 const MAGIC: &[u8] = b"artel-replica-1\n";
+/// Jobs whose providers are kept before it is looked whether they are still needed.
+const PROVIDERS_KEPT: usize = 1024;
 /// Nodes that are remembered as having handed in one job.
 const PROVIDERS_MAX: usize = 8;
 /// Fresh jobs that wait for whoever fetches their inputs; beyond it they are found by looking at all open jobs.
@@ -80,9 +82,20 @@ struct State {
     ledger: Ledger,
     digest: Hash,
     providers: BTreeMap<JobId, BTreeSet<NodeId>>,
+    /// When there are more, it is time to forget some.
+    providers_max: usize,
 }
 
 impl State {
+    /// Forgets who had the inputs of jobs whose requests the ledger no longer keeps, once they are many.
+    fn forget_providers(&mut self) {
+        if self.providers.len() > self.providers_max {
+            let ledger = &self.ledger;
+            self.providers.retain(|job, _| ledger.request(*job).is_some());
+            self.providers_max = PROVIDERS_KEPT.max(2 * self.providers.len());
+        }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let live = self.providers.iter().filter(|(job, _)| self.ledger.request(**job).is_some());
         let providers = live.map(|(job, nodes)| (*job, nodes.iter().copied().collect())).collect();
@@ -93,12 +106,17 @@ impl State {
     fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let Some(kept) = bytes.strip_prefix(MAGIC) else {
             let ledger = Ledger::from_bytes(bytes).map_err(|e| e.to_string())?;
-            return Ok(Self { ledger, digest: Hash::of(bytes), providers: BTreeMap::new() });
+            return Ok(Self {
+                ledger,
+                digest: Hash::of(bytes),
+                providers: BTreeMap::new(),
+                providers_max: PROVIDERS_KEPT,
+            });
         };
         let kept: Kept = codec::decode(kept, usize::MAX).map_err(|e| e.to_string())?;
         let ledger = Ledger::from_bytes(&kept.ledger.0).map_err(|e| e.to_string())?;
         let providers = kept.providers.into_iter().map(|(job, nodes)| (job, nodes.into_iter().collect())).collect();
-        Ok(Self { ledger, digest: kept.digest, providers })
+        Ok(Self { ledger, digest: kept.digest, providers, providers_max: PROVIDERS_KEPT })
     }
 }
 
@@ -125,7 +143,12 @@ impl Replica {
         news: broadcast::Sender<Arc<News>>,
     ) -> Result<Arc<Self>, String> {
         let ledger = Ledger::new(network, genesis.clone()).map_err(|e| e.to_string())?;
-        let state = State { ledger, digest: Hash::from_bytes([0; 32]), providers: BTreeMap::new() };
+        let state = State {
+            ledger,
+            digest: Hash::from_bytes([0; 32]),
+            providers: BTreeMap::new(),
+            providers_max: PROVIDERS_KEPT,
+        };
         Ok(Arc::new(Self {
             me,
             network,
@@ -201,6 +224,7 @@ impl Replica {
             }
             all.push(effects);
         }
+        state.forget_providers();
         all
     }
 

@@ -99,8 +99,8 @@ impl Ledger {
     }
 
     fn take_canary(&mut self, node: NodeId, number: LeaseNumber) -> Option<Canary> {
-        let held = self.reputation.canaries.get(&number).is_some_and(|canary| canary.lease.node == node);
-        let canary = self.reputation.canaries.remove(&number).filter(|_| held)?;
+        self.reputation.canaries.get(&number).filter(|canary| canary.lease.node == node)?;
+        let canary = self.reputation.canaries.remove(&number)?;
         self.deadlines.clear(Due::Lease(number));
         Some(canary)
     }

@@ -157,6 +157,8 @@ fn a_disabled_builder_comes_back_by_a_canary() {
     let canary = court.bench.lease(builder(0, 0), job);
     assert_ne!(canary.job, job, "it gets a job whose answer is known");
     assert_eq!(court.bench.ledger.job(canary.job).unwrap().state, "reproduced");
+    // Nobody else can end it by naming its number.
+    court.bench.fail(&Lease { node: builder(1, 0), ..canary.clone() }, Blame::Job, "build");
     assert_eq!(court.bench.start(&canary), Some(Response::Done));
     assert_eq!(court.bench.renew(&[&canary]), Some(Response::Lost(vec![])));
     let again = court.bench.lease(builder(0, 0), job);

@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Failure, Publisher, Repository, Shared, certificate, chain};
 use crate::{
+    daemon::Decisions,
     mirror::intake,
     publish::{
         apt::{self, Authority, NotLeading, adopt},
@@ -38,14 +39,18 @@ const OTHERS_MAX: usize = 16;
 
 impl Publisher {
     /// The term in which this node may publish now.
-    pub(super) fn office(shared: &Shared) -> Result<protocol::lease::Term, NotLeading> {
-        shared.leads().ok_or_else(|| NotLeading { why: "it is not the leader of the coordinators".into() })
+    ///
+    /// The group knows first that a majority is gone, while the ledger's loop may still wait for a proposal.
+    pub(super) fn office(shared: &Shared, decisions: &Decisions) -> Result<protocol::lease::Term, NotLeading> {
+        let standing = decisions.standing();
+        let leads = shared.leads().filter(|term| standing.leads() && standing.term == *term);
+        leads.ok_or_else(|| NotLeading { why: "it is not the leader of the coordinators".into() })
     }
 
     /// The same, for a repository to ask.
     pub(super) fn authority(&self) -> Authority {
-        let shared = Arc::clone(&self.shared);
-        Arc::new(move || Self::office(&shared))
+        let (shared, decisions) = (Arc::clone(&self.shared), self.decisions.clone());
+        Arc::new(move || Self::office(&shared, &decisions))
     }
 
     /// Takes over what another coordinator published, when it is newer.
@@ -63,7 +68,7 @@ impl Publisher {
 
     /// Follows every channel's newest release: gossip may have been missed. Who leads has nobody to follow.
     pub(super) async fn follow_all(&mut self) {
-        if self.others().is_empty() || Self::office(&self.shared).is_ok() {
+        if self.others().is_empty() || Self::office(&self.shared, &self.decisions).is_ok() {
             return;
         }
         let policies = self.shared.policies();
@@ -80,7 +85,7 @@ impl Publisher {
     /// # Errors
     /// When a generation was reported that no node within reach holds.
     pub(super) async fn catch_up(&mut self, channel: &ChannelName) -> Result<(), Failure> {
-        let term = Self::office(&self.shared).map_err(|not| not.to_string())?;
+        let term = Self::office(&self.shared, &self.decisions).map_err(|not| not.to_string())?;
         if self.others().is_empty() || self.caught_up.get(channel) == Some(&term) {
             return Ok(());
         }

@@ -83,6 +83,8 @@ impl Publisher {
             && let Some(number) = self.released(&service.channel).await?
             && number >= service.generation
         {
+            // Signed is not yet kept: whoever leads next must be able to continue from it.
+            self.held_by_majority(&service.channel, number).await.map_err(Failure::begun)?;
             let summary = format!("generation {number} is signed already");
             return Ok(Done { summary, result: None });
         }

@@ -221,7 +221,7 @@ impl Repository {
             source: control.source,
             source_version: control.source_version,
             control: control.text,
-            since: None,
+            since: Some(next.at),
         })
     }
 
