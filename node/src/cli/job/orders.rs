@@ -30,9 +30,9 @@ pub(in crate::cli) struct Target {
 impl Target {
     /// Signs the order and sends it; it is durable when this returns.
     pub(in crate::cli) async fn order(self, context: &Context, what: Change) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(self.key.as_str()))?;
         let network = Config::load(&context.home)?.network.id;
         let job = super::find(context, &self.job).await?;
+        let key = keys::load(&context.home.key(self.key.as_str()))?;
         let order = Order { at: clock::now(), job, what, reason: self.reason };
         let signed = Signed::sign(&order, Some(&network), &[&key]);
         context.client().order(signed.to_bytes().into()).await?;
