@@ -81,7 +81,7 @@ async fn two_nodes_of_one_operator_are_one_voice() {
     network.start_some(&["coordinator", "b1", "b2"]).await;
     let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
     let waits = |detail: &JobDetail| {
-        detail.summary.why.contains("add an operator") && detail.attempts.iter().all(|a| a.ended.is_some())
+        detail.summary.why.contains("another operator to be added") && detail.attempts.iter().all(|a| a.ended.is_some())
     };
     let detail = network.job_until((job, "it waits for another operator"), WITHIN, waits).await;
     assert!(!detail.summary.state.is_over(), "{detail:#?}");

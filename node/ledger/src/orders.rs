@@ -8,7 +8,8 @@
 //!
 //! * **Who.** The key that signed the request, or a root.
 //! * **No replay.** Each order carries its time. One that is older than the newest that was applied to the job is refused; the
-//!   newest itself is answered again, so a client may repeat it.
+//!   newest itself is answered again, so a client may repeat it. An order that was refused is not remembered: who has it
+//!   may send it again, and it is applied when it has become legal.
 //! * **Suspend** takes the leases back at once and gives none until `resume`. The operators keep their turn and nobody is
 //!   blamed; what was built already counts. The job's deadline goes on.
 //! * **Retry** is for a job that ended as failed, disputed, unreproducible, cancelled or skipped: it is queued again with a fresh

@@ -391,11 +391,6 @@ impl Reputation {
         (classes.collect(), breach.map(|b| BreachView { at: b.at, job: b.job, lease: b.lease }))
     }
 
-    /// Gives the nodes that have shown something.
-    pub(crate) fn known_nodes(&self) -> BTreeSet<NodeId> {
-        self.records.keys().map(|(.., node)| *node).chain(self.breaches.keys().copied()).collect()
-    }
-
     /// The clock was set back.
     pub(crate) fn pull_back(&mut self, at: Timestamp) {
         self.records.values_mut().for_each(|record| record.pull_back(at));

@@ -64,11 +64,4 @@ impl Ledger {
         let (classes, breach) = self.reputation.view(&operator, node, at);
         Some(PeerView { node, operator, breach, classes })
     }
-
-    /// Gives the nodes that get no leases of some class now, and what keeps them.
-    pub fn hindered(&self, at: Timestamp) -> Vec<PeerView> {
-        let nodes = self.reputation.known_nodes();
-        let views = nodes.into_iter().filter_map(|node| self.peer(node, at));
-        views.filter(|view| view.breach.is_some() || view.classes.iter().any(|c| c.hindrance.is_some())).collect()
-    }
 }
