@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -15,6 +14,7 @@ use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
     config::{self, Builder, Config, Home, Reach, Storage},
+    demo::free_port,
     keys,
     resolve::archive,
 };
@@ -221,16 +221,4 @@ fn charter(
             valid_days: 7,
         }],
     })
-}
-
-/// Finds a port that is free for TCP and UDP on loopback.
-fn free_port() -> anyhow::Result<u16> {
-    for _ in 0..64 {
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let port = tcp.local_addr()?.port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port on loopback is free for both TCP and UDP")
 }
