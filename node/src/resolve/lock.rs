@@ -1,6 +1,6 @@
 //! Environment locks: the exact packages of one build, and their files.
 //!
-//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, and what
+//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, locales, and what
 //! the source package's relations ask for. apt solves it in one go against an empty status; the SHA-256 of each file comes
 //! from the archive's signed index and is checked again after the download. The same index gives the same lock.
 
@@ -26,6 +26,9 @@ use super::{
 /// Packages beside the required ones that every environment has: without apt and build-essential there is no buildd set,
 /// and a profile that moves the date preloads libfaketime; packages that need root in their rules are built with fakeroot.
 const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "libfaketime"];
+
+/// What a profile compiles its locale from; an environment of an archive without it keeps to `C.UTF-8`.
+const LOCALES: &str = "locales";
 
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";
@@ -118,7 +121,7 @@ fn lock(archive: &Archive, relations: &BuildRelations, profiles: &[String]) -> R
 fn base_set(archive: &Archive) -> Result<BTreeSet<String>, Error> {
     let mut names: BTreeSet<String> = ALWAYS.iter().map(|name| (*name).to_owned()).collect();
     index::each_package(archive, |package| {
-        if package.is_required() {
+        if package.is_required() || package.name == LOCALES {
             names.insert(package.name.clone());
         }
     })?;
