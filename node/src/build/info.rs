@@ -21,25 +21,6 @@ const FEATURES: [&str; 15] = [
     "sse4_2", "avx", "avx2", "avx512f", "fma", "bmi2", "aes", "sha_ni", "rdrand", "vaes", "asimd", "sve", "sve2",
     "crc32", "atomics",
 ];
-/// Environment variables that a profile may set.
-const VARIABLES: [&str; 15] = [
-    "DEB_BUILD_OPTIONS",
-    "HOME",
-    "PATH",
-    "TZ",
-    "LC_ALL",
-    "LANG",
-    "LANGUAGE",
-    "TERM",
-    "COLUMNS",
-    "LINES",
-    "SHELL",
-    "USER",
-    "LOGNAME",
-    "USERNAME",
-    "CAPTURE_ENVIRONMENT",
-];
-
 /// Where an attempt ran.
 pub(in crate::build) struct Place<'a> {
     pub(in crate::build) variation: &'a Variation,
@@ -67,9 +48,8 @@ pub(in crate::build) fn table(
     };
     put("arch", arch.to_string());
     profile(place.variation, started, &mut put);
-    for key in VARIABLES {
-        let own = place.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
-        put(key, own.or_else(|| place.variation.variable(key)).unwrap_or_default().to_owned());
+    for (key, value) in place.variables {
+        put(key, value.clone());
     }
     machine(place, &mut put);
     if let Some(cpu) = ran.cpu {
@@ -84,20 +64,10 @@ pub(in crate::build) fn table(
 
 /// What the profile made of the circumstances.
 fn profile(v: &Variation, started: Timestamp, put: &mut impl FnMut(&str, String)) {
+    v.table().into_iter().for_each(|(key, value)| put(&key, value));
     let seconds = i64::try_from(started.as_secs() + v.shift_secs).unwrap_or(i64::MAX);
-    put("build_path", v.place.clone());
-    put("cpu_count", v.cpus.to_string());
     put("date", jiff::Timestamp::from_second(seconds).map(|date| date.to_string()).unwrap_or_default());
-    put("domain", v.domain.clone());
-    put("gecos", v.system.gecos.clone());
-    put("hostname", v.hostname.clone());
     put("kernel", kernel(v.system.kernel));
-    put("login_shell", v.system.login_shell.to_owned());
-    put("nice", v.nice.to_string());
-    put("profile", v.profile.to_string());
-    put("profile_name", v.name().to_owned());
-    put("uid", v.uid.to_string());
-    put("umask", v.umask.to_owned());
 }
 
 /// What no profile can change.

@@ -12,6 +12,8 @@
 //! The CPU's model and the file system cannot be varied: they differ between nodes, and each attempt records its own.
 //! This module starts nothing: it is a function from a number to words.
 
+use std::collections::BTreeMap;
+
 use protocol::lease::Profile;
 
 const DAY: u64 = 86_400;
@@ -23,7 +25,8 @@ const SHIFTS: u64 = 64;
 const LOCALES: [&str; 5] = ["et_EE", "fr_CH", "de_CH", "nl_BE", "it_CH"];
 /// The shell commands that compile a locale into a folder that the sandbox made for it; the number of warnings is not ours.
 const COMPILE: &str = "localedef --no-archive -c -i LOCALE -f UTF-8 /usr/lib/locale/LOCALE.UTF-8 >/dev/null 2>&1 || :\n\
-     [ -e /usr/lib/locale/LOCALE.UTF-8/LC_CTYPE ] || { echo 'the locale LOCALE cannot be compiled'; exit 1; }\n";
+     [ -e /usr/lib/locale/LOCALE.UTF-8/LC_CTYPE ] || { echo 'the locale LOCALE cannot be compiled'; exit 1; }\n\
+     export LC_ALL=LOCALE.UTF-8\n";
 
 /// The circumstances of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +100,30 @@ impl Variation {
         }
     }
 
+    /// Gives what the profile makes of the circumstances, as keys and values.
+    pub fn table(&self) -> BTreeMap<String, String> {
+        let system = &self.system;
+        let words = [
+            ("build_path", self.place.clone()),
+            ("cpu_count", self.cpus.to_string()),
+            ("date", format!("{} days ahead", self.shift_secs / DAY)),
+            ("domain", self.domain.clone()),
+            ("gecos", system.gecos.clone()),
+            ("hostname", self.hostname.clone()),
+            ("kernel", if system.kernel == Kernel::Old { "2.6" } else { "its own" }.to_owned()),
+            ("login_shell", system.login_shell.to_owned()),
+            ("nice", self.nice.to_string()),
+            ("profile", self.profile.to_string()),
+            ("profile_name", self.name().to_owned()),
+            ("sh", if system.sh == Sh::Bash { "bash" } else { "the environment's" }.to_owned()),
+            ("uid", self.uid.to_string()),
+            ("umask", self.umask.to_owned()),
+        ];
+        let locale = system.locale.map(|locale| ("LC_ALL".to_owned(), format!("{locale}.UTF-8")));
+        let words = words.into_iter().map(|(key, value)| (key.to_owned(), value));
+        words.chain(self.variables.iter().cloned()).chain(locale).collect()
+    }
+
     /// Gives a variable's value.
     pub fn variable(&self, key: &str) -> Option<&str> {
         self.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
@@ -106,10 +133,6 @@ impl Variation {
     pub(in crate::build) fn fit(mut self, environment: &std::path::Path) -> Self {
         let sources = environment.join("usr/share/i18n/locales");
         self.system.locale = self.system.locale.filter(|locale| sources.join(locale).is_file());
-        if let Some(locale) = self.system.locale {
-            let name = format!("{locale}.UTF-8");
-            self.variables.iter_mut().filter(|(key, _)| key == "LC_ALL").for_each(|(_, value)| value.clone_from(&name));
-        }
         self
     }
 
