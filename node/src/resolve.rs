@@ -10,7 +10,12 @@
 //! on a blocking thread.
 
 pub mod archive;
+pub mod buildinfo;
+pub mod compare;
+pub mod elsewhere;
 pub mod lock;
+pub mod origin;
+pub mod release;
 pub mod source;
 
 mod configured;
