@@ -10,6 +10,7 @@
 //! on a blocking thread.
 
 pub mod archive;
+pub mod further;
 pub mod lock;
 pub mod source;
 

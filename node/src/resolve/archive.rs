@@ -124,6 +124,8 @@ pub struct Archive {
     etc: PathBuf,
     suite: SuiteName,
     arch: Arch,
+    /// Stanzas of further repositories.
+    further: String,
 }
 
 /// Holds the directory's file lock while it lives.
@@ -160,7 +162,23 @@ impl Archive {
     /// As [`Archive::open`].
     pub fn open_configured(etc: &Path, state: &Path, suite: SuiteName, arch: Arch) -> Result<Self, Error> {
         let root = std::path::absolute(state).map_err(file_error("find", state))?.join(format!("{suite}-{arch}"));
-        let archive = Self { root, etc: etc.into(), suite, arch };
+        Self { root, etc: etc.into(), suite, arch, further: String::new() }.prepare()
+    }
+
+    /// Gives the same archive together with further repositories, in a private directory beside this one.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(super) fn beside(&self, further: String) -> Result<Self, Error> {
+        let name = protocol::Hash::of(further.as_bytes()).short();
+        let root = self.root.with_file_name(format!("{}-{}-{name}", self.suite, self.arch));
+        let archive = Self { root, further, ..self.clone() }.prepare()?;
+        archive.write("etc/sources.list.d/further.sources", &archive.further)?;
+        Ok(archive)
+    }
+
+    fn prepare(self) -> Result<Self, Error> {
+        let archive = self;
         for folder in [
             "state/lists/partial",
             "debs/partial",
@@ -205,14 +223,14 @@ impl Archive {
     /// [`Error::Unreachable`] with apt's words, [`Error::NoSource`], or a file error.
     pub fn update(&self, now: Timestamp, refresh: Refresh) -> Result<(), Error> {
         let entries = self.configured()?;
-        let wanted = configured::write(&entries);
+        let wanted = configured::write(&entries) + &self.further;
         let _guard = self.lock()?;
         let (stamp, age) = (format!("{}\n{wanted}", now.as_millis()), self.age(now, &wanted));
         match (refresh, age) {
             (Refresh::WhenStale, Some(age)) if age < INDEX_FRESH_FOR => return Ok(()),
             (Refresh::WhenStale | Refresh::Always, _) => {}
         }
-        let first = self.fetch_index(&wanted);
+        let first = self.fetch_index(&configured::write(&entries));
         let own = self.own_origin(&entries)?;
         if own == entries {
             first?;
