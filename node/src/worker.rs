@@ -12,6 +12,7 @@
 mod attempt;
 mod drain;
 mod inputs;
+mod origin;
 
 use std::{
     collections::BTreeMap,

@@ -55,13 +55,21 @@ pub(crate) struct Plan {
 impl Network {
     /// Makes homes and the policy. `guests` are members that somebody else runs.
     pub(crate) fn found(folder: &Path, plans: Vec<Plan>, guests: &[NodeId]) -> anyhow::Result<Self> {
+        Self::found_for(folder, plans, guests, 1)
+    }
+
+    /// As [`Network::found`], for a channel that wants `agree` builders per job.
+    pub(crate) fn found_for(folder: &Path, plans: Vec<Plan>, guests: &[NodeId], agree: u8) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
         let daemons = plans.iter().map(|p| Daemon::make(&folder.join(&p.name))).collect::<Result<Vec<_>, _>>()?;
         let (root, maintainer) = (keys::generate()?, keys::generate()?);
         let channel = ChannelName::new("bench").context("a valid word")?;
         let nodes: Vec<NodeId> = daemons.iter().map(|d| d.node).chain(guests.iter().copied()).collect();
-        let charter = charter(&nodes, &root, &maintainer, &channel)?;
+        let mut charter = charter(&nodes, &root, &maintainer, &channel)?;
+        for entry in &mut charter.channels {
+            (entry.agree, entry.ask, entry.ask_max) = (agree, agree, agree);
+        }
         let genesis = Signed::sign(&charter.to_policy()?, None, &[&root]);
         let id = NetworkId::from(genesis.id());
         let port = free_port()?;
@@ -82,6 +90,12 @@ impl Network {
             fs::write(daemon.home.genesis(), genesis.to_bytes())?;
         }
         Ok(Self { id, channel, maintainer, bootstrap, daemons })
+    }
+
+    /// Starts the coordinator alone.
+    pub(crate) async fn start_coordinator(&mut self, program: &Path) -> anyhow::Result<()> {
+        self.daemons[0].start(program)?;
+        self.connected(0).await
     }
 
     /// Starts every daemon and waits until the others are connected to the coordinator.

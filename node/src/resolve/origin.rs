@@ -68,9 +68,9 @@ pub fn fetch(archive: &Archive, packages: &[LockedPackage], into: &Path) -> Resu
     if !gone.is_empty() {
         return Err(Error::Gone { gone });
     }
-    let words = packages.iter().map(|p| match p.arch {
-        Arch::All => format!("{}={}", p.name, p.version),
-        arch => format!("{}:{arch}={}", p.name, p.version),
+    let words = packages.iter().map(|p| {
+        let arch = if p.arch == Arch::All { String::new() } else { format!(":{}", p.arch) };
+        format!("{}{arch}={}", p.name, p.version)
     });
     let words: Vec<String> = words.collect();
     let arguments: Vec<&str> = ["-q", "-q", "download"].into_iter().chain(words.iter().map(String::as_str)).collect();
