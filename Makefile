@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos bench sim blame chaos release setup clean
+.PHONY: demo test lint unit demos packages bench sim blame chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -34,6 +34,14 @@ endif
 demos:
 	$(CARGO) build --locked -p artel
 	.ci/demos $(ARTEL)
+
+# Real source packages of the configured archive under two profiles, compared with each other and with the archive's own files.
+# Run it as an ordinary user with a range in /etc/subuid; options of a package stand behind a colon: PACKAGES="cowsay:notrimdch"
+PACKAGES ?= base-files distro-info-data cowsay cowsay:notrimdch hostname tree libyaml jinja2
+PACKAGES_STATE ?= $(TARGET)/packages
+packages: setup
+	$(CARGO) build --locked -p artel --example packages
+	$(TARGET)/debug/examples/packages $(PACKAGES_STATE) $(PACKAGES)
 
 # Each figure beside its limit or peer. Options: make bench BENCH="--quick --only transfer"
 BENCH ?=
