@@ -8,6 +8,7 @@
 mod chaos;
 mod crash;
 mod elected;
+mod image;
 mod judges;
 mod line;
 mod partition;
