@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Facts that a builder may tell about itself.
-pub const NODE_INFO_MAX: usize = 32;
+pub const NODE_INFO_MAX: usize = 64;
 /// Byproducts of one attempt.
 pub const BYPRODUCTS_MAX: usize = 64;
 /// The largest number that every JSON reader keeps exactly (2^53 - 1); lease numbers and sizes stay below.

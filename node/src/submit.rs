@@ -132,6 +132,20 @@ pub fn deb(archive: &Archive, source: &SourcePackage, words: &DebWords) -> Resul
     Ok(Prepared { kind, lock: locked.lock, files })
 }
 
+impl Prepared {
+    /// Takes another environment than the one that was resolved: one that was locked before, from wherever.
+    ///
+    /// # Errors
+    /// When one of its packages is on none of this machine's archives below `state`.
+    pub fn with_environment(mut self, lock: EnvironmentLock, state: &Path) -> Result<Self, Error> {
+        let files = lock::files_of(&lock, state)?;
+        let resolved = self.lock;
+        self.files.retain(|(hash, _)| !resolved.packages.iter().any(|package| package.hash == *hash));
+        self.files.extend(lock.packages.iter().map(|p| p.hash).zip(files));
+        Ok(Self { lock, ..self })
+    }
+}
+
 fn locked_files(locked: &Locked) -> impl Iterator<Item = (Hash, PathBuf)> + '_ {
     locked.lock.packages.iter().map(|p| p.hash).zip(locked.files.iter().cloned())
 }

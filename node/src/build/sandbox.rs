@@ -44,7 +44,7 @@ use self::{
 };
 use super::{
     log::{LogError, LogSink, Phase},
-    vary::Variation,
+    vary::{Kernel, Sh, Variation},
 };
 
 /// How often limits are checked.
@@ -205,7 +205,7 @@ pub(in crate::build) async fn run(
     let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
     let mut trace = Trace { process: None, groups: group.folders() };
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
-    let mut command = rig.command(&group.folders(), &[], NAMESPACE);
+    let mut command = rig.command(&group.folders(), &["--uts"], NAMESPACE);
     command.args(namespace_arguments(rig, plan)).args(inner_command(&group, plan));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(SandboxError::Spawn)?;
@@ -226,7 +226,8 @@ fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
         rig::Account::Dedicated { .. } => "as-is",
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned()]
+    let domain = v.domain.clone();
+    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned(), domain]
 }
 
 /// Lays out the overlay's upper folder: names for the build user and the host, and a home.
@@ -235,15 +236,19 @@ fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
     let upper = plan.folder.join("upper");
     let folders = [plan.folder.join("work"), plan.folder.join("merged"), upper.join("etc"), upper.join("build/home")];
     folders.iter().try_for_each(|folder| rig.make_folder(folder))?;
+    vary_system(rig, v, &upper)?;
     let with = |name: &str, line: String| {
         let known = std::fs::read_to_string(plan.environment.join("etc").join(name)).unwrap_or_default();
         (name.to_owned(), known + &line)
     };
     let files = [
-        with("passwd", format!("{}:x:{}:{}::/nonexistent:/bin/sh\n", v.user, v.uid, v.uid)),
+        with("passwd", passwd_line(v)),
         with("group", format!("{}:x:{}:\n", v.user, v.uid)),
         ("hostname".to_owned(), format!("{}\n", v.hostname)),
-        ("hosts".to_owned(), format!("127.0.0.1 localhost\n127.0.1.1 {}\n::1 localhost\n", v.hostname)),
+        (
+            "hosts".to_owned(),
+            format!("127.0.0.1 localhost\n127.0.1.1 {0}.{1} {0}\n::1 localhost\n", v.hostname, v.domain),
+        ),
     ];
     files.iter().try_for_each(|(name, text)| {
         let path = upper.join("etc").join(name);
@@ -251,6 +256,32 @@ fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
         rig.give(&path)
     })
+}
+
+fn passwd_line(v: &Variation) -> String {
+    let (user, uid, system) = (&v.user, v.uid, &v.system);
+    format!("{user}:x:{uid}:{uid}:{}:/nonexistent/{user}:{}\n", system.gecos, system.login_shell)
+}
+
+/// Lays out what a profile changes of the system: another `sh`, and a folder into which the build user compiles a locale.
+fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
+    let below = |parts: &[&str]| {
+        let folders = parts.iter().scan(upper.to_owned(), |folder, part| {
+            folder.push(part);
+            Some(folder.clone())
+        });
+        folders.into_iter().try_for_each(|folder| rig.make_folder(&folder))
+    };
+    if let Some(locale) = v.system.locale {
+        below(&["usr", "lib", "locale", &format!("{locale}.UTF-8")])?;
+    }
+    if v.system.sh == Sh::Bash {
+        below(&["usr", "bin"])?;
+        let sh = upper.join("usr/bin/sh");
+        std::os::unix::fs::symlink("bash", &sh)?;
+        rig.give(&sh)?;
+    }
+    Ok(())
 }
 
 fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
@@ -262,6 +293,9 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let mut words = format!("prlimit --core=0 --nproc={processes}:{processes} ");
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
+    }
+    if v.system.kernel == Kernel::Old {
+        words.push_str("setarch --uname-2.6 ");
     }
     let allowed = allowed_cpus();
     if (v.cpus as usize) < allowed.len() {

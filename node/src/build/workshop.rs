@@ -1,7 +1,6 @@
 //! The workshop: where attempts are made, one folder each, and where what a crash left is cleaned up.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
     environment::{Environment, Environments},
-    image,
+    image, info,
     inputs::{self, Placing, Wanted},
     sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
     vary::{Variation, variation},
@@ -172,9 +171,8 @@ impl Workshop {
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
         check(task)?;
         let request = &task.request;
-        let cpus = cpus(&request.limits);
-        let variation = variation(task.lease.profile, cpus);
-        log.note(&format!("{}, profile {}", request.title(), variation.profile));
+        let variation = variation(task.lease.profile, cpus(&request.limits));
+        log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
         let packages = image::packages(request, &task.inputs)?;
@@ -188,17 +186,19 @@ impl Workshop {
         log.enter(Phase::Environment);
         let environment = self.environments.get(&task.lock, &task.packages, stop).await.map_err(Error::Environment)?;
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
+        let variation = variation.fit(&environment.root);
         log.enter(Phase::Sandbox);
         let started = (self.now)();
         let host = Host::now();
-        let ran =
-            sandbox::run(&self.rig, &plan(task, packages.as_ref(), &folder, &environment, &variation), log, stop).await;
+        let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
+        let ran = sandbox::run(&self.rig, &plan, log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
         judge(&ran, &request.limits, &host.since(&self.attempts))?;
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
         let (outputs, byproducts) = self.collect(task, &folder, &variation, &into).await?;
-        let info = Info { task, variation: &variation, environment: &environment, started };
+        let (variables, attempts) = (&plan.variables[..], self.attempts.as_path());
+        let place = info::Place { variation: &variation, environment: &environment, variables, attempts };
         Ok(Built {
             outputs,
             byproducts,
@@ -208,7 +208,7 @@ impl Workshop {
             cpu: ran.cpu,
             memory_peak: ran.memory_peak,
             environment_took: environment.took,
-            node_info: node_info(&info),
+            node_info: info::table(request.arch, &place, &ran, started),
         })
     }
 
@@ -390,44 +390,6 @@ fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
 fn cpus(limits: &BuildLimits) -> u32 {
     let here = u32::try_from(sandbox::allowed_cpus().len()).unwrap_or(u32::MAX).max(1);
     limits.cpu_milli.div_ceil(1000).clamp(1, here)
-}
-
-struct Info<'a> {
-    task: &'a Task,
-    variation: &'a Variation,
-    environment: &'a Environment,
-    started: Timestamp,
-}
-
-fn node_info(info: &Info<'_>) -> BTreeMap<String, String> {
-    let v = info.variation;
-    let variable = |key: &str| v.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
-    let seconds = i64::try_from(info.started.as_secs() + v.shift_secs).unwrap_or(i64::MAX);
-    let date = jiff::Timestamp::from_second(seconds).map(|date| date.to_string()).unwrap_or_default();
-    let system = rustix::system::uname();
-    let pairs = [
-        ("arch", info.task.request.arch.to_string()),
-        ("cpu_count", v.cpus.to_string()),
-        ("cpu_model", cpu_model()),
-        ("date", date),
-        ("environment_tree", info.environment.tree.clone()),
-        ("hostname", v.hostname.clone()),
-        ("kernel", system.release().to_string_lossy().into_owned()),
-        ("nice", v.nice.to_string()),
-        ("path", v.place.clone()),
-        ("profile", v.profile.to_string()),
-        ("umask", v.umask.to_owned()),
-        ("user", format!("{} ({})", v.user, v.uid)),
-    ];
-    let fixed = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
-    let variables = ["TZ", "LANG", "LANGUAGE", "LC_ALL", "TERM"];
-    fixed.chain(variables.into_iter().filter_map(|key| Some((key.to_owned(), variable(key)?)))).collect()
-}
-
-fn cpu_model() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(':')).map_or_else(|| "unknown".into(), |(_, model)| model.trim().to_owned())
 }
 
 fn make_folder(rig: &Rig, parent: &Path, name: &str) -> Result<PathBuf, WorkshopError> {

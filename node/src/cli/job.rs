@@ -104,6 +104,9 @@ pub(super) struct Submit {
     /// The archive's suite that gives sources and environment [default: this system's]
     #[arg(long)]
     suite: Option<SuiteName>,
+    /// A lock as `env lock` wrote it, instead of what the archive has now
+    #[arg(long, value_name = "FILE")]
+    environment: Option<PathBuf>,
     /// Memory of one attempt, in MiB
     #[arg(long, default_value_t = BuildLimits::default().memory_mib)]
     memory: u32,
@@ -226,6 +229,7 @@ impl Submit {
         let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
         let (what, state) = (self.what.clone(), context.home.archive());
         let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
+        let environment = self.environment.as_deref().map(super::env::read_file).transpose()?;
         let around = match image::is_recipe(Path::new(&what)) {
             true => Some(image::surroundings(context, &self.channel, self.public.clone()).await?),
             false => None,
@@ -234,9 +238,13 @@ impl Submit {
         tokio::task::spawn_blocking(move || {
             let archive = Archive::open(&state, suite, arch)?;
             archive.update(clock::now(), Refresh::WhenStale)?;
-            match around {
-                Some(around) => recipe(&archive, Path::new(&what), &around),
-                None => prepare(&archive, &what, &words, &state.join("sources")),
+            let prepared = match around {
+                Some(around) => recipe(&archive, Path::new(&what), &around)?,
+                None => prepare(&archive, &what, &words, &state.join("sources"))?,
+            };
+            match environment {
+                Some(lock) => Ok(prepared.with_environment(lock, &state)?),
+                None => Ok(prepared),
             }
         })
         .await?

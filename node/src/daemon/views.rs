@@ -113,11 +113,19 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => None,
     };
+    let mut attempts: Vec<_> = view.earlier.iter().chain(&view.attempts).map(attempt).collect();
+    for attestation in ledger.attested(id) {
+        let run = &attestation.get().run;
+        let its = attempts.iter_mut().find(|a| a.number == run.lease && a.builder.node == run.node);
+        if let Some(attempt) = its {
+            attempt.builder.info.clone_from(&run.node_info);
+        }
+    }
     Some(JobDetail {
         at: Time::from(clock::now()),
         summary,
         request: request_view(request, &view),
-        attempts: view.earlier.iter().chain(&view.attempts).map(attempt).collect(),
+        attempts,
         verdict: verdict(&view),
         published,
         service: ledger.service_run(id).map(service),

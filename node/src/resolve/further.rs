@@ -55,7 +55,7 @@ pub fn with(archive: &Archive, repositories: &[Repository]) -> Result<Archive, E
         let local = Repository { uri, key_name: named, ..repository.clone() };
         stanzas += &format!("\n{}", local.stanza(&keys.display().to_string()));
     }
-    archive.beside(stanzas)
+    archive.together_with(&stanzas)
 }
 
 #[cfg(test)]

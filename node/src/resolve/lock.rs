@@ -1,6 +1,6 @@
 //! Environment locks: the exact packages of one build, and their files.
 //!
-//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, and what
+//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, locales, and what
 //! the source package's relations ask for. apt solves it in one go against an empty status; the SHA-256 of each file comes
 //! from the archive's signed index and is checked again after the download. The same index gives the same lock.
 
@@ -27,6 +27,9 @@ use super::{
 /// and a profile that moves the date preloads libfaketime; packages that need root in their rules are built with fakeroot.
 const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "libfaketime"];
 
+/// What a profile compiles its locale from; an environment of an archive without it keeps to `C.UTF-8`.
+const LOCALES: &str = "locales";
+
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";
 
@@ -51,6 +54,14 @@ pub enum Error {
         /// What was downloaded.
         got: Sha256,
     },
+    /// A lock names a package that was never downloaded here.
+    #[error("{name} {version} of the lock is not on this machine; lock the environment here with `artel env lock`")]
+    NotHere {
+        /// The package.
+        name: PackageName,
+        /// Its version.
+        version: DebVersion,
+    },
     /// The lock breaks a rule of the protocol.
     #[error("the lock is not acceptable: {0}")]
     Lock(String),
@@ -71,6 +82,36 @@ pub struct Locked {
 /// When apt finds no solution, or a file cannot be had as the index names it.
 pub fn lock_for_source(archive: &Archive, source: &SourcePackage, profiles: &[String]) -> Result<Locked, Error> {
     lock(archive, &source.relations, profiles)
+}
+
+/// Locks what relations ask for, beside what every environment has.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub(super) fn lock_relations(archive: &Archive, relations: &BuildRelations) -> Result<Locked, Error> {
+    lock(archive, relations, &[])
+}
+
+/// Finds the files of a lock among those that archives below `state` have downloaded, in the order of its packages.
+///
+/// # Errors
+/// [`Error::NotHere`] names the first package that none has.
+pub fn files_of(lock: &EnvironmentLock, state: &Path) -> Result<Vec<PathBuf>, Error> {
+    let below = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let elsewhere = below(&state.join("elsewhere")).iter().flat_map(|folder| below(folder)).collect();
+    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join("debs")).collect();
+    let find = |package: &LockedPackage| {
+        let here = |folder: &PathBuf| {
+            let path = folder.join(package.file.as_str());
+            let same = Digest::of_file(&path).is_ok_and(|got| (got.sha256, got.size) == (package.sha256, package.size));
+            same.then_some(path)
+        };
+        let found = folders.iter().find_map(here);
+        found.ok_or_else(|| Error::NotHere { name: package.name.clone(), version: package.version.clone() })
+    };
+    lock.packages.iter().map(find).collect()
 }
 
 /// Locks an environment for commands: the buildd set and further packages.
@@ -158,7 +199,7 @@ fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error
 fn base_set(archive: &Archive) -> Result<BTreeSet<String>, Error> {
     let mut names: BTreeSet<String> = ALWAYS.iter().map(|name| (*name).to_owned()).collect();
     index::each_package(archive, |package| {
-        if package.is_required() {
+        if package.is_required() || package.name == LOCALES {
             names.insert(package.name.clone());
         }
     })?;
