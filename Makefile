@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages bench sim blame chaos release setup clean
+.PHONY: demo test lint unit demos packages boot bench sim blame chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -65,6 +65,10 @@ blame:
 KILLS ?= 25
 chaos: setup
 	ARTEL_TESTS=required ARTEL_KILLS=$(KILLS) $(CARGO) test --locked -p artel-tests --test it chaos -- --test-threads=1 --nocapture
+
+# A live system by two operators, bit for bit the same, and a job that starts it: about ten minutes.
+boot: setup
+	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest
