@@ -15,11 +15,12 @@ use protocol::{
     words::RelativePath,
 };
 
-use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError};
+use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError, phases::Patience};
 
-const PROGRAMS: [&str; 26] = [
-    "bash", "cat", "chmod", "date", "dd", "dirname", "head", "hostname", "id", "ln", "ls", "mkdir", "mkfifo", "mknod",
-    "mount", "nproc", "printf", "rm", "setpriv", "setsid", "sh", "sleep", "tail", "touch", "unshare", "yes",
+const PROGRAMS: [&str; 28] = [
+    "bash", "cat", "chmod", "date", "dd", "dirname", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mkfifo",
+    "mknod", "mount", "nproc", "printf", "rm", "setpriv", "setsid", "sh", "sleep", "tail", "touch", "tr", "unshare",
+    "yes",
 ];
 
 /// A fixed instant: nothing here depends on the time.
@@ -59,11 +60,16 @@ pub(super) fn limits() -> BuildLimits {
 impl Bench {
     /// Opens a workshop, or says why this machine cannot.
     pub(super) async fn open() -> Option<Self> {
+        Self::open_with(|_| ()).await
+    }
+
+    /// The same, after something was done to its root file system.
+    pub(super) async fn open_with(change: impl FnOnce(&Path)) -> Option<Self> {
         let keep = tempfile::tempdir().unwrap();
         let folder = keep.path().to_owned();
         let mut bench = Self::open_in(&folder)?;
         bench._keep = Some(keep);
-        bench.install().await;
+        bench.install(change).await;
         Some(bench)
     }
 
@@ -93,9 +99,10 @@ impl Bench {
     }
 
     /// Makes the root file system and installs it.
-    pub(super) async fn install(&self) {
+    pub(super) async fn install(&self, change: impl FnOnce(&Path)) {
         let (staging, tar) = (self.folder.join("staging"), self.folder.join("root.tar"));
         stage(&staging);
+        change(&staging);
         let mut command = Command::new("tar");
         command.arg("-C").arg(&staging).args(["--owner=0", "--group=0", "-cf"]).arg(&tar).arg(".");
         assert!(command.status().unwrap().success());
@@ -141,6 +148,11 @@ impl Bench {
 
     pub(super) fn log(&self) -> LogSink {
         LogSink::create(self.folder.join("log"), 1 << 30).unwrap()
+    }
+
+    /// Changes how long phases may take.
+    pub(super) fn with_patience(self, patience: Patience) -> Self {
+        Self { workshop: self.workshop.with_patience(patience), ..self }
     }
 
     /// Gives what stands in the folder of attempts.
