@@ -342,7 +342,7 @@ impl Running {
             self.log.enter(Phase::Build);
             return None;
         }
-        self.disk.counted(word.strip_prefix("disk ")?, self.pid)
+        self.disk.counted(word.strip_prefix("disk ")?)
     }
 
     fn check(&mut self) -> Option<Breach> {

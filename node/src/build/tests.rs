@@ -6,10 +6,12 @@ mod census;
 mod classes;
 mod hostile;
 mod phases;
+mod root;
 
 use std::{
     fs,
     io::Read,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -98,6 +100,9 @@ async fn cancelling_and_dropping_end_everything() {
     let mut progress = log.progress();
     let begun = async {
         progress.wait_for(|p| p.phase == Phase::Build).await.unwrap();
+        let folder = bench.folder.join("state/attempts/1");
+        let mode = fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "what it leaves with the owner's rights is out of others' reach");
         stop.cancel();
         Instant::now()
     };

@@ -15,7 +15,7 @@ use std::{
 
 use protocol::job::BuildLimits;
 
-use super::{Breach, INODES_PER_MIB, MIB, watch};
+use super::{Breach, INODES_PER_MIB, MIB};
 
 /// How often the free space is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -39,12 +39,13 @@ impl Amount {
     fn exceeds(self, limit: Self) -> bool {
         self.bytes > limit.bytes || self.files > limit.files
     }
+}
 
-    /// Reads a count as the helper writes it: KiB and files.
-    fn read(words: &str) -> Option<Self> {
-        let mut numbers = words.split_whitespace().map(|word| word.parse::<u64>().ok());
-        Some(Self { bytes: numbers.next()??.saturating_mul(1024), files: numbers.next()?? })
-    }
+/// Reads a count as the helper writes it: KiB and files in use, and bytes that were ever written.
+fn read(words: &str) -> Option<(Amount, u64)> {
+    let mut numbers = words.split_whitespace().map(|word| word.parse::<u64>().ok());
+    let used = Amount { bytes: numbers.next()??.saturating_mul(1024), files: numbers.next()?? };
+    Some((used, numbers.next()??))
 }
 
 /// How far a count is.
@@ -97,22 +98,23 @@ impl Disk {
         due && rested
     }
 
-    /// Takes a count, and says which limit it is over. `root` is the tree's first process.
-    pub(super) fn counted(&mut self, words: &str, root: u32) -> Option<Breach> {
+    /// Takes a count, and says which limit it is over.
+    pub(super) fn counted(&mut self, words: &str) -> Option<Breach> {
         if let Count::Asked { at } = self.count {
             self.count = Count::Answered { at: Instant::now(), took: at.elapsed() };
         }
-        self.used = Amount::read(words)?;
-        if self.used.bytes > self.limit.bytes || self.is_hidden(root) {
+        let (used, written) = read(words)?;
+        self.used = used;
+        if self.used.bytes > self.limit.bytes || self.is_hidden(written) {
             return Some(Breach::Disk);
         }
         (self.used.files > self.limit.files).then_some(Breach::Inodes)
     }
 
     /// Somebody used more than the limit since the attempt began, it is not in the count, and the attempt wrote as much.
-    fn is_hidden(&self, root: u32) -> bool {
+    fn is_hidden(&self, written: u64) -> bool {
         let fell = self.begun.less(free(&self.folder)).bytes;
-        fell > self.limit.bytes && watch::written(root) > self.limit.bytes
+        fell > self.limit.bytes && written > self.limit.bytes
     }
 }
 
@@ -136,11 +138,20 @@ mod tests {
         assert!(!disk.is_due(), "it is young and nothing was used");
         disk.then = Amount { bytes: u64::MAX, files: 0 };
         assert!(disk.is_due() && !disk.is_due(), "asked once");
-        assert_eq!(disk.counted("1024 256", 1), None);
-        assert_eq!(disk.counted("nonsense", 1), None);
-        assert_eq!(disk.counted("12", 1), None);
-        assert_eq!(disk.counted("1025 1", 1), Some(Breach::Disk));
-        assert_eq!(disk.counted("1 257", 1), Some(Breach::Inodes));
-        assert_eq!(disk.counted("18446744073709551615 1", 1), Some(Breach::Disk));
+        disk.begun = free(folder.path());
+        for (words, expect) in [
+            ("1024 256 9999999", None),
+            ("nonsense", None),
+            ("12", None),
+            ("1 1", None),
+            ("1025 1 0", Some(Breach::Disk)),
+            ("1 257 0", Some(Breach::Inodes)),
+            ("18446744073709551615 1 0", Some(Breach::Disk)),
+        ] {
+            assert_eq!(disk.counted(words), expect, "{words}");
+        }
+        disk.begun.bytes = u64::MAX;
+        assert_eq!(disk.counted("1 1 1048577"), Some(Breach::Disk), "space that is used by files without a name");
+        assert_eq!(disk.counted("1 1 1048576"), None, "somebody else used it");
     }
 }

@@ -8,12 +8,19 @@ folder=$1 place=$2 uid=$3 modes=$4
 shift 4
 cd "$folder"
 
-# Counts what is used, once for each line that the daemon writes. `du` fails when files go meanwhile, and counts the rest.
+# Counts what is used, and what was ever written, once for each line that the daemon writes. `du` fails when files go
+# meanwhile, and counts the rest.
 {
   while read -r _; do
     blocks=$(du -sk upper 2>/dev/null) || :
     files=$(du -s --inodes upper 2>/dev/null) || :
-    echo "artel:disk ${blocks%%[!0-9]*} ${files%%[!0-9]*}" >&2
+    written=0
+    for process in /proc/[0-9]*/io; do
+      while read -r what bytes; do
+        case $what in write_bytes:) written=$((written + bytes)) ;; esac
+      done < "$process" || :
+    done 2>/dev/null
+    echo "artel:disk ${blocks%%[!0-9]*} ${files%%[!0-9]*} $written" >&2
   done
 } 3<&- <ask >/dev/null &
 # The lifeline: a pipe that only the daemon holds.

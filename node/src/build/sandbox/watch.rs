@@ -38,18 +38,6 @@ pub(in crate::build) fn usage(root: u32) -> Usage {
     total
 }
 
-/// Gives the bytes that a process and everything below it wrote to disks, as far as this user may know; of those that
-/// ended too, once somebody waited for them.
-pub(in crate::build) fn written(root: u32) -> u64 {
-    let processes = processes();
-    let below = processes.keys().filter(|pid| **pid == root || is_below(&processes, **pid, root));
-    let of = |pid: &u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok())
-    };
-    below.filter_map(of).sum()
-}
-
 /// Gives the direct children of a process.
 pub(in crate::build) fn children(parent: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
