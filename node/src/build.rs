@@ -15,6 +15,7 @@ mod image;
 mod info;
 mod inputs;
 pub mod log;
+mod phases;
 mod sandbox;
 pub mod slots;
 pub mod vary;
@@ -190,6 +191,9 @@ fn sandbox_blame(error: &SandboxError) -> Blame {
         | SandboxError::Log(LogError::Write { source, .. }) => system(source, Fault::Sandbox),
         SandboxError::Start { said } => Blame::Builder(said_fault(said)),
         SandboxError::Log(LogError::Full { .. }) => Blame::Builder(Fault::Sandbox),
+        SandboxError::Root(OutputError::Copy { source, .. }) => system(source, Fault::Sandbox),
+        // Whoever names the packages of an environment answers for what they put there.
+        SandboxError::Root(_) => Blame::Job,
         SandboxError::Outlived { .. } => Blame::IsolationBreach,
     }
 }
