@@ -1,7 +1,7 @@
 //! Watches how much disk an attempt uses, though no quota stands behind it.
 //!
 //! ```text
-//! free space of the file system, 20 times a second -> fell by what is left of the limit, or 2 s are over
+//! free space of the file system, 50 times a second -> fell by what is left of the limit, or 2 s are over
 //!   -> the helper in the namespaces counts (`du`) -> over the limit: broken
 //! ```
 //! Looking at the free space costs nothing, counting costs as much as there are files: so what is counted is at most one
@@ -18,7 +18,7 @@ use protocol::job::BuildLimits;
 use super::{Breach, INODES_PER_MIB, MIB};
 
 /// How often the free space is looked at.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How old a count may be.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 /// A count rests for so many times as long as it took, or counting would be all that a machine does.

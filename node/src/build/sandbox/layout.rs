@@ -69,7 +69,7 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
         etc("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {0}.{1} {0}\n::1 localhost\n", v.hostname, v.domain)),
     ];
     let machine = proc::files(plan.limits.memory_mib, v.cpus);
-    let machine = machine.map(|(file, text)| (format!("{}/{}", proc::FOLDER, proc::name(file)), text));
+    let machine = machine.map(|(file, text)| (format!("{}/{file}", proc::FOLDER), text));
     own.into_iter().chain(machine).try_for_each(|(name, text)| {
         let path = upper.join(name);
         std::fs::write(&path, text)?;
@@ -115,14 +115,14 @@ pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
     vec![folder, v.place.clone(), v.uid.to_string(), modes.to_owned(), v.domain.clone()]
 }
 
-/// Gives the command that enters the sandbox and becomes the build.
+/// Gives how many processes the build may have, and the command that enters the sandbox and becomes the build.
 pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     // Where a group limits processes it also tells; the resource limit then only stands behind it.
     let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
-    let mut words = format!("prlimit --core=0 --nproc={processes}:{processes} ");
+    let mut words = format!("{processes} ");
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
     }

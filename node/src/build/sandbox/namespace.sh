@@ -1,11 +1,11 @@
 # The first process of a sandbox: root of a mapped range of users, pid 1. Arguments: the attempt's folder, the build
-# directory, the build user's number, "readable" or "as-is", the domain; then the command that enters the sandbox
-# proper, which finds the filter of system calls at 4.
+# directory, the build user's number, "readable" or "as-is", the domain, how many processes; then the command that enters
+# the sandbox proper, which finds the filter of system calls at 4.
 set -eu
 umask 022
 exec 3<&0 </dev/null
-folder=$1 place=$2 uid=$3 modes=$4 domain=$5
-shift 5
+folder=$1 place=$2 uid=$3 modes=$4 domain=$5 processes=$6
+shift 6
 cd "$folder"
 
 # Counts what is used, and what was ever written, once for each line that the daemon writes. `du` fails when files go
@@ -35,7 +35,10 @@ mount -t overlay overlay -o userxattr,lowerdir=environment,upperdir=upper,workdi
 echo 0 > /proc/sys/user/max_user_namespaces
 
 set +e
-"$@" 3<&- 4<filter &
+{
+  # Shells differ in how they name the limit of processes: `-u`, or `-p` where that is no pipe's size.
+  ulimit -c 0 && { ulimit -u "$processes" 2>/dev/null || ulimit -p "$processes"; } && exec "$@" 3<&- 4<filter
+} &
 wait $!
 code=$?
 # Everything of the build is gone now, so nothing can swap a name under chmod's feet; it follows no link that it meets.

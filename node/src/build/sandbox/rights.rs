@@ -38,8 +38,10 @@ impl Rights {
                 let devices = DEVICES
                     .iter()
                     .flat_map(|name| ["--dev-bind".to_owned(), format!("/dev/{name}"), format!("{root}/dev/{name}")]);
+                // The namespace's root owns nothing in it, and shall not even try.
+                let system = ["--ro-bind".to_owned(), "/proc/sys".to_owned(), format!("{root}/proc/sys")];
                 let hidden = proc::mounts(merged, &format!("{root}/proc"));
-                fixed.into_iter().chain(hidden).chain(devices).collect()
+                fixed.into_iter().chain(system).chain(hidden).chain(devices).collect()
             }
         }
     }
