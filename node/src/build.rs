@@ -11,6 +11,7 @@
 mod command;
 mod deb;
 mod environment;
+mod image;
 mod info;
 mod inputs;
 pub mod log;

@@ -13,6 +13,7 @@ pub mod archive;
 pub mod buildinfo;
 pub mod compare;
 pub mod elsewhere;
+pub mod further;
 pub mod lock;
 pub mod origin;
 pub mod release;

@@ -1,6 +1,9 @@
 //! From what a maintainer has at hand to a signed request: source and environment are hashed, put into a node's blob
 //! store, and named in the request. It knows nodes only through [`web::Backend`].
 
+pub mod boot;
+pub mod image;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -58,6 +61,15 @@ pub enum Error {
     /// A command file is not valid.
     #[error("{path} is not a valid command file")]
     CommandFile {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A recipe is not valid.
+    #[error("{path} is not a valid recipe of an image")]
+    Recipe {
         /// The file.
         path: PathBuf,
         /// The parser's words.

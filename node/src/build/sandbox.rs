@@ -17,6 +17,7 @@
 pub(in crate::build) mod cgroup;
 pub(in crate::build) mod outputs;
 pub(in crate::build) mod rig;
+pub(in crate::build) mod rights;
 pub(in crate::build) mod watch;
 
 use std::{
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     cgroup::{Controller, Group},
     rig::Rig,
+    rights::Rights,
     watch::Usage,
 };
 use super::{
@@ -107,7 +109,9 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) limits: &'a BuildLimits,
     /// More environment variables.
     pub(in crate::build) variables: Vec<(String, String)>,
-    /// What `sh` runs as the build user in the build directory.
+    /// What the script may do.
+    pub(in crate::build) rights: Rights,
+    /// What `sh` runs in the build directory.
     pub(in crate::build) script: String,
     /// The script's arguments.
     pub(in crate::build) arguments: Vec<String>,
@@ -312,14 +316,11 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.mounts(&plan.folder.join("merged"), &v.place));
     for (key, value) in v.variables.iter().chain(&plan.variables) {
         command.extend(["--setenv".into(), key.clone(), value.clone()]);
     }
-    let drop = format!(
-        "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all sh -c",
-        uid = v.uid
-    );
-    command.extend(drop.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.enter(v.uid).split_whitespace().map(str::to_owned));
     command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
     command.push("artel-build".into());
     command.extend(plan.arguments.iter().cloned());

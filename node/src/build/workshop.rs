@@ -11,6 +11,7 @@ use std::{
 use protocol::{
     Arch, Timestamp,
     blame::{Blame, Failure, Fault},
+    environment::EnvironmentLock,
     job::{BuildLimits, JobKind},
     lease::LeaseNumber,
 };
@@ -20,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
     environment::{Environment, Environments},
-    info,
+    image, info,
     inputs::{self, Placing, Wanted},
-    sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, watch},
+    sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
     vary::{Variation, variation},
 };
 
@@ -174,9 +175,14 @@ impl Workshop {
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
+        let packages = image::packages(request, &task.inputs)?;
         let (from, to) = (task.inputs.clone(), folder.upper(&variation));
-        let placing = Placing { from, to, epoch: task.lock.epoch, rig: self.rig.clone() };
-        inputs::place(wanted(&request.kind), placing).await.map_err(Error::Input)?;
+        let placing = Placing { from, to: to.clone(), epoch: task.lock.epoch, rig: self.rig.clone() };
+        inputs::place(wanted(&request.kind, packages.as_ref()), placing).await.map_err(Error::Input)?;
+        if packages.is_some() {
+            let laid_out = image::lay_out(&self.rig, &folder.path, &to);
+            laid_out.map_err(|source| Error::Folder { folder: folder.path.clone(), source })?;
+        }
         log.enter(Phase::Environment);
         let environment = self.environments.get(&task.lock, &task.packages, stop).await.map_err(Error::Environment)?;
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
@@ -184,7 +190,7 @@ impl Workshop {
         log.enter(Phase::Sandbox);
         let started = (self.now)();
         let host = Host::now();
-        let plan = plan(task, &folder, &environment, &variation);
+        let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
         let ran = sandbox::run(&self.rig, &plan, log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
         judge(&ran, &request.limits, &host.since(&self.attempts))?;
@@ -223,6 +229,7 @@ impl Workshop {
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
+            JobKind::Image(job) => Ok((image::collect(job, arch, &mut leftovers, &target)?, Vec::new())),
             // Its environment is none, so it never came so far.
             JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
         });
@@ -285,21 +292,35 @@ fn check(task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
-fn wanted(kind: &JobKind) -> Vec<Wanted> {
-    match kind {
-        JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
-        JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
-        JobKind::Server(_) => Vec::new(),
+fn wanted(kind: &JobKind, packages: Option<&EnvironmentLock>) -> Vec<Wanted> {
+    match (kind, packages) {
+        (JobKind::Deb(job), _) => job.files.iter().map(Wanted::source).collect(),
+        (JobKind::Command(job), _) => job.inputs.iter().map(Wanted::input).collect(),
+        (JobKind::Image(job), Some(packages)) => image::wanted(job, packages),
+        (JobKind::Image(_), None) | (JobKind::Server(_), _) => Vec::new(),
     }
 }
 
-fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environment, v: &'a Variation) -> Plan<'a> {
-    let (variables, script, arguments) = match &task.request.kind {
-        JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
-        JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
-        JobKind::Server(_) => (command::variables(task.lock.epoch), command::script(v), vec!["false".to_owned()]),
+fn plan<'a>(
+    task: &'a Task,
+    packages: Option<&EnvironmentLock>,
+    folder: &'a AttemptFolder,
+    environment: &'a Environment,
+    v: &'a Variation,
+) -> Plan<'a> {
+    let (arch, epoch) = (task.request.arch, task.lock.epoch);
+    let (variables, script, arguments) = match (&task.request.kind, packages) {
+        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
+        (JobKind::Command(job), _) => (command::variables(epoch), command::script(v), job.argv.clone()),
+        (JobKind::Image(job), Some(packages)) => {
+            (image::variables(job, arch, packages), image::script(v), image::arguments(packages))
+        }
+        (JobKind::Image(_), None) | (JobKind::Server(_), _) => {
+            (command::variables(epoch), command::script(v), vec!["false".to_owned()])
+        }
     };
     Plan {
+        rights: if packages.is_some() { Rights::Installer } else { Rights::Builder },
         folder: &folder.path,
         environment: &environment.root,
         variation: v,

@@ -174,6 +174,16 @@ impl Archive {
         Self::open_beside(etc, state, (suite, arch), Beside::default())
     }
 
+    /// Gives the same archive together with further repositories, in a private directory beside this one.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(super) fn together_with(&self, stanzas: &str) -> Result<Self, Error> {
+        let beside = Beside { sources: format!("{}{stanzas}", self.beside.sources), ..self.beside.clone() };
+        let state = self.root.parent().expect("the private directory lies in another");
+        Self::open_beside(&self.etc, state, (self.suite.clone(), self.arch), beside)
+    }
+
     /// As [`Archive::open_configured`], with a release of our own beside the sources.
     ///
     /// # Errors

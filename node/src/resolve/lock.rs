@@ -123,6 +123,36 @@ pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Er
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
 }
 
+/// What a system has that is not asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// What every system has: essential and required packages.
+    Required,
+    /// The same and apt.
+    Apt,
+}
+
+/// Locks the packages of a system: a base and further packages, with what they depend on and nothing that they recommend.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_system(archive: &Archive, base: Base, extra: &[PackageName]) -> Result<Locked, Error> {
+    let _guard = archive.lock()?;
+    let mut names: BTreeSet<String> = extra.iter().map(ToString::to_string).collect();
+    index::each_package(archive, |package| {
+        // A new system has one /usr from its beginning, and needs no program to move its files there.
+        if package.is_required() || package.name == "usr-is-merged" {
+            names.insert(package.name.clone());
+        }
+    })?;
+    if base == Base::Apt {
+        names.insert("apt".into());
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    complete(archive, |mode, debs| install(archive, mode, &names, debs))
+}
+
 /// One file that apt would download.
 struct Wanted {
     file: FileName,
@@ -136,10 +166,20 @@ struct Wanted {
 fn lock(archive: &Archive, relations: &BuildRelations, profiles: &[String]) -> Result<Locked, Error> {
     let _guard = archive.lock()?;
     archive.write(QUESTION, &question(&base_set(archive)?, relations))?;
-    let mut wanted = solve(archive, profiles)?;
+    let locked = complete(archive, |mode, debs| build_dep(archive, mode, profiles, debs))?;
+    match ALWAYS.iter().find(|name| locked.lock.package(name).is_none()) {
+        Some(missing) => Err(Error::Solve(format!("apt left out {missing}"))),
+        None => Ok(locked),
+    }
+}
+
+/// Has apt solve and fetch what `ask` asks it for, and gives the lock of that.
+fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error>) -> Result<Locked, Error> {
+    let mut wanted = solve(&ask("--print-uris", &archive.path("none"))?)?;
     wanted.sort_by(|a, b| a.name.cmp(&b.name));
     let (suite, epoch) = release(archive)?;
-    download(archive, &wanted, profiles)?;
+    remove_wrong(archive, &wanted)?;
+    ask("--download-only", &archive.debs())?;
     let (mut packages, mut files) = (Vec::new(), Vec::new());
     for package in wanted {
         let path = archive.debs().join(package.file.as_str());
@@ -196,14 +236,18 @@ fn build_dep(archive: &Archive, mode: &str, profiles: &[String], debs: &Path) ->
     })
 }
 
-/// Asks apt what it would download into an empty folder.
-fn solve(archive: &Archive, profiles: &[String]) -> Result<Vec<Wanted>, Error> {
-    let printed = build_dep(archive, "--print-uris", profiles, &archive.path("none"))?;
-    let files = printed.lines().filter(|line| line.starts_with('\'')).map(wanted).collect::<Result<Vec<_>, _>>()?;
-    match ALWAYS.iter().find(|name| !files.iter().any(|f| f.name.as_str() == **name)) {
-        Some(missing) => Err(Error::Solve(format!("apt left out {missing}"))),
-        None => Ok(files),
-    }
+fn install(archive: &Archive, mode: &str, names: &[&str], debs: &Path) -> Result<String, Error> {
+    let debs = format!("Dir::Cache::archives={}", debs.display());
+    let arguments: Vec<&str> =
+        ["-y", "-q", "-o", &debs, mode, "install"].into_iter().chain(names.iter().copied()).collect();
+    archive.run("apt-get", &arguments, "solve the packages of a system").map_err(|error| {
+        if let archive::Error::Failed { said, .. } = error { Error::Solve(said) } else { Error::Archive(error) }
+    })
+}
+
+/// Reads what apt would download into an empty folder.
+fn solve(printed: &str) -> Result<Vec<Wanted>, Error> {
+    printed.lines().filter(|line| line.starts_with('\'')).map(wanted).collect()
 }
 
 /// Reads `'uri' name_version_arch.deb size SHA256:hex`.
@@ -225,8 +269,8 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
     parse().ok_or_else(|| Error::Solve(format!("apt printed {line:?}, which names no .deb with its SHA-256")))
 }
 
-/// Downloads what is missing. A file with a wrong hash, left by an interrupted run, is removed and fetched once more.
-fn download(archive: &Archive, wanted: &[Wanted], profiles: &[String]) -> Result<(), Error> {
+/// Removes what an interrupted run left with a wrong hash, so that it is fetched once more.
+fn remove_wrong(archive: &Archive, wanted: &[Wanted]) -> Result<(), Error> {
     for package in wanted {
         let path = archive.debs().join(package.file.as_str());
         match Digest::of_file(&path) {
@@ -236,7 +280,7 @@ fn download(archive: &Archive, wanted: &[Wanted], profiles: &[String]) -> Result
             Err(error) => return Err(file_error("read", &path)(error).into()),
         }
     }
-    build_dep(archive, "--download-only", profiles, &archive.debs()).map(drop)
+    Ok(())
 }
 
 /// Gives the codename and the date of the suite's own Release file: they change only when the suite itself does, so that

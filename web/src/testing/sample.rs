@@ -48,6 +48,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
             vec![("source".to_owned(), deb.source.to_string()), ("version".to_owned(), deb.version.to_string())]
         }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
+        JobKind::Image(image) => vec![("version".to_owned(), image.version.to_string())],
         JobKind::Server(_) => Vec::new(),
     };
     let summary = JobSummary {
