@@ -9,6 +9,7 @@
 //! This module does not fetch, does not sign, and does not decide which job comes next.
 
 mod command;
+mod complaint;
 mod deb;
 mod environment;
 mod image;

@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
+    Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, complaint, deb,
     environment::{Environment, Environments},
     image, info,
     inputs::{self, Placing, Wanted},
@@ -178,6 +178,7 @@ impl Workshop {
 
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
         check(task)?;
+        let begun = Instant::now();
         let request = &task.request;
         let variation = variation(task.lease.profile, cpus(&request.limits));
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
@@ -195,6 +196,7 @@ impl Workshop {
             let laid_out = image::lay_out(&self.rig, &folder.path, &to);
             laid_out.map_err(|source| Error::Folder { folder: folder.path.clone(), source })?;
         }
+        let placed = Instant::now();
         log.enter(Phase::Environment);
         let environment = bounded(Phase::Environment, self.patience.environment, stop, async |halt| {
             self.environments.get(&task.lock, &task.packages, &halt).await.map_err(Error::Environment)
@@ -203,13 +205,14 @@ impl Workshop {
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
         let variation = variation.fit(&environment.root);
         log.enter(Phase::Sandbox);
-        let started = (self.now)();
+        let (started, sandboxed) = ((self.now)(), Instant::now());
         let host = Host::now();
         let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
         let plan = Plan { start: self.patience.start, ..plan };
         let ran = sandbox::run(&self.rig, &plan, log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
-        judge(&ran, &request.limits, &host.since(&self.attempts))?;
+        judge(&ran, &request.limits, &host.since(&self.attempts)).map_err(|error| explained(error, &ran, log))?;
+        let built = Instant::now();
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
         let (outputs, byproducts) = bounded(Phase::Outputs, self.patience.outputs, stop, async |halt| {
@@ -217,7 +220,8 @@ impl Workshop {
         })
         .await?;
         let (variables, attempts) = (&plan.variables[..], self.attempts.as_path());
-        let place = info::Place { variation: &variation, environment: &environment, variables, attempts };
+        let steps = [placed - begun, sandboxed - placed, built - sandboxed, built.elapsed()];
+        let place = info::Place { variation: &variation, environment: &environment, variables, attempts, steps };
         Ok(Built {
             outputs,
             byproducts,
@@ -408,6 +412,20 @@ fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
         Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
     };
     Err(Error::Ended(Failure::new(blame, "build", what)))
+}
+
+/// Adds what the build's own tools complained of first, where it ended by itself.
+fn explained(error: Error, ran: &Ran, log: &LogSink) -> Error {
+    match (error, ran.ending) {
+        (Error::Ended(failure), Ending::Exited(_)) => match complaint::first(log.path()) {
+            Some(complaint) => {
+                let what = format!("{}; {complaint}", failure.what);
+                Error::Ended(Failure::new(failure.blame, failure.step, what))
+            }
+            None => Error::Ended(failure),
+        },
+        (error, _) => error,
+    }
 }
 
 fn cpus(limits: &BuildLimits) -> u32 {
