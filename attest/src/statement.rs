@@ -45,6 +45,13 @@ pub enum Work {
         /// Its version.
         version: DebVersion,
     },
+    /// RPM packages of a source RPM or spec.
+    Rpm {
+        /// The source package.
+        source: PackageName,
+        /// Its version.
+        version: DebVersion,
+    },
     /// The outputs of a command.
     Command {
         /// What the job is called.
@@ -59,6 +66,7 @@ impl Work {
     pub fn word(&self) -> &'static str {
         match self {
             Work::Deb { .. } => "deb",
+            Work::Rpm { .. } => "rpm",
             Work::Command { .. } => "command",
             Work::Server => "server",
         }
@@ -69,6 +77,7 @@ impl std::fmt::Display for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Work::Deb { source, version } => write!(f, "deb {source} {version}"),
+            Work::Rpm { source, version } => write!(f, "rpm {source} {version}"),
             Work::Command { name } => write!(f, "command {name}"),
             Work::Server => f.write_str("server job"),
         }
@@ -97,6 +106,7 @@ impl Task {
     pub fn of(job: JobId, request: &JobRequest) -> Self {
         let work = match &request.kind {
             JobKind::Deb(deb) => Work::Deb { source: deb.source.clone(), version: deb.version.clone() },
+            JobKind::Rpm(rpm) => Work::Rpm { source: rpm.name.clone(), version: rpm.version.clone() },
             JobKind::Command(command) => Work::Command { name: command.name.clone() },
             JobKind::Server(_) => Work::Server,
         };
@@ -145,6 +155,7 @@ impl Material {
         let plain = |name: &FileName| RelativePath::new(name).expect("a file name is a path of one part");
         match &request.kind {
             JobKind::Deb(deb) => deb.files.iter().map(|f| Self { name: plain(&f.name), sha256: f.sha256 }).collect(),
+            JobKind::Rpm(rpm) => rpm.files.iter().map(|f| Self { name: plain(&f.name), sha256: f.sha256 }).collect(),
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| Self { name: f.path.clone(), sha256: f.sha256 }).collect()
             }
@@ -357,7 +368,7 @@ impl VerifiedAttestation {
         same("environment", &task.environment, &wanted.environment)?;
         same("materials", &listed(&self.value.materials), &listed(&Material::of(request.get())))?;
         match &request.get().kind {
-            JobKind::Deb(_) | JobKind::Server(_) => Ok(()),
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Server(_) => Ok(()),
             JobKind::Command(command) => {
                 let join = |names: Vec<&RelativePath>| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ");
                 same("outputs", &join(names(&self.value.outputs)), &join(command.outputs.iter().collect()))

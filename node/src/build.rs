@@ -13,6 +13,7 @@ mod deb;
 mod environment;
 mod inputs;
 pub mod log;
+mod rpm;
 mod sandbox;
 pub mod slots;
 pub mod vary;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
+pub use kind::{CommandJob, DebJob, InputFile, JobKind, RpmJob, RpmSource, SourceFile};
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
 pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
@@ -103,6 +103,7 @@ impl JobRequest {
     pub fn title(&self) -> String {
         match &self.kind {
             JobKind::Deb(deb) => format!("deb {} {} {}", deb.source, deb.version, self.arch),
+            JobKind::Rpm(rpm) => format!("rpm {} {} {}", rpm.name, rpm.version, self.arch),
             JobKind::Command(command) => format!("command {} {}", command.name, self.arch),
             JobKind::Server(server) => server.title(&self.channel),
         }
@@ -112,7 +113,7 @@ impl JobRequest {
     pub fn server(&self) -> Option<&ServerJob> {
         match &self.kind {
             JobKind::Server(server) => Some(server),
-            JobKind::Deb(_) | JobKind::Command(_) => None,
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) => None,
         }
     }
 
@@ -121,6 +122,7 @@ impl JobRequest {
         let mut all = vec![self.environment];
         match &self.kind {
             JobKind::Deb(deb) => all.extend(deb.files.iter().map(|f| f.hash)),
+            JobKind::Rpm(rpm) => all.extend(rpm.files.iter().map(|f| f.hash)),
             JobKind::Command(command) => all.extend(command.inputs.iter().map(|f| f.hash)),
             JobKind::Server(_) => all.clear(),
         }
@@ -137,7 +139,7 @@ impl Record for JobRequest {
             return Err("the nonce has 16 bytes".into());
         }
         match (&self.kind, self.arch) {
-            (JobKind::Deb(_) | JobKind::Command(_), Arch::All) => {
+            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_), Arch::All) => {
                 return Err("a build runs on one real architecture, not on all".into());
             }
             (JobKind::Server(_), arch) if arch != Arch::All => {
@@ -146,7 +148,7 @@ impl Record for JobRequest {
             (JobKind::Server(_), _) if self.environment != ServerJob::environment() => {
                 return Err("a server job has no environment: name the hash of nothing".into());
             }
-            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_), _) => {}
+            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_), _) => {}
         }
         if self.expires <= self.created {
             return Err("the job expires before it was created".into());

@@ -13,6 +13,7 @@ mod line;
 mod partition;
 mod patience;
 mod refusals;
+mod rpm;
 mod sandbox;
 mod server;
 mod tidy;

@@ -22,6 +22,7 @@ use super::{
     Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
     environment::{Environment, Environments},
     inputs::{self, Placing, Wanted},
+    rpm,
     sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, watch},
     vary::{Variation, variation},
 };
@@ -220,6 +221,7 @@ impl Workshop {
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
+            JobKind::Rpm(_) => Ok((rpm::collect(&mut leftovers, &target)?, Vec::new())),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
             // Its environment is none, so it never came so far.
             JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
@@ -286,6 +288,7 @@ fn check(task: &Task) -> Result<(), Error> {
 fn wanted(kind: &JobKind) -> Vec<Wanted> {
     match kind {
         JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
+        JobKind::Rpm(job) => job.files.iter().map(Wanted::source).collect(),
         JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
         JobKind::Server(_) => Vec::new(),
     }
@@ -294,6 +297,7 @@ fn wanted(kind: &JobKind) -> Vec<Wanted> {
 fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environment, v: &'a Variation) -> Plan<'a> {
     let (variables, script, arguments) = match &task.request.kind {
         JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
+        JobKind::Rpm(job) => (rpm::variables(v), rpm::script(v), rpm::arguments(job, task.lock.epoch)),
         JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
         JobKind::Server(_) => (command::variables(task.lock.epoch), command::script(v), vec!["false".to_owned()]),
     };

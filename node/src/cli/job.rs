@@ -1,6 +1,7 @@
 //! `artel job`: submit and watch jobs.
 
 mod orders;
+mod rpm;
 mod show;
 mod watch;
 mod when;
@@ -83,7 +84,8 @@ pub(super) enum Job {
 /// What to build, and how
 #[derive(Debug, clap::Args)]
 pub(super) struct Submit {
-    /// A .dsc file, a command file (.toml), or the name of a source package of the archive (NAME or NAME=VERSION)
+    /// A .dsc, .spec or .src.rpm file, a command file (.toml), or the name of a source package of the archive (NAME or
+    /// NAME=VERSION)
     what: String,
     /// The channel
     #[arg(long, default_value = "main")]
@@ -97,6 +99,8 @@ pub(super) struct Submit {
     /// Words of DEB_BUILD_PROFILES
     #[arg(long, value_delimiter = ',')]
     profile: Vec<String>,
+    #[command(flatten)]
+    rpm: rpm::RpmWords,
     /// The archive's suite that gives sources and environment [default: this system's]
     #[arg(long)]
     suite: Option<SuiteName>,
@@ -121,7 +125,7 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// Only jobs of this kind: deb, command, publish, promote, prune, derive, diff; or build, or server
+    /// Only jobs of this kind: deb, rpm, command, publish, promote, prune, derive, diff; or build, or server
     #[arg(long)]
     kind: Option<String>,
     /// At most so many
@@ -218,11 +222,15 @@ impl Submit {
         let suite = self.suite.clone().map_or_else(archive::system_suite, Ok)?;
         let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
         let (what, state) = (self.what.clone(), context.home.archive());
+        let rpm = self.rpm.clone();
         let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
         anstream::eprintln!("locking the environment of {what} ...");
         tokio::task::spawn_blocking(move || {
             let archive = Archive::open(&state, suite, arch)?;
             archive.update(clock::now(), Refresh::WhenStale)?;
+            if let Some(prepared) = rpm.prepare(&archive, &what)? {
+                return Ok(prepared);
+            }
             prepare(&archive, &what, &words, &state.join("sources"))
         })
         .await?
