@@ -183,6 +183,7 @@ impl Handle {
             packages,
             published: Some(Time::from(release.at)),
             valid_until: Some(Time::from(valid_until)),
+            manifest: Some(release.manifest),
             fingerprint: self.fingerprint(),
         }))
     }

@@ -1,6 +1,9 @@
 //! From what a maintainer has at hand to a signed request: source and environment are hashed, put into a node's blob
 //! store, and named in the request. It knows nodes only through [`web::Backend`].
 
+pub mod boot;
+pub mod image;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -66,6 +69,15 @@ pub enum Error {
     /// A command file is not valid.
     #[error("{path} is not a valid command file")]
     CommandFile {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A recipe is not valid.
+    #[error("{path} is not a valid recipe of an image")]
+    Recipe {
         /// The file.
         path: PathBuf,
         /// The parser's words.
@@ -144,6 +156,20 @@ pub fn rpm(
     let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
     files.extend(locked_files(&locked));
     Ok(Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: locked.lock, files })
+}
+
+impl Prepared {
+    /// Takes another environment than the one that was resolved: one that was locked before, from wherever.
+    ///
+    /// # Errors
+    /// When one of its packages is on none of this machine's archives below `state`.
+    pub fn with_environment(mut self, lock: EnvironmentLock, state: &Path) -> Result<Self, Error> {
+        let files = lock::files_of(&lock, state)?;
+        let resolved = self.lock;
+        self.files.retain(|(hash, _)| !resolved.packages.iter().any(|package| package.hash == *hash));
+        self.files.extend(lock.packages.iter().map(|p| p.hash).zip(files));
+        Ok(Self { lock, ..self })
+    }
 }
 
 fn locked_files(locked: &Locked) -> impl Iterator<Item = (Hash, PathBuf)> + '_ {

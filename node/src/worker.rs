@@ -11,6 +11,7 @@
 
 mod attempt;
 mod drain;
+mod image;
 mod inputs;
 
 use std::{

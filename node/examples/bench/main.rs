@@ -9,6 +9,7 @@
 
 mod arithmetic;
 mod consensus;
+mod failover;
 mod idle;
 mod jobs;
 mod network;
@@ -33,6 +34,8 @@ enum Part {
     Arithmetic,
     /// Commits of a group of coordinators, beside what the disk can do.
     Consensus,
+    /// How soon another coordinator serves when the leader was killed.
+    Failover,
     /// Memory and CPU of an idle daemon.
     Idle,
     /// Bytes between two nodes against rsync.
@@ -138,6 +141,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
     if options.wants(Part::Consensus) {
         eprintln!("== a group of coordinators");
         consensus::measure(options, &folder.join("consensus"), table).await?;
+    }
+    if options.wants(Part::Failover) {
+        eprintln!("== three coordinators, whose leader is killed again and again");
+        failover::measure(options, &program()?, &folder.join("failover"), table).await?;
     }
     if options.wants(Part::Idle) {
         eprintln!("== an idle daemon");

@@ -17,6 +17,7 @@
 pub(in crate::build) mod cgroup;
 pub(in crate::build) mod outputs;
 pub(in crate::build) mod rig;
+pub(in crate::build) mod rights;
 pub(in crate::build) mod watch;
 
 use std::{
@@ -38,11 +39,12 @@ use tokio_util::sync::CancellationToken;
 use self::{
     cgroup::{Controller, Group},
     rig::Rig,
+    rights::Rights,
     watch::Usage,
 };
 use super::{
     log::{LogError, LogSink, Phase},
-    vary::Variation,
+    vary::{Kernel, Sh, Variation},
 };
 
 /// How often limits are checked.
@@ -107,7 +109,9 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) limits: &'a BuildLimits,
     /// More environment variables.
     pub(in crate::build) variables: Vec<(String, String)>,
-    /// What `sh` runs as the build user in the build directory.
+    /// What the script may do.
+    pub(in crate::build) rights: Rights,
+    /// What `sh` runs in the build directory.
     pub(in crate::build) script: String,
     /// The script's arguments.
     pub(in crate::build) arguments: Vec<String>,
@@ -201,7 +205,7 @@ pub(in crate::build) async fn run(
     let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
     let mut trace = Trace { process: None, groups: group.folders() };
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
-    let mut command = rig.command(&group.folders(), &[], NAMESPACE);
+    let mut command = rig.command(&group.folders(), &["--uts"], NAMESPACE);
     command.args(namespace_arguments(rig, plan)).args(inner_command(&group, plan));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(SandboxError::Spawn)?;
@@ -222,7 +226,8 @@ fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
         rig::Account::Dedicated { .. } => "as-is",
     };
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned()]
+    let domain = v.domain.clone();
+    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned(), domain]
 }
 
 /// Lays out the overlay's upper folder: names for the build user and the host, and a home.
@@ -231,15 +236,19 @@ fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
     let upper = plan.folder.join("upper");
     let folders = [plan.folder.join("work"), plan.folder.join("merged"), upper.join("etc"), upper.join("build/home")];
     folders.iter().try_for_each(|folder| rig.make_folder(folder))?;
+    vary_system(rig, v, &upper)?;
     let with = |name: &str, line: String| {
         let known = std::fs::read_to_string(plan.environment.join("etc").join(name)).unwrap_or_default();
         (name.to_owned(), known + &line)
     };
     let files = [
-        with("passwd", format!("{}:x:{}:{}::/nonexistent:/bin/sh\n", v.user, v.uid, v.uid)),
+        with("passwd", passwd_line(v)),
         with("group", format!("{}:x:{}:\n", v.user, v.uid)),
         ("hostname".to_owned(), format!("{}\n", v.hostname)),
-        ("hosts".to_owned(), format!("127.0.0.1 localhost\n127.0.1.1 {}\n::1 localhost\n", v.hostname)),
+        (
+            "hosts".to_owned(),
+            format!("127.0.0.1 localhost\n127.0.1.1 {0}.{1} {0}\n::1 localhost\n", v.hostname, v.domain),
+        ),
     ];
     files.iter().try_for_each(|(name, text)| {
         let path = upper.join("etc").join(name);
@@ -247,6 +256,32 @@ fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
         rig.give(&path)
     })
+}
+
+fn passwd_line(v: &Variation) -> String {
+    let (user, uid, system) = (&v.user, v.uid, &v.system);
+    format!("{user}:x:{uid}:{uid}:{}:/nonexistent/{user}:{}\n", system.gecos, system.login_shell)
+}
+
+/// Lays out what a profile changes of the system: another `sh`, and a folder into which the build user compiles a locale.
+fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
+    let below = |parts: &[&str]| {
+        let folders = parts.iter().scan(upper.to_owned(), |folder, part| {
+            folder.push(part);
+            Some(folder.clone())
+        });
+        folders.into_iter().try_for_each(|folder| rig.make_folder(&folder))
+    };
+    if let Some(locale) = v.system.locale {
+        below(&["usr", "lib", "locale", &format!("{locale}.UTF-8")])?;
+    }
+    if v.system.sh == Sh::Bash {
+        below(&["usr", "bin"])?;
+        let sh = upper.join("usr/bin/sh");
+        std::os::unix::fs::symlink("bash", &sh)?;
+        rig.give(&sh)?;
+    }
+    Ok(())
 }
 
 fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
@@ -258,6 +293,9 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let mut words = format!("prlimit --core=0 --nproc={processes}:{processes} ");
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
+    }
+    if v.system.kernel == Kernel::Old {
+        words.push_str("setarch --uname-2.6 ");
     }
     let allowed = allowed_cpus();
     if (v.cpus as usize) < allowed.len() {
@@ -278,14 +316,11 @@ fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.mounts(&plan.folder.join("merged"), &v.place));
     for (key, value) in v.variables.iter().chain(&plan.variables) {
         command.extend(["--setenv".into(), key.clone(), value.clone()]);
     }
-    let drop = format!(
-        "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all sh -c",
-        uid = v.uid
-    );
-    command.extend(drop.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.enter(v.uid).split_whitespace().map(str::to_owned));
     command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
     command.push("artel-build".into());
     command.extend(plan.arguments.iter().cloned());

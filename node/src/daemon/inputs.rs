@@ -101,6 +101,14 @@ impl Keeper {
         let mut files = input_files(&request);
         files.extend(lock.packages.iter().map(|p| (p.hash, p.size)));
         blobs.fetch_many(net, &files, &from).await.map_err(|e| chain(&e))?;
+        if let JobKind::Image(image) = &request.kind {
+            // The image's packages are named by a lock, which is here now.
+            let lock = blobs.read(&image.packages.hash, lock_max).await.map_err(|e| chain(&e))?;
+            let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| e.to_string())?;
+            let packages: Vec<_> = lock.packages.iter().map(|p| (p.hash, p.size)).collect();
+            blobs.fetch_many(net, &packages, &from).await.map_err(|e| chain(&e))?;
+            files.extend(packages);
+        }
         let mut hashes: Vec<Hash> = files.into_iter().map(|(hash, _)| hash).collect();
         hashes.push(request.environment);
         self.shared.offer_all(&inputs_of(&job), &hashes).await.map_err(|e| chain(&e))?;
@@ -118,6 +126,7 @@ fn input_files(request: &JobRequest) -> Vec<(Hash, u64)> {
         JobKind::Deb(deb) => deb.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Rpm(rpm) => rpm.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Command(command) => command.inputs.iter().map(|f| (f.hash, f.size)).collect(),
+        JobKind::Image(image) => image.inputs().map(|(hash, size, _)| (hash, size)).collect(),
         JobKind::Server(_) => Vec::new(),
     }
 }

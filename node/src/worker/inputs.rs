@@ -105,6 +105,7 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
+            JobKind::Image(image) => self.image_inputs(lease, image, &inputs.files).await?,
             JobKind::Server(_) => {
                 return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
             }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rpm::{RpmJob, RpmSource};
 
-use super::ServerJob;
+use super::{ImageJob, ServerJob};
 use crate::{
     ChannelName, FileName, Hash, PackageName, Sha256,
     envelope::check_set,
@@ -23,17 +23,20 @@ pub enum JobKind {
     Rpm(RpmJob),
     /// Any command with declared inputs and outputs.
     Command(CommandJob),
+    /// File system images of packages.
+    Image(ImageJob),
     /// What the network does for itself; no builder is asked.
     Server(ServerJob),
 }
 
 impl JobKind {
-    /// Gives the kind's word: `deb`, `rpm`, `command`, or one of [`ServerJob::WORDS`].
+    /// Gives the kind's word: `deb`, `rpm`, `command`, `image`, or one of [`ServerJob::WORDS`].
     pub fn word(&self) -> &'static str {
         match self {
             JobKind::Deb(_) => "deb",
             JobKind::Rpm(_) => "rpm",
             JobKind::Command(_) => "command",
+            JobKind::Image(_) => "image",
             JobKind::Server(server) => server.word(),
         }
     }
@@ -43,6 +46,7 @@ impl JobKind {
             JobKind::Deb(deb) => deb.check(),
             JobKind::Rpm(rpm) => rpm.check(),
             JobKind::Command(command) => command.check(),
+            JobKind::Image(image) => image.check(),
             JobKind::Server(server) => server.check(channel),
         }
     }

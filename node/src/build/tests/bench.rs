@@ -17,9 +17,36 @@ use protocol::{
 
 use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError};
 
-const PROGRAMS: [&str; 26] = [
-    "bash", "cat", "chmod", "date", "dd", "dirname", "head", "hostname", "id", "ln", "ls", "mkdir", "mkfifo", "mknod",
-    "mount", "nproc", "printf", "rm", "setpriv", "setsid", "sh", "sleep", "tail", "touch", "unshare", "yes",
+const PROGRAMS: [&str; 29] = [
+    "bash",
+    "cat",
+    "chmod",
+    "date",
+    "dd",
+    "dirname",
+    "domainname",
+    "head",
+    "hostname",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "nproc",
+    "printf",
+    "readlink",
+    "rm",
+    "setpriv",
+    "setsid",
+    "sh",
+    "sleep",
+    "tail",
+    "touch",
+    "uname",
+    "unshare",
+    "yes",
 ];
 
 /// A fixed instant: nothing here depends on the time.
@@ -137,6 +164,13 @@ impl Bench {
         let node = protocol::testing::node(1);
         let lease = Lease { job: id, node, number, expires: now(), profile: Profile(0), memory_mib: 1024 };
         Task { job: id, request, lease, lock: self.lock.clone(), inputs, packages: self.folder.clone() }
+    }
+
+    /// Puts a file into the installed environment.
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) {
+        let path = self.folder.join(format!("cache/environments/{}/root/{name}", self.lock.id()));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
     }
 
     pub(super) fn log(&self) -> LogSink {
