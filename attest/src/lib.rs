@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
+pub mod rpm;
 pub mod statement;
 pub mod testing;
 pub mod threshold;

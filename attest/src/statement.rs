@@ -45,6 +45,13 @@ pub enum Work {
         /// Its version.
         version: DebVersion,
     },
+    /// RPM packages of a source RPM or spec.
+    Rpm {
+        /// The source package.
+        source: PackageName,
+        /// Its version.
+        version: DebVersion,
+    },
     /// The outputs of a command.
     Command {
         /// What the job is called.
@@ -64,6 +71,7 @@ impl Work {
     pub fn word(&self) -> &'static str {
         match self {
             Work::Deb { .. } => "deb",
+            Work::Rpm { .. } => "rpm",
             Work::Command { .. } => "command",
             Work::Image { .. } => "image",
             Work::Server => "server",
@@ -75,6 +83,7 @@ impl std::fmt::Display for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Work::Deb { source, version } => write!(f, "deb {source} {version}"),
+            Work::Rpm { source, version } => write!(f, "rpm {source} {version}"),
             Work::Command { name } => write!(f, "command {name}"),
             Work::Image { name } => write!(f, "image {name}"),
             Work::Server => f.write_str("server job"),
@@ -104,6 +113,7 @@ impl Task {
     pub fn of(job: JobId, request: &JobRequest) -> Self {
         let work = match &request.kind {
             JobKind::Deb(deb) => Work::Deb { source: deb.source.clone(), version: deb.version.clone() },
+            JobKind::Rpm(rpm) => Work::Rpm { source: rpm.name.clone(), version: rpm.version.clone() },
             JobKind::Command(command) => Work::Command { name: command.name.clone() },
             JobKind::Image(image) => Work::Image { name: image.name.clone() },
             JobKind::Server(_) => Work::Server,
@@ -153,6 +163,7 @@ impl Material {
         let plain = |name: &FileName| RelativePath::new(name).expect("a file name is a path of one part");
         match &request.kind {
             JobKind::Deb(deb) => deb.files.iter().map(|f| Self { name: plain(&f.name), sha256: f.sha256 }).collect(),
+            JobKind::Rpm(rpm) => rpm.files.iter().map(|f| Self { name: plain(&f.name), sha256: f.sha256 }).collect(),
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| Self { name: f.path.clone(), sha256: f.sha256 }).collect()
             }
@@ -376,7 +387,7 @@ impl VerifiedAttestation {
         same("materials", &listed(&self.value.materials), &listed(&Material::of(request.get())))?;
         let join = |names: Vec<&RelativePath>| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ");
         match &request.get().kind {
-            JobKind::Deb(_) | JobKind::Server(_) => Ok(()),
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Server(_) => Ok(()),
             JobKind::Command(command) => {
                 same("outputs", &join(names(&self.value.outputs)), &join(command.outputs.iter().collect()))
             }

@@ -17,6 +17,7 @@ mod info;
 mod inputs;
 pub mod log;
 mod phases;
+mod rpm;
 mod sandbox;
 pub mod slots;
 pub mod vary;

@@ -1,7 +1,8 @@
-//! Repositories: from attested packages to a signed apt repository, and from its releases to a mirror.
+//! Repositories: from attested packages to a signed repository for apt and dnf, and from its releases to a mirror.
 //!
 //! ```text
 //!  incoming -> checks -> pool -> indexes -> InRelease, Release.gpg -> swap        apt (the publisher)
+//!           -> sign ----^   \-> repodata -> repomd.xml, repomd.xml.asc             rpm (beside it, in the same generation)
 //!  release -> manifest -> fetch by hash -> pool -> indexes -> InRelease           follow (a mirror)
 //! ```
 //!
@@ -11,6 +12,7 @@
 pub mod apt;
 pub mod follow;
 pub mod incoming;
+pub mod rpm;
 pub mod sign;
 pub mod version;
 

@@ -31,9 +31,14 @@ use crate::resolve::{
     self,
     archive::Archive,
     lock::{self, Locked},
-    source::{self, SourcePackage},
+    source::{
+        self, SourcePackage,
+        rpm::{self, Requires, RpmSourcePackage},
+    },
 };
 
+/// The Debian package that has rpmbuild.
+const RPMBUILD: &str = "rpm";
 /// Uploads that run at one time.
 const UPLOADS: usize = 4;
 
@@ -43,6 +48,9 @@ pub enum Error {
     /// The source package is missing or not what it says.
     #[error("the source package cannot be used")]
     Source(#[from] source::Error),
+    /// The source of RPMs is missing or not what it says.
+    #[error("the source of RPMs cannot be used")]
+    Rpm(#[from] rpm::Error),
     /// The environment cannot be locked.
     #[error("the environment cannot be locked")]
     Lock(#[from] lock::Error),
@@ -130,6 +138,24 @@ pub fn deb(archive: &Archive, source: &SourcePackage, words: &DebWords) -> Resul
     files.extend(locked_files(&locked));
     let kind = JobKind::Deb(source.job(words.options.clone(), words.profiles.clone()));
     Ok(Prepared { kind, lock: locked.lock, files })
+}
+
+/// Prepares a source of RPMs that lies on this machine. Blocking: runs apt.
+///
+/// # Errors
+/// When a requirement has no Debian package, or the environment cannot be had.
+pub fn rpm(
+    archive: &Archive,
+    source: &RpmSourcePackage,
+    macros: &[String],
+    requires: &Requires,
+) -> Result<Prepared, Error> {
+    let mut packages = source.packages(requires)?;
+    packages.insert(PackageName::new(RPMBUILD).expect("a valid name"));
+    let locked = lock::lock_plain(archive, &packages.into_iter().collect::<Vec<_>>())?;
+    let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
+    files.extend(locked_files(&locked));
+    Ok(Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: locked.lock, files })
 }
 
 impl Prepared {

@@ -46,6 +46,28 @@ arches! {
 }
 
 impl Arch {
+    /// Gives RPM's name; `noarch` for [`Arch::All`].
+    pub const fn rpm_name(self) -> &'static str {
+        match self {
+            Arch::All => "noarch",
+            Arch::Amd64 => "x86_64",
+            Arch::Arm64 => "aarch64",
+            Arch::Armel => "armv5tel",
+            Arch::Armhf => "armv7hl",
+            Arch::I386 => "i686",
+            Arch::Loong64 => "loongarch64",
+            Arch::Mips64el => "mips64el",
+            Arch::Ppc64el => "ppc64le",
+            Arch::Riscv64 => "riscv64",
+            Arch::S390x => "s390x",
+        }
+    }
+
+    /// Finds an architecture by RPM's name.
+    pub fn from_rpm_name(text: &str) -> Option<Self> {
+        Self::EVERY.iter().copied().find(|arch| arch.rpm_name() == text)
+    }
+
     /// Gives the architecture that this program was compiled for, where dpkg has a name for it.
     pub fn native() -> Option<Self> {
         match std::env::consts::ARCH {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use image::{ImageFormat, ImageJob};
-pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
+pub use kind::{CommandJob, DebJob, InputFile, JobKind, RpmJob, RpmSource, SourceFile};
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
 pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
@@ -105,6 +105,7 @@ impl JobRequest {
     pub fn title(&self) -> String {
         match &self.kind {
             JobKind::Deb(deb) => format!("deb {} {} {}", deb.source, deb.version, self.arch),
+            JobKind::Rpm(rpm) => format!("rpm {} {} {}", rpm.name, rpm.version, self.arch),
             JobKind::Command(command) => format!("command {} {}", command.name, self.arch),
             JobKind::Image(image) => format!("image {}", image.stem(self.arch)),
             JobKind::Server(server) => server.title(&self.channel),
@@ -115,14 +116,14 @@ impl JobRequest {
     pub fn server(&self) -> Option<&ServerJob> {
         match &self.kind {
             JobKind::Server(server) => Some(server),
-            JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) => None,
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) => None,
         }
     }
 
     /// Gives the hashes of the locks among the inputs, the environment's first: each names further inputs.
     pub fn locks(&self) -> Vec<Hash> {
         match &self.kind {
-            JobKind::Deb(_) | JobKind::Command(_) => vec![self.environment],
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) => vec![self.environment],
             JobKind::Image(image) => vec![self.environment, image.packages.hash],
             JobKind::Server(_) => Vec::new(),
         }
@@ -133,6 +134,7 @@ impl JobRequest {
         let mut all = vec![self.environment];
         match &self.kind {
             JobKind::Deb(deb) => all.extend(deb.files.iter().map(|f| f.hash)),
+            JobKind::Rpm(rpm) => all.extend(rpm.files.iter().map(|f| f.hash)),
             JobKind::Command(command) => all.extend(command.inputs.iter().map(|f| f.hash)),
             JobKind::Image(image) => all.extend(image.inputs().map(|(hash, ..)| hash)),
             JobKind::Server(_) => all.clear(),
@@ -150,7 +152,7 @@ impl Record for JobRequest {
             return Err("the nonce has 16 bytes".into());
         }
         match (&self.kind, self.arch) {
-            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_), Arch::All) => {
+            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_), Arch::All) => {
                 return Err("a build runs on one real architecture, not on all".into());
             }
             (JobKind::Server(_), arch) if arch != Arch::All => {
@@ -159,7 +161,7 @@ impl Record for JobRequest {
             (JobKind::Server(_), _) if self.environment != ServerJob::environment() => {
                 return Err("a server job has no environment: name the hash of nothing".into());
             }
-            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_), _) => {}
+            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_), _) => {}
         }
         if self.expires <= self.created {
             return Err("the job expires before it was created".into());

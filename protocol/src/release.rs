@@ -69,6 +69,16 @@ pub struct PublishedPackage {
     pub bundle: Hash,
     /// The package's version.
     pub version: DebVersion,
+    /// For an RPM, the SHA-256 that the builders attested: of the file before its publisher put a signature into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<Sha256>,
+}
+
+impl PublishedPackage {
+    /// Says whether this is an RPM, by its file's name.
+    pub fn is_rpm(&self) -> bool {
+        self.path.as_str().ends_with(".rpm")
+    }
 }
 
 /// Everything in one release.
@@ -111,8 +121,13 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         check_set("files", &self.files.iter().map(|f| &f.path).collect::<Vec<_>>(), usize::MAX)?;
         check_set("packages", &self.packages.iter().map(|p| &p.path).collect::<Vec<_>>(), usize::MAX)?;
-        match self.packages.iter().find(|p| self.file(&p.path).is_none()) {
-            Some(p) => Err(format!("package {} has no file", p.path)),
+        if let Some(p) = self.packages.iter().find(|p| self.file(&p.path).is_none()) {
+            return Err(format!("package {} has no file", p.path));
+        }
+        // Of anything else the file itself was attested.
+        match self.packages.iter().find(|p| p.is_rpm() != p.attested.is_some()) {
+            Some(p) if p.is_rpm() => Err(format!("RPM {} does not say what was attested", p.path)),
+            Some(p) => Err(format!("package {} names another attested file", p.path)),
             None => Ok(()),
         }
     }

@@ -99,16 +99,17 @@ word! {
     SuiteName, "suite", 64, "use up to 64 of a-z, 0-9, - + . _", label
 }
 word! {
-    /// A Debian package name (Debian policy 5.6.1).
-    PackageName, "package name", 128, "use a-z, 0-9, + - ., starting with a letter or digit, at least two", package
+    /// A package's name: Debian's (policy 5.6.1) or an RPM's, which may also have capitals and `_`.
+    PackageName, "package name", 128, "use A-Z a-z 0-9 + - . _, starting with a letter or digit, at least two", package
 }
 word! {
-    /// A Debian version (Debian policy 5.6.12), as written.
-    DebVersion, "version", 128, "use [epoch:]upstream[-revision] of A-Z a-z 0-9 . + - ~, starting with a digit", version
+    /// A package's version, as written: Debian's (policy 5.6.12) or an RPM's `[epoch:]version-release`, which may also have
+    /// `_` and `^`.
+    DebVersion, "version", 128, "use [epoch:]upstream[-revision] of A-Z a-z 0-9 . + - ~ _ ^, starting with a letter or digit", version
 }
 word! {
     /// One file's name, without a folder: never `.`, `..`, `/`, control characters or a leading dash.
-    FileName, "file name", 200, "use up to 200 of A-Z a-z 0-9 . _ + - ~ : = , @ %, not starting with a dot or dash", file
+    FileName, "file name", 200, "use up to 200 of A-Z a-z 0-9 . _ + - ~ ^ : = , @ %, not starting with a dot or dash", file
 }
 word! {
     /// A relative path of [`FileName`] parts joined by `/`.
@@ -117,8 +118,8 @@ word! {
 
 fn package(text: &str) -> bool {
     text.len() >= 2
-        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
 }
 
 fn version(text: &str) -> bool {
@@ -128,11 +129,25 @@ fn version(text: &str) -> bool {
         None => text,
     };
     body.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && body.chars().all(|c| c.is_ascii_alphanumeric() || ".+-~:".contains(c))
+        && body.chars().all(|c| c.is_ascii_alphanumeric() || ".+-~:_^".contains(c))
+}
+
+impl PackageName {
+    /// Says whether Debian could have a package of this name.
+    pub fn is_debian(&self) -> bool {
+        !self.0.contains(|c: char| c.is_ascii_uppercase() || c == '_')
+    }
+}
+
+impl DebVersion {
+    /// Says whether a Debian package could have this version.
+    pub fn is_debian(&self) -> bool {
+        !self.0.contains(['_', '^'])
+    }
 }
 
 fn file(text: &str) -> bool {
-    !text.starts_with(['.', '-']) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+-~:=,@%".contains(c))
+    !text.starts_with(['.', '-']) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+-~^:=,@%".contains(c))
 }
 
 fn path(text: &str) -> bool {
@@ -157,7 +172,9 @@ mod tests {
     fn real_names_are_accepted() {
         FileName::new("base-files_12.4+deb12u15_amd64.deb").unwrap();
         PackageName::new("libstdc++6").unwrap();
-        DebVersion::new("1:2.3~rc1-4+b1").unwrap();
+        assert!(DebVersion::new("1:2.3~rc1-4+b1").unwrap().is_debian());
+        assert!(!PackageName::new("python3-PyYAML").unwrap().is_debian());
+        assert!(!DebVersion::new("1.2^git1-3.fc40").unwrap().is_debian());
         RelativePath::new("pool/main/b/base-files/base-files_12.4_amd64.deb").unwrap();
     }
 }

@@ -21,12 +21,12 @@ use artel::{
     resolve::{
         archive::{self, Archive, Refresh},
         lock::lock_plain,
-        source::{SourcePackage, read_source},
+        source::{SourcePackage, read_source, rpm::read_rpm_source},
     },
     submit::Prepared,
 };
 use protocol::{
-    Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, Sha256,
+    Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, PackageName, Sha256,
     environment::EnvironmentLock,
     job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
@@ -105,6 +105,44 @@ impl Ground {
         let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
         files.extend(self.package_files());
         Prepared { kind: JobKind::Deb(source.job(Vec::new(), Vec::new())), lock: self.lock.clone(), files }
+    }
+
+    /// Gives a ground whose environment has further packages of the archive; installed once, too.
+    ///
+    /// # Panics
+    /// When they cannot be had.
+    pub async fn with(&self, packages: &[&str]) -> Self {
+        let extra: Vec<PackageName> = packages.iter().map(|name| name.parse().unwrap()).collect();
+        let guard = File::create(self.cache.join("prepare.lock")).unwrap();
+        guard.lock().unwrap();
+        let cache = self.cache.clone();
+        let resolved = tokio::task::spawn_blocking(move || resolve(&cache, &extra)).await.unwrap();
+        let found = async {
+            let (lock, packages) = resolved?;
+            let ground = Self { lock, packages, ..self.clone() };
+            install(&ground).await.map(|()| ground)
+        };
+        found.await.unwrap_or_else(|(Unfit::Lacking(why) | Unfit::Broken(why))| panic!("{why}"))
+    }
+
+    /// Prepares a fixture's spec as a job; `macros` are each NAME VALUE. The ground must have the package rpm.
+    ///
+    /// # Panics
+    /// When there is no such fixture.
+    pub fn rpm(&self, spec: &str, macros: &[&str]) -> Prepared {
+        self.rpm_at(&self.fixtures.join("rpm").join(spec), macros)
+    }
+
+    /// As [`Ground::rpm`], for a spec or source RPM anywhere.
+    ///
+    /// # Panics
+    /// When it is not one.
+    pub fn rpm_at(&self, path: &Path, macros: &[&str]) -> Prepared {
+        let macros: Vec<String> = macros.iter().map(ToString::to_string).collect();
+        let source = read_rpm_source(path, &macros).unwrap();
+        let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
+        files.extend(self.package_files());
+        Prepared { kind: JobKind::Rpm(source.job(macros)), lock: self.lock.clone(), files }
     }
 
     /// Prepares another version of `artel-tiny` as a job, made from the fixture below a folder of the test.
@@ -191,7 +229,7 @@ async fn prepare(site: Site) -> Result<Ground, Unfit> {
     guard.lock().map_err(broken("the lock of the cache folder"))?;
     let archive = tokio::task::spawn_blocking({
         let cache = cache.clone();
-        move || resolve(&cache)
+        move || resolve(&cache, &[])
     });
     let (lock, packages) = archive.await.map_err(|error| Unfit::Broken(error.to_string()))??;
     let ground = Ground {
@@ -232,24 +270,29 @@ fn workshop(cache: &Path) -> Result<Workshop, String> {
 }
 
 /// Gives the lock and the folder of its packages: those of the last run, or from the archive.
-fn resolve(cache: &Path) -> Result<(EnvironmentLock, PathBuf), Unfit> {
+fn resolve(cache: &Path, extra: &[PackageName]) -> Result<(EnvironmentLock, PathBuf), Unfit> {
     let lacking = |error: archive::Error| Unfit::Lacking(format!("this machine's apt archive cannot be used: {error}"));
     let suite = archive::system_suite().map_err(lacking)?;
     let arch = Arch::native().ok_or_else(|| Unfit::Lacking("dpkg has no name for this architecture".into()))?;
-    let stored = cache.join("locked").join(format!("{suite}-{arch}.lock"));
+    let stored = cache.join("locked").join(format!("{suite}-{arch}{}.lock", plus(extra)));
     let archive = Archive::open(&cache.join("archive"), suite, arch).map_err(lacking)?;
     let packages = archive.debs();
     if let Some(lock) = stored_lock(&stored, &packages) {
         return Ok((lock, packages));
     }
     archive.update(clock::now(), Refresh::WhenStale).map_err(lacking)?;
-    let locked = lock_plain(&archive, &[]).map_err(|e| Unfit::Broken(format!("the environment is not locked: {e}")))?;
+    let locked =
+        lock_plain(&archive, extra).map_err(|e| Unfit::Broken(format!("the environment is not locked: {e}")))?;
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(stored.parent().expect("a file lies in a folder"))?;
         fs::write(&stored, locked.lock.to_bytes())
     };
     write().map_err(|e| Unfit::Broken(format!("{}: {e}", stored.display())))?;
     Ok((locked.lock, packages))
+}
+
+fn plus(extra: &[PackageName]) -> String {
+    extra.iter().map(|name| format!("+{name}")).collect()
 }
 
 /// Reads the lock of an earlier run, unless it is old or its packages are not all there.

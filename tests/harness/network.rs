@@ -240,8 +240,13 @@ impl Network {
     /// # Panics
     /// When the node has none.
     pub fn public(&self, name: &str) -> web::Client {
-        let address = format!("http://{}", self.nodes[name].config().reach.web);
+        let address = format!("http://{}", self.public_address(name));
         web::Client::new(address.parse().unwrap())
+    }
+
+    /// Where a node's web interface listens.
+    pub fn public_address(&self, name: &str) -> String {
+        self.nodes[name].config().reach.web
     }
 
     /// The folder of the whole network.

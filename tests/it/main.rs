@@ -15,6 +15,7 @@ mod line;
 mod partition;
 mod patience;
 mod refusals;
+mod rpm;
 mod sandbox;
 mod server;
 mod tidy;

@@ -26,6 +26,9 @@ exit status: 0 proven, 1 something else failed, 2 usage, 10 no attestation, 11 t
              12 builders disagree or a FILE differs, 13 bad signature or broken chain
 ";
 
+/// The most bytes of an RPM in which its signatures are looked for.
+const RPM_SIGNATURE_MAX: u64 = 4 << 20;
+
 enum Output {
     Text,
     Json,
@@ -151,6 +154,18 @@ fn hash(path: &Path) -> Result<Sha256, Failure> {
     let failed = |source| Failure::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; 64 * 1024]);
+    if path.extension().is_some_and(|end| end == "rpm") {
+        // Whoever publishes an RPM signs it; without its signature it is what was built.
+        let mut first = Vec::new();
+        (&mut file).take(RPM_SIGNATURE_MAX).read_to_end(&mut first).map_err(failed)?;
+        match attest::rpm::unsigned(&first) {
+            Ok(unsigned) => {
+                hasher.update(&unsigned.bytes);
+                hasher.update(&first[unsigned.instead_of..]);
+            }
+            Err(_) => hasher.update(&first),
+        }
+    }
     loop {
         match file.read(&mut buffer).map_err(failed)? {
             0 => return Ok(Sha256::from_bytes(hasher.finalize().into())),

@@ -50,6 +50,19 @@ fn a_command_statement_as_json() {
 }
 
 #[test]
+fn an_rpm_statement_as_json() {
+    let request = samples::signed_request(&samples::rpm_request(samples::network()));
+    let mut attestation = attestation(&request, 1, "x");
+    attestation.outputs = vec![output("Answer-1.2^git3-1.x86_64.rpm", "42")];
+    attestation.byproducts = vec![];
+    let bytes = attestation.sign(&signing_key(11)).unwrap();
+    insta::assert_snapshot!(text(&bytes));
+    let read = read(&bytes, &samples::network()).unwrap();
+    assert_eq!(read.matches_request(&request), Ok(()));
+    assert_eq!(read.get().title(), "rpm Answer 1.2^git3 amd64");
+}
+
+#[test]
 fn what_was_signed_is_what_is_read() {
     let attestation = attestation(&request(), 0, "x");
     let bytes = attestation.sign(&signing_key(10)).unwrap();

@@ -202,7 +202,9 @@ impl Statement {
 impl External {
     fn of(task: &Task) -> Self {
         let (name, source, version) = match &task.work {
-            Work::Deb { source, version } => (None, Some(source.clone()), Some(version.clone())),
+            Work::Deb { source, version } | Work::Rpm { source, version } => {
+                (None, Some(source.clone()), Some(version.clone()))
+            }
             Work::Command { name } | Work::Image { name } => (Some(name.clone()), None, None),
             Work::Server => (None, None, None),
         };
@@ -222,11 +224,13 @@ impl External {
     fn task(self) -> Result<Task, Error> {
         let work = match (self.kind.as_str(), self.name, self.source, self.version) {
             ("deb", None, Some(source), Some(version)) => Work::Deb { source, version },
+            ("rpm", None, Some(source), Some(version)) => Work::Rpm { source, version },
             ("command", Some(name), None, None) => Work::Command { name },
             ("image", Some(name), None, None) => Work::Image { name },
             (kind, ..) => {
                 let kind: String = kind.chars().take(40).collect();
-                let why = format!("kind {kind:?} needs source and version (deb) or name (command, image), and no more");
+                let why =
+                    format!("kind {kind:?} needs source and version (deb, rpm) or name (command, image), and no more");
                 return Err(Error::Form { why });
             }
         };

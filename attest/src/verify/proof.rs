@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, NetworkId, OperatorName, PackageName, Sha256,
     environment::EnvironmentLock,
-    job::JobRequest,
+    job::{JobKind, JobRequest},
     policy::Policy,
     words::{DebVersion, RelativePath},
 };
@@ -74,7 +74,7 @@ impl DebName {
 
 impl Proof {
     /// Checks that a file is one of those reproduced: the same name, the same bytes, and, for a package, an
-    /// architecture that the job was for.
+    /// architecture that the job was for. Of an RPM, the digest is that of [`crate::rpm::attested`], without its signature.
     ///
     /// # Errors
     /// The job made no such file, or another one under this name.
@@ -87,8 +87,9 @@ impl Proof {
             got: *sha256,
             wanted: first.sha256,
         })?;
-        match DebName::parse(basename(&output.name)) {
-            Some(deb) if deb.arch != Arch::All && deb.arch != self.request.arch => {
+        let file = basename(&output.name);
+        match DebName::parse(file).map(|deb| deb.arch).or_else(|| rpm_arch(file)) {
+            Some(arch) if arch != Arch::All && arch != self.request.arch => {
                 Err(Error::OtherArchitecture { name: cut(name), arch: self.request.arch })
             }
             _ => Ok(output),
@@ -111,8 +112,12 @@ impl Proof {
             return Err(Error::NotPromoted { name: name.to_string(), channel: step.to.to_string() });
         }
         let plain = version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest);
-        let deb = format!("{name}_{plain}_{arch}.deb");
-        self.file(&deb, sha256)
+        match &self.request.kind {
+            JobKind::Rpm(_) => self.file(&format!("{name}-{plain}.{}.rpm", arch.rpm_name()), sha256),
+            JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => {
+                self.file(&format!("{name}_{plain}_{arch}.deb"), sha256)
+            }
+        }
     }
 
     /// Gives the chain for people: one line for each thing that was proven, and by whom.
@@ -156,6 +161,12 @@ impl Proof {
         let votes: BTreeMap<_, &Vote> = self.votes.iter().map(|v| ((&v.operator, v.node, v.profile), v)).collect();
         votes.into_values().collect()
     }
+}
+
+/// Gives the architecture that an RPM's file name claims; none for a source RPM.
+fn rpm_arch(file: &str) -> Option<Arch> {
+    let (_, arch) = file.strip_suffix(".rpm")?.rsplit_once('.')?;
+    Arch::from_rpm_name(arch)
 }
 
 fn basename(path: &RelativePath) -> &str {

@@ -78,6 +78,38 @@ fn a_bundle_is_judged_under_the_policy_that_the_caller_believes() {
     assert_eq!(verify_under(&bundle, &network, &newest).unwrap_err().exit_code(), 13, "an expelled maintainer");
 }
 
+/// An RPM is named by name, version, release and RPM's own architecture; another architecture's is not the job's.
+#[test]
+fn rpms_are_found_by_name_and_version() {
+    let (mut bundle, network) = honest();
+    let request = samples::signed_request(&samples::rpm_request(network));
+    bundle.request = Octets(request.to_bytes());
+    let names = ["Answer-1.2^git3-1.src.rpm", "Answer-1.2^git3-1.x86_64.rpm", "Answer-doc-1.2^git3-1.noarch.rpm"];
+    let signed = |at: u8, further: &str| {
+        let mut attestation = attestation(&request, at, "");
+        attestation.outputs = names.iter().chain([&further]).map(|name| output(name, name)).collect();
+        attestation.byproducts = vec![];
+        Octets(attestation.sign(&signing_key(10 + at)).unwrap())
+    };
+    bundle.attestations = vec![signed(0, "xx-1-1.s390x.rpm"), signed(1, "xx-1-1.s390x.rpm")];
+    let proof = verify(&bundle, &network, samples::NOW).unwrap();
+    let package = |name: &str, version: &str, arch, content: &str| {
+        let sha256 = Sha256::of(content.as_bytes());
+        let found = proof.package(&name.parse().unwrap(), &version.parse().unwrap(), arch, &sha256);
+        found.map(|o| o.name.to_string()).map_err(|e| e.exit_code())
+    };
+    assert_eq!(
+        package("Answer", "1:1.2^git3-1", Arch::Amd64, names[1]).unwrap(),
+        names[1],
+        "the epoch is not in the name"
+    );
+    assert_eq!(package("Answer-doc", "1.2^git3-1", Arch::All, names[2]).unwrap(), names[2]);
+    assert_eq!(package("Answer", "1.2^git3-1", Arch::Amd64, "signed"), Err(12));
+    assert_eq!(package("Answer", "1.2^git3-2", Arch::Amd64, names[1]), Err(10));
+    assert_eq!(package("xx", "1-1", Arch::S390x, "xx-1-1.s390x.rpm"), Err(12));
+    proof.file(names[0], &Sha256::of(names[0].as_bytes())).unwrap();
+}
+
 /// Two files of one base name in two folders are two files.
 #[test]
 fn files_in_folders() {

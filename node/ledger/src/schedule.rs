@@ -282,7 +282,7 @@ impl Ledger {
         let outcome = match decision {
             Decision::Reproduced(agreement) => {
                 tell_dissent(id, &agreement, turn);
-                if job.facts.kind == "deb" {
+                if matches!(job.facts.kind.as_str(), "deb" | "rpm") {
                     let publishing = JobState::Publishing(Publishing { agreement, step: PublishStep::Waiting });
                     job.state.become_state(publishing).expect("a job with attempts may be published");
                     let channel = job.facts.channel.clone();

@@ -49,6 +49,7 @@ pub(crate) fn channel(agree: u8, ask: u8, ask_max: u8) -> Channel {
 pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<JobRequest> {
     let mut request = match kind {
         "deb" => samples::deb_request(network),
+        "rpm" => samples::rpm_request(network),
         _ => samples::command_request(network),
     };
     request.nonce = vec![number; 16];
@@ -59,6 +60,7 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
 pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, content: &str) -> VerifiedAttestation {
     let name = match request.get().kind.word() {
         "deb" => "base-files_12.4_amd64.deb",
+        "rpm" => "Answer-1.2^git3-1.x86_64.rpm",
         _ => "out/answer.txt",
     };
     let output = Output {

@@ -24,6 +24,7 @@ use super::{
     image, info,
     inputs::{self, Placing, Wanted},
     phases::{Patience, bounded},
+    rpm,
     sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
     vary::{Variation, variation},
 };
@@ -250,6 +251,7 @@ impl Workshop {
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
+            JobKind::Rpm(_) => Ok((rpm::collect(&mut leftovers, &target)?, Vec::new())),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
             JobKind::Image(job) => Ok((image::collect(job, arch, &mut leftovers, &target)?, Vec::new())),
             // Its environment is none, so it never came so far.
@@ -317,6 +319,7 @@ fn check(task: &Task) -> Result<(), Error> {
 fn wanted(kind: &JobKind, packages: Option<&EnvironmentLock>) -> Vec<Wanted> {
     match (kind, packages) {
         (JobKind::Deb(job), _) => job.files.iter().map(Wanted::source).collect(),
+        (JobKind::Rpm(job), _) => job.files.iter().map(Wanted::source).collect(),
         (JobKind::Command(job), _) => job.inputs.iter().map(Wanted::input).collect(),
         (JobKind::Image(job), Some(packages)) => image::wanted(job, packages),
         (JobKind::Image(_), None) | (JobKind::Server(_), _) => Vec::new(),
@@ -333,6 +336,7 @@ fn plan<'a>(
     let (arch, epoch) = (task.request.arch, task.lock.epoch);
     let (variables, script, arguments) = match (&task.request.kind, packages) {
         (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
+        (JobKind::Rpm(job), _) => (rpm::variables(v), rpm::script(v), rpm::arguments(job, epoch)),
         (JobKind::Command(job), _) => (command::variables(epoch), command::script(v), job.argv.clone()),
         (JobKind::Image(job), Some(packages)) => {
             (image::variables(job, arch, packages), image::script(v), image::arguments(packages))

@@ -2,6 +2,7 @@
 
 mod image;
 mod orders;
+mod rpm;
 mod show;
 mod watch;
 mod when;
@@ -87,7 +88,8 @@ pub(super) enum Job {
 /// What to build, and how
 #[derive(Debug, clap::Args)]
 pub(super) struct Submit {
-    /// A .dsc file, a command file or the recipe of an image (.toml), a live system to start (.iso), or the name of a source package of the archive (NAME or NAME=VERSION)
+    /// A .dsc, .spec or .src.rpm file, a command file or the recipe of an image (.toml), a live system to start (.iso), or the
+    /// name of a source package of the archive (NAME or NAME=VERSION)
     what: String,
     /// The channel
     #[arg(long, default_value = "main")]
@@ -101,6 +103,8 @@ pub(super) struct Submit {
     /// Words of DEB_BUILD_PROFILES
     #[arg(long, value_delimiter = ',')]
     profile: Vec<String>,
+    #[command(flatten)]
+    rpm: rpm::RpmWords,
     /// The archive's suite that gives sources and environment [default: this system's]
     #[arg(long)]
     suite: Option<SuiteName>,
@@ -131,7 +135,7 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// Only jobs of this kind: deb, command, image, publish, promote, prune, derive, diff; or build, or server
+    /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff; or build, or server
     #[arg(long)]
     kind: Option<String>,
     /// At most so many
@@ -228,6 +232,7 @@ impl Submit {
         let suite = self.suite.clone().map_or_else(archive::system_suite, Ok)?;
         let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
         let (what, state) = (self.what.clone(), context.home.archive());
+        let rpm = self.rpm.clone();
         let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
         let environment = self.environment.as_deref().map(super::env::read_file).transpose()?;
         let around = match image::is_recipe(Path::new(&what)) {
@@ -240,7 +245,10 @@ impl Submit {
             archive.update(clock::now(), Refresh::WhenStale)?;
             let prepared = match around {
                 Some(around) => recipe(&archive, Path::new(&what), &around)?,
-                None => prepare(&archive, &what, &words, &state.join("sources"))?,
+                None => match rpm.prepare(&archive, &what)? {
+                    Some(prepared) => prepared,
+                    None => prepare(&archive, &what, &words, &state.join("sources"))?,
+                },
             };
             match environment {
                 Some(lock) => Ok(prepared.with_environment(lock, &state)?),

@@ -17,7 +17,7 @@ use crate::config::Config;
 pub(super) enum Repo {
     /// List repositories
     Ls,
-    /// Print the apt source that uses a repository of this node
+    /// Print the sources for apt and dnf that use a repository of this node
     Show {
         /// The channel
         channel: ChannelName,
@@ -82,7 +82,10 @@ fn show(context: &Context, view: &RepositoryView) -> anyhow::Result<u8> {
         "# Save the key first:\n#   curl -fsS http://{web}/repo/{channel}/archive-key.gpg -o /etc/apt/keyrings/artel.gpg\n\
          # and compare its fingerprint: {fingerprint}\n\
          Types: deb\nURIs: http://{web}/repo/{channel}/\nSuites: {suite}\nComponents: main\n\
-         Signed-By: /etc/apt/keyrings/artel.gpg",
+         Signed-By: /etc/apt/keyrings/artel.gpg\n\n\
+         # For dnf, where the channel has RPMs; save {web}/repo/{channel}/archive-key.asc as the key:\n\
+         [artel-{channel}]\nname={channel}\nbaseurl=http://{web}/repo/{channel}/\nenabled=1\ngpgcheck=1\n\
+         repo_gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/artel.asc",
         channel = view.channel,
         suite = view.suite,
         fingerprint = view.fingerprint,

@@ -118,6 +118,7 @@ fn inputs_of(job: &JobId) -> String {
 fn input_files(request: &JobRequest) -> Vec<(Hash, u64)> {
     match &request.kind {
         JobKind::Deb(deb) => deb.files.iter().map(|f| (f.hash, f.size)).collect(),
+        JobKind::Rpm(rpm) => rpm.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Command(command) => command.inputs.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Image(image) => image.inputs().map(|(hash, size, _)| (hash, size)).collect(),
         JobKind::Server(_) => Vec::new(),

@@ -38,6 +38,7 @@ use crate::{
     net::Topic,
     publish::{
         apt::{Addition, Order, Published, Repository, Settings},
+        rpm,
         sign::{RepositoryKey, keyring::Certificate},
     },
     serve::Desk,
@@ -331,7 +332,7 @@ impl Publisher {
         let _ = tokio::fs::remove_dir_all(folder).await;
         tokio::fs::create_dir_all(folder).await.map_err(failed)?;
         let mut additions = Vec::new();
-        for output in publication.outputs.iter().filter(|o| o.name.as_str().ends_with(".deb")) {
+        for output in publication.outputs.iter().filter(|o| enters(o.name.as_str())) {
             let file = FileName::new(output.name.as_str()).map_err(|e| e.to_string())?;
             let path = folder.join(file.as_str());
             self.shared.blobs.export(&output.hash, &path).await.map_err(|e| chain(&e))?;
@@ -447,6 +448,11 @@ impl Publisher {
             warn!(%error, "an old release is still offered");
         }
     }
+}
+
+/// Says whether an output enters the repository.
+fn enters(name: &str) -> bool {
+    name.ends_with(".deb") || name.ends_with(rpm::SUFFIX) && !rpm::is_source(name)
 }
 
 /// The thread that writes a repository ended before it said how far it came.

@@ -9,7 +9,7 @@ pub use reputation::peer;
 use ledger::{Ledger, News, view};
 use protocol::{
     JobId, NodeId, Timestamp, Verified,
-    job::{ImageJob, JobKind, JobRequest, ServerJob},
+    job::{ImageJob, JobKind, JobRequest, ServerJob, SourceFile},
     message::Refusal,
 };
 use web::api::{
@@ -102,7 +102,11 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         view::VerdictView::Reproduced { generation: Some(generation), outputs, .. } => Some(PublishedView {
             generation: *generation,
             channel: view.channel.clone(),
-            files: outputs.iter().map(|o| pool_path(request, o.name.as_str())).collect(),
+            files: outputs
+                .iter()
+                .filter(|o| !crate::publish::rpm::is_source(o.name.as_str()))
+                .map(|o| pool_path(request, o.name.as_str()))
+                .collect(),
         }),
         view::VerdictView::Reproduced { generation: None, .. }
         | view::VerdictView::Pending
@@ -156,6 +160,7 @@ fn link(link: view::Link) -> JobLink {
 fn pool_path(request: Option<&JobRequest>, name: &str) -> String {
     let source = request.and_then(|request| match &request.kind {
         JobKind::Deb(deb) => Some(&deb.source),
+        JobKind::Rpm(rpm) => Some(&rpm.name),
         JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => None,
     });
     let path = source.and_then(|source| crate::publish::apt::pool_path(source, name));
@@ -262,12 +267,13 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                 fact("version", deb.version.to_string());
                 fact("options", deb.options.join(" "));
                 fact("profiles", deb.profiles.join(" "));
-                inputs.extend(deb.files.iter().map(|f| FileView {
-                    name: f.name.to_string(),
-                    size: f.size,
-                    sha256: f.sha256,
-                    hash: Some(f.hash),
-                }));
+                inputs.extend(deb.files.iter().map(source_view));
+            }
+            JobKind::Rpm(rpm) => {
+                fact("source", rpm.name.to_string());
+                fact("version", rpm.version.to_string());
+                fact("macros", rpm.macros.join(", "));
+                inputs.extend(rpm.files.iter().map(source_view));
             }
             JobKind::Command(command) => {
                 fact("command", command.argv.join(" "));
@@ -291,6 +297,10 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
     facts.retain(|(_, value)| !value.is_empty());
     let environment = request.map_or(protocol::Hash::from_bytes([0; 32]), |r| r.environment);
     RequestView { facts, inputs, environment, expires: Time::from(view.times.expires) }
+}
+
+fn source_view(file: &SourceFile) -> FileView {
+    FileView { name: file.name.to_string(), size: file.size, sha256: file.sha256, hash: Some(file.hash) }
 }
 
 /// Says what an image is to be.

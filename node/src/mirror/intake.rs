@@ -24,7 +24,10 @@ use tracing::debug;
 
 use crate::{
     daemon::{Shared, chain},
-    publish::{apt::BUNDLE_SUFFIX, follow},
+    publish::{
+        apt::BUNDLE_SUFFIX,
+        follow::{self, covered::rpms::Rpms},
+    },
 };
 
 /// Bytes that one channel may have.
@@ -42,12 +45,14 @@ pub struct Intake {
     shared: Arc<Shared>,
     /// Packages of the newest manifests that were proven since the start.
     proven: BTreeMap<ChannelName, Proven>,
+    /// What dnf's metadata says of the RPMs of the newest manifests.
+    rpms: BTreeMap<ChannelName, Rpms>,
 }
 
 impl Intake {
     /// Makes an intake that has proven nothing yet.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, proven: BTreeMap::new() }
+        Self { shared, proven: BTreeMap::new(), rpms: BTreeMap::new() }
     }
 
     /// Fetches the manifest of a release.
@@ -72,6 +77,8 @@ impl Intake {
         let proven = self.prove_all(channel, &manifest, from).await?;
         self.check_covered(&manifest, from).await?;
         self.fetch_many(manifest.files.iter(), from).await?;
+        let rpms = self.check_rpms(release, &manifest).await?;
+        self.rpms.insert(channel.clone(), rpms);
         self.proven.insert(channel.clone(), proven);
         let mut hashes: Vec<Hash> = manifest.files.iter().map(|f| f.hash).collect();
         hashes.push(release.manifest);
@@ -117,6 +124,25 @@ impl Intake {
         check.await.map_err(|e| format!("the check stopped: {e}"))?.map_err(|e| e.to_string())
     }
 
+    /// Checks that each RPM is what was attested but for its signature, and that dnf is told of exactly these.
+    async fn check_rpms(&self, release: &Release, manifest: &Manifest) -> Result<Rpms, String> {
+        let known = self.rpms.get(&release.channel).cloned().unwrap_or_default();
+        let folder = self.shared.home.path().join("incoming");
+        let (blobs, runtime) = (self.shared.blobs.clone(), tokio::runtime::Handle::current());
+        let (manifest, at, staging) = (manifest.clone(), release.at, folder.join("rpm-of-a-release"));
+        let check = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
+            let checked = follow::covered::rpms::check(&manifest, at, known, &mut |file| {
+                open_blob(&runtime, &blobs, file, &staging)?;
+                Ok(staging.clone())
+            });
+            // It is a leftover of the last file; the next one overwrites it anyway.
+            let _ = std::fs::remove_file(&staging);
+            checked.map_err(|e| chain(&e))
+        });
+        check.await.map_err(|e| format!("the check stopped: {e}"))?
+    }
+
     async fn fetch_many(&self, files: impl Iterator<Item = &ReleaseFile>, from: &[NodeId]) -> Result<(), String> {
         let files: Vec<(Hash, u64)> = files.map(|f| (f.hash, f.size)).collect();
         self.shared.blobs.fetch_many(&self.shared.net, &files, from).await.map(drop).map_err(|e| chain(&e))
@@ -142,7 +168,8 @@ impl Intake {
         if proof.channel != *channel {
             return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
         }
-        let proven = proof.package(&package.name, &package.version, package.arch, sha256);
+        let attested = package.attested.as_ref().unwrap_or(sha256);
+        let proven = proof.package(&package.name, &package.version, package.arch, attested);
         proven.map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
         Ok(())

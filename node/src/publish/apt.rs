@@ -1,4 +1,4 @@
-//! The publisher of one apt repository.
+//! The publisher of one repository: of apt packages, and of RPMs where there are any.
 //!
 //! ```text
 //!  publish: fence -> admit (copy, hash, inspect) -> sign -> stage -> raise fence -> record plan -> switch -> record state
@@ -14,19 +14,19 @@
 //! It decides nothing about agreement: an addition's hashes are those that the verdict names. Every call blocks on the disk;
 //! async code runs it on a blocking thread.
 
+mod admit;
 pub mod adopt;
 pub mod carry;
 pub mod diff;
 mod dominate;
 mod fence;
-pub(super) mod index;
+pub(in crate::publish) mod index;
 mod prune;
 mod state;
 mod switch;
 
 use std::{
     collections::BTreeSet,
-    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -36,7 +36,7 @@ pub use fence::{Authority, NotLeading};
 use protocol::{
     Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,
     lease::Term,
-    release::{Manifest, ReleaseFile},
+    release::Manifest,
     words::{DebVersion, RelativePath},
 };
 use serde::{Deserialize, Serialize};
@@ -47,13 +47,12 @@ use self::{
 };
 use super::{
     disk::{self, Lock},
-    incoming::{self, Control, DEB_MAX},
+    incoming,
     sign::{
         self, RepositoryKey,
         keyring::{Certificate, Keyring},
     },
 };
-use crate::resolve::digest::Digest;
 
 /// How long a file stays after the last index that named it: running clients still hold that index.
 pub const REMOVE_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -227,7 +226,7 @@ pub enum Order {
     Downgrade,
 }
 
-/// One `.deb` that is to enter, with the evidence for it.
+/// One `.deb` or `.rpm` that is to enter, with the evidence for it.
 #[derive(Debug, Clone)]
 pub struct Addition {
     /// Where the bytes lie now.
@@ -452,42 +451,6 @@ impl Repository {
         if now == term { Ok(()) } else { Err(NotLeading { why: format!("term {term} ended, now it is {now}") }.into()) }
     }
 
-    /// Copies an addition into the publisher's own folder, checks exactly that copy and plans its place.
-    fn admit(&self, next: &mut State, addition: &Addition) -> Result<(), Error> {
-        let incoming = self.dir.join("state/incoming");
-        let copy = incoming.join("copying");
-        let mut from = File::open(&addition.path).map_err(disk::failed("open", &addition.path))?;
-        let digest = disk::copy(&mut from, &copy, DEB_MAX.min(addition.size.saturating_add(1)))?;
-        if (digest.sha256, digest.size) != (addition.sha256, addition.size) {
-            return Err(Error::NotAttested {
-                file: addition.file.clone(),
-                wanted: addition.sha256,
-                wanted_size: addition.size,
-                got: digest.sha256,
-                got_size: digest.size,
-            });
-        }
-        let control = incoming::inspect(&copy, &addition.file, &next.settings.arches)?;
-        if addition.bundle.len() > BUNDLE_MAX {
-            return Err(Error::Settings(format!("the evidence for {} has over {BUNDLE_MAX} bytes", addition.file)));
-        }
-        let package = pooled(control, addition, &digest);
-        match next.content_of(&package.file.path) {
-            Some(known) if known != digest.sha256 => {
-                return Err(Error::Different { path: package.file.path, published: known, got: digest.sha256 });
-            }
-            // The same bytes are there already, with evidence that stays as it was.
-            Some(_) if next.packages.iter().any(|p| p.file.path == package.file.path) => {
-                return Ok(disk::remove(&copy)?);
-            }
-            Some(_) | None => {}
-        }
-        disk::rename(&copy, &incoming.join(staged(&package.file.path)))?;
-        disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &addition.bundle)?;
-        self.step()?;
-        enter(next, package, addition.order)
-    }
-
     /// Compares sizes only: contents were hashed when they entered.
     fn check_pool(&self, next: &State) -> Result<(), Error> {
         let entering: BTreeSet<_> = next.entering.iter().map(|e| &e.path).collect();
@@ -523,29 +486,14 @@ pub fn pool_path(source: &PackageName, name: &str) -> Option<RelativePath> {
     RelativePath::new(format!("pool/main/{prefix}/{source}/{name}")).ok()
 }
 
-fn pooled(control: Control, addition: &Addition, digest: &Digest) -> Pooled {
-    let path = |name: &str| pool_path(&control.source, name).expect("made of checked words");
-    let evidence = Digest::of(&addition.bundle);
-    let file = |name: &str, d: &Digest| ReleaseFile { hash: d.hash, path: path(name), size: d.size, sha256: d.sha256 };
-    Pooled {
-        file: file(addition.file.as_str(), digest),
-        bundle: file(&format!("{}{BUNDLE_SUFFIX}", addition.file), &evidence),
-        job: addition.job,
-        name: control.name,
-        version: control.version,
-        arch: control.arch,
-        source: control.source,
-        source_version: control.source_version,
-        control: control.text,
-        since: None,
-    }
-}
-
 /// Plans a package's place; whatever no index lists any more leaves the list of packages.
 fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Error> {
     package.since = Some(next.at);
     if order == Order::Downgrade {
-        let meets = |p: &Pooled| p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All;
+        let meets = |p: &Pooled| {
+            p.rpm.is_some() == package.rpm.is_some()
+                && (p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All)
+        };
         let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;
         next.packages.retain(|p| p.name != package.name || !meets(p) || !above(p));
     }
@@ -553,7 +501,8 @@ fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Erro
     let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
     next.packages = listed;
     if !next.packages.iter().any(|p| p.file.path == package.file.path) {
-        let same = next.packages.iter().filter(|p| p.name == package.name);
+        let same = |p: &&Pooled| p.name == package.name && p.rpm.is_some() == package.rpm.is_some();
+        let same = next.packages.iter().filter(same);
         let newest = same.max_by(|a, b| dominate::order(a, b)).map(|p| p.version.clone());
         let published = newest.unwrap_or_else(|| package.version.clone());
         return Err(Error::Older { name: package.name, arch: package.arch, version: package.version, published });

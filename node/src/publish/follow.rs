@@ -20,7 +20,7 @@ use std::{
 use protocol::{
     ChannelName, Hash, Sha256, Timestamp, Verified,
     lease::Term,
-    release::{Manifest, ManifestError, Release, ReleaseFile},
+    release::{Manifest, ManifestError, PublishedPackage, Release, ReleaseFile},
     words::RelativePath,
 };
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,8 @@ pub enum Error {
     /// The manifest breaks a rule of the protocol.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A path that no apt repository of ours has.
-    #[error("the manifest names {path}, which is neither below pool or dists nor the archive's key")]
+    /// A path that no repository of ours has.
+    #[error("the manifest names {path}, which is neither below pool, dists or repodata nor the archive's key")]
     Path {
         /// The path.
         path: RelativePath,
@@ -158,8 +158,20 @@ struct Followed {
     /// The packages of that one, by their digest: a later term may sign the same ones again.
     #[serde(default)]
     packages: Option<Hash>,
+    /// What was attested of each RPM: a later term may sign the same one with another key.
+    #[serde(default)]
+    attested: BTreeMap<RelativePath, Sha256>,
     files: Vec<ReleaseFile>,
     retired: Vec<(RelativePath, Timestamp)>,
+}
+
+/// A release that may be applied.
+struct Checked {
+    /// In switching order.
+    files: Vec<ReleaseFile>,
+    /// The packages, by their digest.
+    packages: Hash,
+    attested: BTreeMap<RelativePath, Sha256>,
 }
 
 /// What one application did.
@@ -203,6 +215,7 @@ impl Mirror {
                 promised: (0, Hash::of(b"")),
                 term: Term(0),
                 packages: None,
+                attested: BTreeMap::new(),
                 files: vec![],
                 retired: vec![],
             },
@@ -240,7 +253,7 @@ impl Mirror {
         now: Timestamp,
         fetch: &mut Fetch<'_>,
     ) -> Result<Applied, Error> {
-        let (files, packages) = self.check(release.get(), manifest)?;
+        let Checked { files, packages, attested } = self.check(release.get(), manifest)?;
         let mut applied = Applied { generation: release.get().generation, fetched: 0, bytes: 0 };
         let mut local: BTreeMap<Hash, PathBuf> = BTreeMap::new();
         let mut aside = Vec::new();
@@ -268,6 +281,7 @@ impl Mirror {
         for (from, place) in &aside {
             disk::rename(from, place)?;
         }
+        self.state.attested = attested;
         self.finish(release.get().generation, files, now)?;
         Ok(applied)
     }
@@ -281,7 +295,7 @@ impl Mirror {
     }
 
     /// Checks a release and its manifest against each other and against what is here; gives the files in switching order.
-    fn check(&self, release: &Release, bytes: &[u8]) -> Result<(Vec<ReleaseFile>, Hash), Error> {
+    fn check(&self, release: &Release, bytes: &[u8]) -> Result<Checked, Error> {
         if release.channel != self.channel {
             return Err(Error::Channel { got: release.channel.clone(), wanted: self.channel.clone() });
         }
@@ -304,6 +318,8 @@ impl Mirror {
                 return Err(Error::OlderTerm { got: release.term, have: self.state.term });
             }
         }
+        let attested = manifest.packages.iter().filter_map(|p| Some((p.path.clone(), p.attested?)));
+        let attested: BTreeMap<_, _> = attested.collect();
         let mut files = manifest.files;
         let size = files.iter().fold(0u64, |sum, f| sum.saturating_add(f.size));
         if size > self.bytes_max {
@@ -311,16 +327,19 @@ impl Mirror {
         }
         for file in &files {
             let path = file.path.as_str();
-            let ours = path.starts_with("pool/") || path.starts_with("dists/");
+            let ours = ["pool/", "dists/", "repodata/"].iter().any(|folder| path.starts_with(folder));
             if !ours && !["archive-key.gpg", "archive-key.asc"].contains(&path) {
                 return Err(Error::Path { path: file.path.clone() });
             }
-            if let Some(old) = self.known(&file.path).filter(|old| old.sha256 != file.sha256 && is_package(path)) {
+            let signed_again =
+                attested.contains_key(&file.path) && self.state.attested.get(&file.path) == attested.get(&file.path);
+            let changed = |old: &&ReleaseFile| old.sha256 != file.sha256 && is_package(path) && !signed_again;
+            if let Some(old) = self.known(&file.path).filter(changed) {
                 return Err(Error::Different { path: file.path.clone(), have: old.sha256, got: file.sha256 });
             }
         }
         files.sort_by(|a, b| (stage(&a.path), &a.path).cmp(&(stage(&b.path), &b.path)));
-        Ok((files, packages))
+        Ok(Checked { files, packages, attested })
     }
 
     fn known(&self, path: &RelativePath) -> Option<&ReleaseFile> {
@@ -403,7 +422,8 @@ fn is_package(path: &str) -> bool {
 
 /// Names the packages of a manifest and their bytes, without evidence and signatures.
 fn packages(manifest: &Manifest) -> Hash {
-    let lines = manifest.packages.iter().map(|p| (&p.path, &p.job, manifest.file(&p.path).map(|f| f.sha256)));
+    let content = |p: &PublishedPackage| p.attested.or_else(|| manifest.file(&p.path).map(|f| f.sha256));
+    let lines = manifest.packages.iter().map(|p| (&p.path, &p.job, content(p)));
     Hash::of(&serde_json::to_vec(&lines.collect::<Vec<_>>()).expect("names and hashes can be written"))
 }
 

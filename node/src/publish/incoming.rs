@@ -266,6 +266,9 @@ fn parse_control(text: &str) -> Result<Control, String> {
     let word = |error: WordError| error.to_string();
     let name = PackageName::new(field("Package")?).map_err(word)?;
     let version = DebVersion::new(field("Version")?).map_err(word)?;
+    if !name.is_debian() || !version.is_debian() {
+        return Err(format!("{name} {version} is no Debian package's name and version"));
+    }
     Ordered::new(&version).map_err(|e| e.to_string())?;
     field("Description")?;
     let (source, source_version) = match fields.get("Source").map(str::trim) {

@@ -1,7 +1,7 @@
 //! The repository's OpenPGP key: ed25519, version 4 with the framing that gpgv of Debian 12 reads (RFC 9580's EdDSALegacy).
 //!
 //! Signatures hold no chance and no clock: the same text, key and time give the same bytes. The key is no node's key; it
-//! signs Release files and nothing else.
+//! signs Release files, RPMs' headers and their metadata, and nothing else.
 
 pub mod keyring;
 
@@ -226,6 +226,20 @@ impl RepositoryKey {
         config
             .sign(&self.secret.primary_key, &Password::empty(), bytes)
             .and_then(|signature| DetachedSignature::new(signature).to_armored_string(ArmorOptions::default()))
+            .map_err(refused("sign with"))
+    }
+
+    /// Signs bytes with a detached signature in its binary form, as the header of an RPM carries it. The time is that of the key:
+    /// the same bytes give the same signature whenever they are signed.
+    ///
+    /// # Errors
+    /// When OpenPGP cannot sign.
+    pub fn sign_packet(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let made = u64::from(self.secret.primary_key.created_at().as_secs());
+        let config = self.config(SignatureType::Binary, Timestamp::from_millis(made * 1000))?;
+        config
+            .sign(&self.secret.primary_key, &Password::empty(), bytes)
+            .and_then(|signature| DetachedSignature::new(signature).to_bytes())
             .map_err(refused("sign with"))
     }
 

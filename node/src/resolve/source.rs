@@ -3,6 +3,8 @@
 //! Either way every file is checked against the `.dsc` (size and SHA-256) before anything names it. The signature inside a
 //! `.dsc` is not judged here: apt's index vouches for fetched ones, the maintainer who signs the job for local ones.
 
+pub mod rpm;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},

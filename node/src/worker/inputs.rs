@@ -99,6 +99,9 @@ impl Worker {
             JobKind::Deb(deb) => {
                 deb.files.iter().map(|f| (f.hash, f.size, inputs.files.join(f.name.as_str()))).collect()
             }
+            JobKind::Rpm(rpm) => {
+                rpm.files.iter().map(|f| (f.hash, f.size, inputs.files.join(f.name.as_str()))).collect()
+            }
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }

@@ -1,6 +1,10 @@
 //! The kinds of jobs, each with the fields that only it has.
 
+mod rpm;
+
 use serde::{Deserialize, Serialize};
+
+pub use rpm::{RpmJob, RpmSource};
 
 use super::{ImageJob, ServerJob};
 use crate::{
@@ -15,6 +19,8 @@ use crate::{
 pub enum JobKind {
     /// Binary packages from a Debian source package.
     Deb(DebJob),
+    /// RPM packages from a source RPM, or from a spec and its sources.
+    Rpm(RpmJob),
     /// Any command with declared inputs and outputs.
     Command(CommandJob),
     /// File system images of packages.
@@ -24,10 +30,11 @@ pub enum JobKind {
 }
 
 impl JobKind {
-    /// Gives the kind's word: `deb`, `command`, `image`, or one of [`ServerJob::WORDS`].
+    /// Gives the kind's word: `deb`, `rpm`, `command`, `image`, or one of [`ServerJob::WORDS`].
     pub fn word(&self) -> &'static str {
         match self {
             JobKind::Deb(_) => "deb",
+            JobKind::Rpm(_) => "rpm",
             JobKind::Command(_) => "command",
             JobKind::Image(_) => "image",
             JobKind::Server(server) => server.word(),
@@ -37,6 +44,7 @@ impl JobKind {
     pub(super) fn check(&self, channel: &ChannelName) -> Result<(), String> {
         match self {
             JobKind::Deb(deb) => deb.check(),
+            JobKind::Rpm(rpm) => rpm.check(),
             JobKind::Command(command) => command.check(),
             JobKind::Image(image) => image.check(),
             JobKind::Server(server) => server.check(channel),
@@ -56,6 +64,10 @@ pub struct SourceFile {
     pub size: u64,
     /// The file's SHA-256: checked again on the node that builds.
     pub sha256: Sha256,
+}
+
+fn check_sources(files: &[SourceFile]) -> Result<(), String> {
+    check_set("source files", &files.iter().map(|f| &f.name).collect::<Vec<_>>(), limits::INPUTS_MAX)
 }
 
 /// A Debian source package to build with `dpkg-buildpackage -b`.
@@ -81,7 +93,10 @@ impl DebJob {
     }
 
     fn check(&self) -> Result<(), String> {
-        check_set("source files", &self.files.iter().map(|f| &f.name).collect::<Vec<_>>(), limits::INPUTS_MAX)?;
+        check_sources(&self.files)?;
+        if !self.source.is_debian() || !self.version.is_debian() {
+            return Err("a Debian source package has a Debian name and version".into());
+        }
         if self.files.iter().filter(|f| f.name.as_str().ends_with(".dsc")).count() != 1 {
             return Err("a source package has exactly one .dsc".into());
         }

@@ -30,7 +30,9 @@ fn broken_request(change: impl FnOnce(&mut JobRequest)) -> String {
 fn broken_deb(change: impl FnOnce(&mut DebJob)) -> String {
     broken_request(|request| match &mut request.kind {
         JobKind::Deb(deb) => change(deb),
-        JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => panic!("the sample is a deb job"),
+        JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => {
+            panic!("the sample is a deb job")
+        }
     })
 }
 
@@ -38,7 +40,9 @@ fn broken_command(change: impl FnOnce(&mut CommandJob)) -> String {
     let mut request = samples::command_request(network());
     match &mut request.kind {
         JobKind::Command(command) => change(command),
-        JobKind::Deb(_) | JobKind::Image(_) | JobKind::Server(_) => panic!("the sample is a command job"),
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Image(_) | JobKind::Server(_) => {
+            panic!("the sample is a command job")
+        }
     }
     broken(&request)
 }
@@ -47,7 +51,9 @@ fn broken_image(change: impl FnOnce(&mut ImageJob)) -> String {
     let mut request = samples::image_request(network());
     match &mut request.kind {
         JobKind::Image(image) => change(image),
-        JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_) => panic!("the sample is an image job"),
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) => {
+            panic!("the sample is an image job")
+        }
     }
     broken(&request)
 }

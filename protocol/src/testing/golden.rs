@@ -62,6 +62,7 @@ fn all() -> Vec<Golden> {
         golden("record-policy-genesis", samples::genesis(3)),
         golden("record-policy-second", samples::second(network, 3)),
         golden("record-job-deb", samples::deb_request(network)),
+        golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
         golden("record-job-image", samples::image_request(network)),
         golden(
@@ -75,6 +76,7 @@ fn all() -> Vec<Golden> {
         golden("record-node-card", samples::node_card()),
         golden("record-release", samples::release()),
         golden("record-manifest", samples::manifest()),
+        golden("record-manifest-rpm", samples::manifest_of_rpm()),
         golden("record-lock", samples::lock()),
         golden("record-lease", samples::lease()),
         golden("record-failure", samples::failure()),

@@ -7,7 +7,7 @@ use crate::{
     environment::{EnvironmentLock, LockedPackage},
     job::{
         Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, ImageFormat, ImageJob, InputFile, JobKind,
-        JobRequest, Order, Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
+        JobRequest, Order, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
@@ -130,6 +130,20 @@ pub fn deb_request(network: NetworkId) -> JobRequest {
             options: vec!["nocheck".to_owned()],
             version: word("12.4"),
             profiles: vec!["nodoc".to_owned()],
+        }),
+    )
+}
+
+/// Gives a request to build `Answer 1.2^git3` as RPMs.
+pub fn rpm_request(network: NetworkId) -> JobRequest {
+    let file = |name: &str| SourceFile { hash: hash(name), name: word(name), size: 1000, sha256: sha(name) };
+    request(
+        network,
+        JobKind::Rpm(RpmJob {
+            name: word("Answer"),
+            files: vec![file("Answer-1.2.tar.gz"), file("Answer.spec")],
+            macros: vec!["dist .art1".to_owned()],
+            version: word("1.2^git3"),
         }),
     )
 }
@@ -279,6 +293,24 @@ pub fn manifest() -> Manifest {
             path: word(deb),
             bundle: hash("bundle"),
             version: word("12.4"),
+            attested: None,
+        }],
+    }
+}
+
+/// Gives the manifest of one RPM, whose file is another one than the builders attested.
+pub fn manifest_of_rpm() -> Manifest {
+    let rpm = "pool/main/A/Answer/Answer-1.2^git3-1.x86_64.rpm";
+    Manifest {
+        files: vec![ReleaseFile { hash: hash(rpm), path: word(rpm), size: 512, sha256: sha(rpm) }],
+        packages: vec![PublishedPackage {
+            job: job(),
+            arch: Arch::Amd64,
+            name: word("Answer"),
+            path: word(rpm),
+            bundle: hash("bundle"),
+            version: word("1.2^git3-1"),
+            attested: Some(sha("unsigned")),
         }],
     }
 }

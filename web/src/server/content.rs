@@ -154,9 +154,10 @@ fn respond(content: Content, kind: &'static str, cache: &'static str) -> Respons
     response
 }
 
-/// Pool files and by-hash indexes never change under their names (publication.md 6.3); the rest a release replaces.
+/// Pool files, by-hash indexes and dnf's metadata under its digests never change under their names (publication.md 6.3); the rest a release replaces.
 fn cache_rule(path: &str) -> &'static str {
-    if path.starts_with("pool/") || path.contains("/by-hash/") { FOREVER } else { SHORT }
+    let metadata = path.starts_with("repodata/") && !path.starts_with("repodata/repomd.xml");
+    if path.starts_with("pool/") || path.contains("/by-hash/") || metadata { FOREVER } else { SHORT }
 }
 
 /// Never a type that a browser would run.
@@ -164,6 +165,7 @@ fn media_type(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or(path);
     match name.rsplit_once('.').map_or(name, |(_, end)| end) {
         "deb" | "udeb" => "application/vnd.debian.binary-package",
+        "rpm" => "application/x-rpm",
         "asc" => "application/pgp-keys",
         "gpg" | "sig" => "application/pgp-signature",
         "json" => "application/json",

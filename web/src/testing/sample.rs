@@ -47,6 +47,9 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         JobKind::Deb(deb) => {
             vec![("source".to_owned(), deb.source.to_string()), ("version".to_owned(), deb.version.to_string())]
         }
+        JobKind::Rpm(rpm) => {
+            vec![("source".to_owned(), rpm.name.to_string()), ("version".to_owned(), rpm.version.to_string())]
+        }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
         JobKind::Image(image) => vec![("version".to_owned(), image.version.to_string())],
         JobKind::Server(_) => Vec::new(),

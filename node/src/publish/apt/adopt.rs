@@ -17,11 +17,16 @@ use protocol::{
 };
 
 use super::{
-    Addition, BUNDLE_SUFFIX, Error as AptError, Fence, Published, Repository, index, pool_path, staged,
+    Addition, BUNDLE_SUFFIX, Error as AptError, Fence, Published, Repository,
+    admit::Described,
+    index, staged,
     state::{Entering, Pooled, State},
 };
 use crate::{
-    publish::{disk, incoming},
+    publish::{
+        disk,
+        rpm::{self, metadata},
+    },
     resolve::digest::Digest,
 };
 
@@ -131,7 +136,7 @@ impl Repository {
     /// Says whether additions are all part of a generation that was taken over: its publisher may have stopped before it said
     /// so.
     pub(super) fn adopted_holds(&self, additions: &[Addition]) -> bool {
-        let holds = |a: &Addition| self.state.packages.iter().any(|p| (p.file.sha256, p.job) == (a.sha256, a.job));
+        let holds = |a: &Addition| self.state.packages.iter().any(|p| (p.attested(), p.job) == (a.sha256, a.job));
         self.state.request == adopted() && additions.iter().all(holds)
     }
 
@@ -173,7 +178,9 @@ impl Repository {
             if bundle.hash != package.bundle {
                 return Err(foreign(&bundle.path, "it is not the evidence that its package names").into());
             }
-            if let Some(seen) = self.state.content_of(&file.path).filter(|seen| *seen != file.sha256) {
+            if let Some(seen) = self.state.content_of(&file.path).filter(|seen| *seen != file.sha256)
+                && known.get(&file.path).is_none_or(|p| Some(p.attested()) != package.attested)
+            {
                 return Err(AptError::Different { path: file.path, published: seen, got: file.sha256 });
             }
             let pooled = match known.get(&file.path).filter(|p| p.file == file && self.lies(&file)) {
@@ -183,8 +190,9 @@ impl Repository {
             if known.get(&pooled.file.path).is_none_or(|p| p.bundle != bundle) || !self.lies(&bundle) {
                 self.take(next, &bundle, fetch)?;
             }
-            if let Err(at) = next.seen.binary_search_by(|(path, _)| path.cmp(&pooled.file.path)) {
-                next.seen.insert(at, (pooled.file.path.clone(), pooled.file.sha256));
+            match next.seen.binary_search_by(|(path, _)| path.cmp(&pooled.file.path)) {
+                Ok(at) => next.seen[at].1 = pooled.file.sha256,
+                Err(at) => next.seen.insert(at, (pooled.file.path.clone(), pooled.file.sha256)),
             }
             packages.push(pooled);
         }
@@ -192,7 +200,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Fetches a `.deb` and reads from it what the next generation's indexes need.
+    /// Fetches a package and reads from it what the next generation's indexes need.
     fn take_package(
         &self,
         next: &mut State,
@@ -204,25 +212,22 @@ impl Repository {
         let name = package.path.as_str().rsplit('/').next().unwrap_or_default();
         let name = FileName::new(name).map_err(|e| foreign(&file.path, &e.to_string()))?;
         let copy = self.dir.join("state/incoming").join(staged(&file.path));
-        let control = incoming::inspect(&copy, &name, &next.settings.arches)?;
-        if (&control.name, &control.version, control.arch) != (&package.name, &package.version, package.arch) {
-            return Err(foreign(&file.path, "its control file says otherwise than the manifest").into());
+        let described = Described::read(&copy, &name, &next.settings.arches)?;
+        if described.identity() != (&package.name, &package.version, package.arch) {
+            return Err(foreign(&file.path, "it says otherwise than the manifest what it is").into());
         }
-        if pool_path(&control.source, name.as_str()).as_ref() != Some(&file.path) {
+        if described.place(name.as_str()).as_ref() != Some(&file.path) {
             return Err(foreign(&file.path, "it does not lie where its source package does").into());
         }
-        Ok(Pooled {
-            file,
-            bundle,
-            job: package.job,
-            name: control.name,
-            version: control.version,
-            arch: control.arch,
-            source: control.source,
-            source_version: control.source_version,
-            control: control.text,
-            since: Some(next.at),
-        })
+        let attested = match package.attested {
+            Some(attested) if rpm::attested(&copy, &name)? != attested => {
+                return Err(foreign(&file.path, "without its signature it is not what was attested").into());
+            }
+            Some(attested) => attested,
+            None => file.sha256,
+        };
+        let pooled = described.pooled((file, bundle), package.job, attested);
+        Ok(Pooled { since: Some(next.at), ..pooled })
     }
 
     /// Takes indexes, signatures and keys, as they were written.
@@ -232,8 +237,11 @@ impl Repository {
         written.sort_by(|a, b| (index::stage(&a.path), &a.path).cmp(&(index::stage(&b.path), &b.path)));
         for file in &written {
             let path = file.path.as_str();
-            if !path.starts_with("dists/") && ![index::KEYRING, index::KEYRING_ARMORED].contains(&path) {
-                return Err(foreign(&file.path, "it is neither below pool or dists nor the keyring").into());
+            if !path.starts_with("dists/")
+                && !path.starts_with(metadata::FOLDER)
+                && ![index::KEYRING, index::KEYRING_ARMORED].contains(&path)
+            {
+                return Err(foreign(&file.path, "it is neither below pool, dists or repodata nor the keyring").into());
             }
             let by_hash = index::stage(&file.path) == index::Stage::ByHash;
             if !(by_hash && self.state.written.contains(file) && self.lies(file)) {
@@ -264,10 +272,11 @@ impl Repository {
     }
 }
 
-/// Says whether two manifests hold the same packages with the same bytes; evidence and signatures may differ.
+/// Says whether two manifests hold the same packages with the same attested bytes; evidence and signatures may differ.
 pub(in crate::publish) fn same_packages(a: &Manifest, b: &Manifest) -> bool {
     let packages = |manifest: &Manifest| -> Vec<_> {
-        let line = |p: &PublishedPackage| (p.path.clone(), p.job, manifest.file(&p.path).map(|f| (f.sha256, f.size)));
+        let content = |p: &PublishedPackage| p.attested.or_else(|| manifest.file(&p.path).map(|f| f.sha256));
+        let line = |p: &PublishedPackage| (p.path.clone(), p.job, content(p));
         manifest.packages.iter().map(line).collect()
     };
     packages(a) == packages(b)

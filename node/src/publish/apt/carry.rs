@@ -8,7 +8,7 @@ use protocol::{
     words::{DebVersion, RelativePath},
 };
 
-use super::{Error, Order, Pooled, Published, Repository, enter, staged, state::State};
+use super::{Error, Order, Pooled, Published, Repository, admit::Room, enter, staged, state::State};
 use crate::{publish::disk, resolve::digest::Digest};
 
 /// One package of a repository, as another one may want it.
@@ -24,7 +24,7 @@ pub struct Stock {
     pub job: JobId,
     /// Where it lies below the repository's root.
     pub path: RelativePath,
-    /// Its SHA-256.
+    /// The SHA-256 that was attested: of an RPM, before it was signed.
     pub sha256: Sha256,
     /// Where its evidence lies below the repository's root.
     pub bundle: RelativePath,
@@ -84,7 +84,7 @@ impl Repository {
             arch: p.arch,
             job: p.job,
             path: p.file.path.clone(),
-            sha256: p.file.sha256,
+            sha256: p.attested(),
             bundle: p.bundle.path.clone(),
         };
         self.state.packages.iter().map(stock).collect()
@@ -120,12 +120,8 @@ impl Repository {
         let (from, mut packages) = (takeover.from, takeover.from.state.packages.iter());
         let known = packages.find(|p| p.file.path == *path);
         let mut package = known.ok_or_else(|| Error::Damaged { path: path.clone() })?.clone();
-        match next.content_of(path) {
-            Some(published) if published != package.file.sha256 => {
-                return Err(Error::Different { path: path.clone(), published, got: package.file.sha256 });
-            }
-            Some(_) if next.packages.iter().any(|p| p.file.path == *path) => return Ok(Fate::There),
-            Some(_) | None => {}
+        if matches!(Room::of(&package, next)?, Room::Taken) {
+            return Ok(Fate::There);
         }
         if package.arch != Arch::All && !next.settings.arches.contains(&package.arch) {
             return Ok(Fate::OtherArch);

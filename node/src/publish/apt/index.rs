@@ -14,7 +14,10 @@ use super::{
     state::{Pooled, State},
 };
 use crate::{
-    publish::sign::{RepositoryKey, keyring::Keyring},
+    publish::{
+        rpm::metadata,
+        sign::{RepositoryKey, keyring::Keyring},
+    },
     resolve::digest::Digest,
 };
 
@@ -36,13 +39,19 @@ pub(in crate::publish) enum Stage {
     Signature,
     /// `Release`.
     Release,
-    /// `InRelease`: with it the generation is there.
+    /// `InRelease`, and `repomd.xml` with its signature: with them the generation is there.
     InRelease,
 }
 
 /// Says when a file of a repository is written.
 pub(in crate::publish) fn stage(path: &RelativePath) -> Stage {
     let text = path.as_str();
+    match text {
+        // Nothing can switch these two at once; right after each other is as near as it gets.
+        metadata::REPOMD | metadata::SIGNATURE => return Stage::InRelease,
+        _ if text.starts_with(metadata::FOLDER) => return Stage::ByHash,
+        _ => {}
+    }
     if !text.starts_with("dists/") {
         return Stage::Pool;
     }
@@ -86,10 +95,23 @@ pub(super) fn generate(state: &State, key: &RepositoryKey, keyring: &Keyring) ->
     outputs.push(output(format!("{dists}/Release.gpg"), key.sign_detached(release.as_bytes(), state.at)?.into_bytes()));
     outputs.push(output(format!("{dists}/Release"), release.into_bytes()));
     outputs.push(output(format!("{dists}/InRelease"), clear.into_bytes()));
+    outputs.extend(repodata(state, key)?);
     outputs.sort_by(|a, b| (stage(&a.path), &a.path).cmp(&(stage(&b.path), &b.path)));
     // Two architectures with the same (for instance empty) index share nothing, but one architecture's never repeats.
     outputs.dedup_by(|a, b| a.path == b.path);
     Ok(outputs)
+}
+
+/// Generates what dnf reads, where there are RPMs or dnf was told of some before.
+fn repodata(state: &State, key: &RepositoryKey) -> Result<Vec<Output>, Error> {
+    let entries: Vec<_> = state.packages.iter().filter_map(|p| p.rpm.as_ref()).collect();
+    if entries.is_empty() && !state.written.iter().any(|f| f.path.as_str() == metadata::REPOMD) {
+        return Ok(Vec::new());
+    }
+    let mut files = metadata::generate(&entries, state.at);
+    let (_, repomd) = files.last().expect("repomd.xml is always written");
+    files.push((metadata::SIGNATURE.to_owned(), key.sign_detached(repomd, state.at)?.into_bytes()));
+    Ok(files.into_iter().map(|(path, bytes)| output(path, bytes)).collect())
 }
 
 /// Names generated files by their hashes.
@@ -118,7 +140,7 @@ fn output(path: String, bytes: Vec<u8>) -> Output {
 /// Writes the Packages file: each control file as it is, and where the `.deb` lies.
 fn packages(listed: &[&Pooled]) -> Vec<u8> {
     let mut text = String::new();
-    for package in listed {
+    for package in listed.iter().filter(|p| p.rpm.is_none()) {
         let ReleaseFile { path, size, sha256, .. } = &package.file;
         text += &format!("{}Filename: {path}\nSize: {size}\nSHA256: {sha256}\n\n", package.control);
     }
@@ -151,7 +173,7 @@ fn date(at: Timestamp) -> Result<String, Error> {
     Ok(instant.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string())
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(in crate::publish) fn gzip(bytes: &[u8]) -> Vec<u8> {
     // No name, no time, a fixed system byte: only the content decides.
     let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
     let mut encoder = builder.write(Vec::new(), flate2::Compression::new(9));

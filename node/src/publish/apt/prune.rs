@@ -37,9 +37,9 @@ impl Repository {
 
 /// Gives the paths of the packages to take out.
 fn taken_out(packages: &[Pooled], prune: &Prune) -> Vec<protocol::words::RelativePath> {
-    let mut versions: BTreeMap<(&PackageName, Arch), Vec<&Pooled>> = BTreeMap::new();
+    let mut versions: BTreeMap<(bool, &PackageName, Arch), Vec<&Pooled>> = BTreeMap::new();
     for package in packages {
-        versions.entry((&package.name, package.arch)).or_default().push(package);
+        versions.entry((package.rpm.is_some(), &package.name, package.arch)).or_default().push(package);
     }
     let named = |p: &Pooled| prune.packages.is_empty() || prune.packages.binary_search(&p.name).is_ok();
     // What was published by a version that did not note when is not known to be old.

@@ -14,7 +14,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Settings};
-use crate::publish::disk;
+use crate::publish::{disk, rpm::package::Entry};
 
 /// One binary package in the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,17 @@ pub(super) struct Pooled {
     /// When it was published here; none where that was not noted.
     #[serde(default)]
     pub(super) since: Option<Timestamp>,
+    /// What only an RPM has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rpm: Option<Entry>,
 }
 
 impl Pooled {
+    /// Gives the SHA-256 that the builders attested: of an RPM, before it was signed.
+    pub(super) fn attested(&self) -> Sha256 {
+        self.rpm.as_ref().map_or(self.file.sha256, |rpm| rpm.attested)
+    }
+
     /// Gives the manifest's line.
     pub(super) fn published(&self) -> PublishedPackage {
         PublishedPackage {
@@ -43,6 +51,7 @@ impl Pooled {
             path: self.file.path.clone(),
             bundle: self.bundle.hash,
             version: self.version.clone(),
+            attested: self.rpm.as_ref().map(|rpm| rpm.attested),
         }
     }
 }

@@ -1,9 +1,17 @@
 //! The repository: deterministic bytes, old versions, refusals, and stops between any two steps.
 
-use std::{fs, time::Duration};
+use std::{
+    fs::{self, File},
+    time::Duration,
+};
+
+use protocol::release::ReleaseFile;
 
 use super::*;
-use crate::publish::testing::{AT, addition, addition_of, control, deb, key, repository, settings, tree};
+use crate::{
+    publish::testing::{AT, addition, addition_of, control, deb, key, repository, settings, tree},
+    resolve::digest::Digest,
+};
 
 mod client;
 mod full;

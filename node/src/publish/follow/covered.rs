@@ -1,5 +1,8 @@
 //! Whether a manifest lets apt have only what its packages prove: whoever signs a release could else serve, beside proven
-//! packages, one that nobody attested. It reads indexes; the evidence itself is the mirror's question.
+//! packages, one that nobody attested. It reads indexes; the evidence itself is the mirror's question. What dnf reads is written
+//! again from the packages, see [`rpms`].
+
+pub mod rpms;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,9 +15,12 @@ use protocol::{
     words::RelativePath,
 };
 
-use crate::publish::apt::{
-    BUNDLE_SUFFIX,
-    index::{Stage, stage},
+use crate::publish::{
+    apt::{
+        BUNDLE_SUFFIX,
+        index::{Stage, stage},
+    },
+    rpm::metadata,
 };
 
 /// Why a manifest was not taken.
@@ -42,7 +48,7 @@ pub fn is_index(file: &ReleaseFile) -> bool {
 }
 
 /// Checks that every file below `pool` is a listed package or its evidence, and that the indexes name nothing else.
-/// `bytes` holds the indexes, verified, by hash.
+/// `bytes` holds the indexes, verified, by hash. What lies below `repodata` is left to [`rpms::check`].
 ///
 /// # Errors
 /// The first file that breaks a rule.
@@ -52,6 +58,9 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
     let packages: BTreeSet<&RelativePath> = manifest.packages.iter().map(|p| &p.path).collect();
     let named: BTreeSet<Hash> = manifest.files.iter().filter(|f| is_index(f)).map(|f| f.hash).collect();
     for file in &manifest.files {
+        if file.path.as_str().starts_with(metadata::FOLDER) {
+            continue;
+        }
         let covered = match stage(&file.path) {
             Stage::Pool if file.path.as_str().starts_with("pool/") => {
                 packages.contains(&file.path) || evidence.get(file.path.as_str()) == Some(&file.hash)

@@ -1,0 +1,353 @@
+//! What the header of an RPM says: checked at the door, and written as the lines that dnf's metadata has for it.
+//!
+//! A header comes from builders, so it is hostile: its size is limited, nothing of it is run or written to disk, and every text
+//! is escaped where it enters the metadata.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs::File, path::Path};
+
+use attest::rpm::{self as form, Header};
+use protocol::{
+    Arch, FileName, PackageName, Sha256,
+    release::ReleaseFile,
+    words::{DebVersion, WordError},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{read_front, refused, unreadable, version::Evr};
+use crate::publish::incoming::Error;
+
+/// The most files, and the most relations of one kind, that a package may have.
+const ENTRIES_MAX: usize = 500_000;
+/// The changelog entries that the metadata tells, the newest first.
+const CHANGES_MAX: usize = 10;
+/// The flag of a file that the package owns but does not bring.
+const GHOST: u64 = 1 << 6;
+/// The type bits of a file's mode, and those of a directory.
+const TYPE: u64 = 0o170_000;
+const DIRECTORY: u64 = 0o040_000;
+/// Flags of a relation that must hold before the package's scripts run.
+const BEFORE: u64 = 1 << 6 | 1 << 9 | 1 << 10;
+
+/// Tags of a header (rpm's `rpmtag.h`).
+mod tag {
+    pub(super) const NAME: u32 = 1000;
+    pub(super) const VERSION: u32 = 1001;
+    pub(super) const RELEASE: u32 = 1002;
+    pub(super) const EPOCH: u32 = 1003;
+    pub(super) const SUMMARY: u32 = 1004;
+    pub(super) const DESCRIPTION: u32 = 1005;
+    pub(super) const BUILD_TIME: u32 = 1006;
+    pub(super) const BUILD_HOST: u32 = 1007;
+    pub(super) const SIZE: u32 = 1009;
+    pub(super) const VENDOR: u32 = 1011;
+    pub(super) const LICENSE: u32 = 1014;
+    pub(super) const PACKAGER: u32 = 1015;
+    pub(super) const GROUP: u32 = 1016;
+    pub(super) const URL: u32 = 1020;
+    pub(super) const ARCH: u32 = 1022;
+    pub(super) const FILE_MODES: u32 = 1030;
+    pub(super) const FILE_FLAGS: u32 = 1037;
+    pub(super) const SOURCE_RPM: u32 = 1044;
+    pub(super) const ARCHIVE_SIZE: u32 = 1046;
+    pub(super) const CHANGE_TIMES: u32 = 1080;
+    pub(super) const CHANGE_NAMES: u32 = 1081;
+    pub(super) const CHANGE_TEXTS: u32 = 1082;
+    pub(super) const IS_SOURCE: u32 = 1106;
+    pub(super) const DIRECTORY_OF: u32 = 1116;
+    pub(super) const BASE_NAMES: u32 = 1117;
+    pub(super) const DIRECTORIES: u32 = 1118;
+    pub(super) const LONG_SIZE: u32 = 5009;
+}
+
+/// Relations: the metadata's word, and the tags of names, flags and versions.
+const RELATIONS: [(&str, [u32; 3]); 8] = [
+    ("provides", [1047, 1112, 1113]),
+    ("requires", [1049, 1048, 1050]),
+    ("conflicts", [1054, 1053, 1055]),
+    ("obsoletes", [1090, 1114, 1115]),
+    ("suggests", [5049, 5051, 5050]),
+    ("enhances", [5055, 5057, 5056]),
+    ("recommends", [5046, 5048, 5047]),
+    ("supplements", [5052, 5054, 5053]),
+];
+
+/// What a publisher remembers of an RPM beside what every package has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::publish) struct Entry {
+    /// The SHA-256 that the builders attested.
+    pub(in crate::publish) attested: Sha256,
+    /// The package in `primary.xml`.
+    pub(in crate::publish) primary: String,
+    /// The package in `filelists.xml`.
+    pub(in crate::publish) filelists: String,
+    /// The package in `other.xml`.
+    pub(in crate::publish) other: String,
+}
+
+/// An RPM that may enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::publish) struct Package {
+    pub(in crate::publish) name: PackageName,
+    /// `[epoch:]version-release`.
+    pub(in crate::publish) version: DebVersion,
+    pub(in crate::publish) arch: Arch,
+    pub(in crate::publish) source: PackageName,
+    pub(in crate::publish) source_version: DebVersion,
+    front: form::Front,
+}
+
+/// Reads and checks an RPM that lies at `path` and is called `file`.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub(in crate::publish) fn inspect(path: &Path, file: &FileName, arches: &[Arch]) -> Result<Package, Error> {
+    let mut rpm = File::open(path).map_err(|source| unreadable(file, source))?;
+    let bytes = read_front(&mut rpm, file)?;
+    let front = form::front(&bytes).map_err(|e| refused(file, &e))?;
+    let package = package(front).map_err(|why| Error::Control { file: file.clone(), why })?;
+    let wanted = format!(
+        "{}-{}.{}.rpm",
+        package.name,
+        super::super::version::without_epoch(&package.version),
+        package.arch.rpm_name()
+    );
+    if wanted != file.as_str() {
+        return Err(Error::Name { file: file.clone(), wanted });
+    }
+    if package.arch != Arch::All && !arches.contains(&package.arch) {
+        return Err(Error::Arch { file: file.clone(), arch: package.arch });
+    }
+    Ok(package)
+}
+
+fn package(front: form::Front) -> Result<Package, String> {
+    let header = &front.header;
+    if header.has(tag::IS_SOURCE) {
+        return Err("it is a source package".into());
+    }
+    let field = |tag: u32, name: &str| header.text(tag).ok_or_else(|| format!("it has no {name}"));
+    let word = |error: WordError| error.to_string();
+    let (version, release) = (field(tag::VERSION, "version")?, field(tag::RELEASE, "release")?);
+    if [version, release].iter().any(|part| part.is_empty() || part.contains(['-', ':'])) {
+        return Err(format!("version {version:?} and release {release:?} must be words without - and :"));
+    }
+    let text = match header.number(tag::EPOCH) {
+        None | Some(0) => format!("{version}-{release}"),
+        Some(epoch) => format!("{epoch}:{version}-{release}"),
+    };
+    let arch = field(tag::ARCH, "architecture")?;
+    let arch = Arch::from_rpm_name(arch).ok_or_else(|| format!("its architecture {arch:?} is unknown"))?;
+    let srpm = field(tag::SOURCE_RPM, "source")?;
+    let source = srpm.strip_suffix(".src.rpm").and_then(|stem| {
+        let (rest, release) = stem.rsplit_once('-')?;
+        let (name, version) = rest.rsplit_once('-')?;
+        Some((name, format!("{version}-{release}")))
+    });
+    let (source, source_version) = source.ok_or_else(|| format!("its source {srpm:?} is no source RPM's name"))?;
+    let too_many = |tags: &[u32]| tags.iter().any(|tag| header.texts(*tag).is_some_and(|t| t.len() > ENTRIES_MAX));
+    if too_many(&[tag::BASE_NAMES]) || RELATIONS.iter().any(|(_, tags)| too_many(tags)) {
+        return Err(format!("it has over {ENTRIES_MAX} files or relations"));
+    }
+    Ok(Package {
+        name: PackageName::new(field(tag::NAME, "name")?).map_err(word)?,
+        version: DebVersion::new(text).map_err(word)?,
+        arch,
+        source: PackageName::new(source).map_err(word)?,
+        source_version: DebVersion::new(source_version).map_err(word)?,
+        front,
+    })
+}
+
+impl Package {
+    /// Writes what the metadata says of the package whose signed file is `file`.
+    pub(in crate::publish) fn entry(&self, attested: Sha256, file: &ReleaseFile) -> Entry {
+        let files = self.files();
+        let title = format!(
+            "<package pkgid=\"{}\" name=\"{}\" arch=\"{}\">\n  {}\n",
+            file.sha256,
+            self.name,
+            self.arch.rpm_name(),
+            self.version_element()
+        );
+        let listed: String = files.iter().map(|f| f.element("  ")).collect();
+        Entry {
+            attested,
+            primary: self.primary(file, &files),
+            filelists: format!("{title}{listed}</package>\n"),
+            other: format!("{title}{}</package>\n", self.changes()),
+        }
+    }
+
+    fn header(&self) -> &Header {
+        &self.front.header
+    }
+
+    fn version_element(&self) -> String {
+        let Evr { epoch, version, release } = Evr::of(&self.version);
+        format!("<version epoch=\"{epoch}\" ver=\"{version}\" rel=\"{release}\"/>")
+    }
+
+    fn primary(&self, file: &ReleaseFile, files: &[Listed]) -> String {
+        let (header, number) = (self.header(), |tag| self.header().number(tag).unwrap_or(0));
+        let text = |name: &str, tag: u32| element(name, header.text(tag).unwrap_or_default());
+        let installed = header.number(tag::LONG_SIZE).unwrap_or_else(|| number(tag::SIZE));
+        let built = number(tag::BUILD_TIME);
+        let mut xml = format!("<package type=\"rpm\">\n  <name>{}</name>\n", self.name);
+        let lines = [
+            element("arch", self.arch.rpm_name()),
+            self.version_element(),
+            format!("<checksum type=\"sha256\" pkgid=\"YES\">{}</checksum>", file.sha256),
+            text("summary", tag::SUMMARY),
+            text("description", tag::DESCRIPTION),
+            text("packager", tag::PACKAGER),
+            text("url", tag::URL),
+            format!("<time file=\"{built}\" build=\"{built}\"/>"),
+            format!(
+                "<size package=\"{}\" installed=\"{installed}\" archive=\"{}\"/>",
+                file.size,
+                number(tag::ARCHIVE_SIZE)
+            ),
+            format!("<location href=\"{}\"/>", escaped(file.path.as_str())),
+        ];
+        lines.iter().for_each(|line| xml += &format!("  {line}\n"));
+        xml += "  <format>\n";
+        let lines = [
+            text("rpm:license", tag::LICENSE),
+            text("rpm:vendor", tag::VENDOR),
+            text("rpm:group", tag::GROUP),
+            text("rpm:buildhost", tag::BUILD_HOST),
+            text("rpm:sourcerpm", tag::SOURCE_RPM),
+            format!("<rpm:header-range start=\"{}\" end=\"{}\"/>", self.front.begin, self.front.end),
+        ];
+        lines.iter().for_each(|line| xml += &format!("    {line}\n"));
+        for (word, tags) in RELATIONS {
+            xml += &self.relations(word, tags);
+        }
+        files.iter().filter(|f| f.is_primary()).for_each(|f| xml += &f.element("    "));
+        xml + "  </format>\n</package>\n"
+    }
+
+    /// Writes relations of one kind, each once. What rpm itself must be able to do is no package's business.
+    fn relations(&self, word: &str, [names, flags, versions]: [u32; 3]) -> String {
+        let header = self.header();
+        let names = header.texts(names).unwrap_or_default();
+        let (flags, versions) = (header.numbers(flags).unwrap_or_default(), header.texts(versions).unwrap_or_default());
+        let (mut seen, mut xml) = (BTreeSet::new(), String::new());
+        for (at, name) in names.iter().enumerate().filter(|(_, name)| !name.starts_with("rpmlib(")) {
+            let (flags, version) = (flags.get(at).copied().unwrap_or(0), versions.get(at).copied().unwrap_or(""));
+            let line = relation(name, flags, version, word == "requires");
+            if seen.insert(line.clone()) {
+                xml += &format!("      {line}\n");
+            }
+        }
+        if xml.is_empty() { xml } else { format!("    <rpm:{word}>\n{xml}    </rpm:{word}>\n") }
+    }
+
+    fn files(&self) -> Vec<Listed> {
+        let header = self.header();
+        let (folders, of) = (header.texts(tag::DIRECTORIES), header.numbers(tag::DIRECTORY_OF));
+        let (folders, of) = (folders.unwrap_or_default(), of.unwrap_or_default());
+        let (modes, flags) = (header.numbers(tag::FILE_MODES), header.numbers(tag::FILE_FLAGS));
+        let (modes, flags) = (modes.unwrap_or_default(), flags.unwrap_or_default());
+        let names = header.texts(tag::BASE_NAMES).unwrap_or_default();
+        let listed = |(at, name): (usize, &&str)| {
+            let folder = of.get(at).and_then(|index| folders.get(usize::try_from(*index).ok()?)).copied();
+            let ghost = flags.get(at).is_some_and(|flags| flags & GHOST != 0);
+            let directory = modes.get(at).is_some_and(|mode| mode & TYPE == DIRECTORY);
+            let kind = match (ghost, directory) {
+                (true, _) => FileKind::Ghost,
+                (false, true) => FileKind::Directory,
+                (false, false) => FileKind::Plain,
+            };
+            Listed { path: format!("{}{name}", folder.unwrap_or_default()), kind }
+        };
+        names.iter().enumerate().map(listed).collect()
+    }
+
+    fn changes(&self) -> String {
+        let header = self.header();
+        let texts = |tag| header.texts(tag).unwrap_or_default();
+        let (names, changes) = (texts(tag::CHANGE_NAMES), texts(tag::CHANGE_TEXTS));
+        let times = header.numbers(tag::CHANGE_TIMES).unwrap_or_default();
+        let newest = names.iter().zip(&changes).zip(&times).take(CHANGES_MAX);
+        // The oldest of them comes first, as createrepo_c writes them.
+        let lines: Vec<String> = newest
+            .map(|((name, change), time)| {
+                let (name, change) = (escaped(name), escaped(change));
+                format!("  <changelog author=\"{name}\" date=\"{time}\">{change}</changelog>\n")
+            })
+            .collect();
+        lines.into_iter().rev().collect()
+    }
+}
+
+fn relation(name: &str, flags: u64, version: &str, may_be_before: bool) -> String {
+    let mut line = format!("<rpm:entry name=\"{}\"", escaped(name));
+    let comparison = match flags >> 1 & 0b111 {
+        0b001 => Some("LT"),
+        0b010 => Some("GT"),
+        0b100 => Some("EQ"),
+        0b101 => Some("LE"),
+        0b110 => Some("GE"),
+        _ => None,
+    };
+    if let Some(comparison) = comparison.filter(|_| !version.is_empty()) {
+        let Evr { epoch, version, release } = Evr::parse(version);
+        let _ = write!(line, " flags=\"{comparison}\" epoch=\"{}\" ver=\"{}\"", escaped(epoch), escaped(version));
+        if !release.is_empty() {
+            let _ = write!(line, " rel=\"{}\"", escaped(release));
+        }
+    }
+    let before = if may_be_before && flags & BEFORE != 0 { " pre=\"1\"" } else { "" };
+    format!("{line}{before}/>")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileKind {
+    Plain,
+    Directory,
+    Ghost,
+}
+
+/// A file of the package.
+struct Listed {
+    path: String,
+    kind: FileKind,
+}
+
+impl Listed {
+    fn element(&self, indent: &str) -> String {
+        let kind = match self.kind {
+            FileKind::Plain => "",
+            FileKind::Directory => " type=\"dir\"",
+            FileKind::Ghost => " type=\"ghost\"",
+        };
+        format!("{indent}<file{kind}>{}</file>\n", escaped(&self.path))
+    }
+
+    /// Says whether others may require the file without reading all lists of files.
+    fn is_primary(&self) -> bool {
+        self.path.starts_with("/etc/") || self.path.contains("bin/") || self.path == "/usr/lib/sendmail"
+    }
+}
+
+fn element(name: &str, text: &str) -> String {
+    if text.is_empty() { format!("<{name}/>") } else { format!("<{name}>{}</{name}>", escaped(text)) }
+}
+
+/// Writes text so that it is nothing but text in XML.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe += "&amp;",
+            '<' => safe += "&lt;",
+            '>' => safe += "&gt;",
+            '"' => safe += "&quot;",
+            '\n' | '\t' => safe.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
