@@ -36,6 +36,8 @@ const REGION: u32 = 62;
 const SIGNATURES: [u32; 6] = [SIGNATURE, 268, 1002, 1003, 1005, 278];
 /// The tag of a signature of the header by a DSA or EdDSA key (`RPMSIGTAG_DSA`).
 const SIGNATURE: u32 = 267;
+/// Tags of the unpacked payload's length in a signature header, in 32 and in 64 bits.
+const UNPACKED: [u32; 2] = [1007, 271];
 /// The type of bytes.
 const BIN: u32 = 7;
 
@@ -69,6 +71,8 @@ pub struct Header {
 pub struct Front {
     /// The header that describes the package.
     pub header: Header,
+    /// The length of the payload when it is unpacked, in bytes, where that is said.
+    pub unpacked: Option<u64>,
     /// Where the header begins, in bytes.
     pub begin: usize,
     /// Where it ends and the payload begins, in bytes.
@@ -111,7 +115,9 @@ pub fn front(bytes: &[u8]) -> Result<Front, Error> {
     if end > bytes.len() {
         return refuse("it ends within its headers");
     }
-    Ok(Front { header: Header::read(&bytes[begin..end])?, begin, end })
+    let signature = Header::read(&bytes[LEAD..begin])?;
+    let unpacked = UNPACKED.iter().find_map(|tag| signature.number(*tag));
+    Ok(Front { header: Header::read(&bytes[begin..end])?, unpacked, begin, end })
 }
 
 /// The beginning of a file without any signature: lead and signature header.

@@ -20,6 +20,7 @@ fn the_header_says_what_the_package_is() {
     assert_eq!(front.header.texts(1117).unwrap(), ["Artel-answer", "answer.c"]);
     assert_eq!(front.header.number(1006), Some(1_795_176_000), "noon of the newest changelog entry");
     assert_eq!(front.header.text(1007), Some("artel.invalid"));
+    assert!(front.unpacked.is_some_and(|size| size > 96), "cpio around 96 bytes of files");
     assert!(front.header.has(63) && !front.header.has(1106));
     assert_eq!(UNSIGNED[front.end..][..4], [0x28, 0xb5, 0x2f, 0xfd], "the payload is zstd");
 }

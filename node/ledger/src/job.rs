@@ -36,7 +36,7 @@ pub struct Facts {
     pub key: PublicKey,
     /// The architecture that it builds on.
     pub arch: Arch,
-    /// `deb`, `command`, or a server job's word.
+    /// `deb`, `rpm`, `command`, or a server job's word.
     pub kind: String,
     /// What it builds, in one line.
     pub title: String,

@@ -33,7 +33,7 @@ pub struct JobView {
     pub id: JobId,
     /// What it builds, in one line.
     pub title: String,
-    /// `deb`, `command`, or a server job's word.
+    /// `deb`, `rpm`, `command`, or a server job's word.
     pub kind: String,
     /// The architecture that it builds on.
     pub arch: Arch,
@@ -64,7 +64,7 @@ pub struct JobView {
 pub struct Brief {
     /// The job's id.
     pub id: JobId,
-    /// `deb`, `command` or what a server job does.
+    /// `deb`, `rpm`, `command` or what a server job does.
     pub kind: String,
     /// The state's word.
     pub state: &'static str,

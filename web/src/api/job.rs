@@ -36,7 +36,7 @@ pub struct JobSummary {
     pub id: JobId,
     /// One line, for instance `deb base-files 12.4 amd64`.
     pub title: String,
-    /// `deb`, `command`, or a server job: `publish`, `promote`, `prune`, `derive` or `diff`.
+    /// `deb`, `rpm`, `command`, or a server job: `publish`, `promote`, `prune`, `derive` or `diff`.
     pub kind: String,
     /// The architecture that the build runs on; `all` for most server jobs.
     pub arch: Arch,

@@ -48,7 +48,6 @@ mod tag {
     pub(super) const FILE_MODES: u32 = 1030;
     pub(super) const FILE_FLAGS: u32 = 1037;
     pub(super) const SOURCE_RPM: u32 = 1044;
-    pub(super) const ARCHIVE_SIZE: u32 = 1046;
     pub(super) const CHANGE_TIMES: u32 = 1080;
     pub(super) const CHANGE_NAMES: u32 = 1081;
     pub(super) const CHANGE_TEXTS: u32 = 1082;
@@ -205,7 +204,7 @@ impl Package {
             format!(
                 "<size package=\"{}\" installed=\"{installed}\" archive=\"{}\"/>",
                 file.size,
-                number(tag::ARCHIVE_SIZE)
+                self.front.unpacked.unwrap_or(0)
             ),
             format!("<location href=\"{}\"/>", escaped(file.path.as_str())),
         ];
