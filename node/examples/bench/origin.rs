@@ -103,7 +103,8 @@ fn prepare(state: &Path) -> anyhow::Result<(Prepared, u64)> {
 /// Has k builders prepare one job, and gives how many bytes of packages the archive gave them.
 async fn rebuild(program: &Path, folder: &Path, prepared: &Prepared, (k, kept): (u8, Kept)) -> anyhow::Result<u64> {
     let mut plans = vec![Plan { name: "coordinator".into(), duty: Duty::Candidate, builder: None }];
-    plans.extend((1..=k).map(|n| Plan { name: format!("builder{n}"), duty: Duty::Member, builder: Some(Builder::default()) }));
+    let builder = |n| Plan { name: format!("builder{n}"), duty: Duty::Member, builder: Some(Builder::default()) };
+    plans.extend((1..=k).map(builder));
     let mut network = Network::found_for(folder, plans, &[], k)?;
     network.start_coordinator(program).await?;
     let client = network.client();
