@@ -115,6 +115,14 @@ async fn a_varied_build_sees_another_system_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_failed_build_quotes_what_its_tools_complained_of_first() {
+    let script = "echo fine; echo \"a.c:3:1: error: expected ';'\"; echo 'make: *** [all] Error 1'; exit 2";
+    let Some(failure) = hostile(script, &[], limits()).await else { return };
+    assert!(failure.what.starts_with("ended with exit code 2; first error in line "), "{failure}");
+    assert!(failure.what.ends_with(": a.c:3:1: error: expected ';'"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_fork_bomb_is_named() {
     let bomb = include_str!("../../../fixtures/command/hostile/fork-bomb.sh");
     check(bomb, limits(), Blame::Job, "process limit of 64 reached").await;
