@@ -101,6 +101,17 @@ async fn a_varied_build_sees_another_system_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_failed_build_quotes_what_its_tools_complained_of_first() {
+    let Some(bench) = Bench::open().await else { return };
+    let script = "echo fine; echo \"a.c:3:1: error: expected ';'\"; echo 'make: *** [all] Error 1'; exit 2";
+    let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
+    let error = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap_err();
+    let failure = error.failure();
+    assert!(failure.what.starts_with("ended with exit code 2; first error in line "), "{failure}");
+    assert!(failure.what.ends_with(": a.c:3:1: error: expected ';'"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_tampered_input_is_refused_by_name() {
     let Some(bench) = Bench::open().await else { return };
     let task = bench.task(&honest());
