@@ -66,7 +66,7 @@ KILLS ?= 25
 chaos: setup
 	ARTEL_TESTS=required ARTEL_KILLS=$(KILLS) $(CARGO) test --locked -p artel-tests --test it chaos -- --test-threads=1 --nocapture
 
-# A live system by two operators, bit for bit the same, and a job that starts it: about ten minutes.
+# A live system by two operators, bit for bit the same, and a job that starts it: about seven minutes once its packages are here.
 boot: setup
 	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
