@@ -99,23 +99,24 @@ async fn main() -> anyhow::Result<()> {
     })?;
     workshop.sweep()?;
     eprintln!("user {}, weaknesses: {:?}", rustix::process::geteuid().as_raw(), workshop.rig().weaknesses());
-    let mut rows = Vec::new();
+    println!("{:<52} {:<48} {:<8} {:<8} sha256", "source [options]", "file", "profiles", "archive");
+    let mut rows: Vec<Row> = Vec::new();
     for (number, wanted) in wanted.iter().enumerate() {
         let found = prepare(&archive, &state, wanted);
         let made = match found {
             Ok(subject) => compare(&workshop, &state, &subject, number).await,
             Err(error) => Err(error),
         };
-        match made {
-            Ok(made) => rows.extend(made),
-            Err(error) => {
-                eprintln!("{wanted}: {error:#}");
-                let (source, file) = (wanted.clone(), "(not built)".to_owned());
-                rows.push(Row { source, file, agree: Equal::No, archive: Equal::Nothing, sha256: None });
-            }
-        }
+        let made = made.unwrap_or_else(|error| {
+            eprintln!("{wanted}: {error:#}");
+            let (source, file) = (wanted.clone(), "(not built)".to_owned());
+            vec![Row { source, file, agree: Equal::No, archive: Equal::Nothing, sha256: None }]
+        });
+        // At once: a long list may be interrupted.
+        made.iter().for_each(print);
+        rows.extend(made);
     }
-    print(&rows);
+    sum_up(&rows);
     let bad = rows.iter().any(|row| row.agree != Equal::Yes);
     std::process::exit(i32::from(bad));
 }
@@ -214,12 +215,12 @@ fn say(subject: &Subject, profile: u16, built: &Built, took: Duration) {
     );
 }
 
-fn print(rows: &[Row]) {
-    println!("{:<52} {:<48} {:<8} {:<8} sha256", "source [options]", "file", "profiles", "archive");
-    for row in rows {
-        let sha256 = row.sha256.map(|sha256| sha256.to_string()).unwrap_or_default();
-        println!("{:<52} {:<48} {:<8} {:<8} {sha256}", row.source, row.file, row.agree, row.archive);
-    }
+fn print(row: &Row) {
+    let sha256 = row.sha256.map(|sha256| sha256.to_string()).unwrap_or_default();
+    println!("{:<52} {:<48} {:<8} {:<8} {sha256}", row.source, row.file, row.agree, row.archive);
+}
+
+fn sum_up(rows: &[Row]) {
     let count = |what: fn(&Row) -> bool| rows.iter().filter(|row| what(row)).count();
     println!(
         "{} files: {} equal under both profiles; {} of {} that the archive has are equal to it",

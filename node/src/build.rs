@@ -9,12 +9,14 @@
 //! This module does not fetch, does not sign, and does not decide which job comes next.
 
 mod command;
+mod complaint;
 mod deb;
 mod environment;
 mod image;
 mod info;
 mod inputs;
 pub mod log;
+mod phases;
 mod rpm;
 mod sandbox;
 pub mod slots;
@@ -191,6 +193,9 @@ fn sandbox_blame(error: &SandboxError) -> Blame {
         | SandboxError::Log(LogError::Write { source, .. }) => system(source, Fault::Sandbox),
         SandboxError::Start { said } => Blame::Builder(said_fault(said)),
         SandboxError::Log(LogError::Full { .. }) => Blame::Builder(Fault::Sandbox),
+        SandboxError::Root(OutputError::Copy { source, .. }) => system(source, Fault::Sandbox),
+        // Whoever names the packages of an environment answers for what they put there.
+        SandboxError::Root(_) => Blame::Job,
         SandboxError::Outlived { .. } => Blame::IsolationBreach,
     }
 }

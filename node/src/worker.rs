@@ -13,6 +13,7 @@ mod attempt;
 mod drain;
 mod image;
 mod inputs;
+mod origin;
 
 use std::{
     collections::BTreeMap,

@@ -120,6 +120,15 @@ impl JobRequest {
         }
     }
 
+    /// Gives the hashes of the locks among the inputs, the environment's first: each names further inputs.
+    pub fn locks(&self) -> Vec<Hash> {
+        match &self.kind {
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) => vec![self.environment],
+            JobKind::Image(image) => vec![self.environment, image.packages.hash],
+            JobKind::Server(_) => Vec::new(),
+        }
+    }
+
     /// Gives every content hash of the request that an attempt fetches, the environment's lock first; none for a server job.
     pub fn inputs(&self) -> Vec<Hash> {
         let mut all = vec![self.environment];

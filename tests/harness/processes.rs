@@ -1,6 +1,6 @@
-//! Looks for what attempts leave on a machine: processes and mounts that name a folder.
+//! Looks for what attempts leave on a machine: processes and mounts that name a folder, and what is below such processes.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// A process that has to do with a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,27 +15,44 @@ pub struct Process {
     pub command: String,
 }
 
-/// Finds processes whose command line, mounts or working directory name a folder.
+/// Finds processes whose command line, mounts or working directory name a folder, and all below them: within a sandbox
+/// nothing names it.
 pub fn processes_of(folder: &Path) -> Vec<Process> {
     let name = folder.to_string_lossy();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| process(pid, &name)).collect()
+    let parents: BTreeMap<_, _> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let holders: Vec<_> = parents.keys().copied().filter(|pid| names(*pid, &name)).collect();
+    let is_below = |pid: u32| {
+        let ancestors = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
+        // A longer line of ancestors is a race between reads.
+        ancestors.take(parents.len()).any(|pid| holders.contains(&pid))
+    };
+    parents.keys().copied().filter(|pid| is_below(*pid)).filter_map(process).collect()
 }
 
-fn process(pid: u32, name: &str) -> Option<Process> {
-    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let (command, mounts) = (read("cmdline").replace('\0', " "), read("mountinfo"));
+fn read(pid: u32, file: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    read(pid, "status").lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn names(pid: u32, name: &str) -> bool {
     let place = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-    if !command.contains(name) && !mounts.contains(name) && !place.to_string_lossy().contains(name) {
-        return None;
-    }
-    let status = read("status");
+    let command = read(pid, "cmdline").replace('\0', " ");
+    command.contains(name) || read(pid, "mountinfo").contains(name) || place.to_string_lossy().contains(name)
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let status = read(pid, "status");
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     let users = users.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let ranges = read("uid_map");
+    let ranges = read(pid, "uid_map");
     let ranges = ranges.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
-    Some(Process { pid, users, ranges, command })
+    Some(Process { pid, users, ranges, command: read(pid, "cmdline").replace('\0', " ") })
 }
 
 /// Finds mounts of this machine that name a folder.

@@ -13,6 +13,7 @@ mod failover;
 mod idle;
 mod jobs;
 mod network;
+mod origin;
 mod sandbox;
 mod table;
 mod transfer;
@@ -40,6 +41,8 @@ enum Part {
     Idle,
     /// Bytes between two nodes against rsync.
     Transfer,
+    /// What rebuilds take from the archive.
+    Origin,
     /// Environments and the sandbox alone, then jobs through a real network.
     Jobs,
 }
@@ -110,7 +113,7 @@ fn check_tools(options: &Options) -> anyhow::Result<()> {
     if options.wants(Part::Transfer) {
         wanted.extend(["rsync", "b3sum"]);
     }
-    if options.wants(Part::Jobs) {
+    if options.wants(Part::Jobs) || options.wants(Part::Origin) {
         wanted.extend(["mmdebstrap", "bwrap"]);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -153,6 +156,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
     if options.wants(Part::Transfer) {
         eprintln!("== bytes between two nodes, and rsync");
         transfer::measure(options, &folder.join("transfer"), table).await?;
+    }
+    if options.wants(Part::Origin) {
+        eprintln!("== packages from the archive and from peers");
+        origin::measure(options, &program()?, &folder.join("origin"), table).await?;
     }
     if options.wants(Part::Jobs) {
         eprintln!("== environment and sandbox alone");

@@ -66,6 +66,11 @@ pub(crate) enum Duty {
 impl Network {
     /// Makes homes and the policy. The candidates come first; `guests` are members that somebody else runs.
     pub(crate) fn found(folder: &Path, plans: Vec<Plan>, guests: &[NodeId]) -> anyhow::Result<Self> {
+        Self::found_for(folder, plans, guests, 1)
+    }
+
+    /// As [`Network::found`], for a channel that wants `agree` builders per job.
+    pub(crate) fn found_for(folder: &Path, plans: Vec<Plan>, guests: &[NodeId], agree: u8) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
         let daemons = plans.iter().map(|p| Daemon::make(&folder.join(&p.name))).collect::<Result<Vec<_>, _>>()?;
@@ -73,7 +78,10 @@ impl Network {
         let channel = ChannelName::new("bench").context("a valid word")?;
         let nodes: Vec<NodeId> = daemons.iter().map(|d| d.node).chain(guests.iter().copied()).collect();
         let candidates = plans.iter().filter(|plan| plan.duty == Duty::Candidate).count();
-        let charter = charter(&nodes, candidates, (&root, &maintainer), &channel)?;
+        let mut charter = charter(&nodes, candidates, (&root, &maintainer), &channel)?;
+        for entry in &mut charter.channels {
+            (entry.agree, entry.ask, entry.ask_max) = (agree, agree, agree);
+        }
         let genesis = Signed::sign(&charter.to_policy()?, None, &[&root]);
         let id = NetworkId::from(genesis.id());
         let ports = (0..candidates).map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
@@ -97,6 +105,12 @@ impl Network {
         }
         let bootstrap = ways(None);
         Ok(Self { id, channel, maintainer, bootstrap, daemons })
+    }
+
+    /// Starts the coordinator alone.
+    pub(crate) async fn start_coordinator(&mut self, program: &Path) -> anyhow::Result<()> {
+        self.daemons[0].start(program)?;
+        self.connected(0).await
     }
 
     /// Starts every daemon and waits until the others are connected to the coordinator.

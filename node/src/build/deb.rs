@@ -120,6 +120,9 @@ mod tests {
         assert_eq!(listed(&text), Ok(vec![(digest, "a_1_all.deb".to_owned())]));
         assert!(listed("Checksums-Sha256:\n zz 1 a.deb\n").is_err());
         assert!(listed("Format: 1.8\n").is_err());
-        assert!(name("../a.deb").is_err() && name("x/a.deb").is_err() && name("-rf").is_err());
+        for hostile in ["../a.deb", "x/a.deb", "-rf", "a\n.deb", "\u{1b}[31ma.deb", "a\u{202e}bed.a", ".a.deb", ""] {
+            let refused = name(hostile).unwrap_err().to_string();
+            assert!(!refused.contains(|c: char| c.is_control() || c == '\u{202e}'), "{refused}");
+        }
     }
 }

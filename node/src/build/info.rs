@@ -4,7 +4,7 @@
 //! Most of it is what the *build* saw (its profile); the rest is what no profile can change: the CPU, the memory, the file
 //! system. It says nothing that would name the machine or its owner.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use protocol::{Arch, Hash, Timestamp};
 
@@ -21,6 +21,11 @@ const FEATURES: [&str; 15] = [
     "sse4_2", "avx", "avx2", "avx512f", "fma", "bmi2", "aes", "sha_ni", "rdrand", "vaes", "asimd", "sve", "sve2",
     "crc32", "atomics",
 ];
+/// Variables of a kind of job that are told; a statement carries a limited number of facts.
+const VARIABLES_MAX: usize = 10;
+/// The steps of an attempt, in order.
+const STEPS: [&str; 4] = ["inputs", "environment", "build", "outputs"];
+
 /// Where an attempt ran.
 pub(in crate::build) struct Place<'a> {
     pub(in crate::build) variation: &'a Variation,
@@ -29,6 +34,8 @@ pub(in crate::build) struct Place<'a> {
     pub(in crate::build) variables: &'a [(String, String)],
     /// The folder of all attempts.
     pub(in crate::build) attempts: &'a Path,
+    /// How long inputs, environment, build and outputs took.
+    pub(in crate::build) steps: [Duration; 4],
 }
 
 /// Gives the table of an attempt.
@@ -48,8 +55,11 @@ pub(in crate::build) fn table(
     };
     put("arch", arch.to_string());
     profile(place.variation, started, &mut put);
-    for (key, value) in place.variables {
+    for (key, value) in place.variables.iter().take(VARIABLES_MAX) {
         put(key, value.clone());
+    }
+    for (number, (name, took)) in STEPS.iter().zip(place.steps).enumerate() {
+        put(&format!("step_{}_{name}", number + 1), format!("{:.1}", took.as_secs_f64()));
     }
     machine(place, &mut put);
     if let Some(cpu) = ran.cpu {

@@ -16,6 +16,7 @@ use protocol::{
     job::{InputFile, SourceFile},
 };
 use sha2::Digest;
+use tokio_util::sync::CancellationToken;
 
 use super::sandbox::rig::Rig;
 
@@ -108,12 +109,21 @@ pub(in crate::build) struct Placing {
 
 /// Copies the wanted files, checked.
 pub(in crate::build) async fn place(wanted: Vec<Wanted>, placing: Placing) -> Result<(), InputError> {
+    place_until(wanted, placing, CancellationToken::new()).await
+}
+
+/// Copies the wanted files, checked; fails soon after `halt` is cancelled.
+pub(in crate::build) async fn place_until(
+    wanted: Vec<Wanted>,
+    placing: Placing,
+    halt: CancellationToken,
+) -> Result<(), InputError> {
     let folder = placing.to.display().to_string();
     let failed = move |source| InputError::Copy { name: folder.clone(), source };
     let on_disk = failed.clone();
     let work = tokio::task::spawn_blocking(move || {
         fs::create_dir_all(&placing.to).map_err(&on_disk)?;
-        wanted.iter().try_for_each(|file| place_one(file, &placing))?;
+        wanted.iter().try_for_each(|file| place_one(file, &placing, &halt))?;
         hand_over(&placing).map_err(&on_disk)
     });
     work.await.map_err(|error| failed(io::Error::other(error)))?
@@ -130,7 +140,7 @@ fn hand_over(placing: &Placing) -> io::Result<()> {
     Ok(())
 }
 
-fn place_one(wanted: &Wanted, placing: &Placing) -> Result<(), InputError> {
+fn place_one(wanted: &Wanted, placing: &Placing, halt: &CancellationToken) -> Result<(), InputError> {
     let name = || wanted.name.clone();
     let copy = |source: io::Error| {
         let missing = source.kind() == io::ErrorKind::NotFound;
@@ -149,6 +159,9 @@ fn place_one(wanted: &Wanted, placing: &Placing) -> Result<(), InputError> {
     let mut digest = sha2::Sha256::new();
     let mut buffer = vec![0; PIECE];
     loop {
+        if halt.is_cancelled() {
+            return Err(copy(io::ErrorKind::Interrupted.into()));
+        }
         let read = source.read(&mut buffer).map_err(copy)?;
         if read == 0 {
             break;

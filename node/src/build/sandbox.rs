@@ -1,10 +1,10 @@
 //! One command in one sandbox, from start to the last process gone.
 //!
 //! ```text
-//! daemon -> sh (enters cgroups) = setpriv (leaves root) = unshare        `=` is exec, the same process
+//! daemon -> bash (closes descriptors, enters cgroups) = setpriv (leaves root) = unshare        `=` is exec, the same process
 //!             `- sh: pid 1 of the namespaces, root of the mapped range: overlay, limits, watchers
-//!                  |- cat: ends when the daemon ends, then kills everything
-//!                  |- du: says how much disk is used, every second
+//!                  |- cat: ends when the daemon ends, then kills everything; passes on what the daemon asks
+//!                  |- sh, du: says how much disk is used, when it is asked
 //!                  `- bwrap: mounts, network, ipc, uts, pid namespaces
 //!                       `- setpriv (becomes the build user, without any capability) = sh = the build
 //! ```
@@ -15,14 +15,17 @@
 //! This module knows no job: what to run comes as a [`Plan`].
 
 pub(in crate::build) mod cgroup;
+mod disk;
+mod layout;
 pub(in crate::build) mod outputs;
+mod proc;
 pub(in crate::build) mod rig;
 pub(in crate::build) mod rights;
+mod seccomp;
 pub(in crate::build) mod watch;
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -30,21 +33,24 @@ use std::{
 
 use protocol::job::BuildLimits;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdin, ChildStdout},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+pub(in crate::build) use self::layout::allowed_cpus;
 use self::{
     cgroup::{Controller, Group},
+    disk::Disk,
+    outputs::OutputError,
     rig::Rig,
     rights::Rights,
     watch::Usage,
 };
 use super::{
     log::{LogError, LogSink, Phase},
-    vary::{Kernel, Sh, Variation},
+    vary::Variation,
 };
 
 /// How often limits are checked.
@@ -73,6 +79,8 @@ pub(in crate::build) enum Breach {
     Inodes,
     /// A longer log.
     Log,
+    /// The sandbox did not start in time, which is the builder's fault.
+    Start,
     /// More time.
     Wall,
     /// More time without output.
@@ -90,6 +98,7 @@ impl Breach {
                 format!("file count limit of {} reached", u64::from(limits.disk_mib) * INODES_PER_MIB)
             }
             Breach::Log => format!("log limit of {} KiB reached", limits.log_kib),
+            Breach::Start => "the sandbox did not start in time".to_owned(),
             Breach::Wall => format!("time limit of {} s reached", limits.wall_secs),
             Breach::Silence => format!("no output for {} s", limits.silence_secs),
         }
@@ -107,6 +116,8 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) variation: &'a Variation,
     /// What may be used.
     pub(in crate::build) limits: &'a BuildLimits,
+    /// How long the sandbox may take to start.
+    pub(in crate::build) start: Duration,
     /// More environment variables.
     pub(in crate::build) variables: Vec<(String, String)>,
     /// What the script may do.
@@ -165,6 +176,9 @@ pub enum SandboxError {
     /// The attempt's folder cannot be laid out.
     #[error("cannot lay out the attempt's folder")]
     Prepare(#[source] io::Error),
+    /// The environment's root folder has something else where its list of users or groups belongs.
+    #[error("the environment's root folder")]
+    Root(#[source] OutputError),
     /// Control groups cannot be made.
     #[error("cannot make control groups")]
     Group(#[source] io::Error),
@@ -201,144 +215,27 @@ pub(in crate::build) async fn run(
     log: &LogSink,
     stop: &CancellationToken,
 ) -> Result<Ran, SandboxError> {
-    prepare(rig, plan).map_err(SandboxError::Prepare)?;
+    layout::prepare(rig, plan)?;
     let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
     let mut trace = Trace { process: None, groups: group.folders() };
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
     let mut command = rig.command(&group.folders(), &["--uts"], NAMESPACE);
-    command.args(namespace_arguments(rig, plan)).args(inner_command(&group, plan));
+    command.args(layout::namespace_arguments(rig, plan)).args(layout::inner_command(&group, plan));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(SandboxError::Spawn)?;
     drop(command);
-    let mut running = Running::new(child, group, *plan.limits, log.clone());
+    let mut running = Running::new(child, group, plan, log.clone());
     trace.process = watch::started(running.pid).map(|started| (running.pid, started));
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
     let ending = running.until_end(stop).await?;
     running.kill().await?;
     running.nothing_is_left().await?;
-    running.finish(ending).await
-}
-
-fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
-    let v = plan.variation;
-    let modes = match rig.account() {
-        rig::Account::Own => "readable",
-        rig::Account::Dedicated { .. } => "as-is",
-    };
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let domain = v.domain.clone();
-    vec![text(plan.folder), text(plan.environment), v.place.clone(), v.uid.to_string(), modes.to_owned(), domain]
-}
-
-/// Lays out the overlay's upper folder: names for the build user and the host, and a home.
-fn prepare(rig: &Rig, plan: &Plan<'_>) -> io::Result<()> {
-    let v = plan.variation;
-    let upper = plan.folder.join("upper");
-    let folders = [plan.folder.join("work"), plan.folder.join("merged"), upper.join("etc"), upper.join("build/home")];
-    folders.iter().try_for_each(|folder| rig.make_folder(folder))?;
-    vary_system(rig, v, &upper)?;
-    let with = |name: &str, line: String| {
-        let known = std::fs::read_to_string(plan.environment.join("etc").join(name)).unwrap_or_default();
-        (name.to_owned(), known + &line)
-    };
-    let files = [
-        with("passwd", passwd_line(v)),
-        with("group", format!("{}:x:{}:\n", v.user, v.uid)),
-        ("hostname".to_owned(), format!("{}\n", v.hostname)),
-        (
-            "hosts".to_owned(),
-            format!("127.0.0.1 localhost\n127.0.1.1 {0}.{1} {0}\n::1 localhost\n", v.hostname, v.domain),
-        ),
-    ];
-    files.iter().try_for_each(|(name, text)| {
-        let path = upper.join("etc").join(name);
-        std::fs::write(&path, text)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
-        rig.give(&path)
-    })
-}
-
-fn passwd_line(v: &Variation) -> String {
-    let (user, uid, system) = (&v.user, v.uid, &v.system);
-    format!("{user}:x:{uid}:{uid}:{}:/nonexistent/{user}:{}\n", system.gecos, system.login_shell)
-}
-
-/// Lays out what a profile changes of the system: another `sh`, and a folder into which the build user compiles a locale.
-fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
-    let below = |parts: &[&str]| {
-        let folders = parts.iter().scan(upper.to_owned(), |folder, part| {
-            folder.push(part);
-            Some(folder.clone())
-        });
-        folders.into_iter().try_for_each(|folder| rig.make_folder(&folder))
-    };
-    if let Some(locale) = v.system.locale {
-        below(&["usr", "lib", "locale", &format!("{locale}.UTF-8")])?;
+    let ran = running.finish(ending).await?;
+    if let Ending::Broke(breach @ (Breach::Disk | Breach::Inodes)) = ran.ending {
+        let used = rig.disk_used(&plan.folder.join("upper")).unwrap_or_else(|error| error.to_string());
+        log.note(&format!("{}; used when it was stopped: {used}", breach.words(plan.limits)));
     }
-    if v.system.sh == Sh::Bash {
-        below(&["usr", "bin"])?;
-        let sh = upper.join("usr/bin/sh");
-        std::os::unix::fs::symlink("bash", &sh)?;
-        rig.give(&sh)?;
-    }
-    Ok(())
-}
-
-fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
-    let v = plan.variation;
-    // Where a group limits processes it also tells; the resource limit then only stands behind it.
-    let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
-    let processes = plan.limits.pids.saturating_add(spare);
-    let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
-    let mut words = format!("prlimit --core=0 --nproc={processes}:{processes} ");
-    if v.nice > 0 {
-        words.push_str(&format!("nice -n {} ", v.nice));
-    }
-    if v.system.kernel == Kernel::Old {
-        words.push_str("setarch --uname-2.6 ");
-    }
-    let allowed = allowed_cpus();
-    if (v.cpus as usize) < allowed.len() {
-        words.push_str(&format!("taskset -c {} ", affinity(&allowed, v.cpus, &plan.name)));
-    }
-    words.push_str(
-        "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent \
-         --new-session --cap-add ALL --clearenv",
-    );
-    let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-    let root = plan.folder.join("merged").to_string_lossy().into_owned();
-    command.extend(["--bind".into(), root]);
-    let mounts = format!(
-        "/ --proc /proc --dev /dev --perms 1777 --size {shm} --tmpfs /dev/shm --perms 0755 --size {} --tmpfs /run \
-         --hostname {} --chdir {}",
-        16 * MIB,
-        v.hostname,
-        v.place
-    );
-    command.extend(mounts.split_whitespace().map(str::to_owned));
-    command.extend(plan.rights.mounts(&plan.folder.join("merged"), &v.place));
-    for (key, value) in v.variables.iter().chain(&plan.variables) {
-        command.extend(["--setenv".into(), key.clone(), value.clone()]);
-    }
-    command.extend(plan.rights.enter(v.uid).split_whitespace().map(str::to_owned));
-    command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
-    command.push("artel-build".into());
-    command.extend(plan.arguments.iter().cloned());
-    command
-}
-
-/// Gives the CPUs that this process may use.
-pub(in crate::build) fn allowed_cpus() -> Vec<usize> {
-    let set = rustix::thread::sched_getaffinity(None).unwrap_or_else(|_| rustix::thread::CpuSet::new());
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
-}
-
-/// Gives as many of the allowed CPUs as wanted, as `taskset` writes them; which ones depends on the attempt's name, so that
-/// attempts at the same time do not all meet on the first.
-fn affinity(allowed: &[usize], wanted: u32, name: &str) -> String {
-    let first = name.bytes().map(usize::from).sum::<usize>() % allowed.len().max(1);
-    let chosen: Vec<_> = allowed.iter().cycle().skip(first).take(wanted as usize).map(usize::to_string).collect();
-    chosen.join(",")
+    Ok(ran)
 }
 
 struct Running {
@@ -350,8 +247,10 @@ struct Running {
     pid: u32,
     group: Group,
     limits: BuildLimits,
+    start: Duration,
     log: LogSink,
     clock: Clock,
+    disk: Disk,
     peak: Usage,
     said: String,
 }
@@ -364,7 +263,7 @@ struct Clock {
 }
 
 impl Running {
-    fn new(mut child: Child, group: Group, limits: BuildLimits, log: LogSink) -> Self {
+    fn new(mut child: Child, group: Group, plan: &Plan<'_>, log: LogSink) -> Self {
         let now = Instant::now();
         Self {
             lifeline: child.stdin.take(),
@@ -373,9 +272,11 @@ impl Running {
             pid: child.id().expect("a child that was not waited for has a number"),
             child,
             group,
-            limits,
+            limits: *plan.limits,
+            start: plan.start,
             log,
             clock: Clock { begun: now, started: None, output: now },
+            disk: Disk::new(&plan.folder.join("upper"), plan.limits),
             peak: Usage::default(),
             said: String::new(),
         }
@@ -383,7 +284,9 @@ impl Running {
 
     async fn until_end(&mut self, stop: &CancellationToken) -> Result<Ending, SandboxError> {
         let mut check = interval(CHECK_EVERY);
+        let mut look = interval(disk::LOOK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = vec![0; 64 * 1024];
         let (mut output_open, mut control_open) = (true, true);
         loop {
@@ -391,6 +294,7 @@ impl Running {
                 biased;
                 () = stop.cancelled() => return Ok(Ending::Cancelled),
                 _ = check.tick() => if let Some(breach) = self.check() { return Ok(Ending::Broke(breach)) },
+                _ = look.tick() => self.ask().await,
                 line = self.control.next_line(), if control_open => match line {
                     Ok(Some(line)) => if let Some(breach) = self.hear(&line) { return Ok(Ending::Broke(breach)) },
                     Ok(None) | Err(_) => control_open = false,
@@ -403,6 +307,14 @@ impl Running {
                 },
                 status = self.child.wait() => return Ok(Ending::Exited(code(status.map_err(SandboxError::Wait)?))),
             }
+        }
+    }
+
+    /// Asks the helper for a count of the disk when it is time. At most one line is on its way, so this never waits.
+    async fn ask(&mut self) {
+        if let Some(lifeline) = self.lifeline.as_mut().filter(|_| self.disk.is_due()) {
+            // A helper that is gone is seen by its end.
+            let _ = lifeline.write_all(b"\n").await;
         }
     }
 
@@ -434,20 +346,16 @@ impl Running {
             self.log.enter(Phase::Build);
             return None;
         }
-        let mut numbers = word.split(' ').skip(1).map(|number| number.parse::<u64>().unwrap_or(0));
-        let (kib, inodes) = (numbers.next()?, numbers.next()?);
-        let disk = u64::from(self.limits.disk_mib);
-        if kib > disk * 1024 {
-            return Some(Breach::Disk);
-        }
-        (inodes > disk * INODES_PER_MIB).then_some(Breach::Inodes)
+        self.disk.counted(word.strip_prefix("disk ")?)
     }
 
     fn check(&mut self) -> Option<Breach> {
-        if self.clock.begun.elapsed() > self.limits.wall() {
-            return Some(Breach::Wall);
+        match self.clock.started {
+            None if self.clock.begun.elapsed() > self.start => return Some(Breach::Start),
+            Some(started) if started.elapsed() > self.limits.wall() => return Some(Breach::Wall),
+            None | Some(_) => {}
         }
-        if self.clock.output.elapsed() > self.limits.silence() {
+        if self.clock.started.is_some() && self.clock.output.elapsed() > self.limits.silence() {
             return Some(Breach::Silence);
         }
         if let Some(breach) = self.group.breach() {

@@ -1,21 +1,24 @@
-//! Real attempts in real sandboxes: an honest one, hostile ones, cancelled and killed ones. Skipped, with the reason, where
+//! Real attempts in real sandboxes: honest ones, hostile ones, late, cancelled and killed ones. Skipped, with the reason, where
 //! the machine cannot make sandboxes.
 
 mod bench;
+mod census;
 mod classes;
+mod hostile;
+mod phases;
+mod root;
 
 use std::{
     fs,
     io::Read,
-    net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use protocol::{
-    blame::{Blame, Failure},
-    job::BuildLimits,
+    blame::Blame,
     lease::{LeaseNumber, Profile},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,28 +33,11 @@ fn honest() -> Job<'static> {
     Job { script: HONEST, arguments: &[], outputs: &["out/result.txt"], limits: limits() }
 }
 
-/// Runs a hostile script, checks that nothing is left, then that the next job succeeds.
-async fn hostile(script: &str, arguments: &[&str], limits: BuildLimits) -> Option<Failure> {
-    let bench = Bench::open().await?;
-    let job = Job { script, arguments, outputs: &["out.txt"], limits };
-    let error = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap_err();
-    assert_eq!(bench.attempts(), 0, "the attempt's folder is gone");
-    let next = bench.workshop.attempt(bench.task(&honest()), bench.log(), CancellationToken::new()).await;
-    assert_eq!(next.unwrap().outputs.len(), 1, "the node carries on");
-    Some(error.failure())
-}
-
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !condition() {
         assert!(Instant::now() < deadline, "not within 5 s: {what}");
         std::thread::yield_now();
-    }
-}
-
-async fn check(script: &str, limits: BuildLimits, blame: Blame, what: &str) {
-    if let Some(failure) = hostile(script, &[], limits).await {
-        assert_eq!(failure, Failure::new(blame, "build", what));
     }
 }
 
@@ -115,93 +101,6 @@ async fn a_varied_build_sees_another_system_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_fork_bomb_is_named() {
-    let bomb = include_str!("../../../fixtures/command/hostile/fork-bomb.sh");
-    check(bomb, limits(), Blame::Job, "process limit of 64 reached").await;
-}
-
-#[tokio::test]
-async fn a_memory_hog_is_named() {
-    let hog = include_str!("../../../fixtures/command/hostile/memory-hog.sh");
-    check(hog, limits(), Blame::Job, "memory limit of 256 MiB reached").await;
-}
-
-#[tokio::test]
-async fn a_disk_filler_is_named() {
-    let filler = include_str!("../../../fixtures/command/hostile/disk-filler.sh");
-    check(filler, limits(), Blame::Job, "disk limit of 64 MiB reached").await;
-}
-
-#[tokio::test]
-async fn a_filler_of_inodes_is_named() {
-    let Some(bench) = Bench::open().await else { return };
-    let script = include_str!("../../../fixtures/command/hostile/file-filler.sh");
-    let limits = BuildLimits { disk_mib: 2, ..limits() };
-    let job = Job { script, arguments: &[], outputs: &[], limits };
-    let error = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap_err();
-    let what = error.failure().what;
-    assert!(["file count limit of 512 reached", "disk limit of 2 MiB reached"].contains(&what.as_str()), "{what}");
-}
-
-#[tokio::test]
-async fn a_log_flood_is_named() {
-    let flood = include_str!("../../../fixtures/command/hostile/log-flood.sh");
-    check(flood, limits(), Blame::Job, "log limit of 256 KiB reached").await;
-}
-
-#[tokio::test]
-async fn silence_and_long_builds_time_out() {
-    let silent = BuildLimits { silence_secs: 1, ..limits() };
-    check("sleep 86398", silent, Blame::Timeout, "no output for 1 s").await;
-    let short = BuildLimits { wall_secs: 1, ..limits() };
-    check("while sleep 0.2; do echo still here; done", short, Blame::Timeout, "time limit of 1 s reached").await;
-    assert!(!lives("86398"));
-}
-
-#[tokio::test]
-async fn a_survivor_does_not_survive() {
-    let Some(bench) = Bench::open().await else { return };
-    let script = include_str!("../../../fixtures/command/hostile/survivor.sh");
-    let job = Job { script, arguments: &[], outputs: &["out.txt"], limits: limits() };
-    let built = bench.workshop.attempt(bench.task(&job), bench.log(), CancellationToken::new()).await.unwrap();
-    assert_eq!(built.outputs.len(), 1);
-    assert!(!lives("86399"), "the session is gone with its namespace");
-}
-
-#[tokio::test]
-async fn there_is_no_network() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    let script = include_str!("../../../fixtures/command/hostile/network.sh");
-    let Some(failure) = hostile(script, &[&port], limits()).await else { return };
-    assert_eq!(failure, Failure::new(Blame::Job, "build", "ended with exit code 7"));
-    assert!(listener.accept().is_err(), "nobody came");
-}
-
-#[tokio::test]
-async fn there_is_no_way_back_to_rights() {
-    let script = include_str!("../../../fixtures/command/hostile/nested-namespace.sh");
-    let Some(bench) = Bench::open().await else { return };
-    let job = Job { script, arguments: &[], outputs: &["out.txt"], limits: limits() };
-    let log = bench.log();
-    let error = bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error.failure(), Failure::new(Blame::Job, "build", "ended with exit code 7"));
-    assert!(log.tail(2000).contains("unshare failed: No space left on device"), "{}", log.tail(2000));
-}
-
-#[tokio::test]
-async fn links_and_pipes_are_no_outputs() {
-    let link = include_str!("../../../fixtures/command/hostile/output-link.sh");
-    let pipe = include_str!("../../../fixtures/command/hostile/output-pipe.sh");
-    for (script, word) in [(link, "symbolic link"), (pipe, "pipe"), ("true", "missing")] {
-        let Some(failure) = hostile(script, &[], limits()).await else { return };
-        assert_eq!((failure.blame, failure.step.as_str()), (Blame::Job, "outputs"));
-        assert!(failure.what.contains("out.txt") && failure.what.contains(word), "{failure}");
-    }
-}
-
-#[tokio::test]
 async fn a_tampered_input_is_refused_by_name() {
     let Some(bench) = Bench::open().await else { return };
     let task = bench.task(&honest());
@@ -224,6 +123,9 @@ async fn cancelling_and_dropping_end_everything() {
     let mut progress = log.progress();
     let begun = async {
         progress.wait_for(|p| p.phase == Phase::Build).await.unwrap();
+        let folder = bench.folder.join("state/attempts/1");
+        let mode = fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "what it leaves with the owner's rights is out of others' reach");
         stop.cancel();
         Instant::now()
     };
@@ -246,7 +148,7 @@ async fn cancelling_and_dropping_end_everything() {
 async fn victim() {
     let Some(folder) = std::env::var_os(VICTIM) else { return };
     let bench = Bench::open_in(Path::new(&folder)).expect("the parent could");
-    bench.install().await;
+    bench.install(|_| ()).await;
     let script = "setsid sleep 86396 & sleep 86396 & echo running; wait";
     let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
     let log = bench.log();

@@ -19,10 +19,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
+    Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, complaint, deb,
     environment::{Environment, Environments},
     image, info,
     inputs::{self, Placing, Wanted},
+    phases::{Patience, bounded},
     rpm,
     sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
     vary::{Variation, variation},
@@ -86,6 +87,7 @@ pub struct Workshop {
     attempts: PathBuf,
     outputs: PathBuf,
     environments: Environments,
+    patience: Patience,
     now: fn() -> Timestamp,
 }
 
@@ -100,7 +102,13 @@ impl Workshop {
         let outputs = make_folder(&rig, &config.state_dir, "outputs")?;
         let environments = make_folder(&rig, &config.cache_dir, "environments")?;
         let environments = Environments::new(environments, config.environment_bytes_max, rig.clone(), config.now);
-        Ok(Self { rig, attempts, outputs, environments, now: config.now })
+        Ok(Self { rig, attempts, outputs, environments, patience: Patience::default(), now: config.now })
+    }
+
+    /// Gives a workshop that waits as long as a test wants.
+    #[cfg(test)]
+    pub(in crate::build) fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Gives the rig, for what it says about this machine.
@@ -171,6 +179,7 @@ impl Workshop {
 
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
         check(task)?;
+        let begun = Instant::now();
         let request = &task.request;
         let variation = variation(task.lease.profile, cpus(&request.limits));
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
@@ -179,27 +188,41 @@ impl Workshop {
         let packages = image::packages(request, &task.inputs)?;
         let (from, to) = (task.inputs.clone(), folder.upper(&variation));
         let placing = Placing { from, to: to.clone(), epoch: task.lock.epoch, rig: self.rig.clone() };
-        inputs::place(wanted(&request.kind, packages.as_ref()), placing).await.map_err(Error::Input)?;
+        bounded(Phase::Inputs, self.patience.inputs, stop, async |halt| {
+            let wanted = wanted(&request.kind, packages.as_ref());
+            inputs::place_until(wanted, placing, halt).await.map_err(Error::Input)
+        })
+        .await?;
         if packages.is_some() {
             let laid_out = image::lay_out(&self.rig, &folder.path, &to);
             laid_out.map_err(|source| Error::Folder { folder: folder.path.clone(), source })?;
         }
+        let placed = Instant::now();
         log.enter(Phase::Environment);
-        let environment = self.environments.get(&task.lock, &task.packages, stop).await.map_err(Error::Environment)?;
+        let environment = bounded(Phase::Environment, self.patience.environment, stop, async |halt| {
+            self.environments.get(&task.lock, &task.packages, &halt).await.map_err(Error::Environment)
+        })
+        .await?;
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
         let variation = variation.fit(&environment.root);
         log.enter(Phase::Sandbox);
-        let started = (self.now)();
+        let (started, sandboxed) = ((self.now)(), Instant::now());
         let host = Host::now();
         let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
+        let plan = Plan { start: self.patience.start, ..plan };
         let ran = sandbox::run(&self.rig, &plan, log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
-        judge(&ran, &request.limits, &host.since(&self.attempts))?;
+        judge(&ran, &request.limits, &host.since(&self.attempts)).map_err(|error| explained(error, &ran, log))?;
+        let built = Instant::now();
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
-        let (outputs, byproducts) = self.collect(task, &folder, &variation, &into).await?;
+        let (outputs, byproducts) = bounded(Phase::Outputs, self.patience.outputs, stop, async |halt| {
+            self.collect(task, &folder.upper(&variation), &into, halt).await
+        })
+        .await?;
         let (variables, attempts) = (&plan.variables[..], self.attempts.as_path());
-        let place = info::Place { variation: &variation, environment: &environment, variables, attempts };
+        let steps = [placed - begun, sandboxed - placed, built - sandboxed, built.elapsed()];
+        let place = info::Place { variation: &variation, environment: &environment, variables, attempts, steps };
         Ok(Built {
             outputs,
             byproducts,
@@ -216,16 +239,15 @@ impl Workshop {
     async fn collect(
         &self,
         task: &Task,
-        folder: &AttemptFolder,
-        variation: &Variation,
+        left: &Path,
         into: &Path,
+        halt: CancellationToken,
     ) -> Result<(Vec<OutputFile>, Vec<OutputFile>), Error> {
         let disk = |source| Error::Folder { folder: into.to_owned(), source };
         self.rig.remove_tree(into).map_err(disk)?;
         fs::create_dir(into).map_err(disk)?;
-        let left = folder.upper(variation);
         let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
-        let mut leftovers = Leftovers::open(&left, limit).map_err(disk)?;
+        let mut leftovers = Leftovers::open(left, limit).map_err(disk)?.until(halt);
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
@@ -329,6 +351,7 @@ fn plan<'a>(
         environment: &environment.root,
         variation: v,
         limits: &task.request.limits,
+        start: Patience::default().start,
         variables,
         script,
         arguments,
@@ -385,10 +408,28 @@ fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
         Ending::Broke(breach @ (sandbox::Breach::Wall | sandbox::Breach::Silence)) => {
             (Blame::Timeout, breach.words(limits))
         }
+        Ending::Broke(sandbox::Breach::Start) => {
+            let failure = Failure::new(Blame::Builder(Fault::Sandbox), "sandbox", sandbox::Breach::Start.words(limits));
+            return Err(Error::Ended(failure));
+        }
         Ending::Broke(breach) => (Blame::Job, breach.words(limits)),
         Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
     };
     Err(Error::Ended(Failure::new(blame, "build", what)))
+}
+
+/// Adds what the build's own tools complained of first, where it ended by itself.
+fn explained(error: Error, ran: &Ran, log: &LogSink) -> Error {
+    match (error, ran.ending) {
+        (Error::Ended(failure), Ending::Exited(_)) => match complaint::first(log.path()) {
+            Some(complaint) => {
+                let what = format!("{}; {complaint}", failure.what);
+                Error::Ended(Failure::new(failure.blame, failure.step, what))
+            }
+            None => Error::Ended(failure),
+        },
+        (error, _) => error,
+    }
 }
 
 fn cpus(limits: &BuildLimits) -> u32 {

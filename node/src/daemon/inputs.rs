@@ -95,20 +95,14 @@ impl Keeper {
         from.retain(|node| *node != self.shared.id);
         let (net, blobs) = (&self.shared.net, &self.shared.blobs);
         let lock_max = limits::LOCK_MAX as u64;
-        blobs.fetch(net, &request.environment, &from, lock_max).await.map_err(|e| chain(&e))?;
-        let lock = blobs.read(&request.environment, lock_max).await.map_err(|e| chain(&e))?;
-        let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| e.to_string())?;
         let mut files = input_files(&request);
-        files.extend(lock.packages.iter().map(|p| (p.hash, p.size)));
-        blobs.fetch_many(net, &files, &from).await.map_err(|e| chain(&e))?;
-        if let JobKind::Image(image) = &request.kind {
-            // The image's packages are named by a lock, which is here now.
-            let lock = blobs.read(&image.packages.hash, lock_max).await.map_err(|e| chain(&e))?;
+        for id in request.locks() {
+            blobs.fetch(net, &id, &from, lock_max).await.map_err(|e| chain(&e))?;
+            let lock = blobs.read(&id, lock_max).await.map_err(|e| chain(&e))?;
             let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| e.to_string())?;
-            let packages: Vec<_> = lock.packages.iter().map(|p| (p.hash, p.size)).collect();
-            blobs.fetch_many(net, &packages, &from).await.map_err(|e| chain(&e))?;
-            files.extend(packages);
+            files.extend(lock.packages.iter().map(|p| (p.hash, p.size)));
         }
+        blobs.fetch_many(net, &files, &from).await.map_err(|e| chain(&e))?;
         let mut hashes: Vec<Hash> = files.into_iter().map(|(hash, _)| hash).collect();
         hashes.push(request.environment);
         self.shared.offer_all(&inputs_of(&job), &hashes).await.map_err(|e| chain(&e))?;

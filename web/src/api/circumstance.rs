@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{AttemptView, JobDetail};
+use super::{AttemptView, FailureView, JobDetail};
 
 /// Facts that differ between any two attempts and never explain anything; they stand with the attempts themselves.
 const MEASURED: [&str; 2] = ["cpu_seconds", "memory_peak_mib"];
+
+/// How the keys of steps begin; a number and the step's name follow.
+const STEP: &str = "step_";
 
 /// One thing that builders say of the circumstances of their attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,8 @@ impl JobDetail {
             key: key.clone(),
             values: told.iter().map(|attempt| attempt.builder.info.get(key).cloned()).collect(),
         };
-        keys.into_iter().filter(|key| !MEASURED.contains(&key.as_str())).map(of).collect()
+        let measured = |key: &str| MEASURED.contains(&key) || key.starts_with(STEP);
+        keys.into_iter().filter(|key| !measured(key)).map(of).collect()
     }
 }
 
@@ -47,15 +51,42 @@ impl AttemptView {
         self.builder.info.get(MEASURED[0]).map(String::as_str)
     }
 
+    /// Gives the attempt's steps and how long each took, in seconds, as its builder says it.
+    pub fn steps(&self) -> Vec<(&str, &str)> {
+        let named = self.builder.info.iter().filter_map(|(key, value)| {
+            let (_, name) = key.strip_prefix(STEP)?.split_once('_')?;
+            Some((name, value.as_str()))
+        });
+        named.collect()
+    }
+
     /// Gives the most memory at one time in MiB, as its builder says it.
     pub fn memory_peak_mib(&self) -> Option<&str> {
         self.builder.info.get(MEASURED[1]).map(String::as_str)
     }
 }
 
+impl FailureView {
+    /// Gives where in the attempt's log the line begins that the failure quotes, in bytes.
+    pub fn log_byte(&self) -> Option<u64> {
+        let (_, rest) = self.what.split_once("first error in line ")?;
+        let (_, rest) = rest.split_once(", byte ")?;
+        rest.split(':').next()?.parse().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_knows_its_place_in_the_log() {
+        let failure =
+            |what: &str| FailureView { blame: protocol::blame::Blame::Job, step: "build".into(), what: what.into() };
+        let what = "ended with exit code 2; first error in line 3, byte 24: a.c:3:1: error: expected";
+        assert_eq!(failure(what).log_byte(), Some(24));
+        assert_eq!(failure("ended with exit code 2").log_byte(), None);
+    }
 
     #[test]
     fn what_one_builder_does_not_have_differs() {

@@ -264,6 +264,8 @@ fn info(profile: u16) -> BTreeMap<String, String> {
         ("kernel", "6.1.0-41-amd64".to_owned()),
         ("memory_peak_mib", "97".to_owned()),
         ("profile", profile.to_string()),
+        ("step_1_inputs", "0.1".to_owned()),
+        ("step_2_build", format!("{}.2", 40 + profile)),
     ];
     if profile > 0 {
         info.push(("COLUMNS", (81 + profile).to_string()));

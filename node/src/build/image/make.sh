@@ -41,7 +41,7 @@ if [ "$IMAGE_LOCALE" != C ]; then
   esac
   printf 'LANG=%s\n' "$IMAGE_LOCALE" > "$root/etc/default/locale"
 fi
-chroot "$root" sh -euc "$IMAGE_SETUP"
+chroot "$root" sh -euxc "$IMAGE_SETUP"
 HOOK
 
 mkdir index

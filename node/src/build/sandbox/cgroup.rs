@@ -70,7 +70,9 @@ impl Cgroups {
         };
         let mut weak = Vec::new();
         if !has(Controller::Memory) {
-            weak.push("no memory cgroup: memory is measured five times a second, not limited by the kernel".into());
+            let what = "no memory cgroup: memory is measured five times a second, not limited by the kernel, and what no \
+                        process has mapped is not seen";
+            weak.push(what.into());
         }
         if !has(Controller::Pids) {
             weak.push("no pids cgroup: processes are limited by RLIMIT_NPROC".into());

@@ -1,31 +1,44 @@
-# The first process of a sandbox: root of a mapped range of users, pid 1. Arguments: the attempt's folder, the
-# environment's root, the build directory, the build user's number, "readable" or "as-is", the domain; then the command
-# that enters the sandbox proper.
+# The first process of a sandbox: root of a mapped range of users, pid 1. Arguments: the attempt's folder, the build
+# directory, the build user's number, "readable" or "as-is", the domain, how many processes; then the command that enters
+# the sandbox proper, which finds the filter of system calls at 4.
 set -eu
 umask 022
-# The lifeline: a pipe that only the daemon holds.
 exec 3<&0 </dev/null
-folder=$1 environment=$2 place=$3 uid=$4 modes=$5 domain=$6
+folder=$1 place=$2 uid=$3 modes=$4 domain=$5 processes=$6
 shift 6
-{ cat <&3 >/dev/null; kill -KILL -1; } 2>/dev/null >/dev/null &
-
 cd "$folder"
+
+# Counts what is used, and what was ever written, once for each line that the daemon writes. `du` fails when files go
+# meanwhile, and counts the rest.
+{
+  while read -r _; do
+    blocks=$(du -sk upper 2>/dev/null) || :
+    files=$(du -s --inodes upper 2>/dev/null) || :
+    written=0
+    for process in /proc/[0-9]*/io; do
+      while read -r what bytes; do
+        case $what in write_bytes:) written=$((written + bytes)) ;; esac
+      done < "$process" || :
+    done 2>/dev/null
+    echo "artel:disk ${blocks%%[!0-9]*} ${files%%[!0-9]*} $written" >&2
+  done
+} 3<&- <ask >/dev/null &
+# The lifeline: a pipe that only the daemon holds.
+{ cat <&3 >ask; kill -KILL -1; } 2>/dev/null >/dev/null &
+
 chown -R "$uid:$uid" "upper$place" upper/build/home
 [ ! -d upper/usr/lib/locale ] || chown "$uid:$uid" upper/usr/lib/locale/*
 domainname "$domain"
-mount -t overlay overlay -o "userxattr,lowerdir=$environment,upperdir=$folder/upper,workdir=$folder/work" merged
+# Relative names: the options can be read in the sandbox.
+mount -t overlay overlay -o userxattr,lowerdir=environment,upperdir=upper,workdir=work merged
 # No user namespace below this one: a build would get capabilities in it.
 echo 0 > /proc/sys/user/max_user_namespaces
 
-{
-  while sleep 1; do
-    blocks=$(du -sk upper 2>/dev/null) && inodes=$(du -s --inodes upper 2>/dev/null) || continue
-    echo "artel:disk ${blocks%%[!0-9]*} ${inodes%%[!0-9]*}" >&2
-  done
-} 3<&- >/dev/null &
-
 set +e
-"$@" 3<&- &
+{
+  # Shells differ in how they name the limit of processes: `-u`, or `-p` where that is no pipe's size.
+  ulimit -c 0 && { ulimit -u "$processes" 2>/dev/null || ulimit -p "$processes"; } && exec "$@" 3<&- 4<filter
+} &
 wait $!
 code=$?
 # Everything of the build is gone now, so nothing can swap a name under chmod's feet; it follows no link that it meets.

@@ -14,6 +14,7 @@ use std::{
 use protocol::{Hash, Sha256, words::RelativePath};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use sha2::Digest;
+use tokio_util::sync::CancellationToken;
 
 const PIECE: usize = 1024 * 1024;
 
@@ -109,6 +110,7 @@ pub enum OutputError {
 pub(in crate::build) struct Leftovers {
     folder: OwnedFd,
     left: u64,
+    halt: CancellationToken,
 }
 
 impl Leftovers {
@@ -118,7 +120,13 @@ impl Leftovers {
     /// When it cannot be opened as a directory.
     pub(in crate::build) fn open(folder: &Path, limit: u64) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self { folder: rustix::fs::open(folder, flags, Mode::empty())?, left: limit })
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        Ok(Self { folder, left: limit, halt: CancellationToken::new() })
+    }
+
+    /// Fails soon after `halt` is cancelled.
+    pub(in crate::build) fn until(self, halt: CancellationToken) -> Self {
+        Self { halt, ..self }
     }
 
     /// Copies one file to `into`, which must not exist, and hashes it.
@@ -136,6 +144,9 @@ impl Leftovers {
         let mut buffer = vec![0; PIECE];
         let mut taken = 0;
         while taken < size {
+            if self.halt.is_cancelled() {
+                return Err(copy(io::ErrorKind::Interrupted.into()));
+            }
             let read = file.read(&mut buffer).map_err(copy)?;
             if read == 0 {
                 return Err(copy(io::ErrorKind::UnexpectedEof.into()));

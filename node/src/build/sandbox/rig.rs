@@ -10,15 +10,15 @@ use std::{
     process::Command,
 };
 
-use super::cgroup::Cgroups;
+use super::{cgroup::Cgroups, rights::Rights, seccomp};
 
 /// Users and groups that a sandbox needs: enough for `nobody` (65534).
 const RANGE: u64 = 65_536;
 const TOOLS: [(&str, &str); 12] = [
+    ("bash", "bash"),
     ("bwrap", "bubblewrap"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
-    ("prlimit", "util-linux"),
     ("taskset", "util-linux"),
     ("setarch", "util-linux"),
     ("domainname", "hostname"),
@@ -28,10 +28,17 @@ const TOOLS: [(&str, &str); 12] = [
     ("mmdebstrap", "mmdebstrap"),
     ("apt-ftparchive", "apt-utils"),
 ];
+/// A tree with more levels is removed by `rm`, which needs no open folder for each.
+const LEVELS_MAX: usize = 64;
 /// What the helpers of a sandbox see as their `PATH`.
 pub(in crate::build) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Run by root before it gives up its rights: enters the cgroups, so that every later process is born in them.
+/// Run before any right is given up: closes what the daemon inherited and did not open itself, which a build could read or
+/// write, and enters the cgroups, so that every later process is born in them. Only `bash` closes descriptors above 9.
 const ENTER: &str = r#"
+for open in /proc/$$/fd/*; do
+  number=${open##*/}
+  [ "$number" -le 2 ] || eval "exec $number<&-"
+done
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; done
 shift
 echo 500 > /proc/self/oom_score_adj
@@ -90,6 +97,15 @@ pub enum RigError {
         /// What the tool said.
         said: String,
     },
+    /// There is no list of the system calls that builds may make here.
+    #[error("no list of system calls is known for {arch}: builds run on x86_64, aarch64 and riscv64")]
+    NoFilter {
+        /// The architecture, as Rust names it.
+        arch: &'static str,
+        /// Why.
+        #[source]
+        source: seccompiler::Error,
+    },
     /// A file or program of the system did not answer.
     #[error("cannot use {what}")]
     System {
@@ -128,6 +144,8 @@ pub enum Account {
 pub struct Rig {
     account: Account,
     cgroups: Cgroups,
+    /// The system calls that builds may make, as bubblewrap takes them.
+    filters: [Vec<u8>; 2],
 }
 
 impl Rig {
@@ -144,7 +162,10 @@ impl Rig {
                 return Err(RigError::NoRange { user, file });
             }
         }
-        let rig = Self { account, cgroups: Cgroups::find() };
+        let arch = std::env::consts::ARCH;
+        let filter = |rights| seccomp::filter(arch, rights).map_err(|source| RigError::NoFilter { arch, source });
+        let filters = [filter(Rights::Builder)?, filter(Rights::Installer)?];
+        let rig = Self { account, cgroups: Cgroups::find(), filters };
         rig.try_namespace()?;
         Ok(rig)
     }
@@ -182,14 +203,22 @@ impl Rig {
         &self.account
     }
 
+    pub(in crate::build) fn filter(&self, rights: Rights) -> &[u8] {
+        let [builder, installer] = &self.filters;
+        match rights {
+            Rights::Builder => builder,
+            Rights::Installer => installer,
+        }
+    }
+
     pub(in crate::build) fn cgroups(&self) -> &Cgroups {
         &self.cgroups
     }
 
-    /// Makes a command that starts `script` with `sh` as the first process of new user, mount and pid namespaces, as
+    /// Makes a command that starts `script` with `sh`, without any descriptor but the first three, as the first process of new user, mount and pid namespaces, as
     /// their root, in the given cgroups. When that process ends, everything in the namespaces ends.
     pub(crate) fn command(&self, cgroups: &[PathBuf], more: &[&str], script: &str) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("sh");
+        let mut command = tokio::process::Command::new("bash");
         command.args(["-c", ENTER, "artel-enter"]).args(cgroups).arg("--");
         if let Account::Dedicated { uid, gid } = self.account {
             command.args(["setpriv", &format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
@@ -225,25 +254,50 @@ impl Rig {
         command.arg(path).env_clear().env("PATH", PATH).status().is_ok_and(|status| status.success())
     }
 
-    /// Removes a tree whose files belong to mapped users.
+    /// Removes a tree whose files belong to mapped users, whatever it holds.
     pub(in crate::build) fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        let plain = std::fs::remove_dir_all(path);
+        // The library's way opens a folder on each level, and there may be more levels than a process may have open.
+        let mut levels = walkdir::WalkDir::new(path).min_depth(LEVELS_MAX).max_depth(LEVELS_MAX).into_iter();
+        let is_deep = levels.any(|entry| entry.is_ok());
+        let plain = if is_deep { Err(io::Error::other("too many levels")) } else { std::fs::remove_dir_all(path) };
         match plain {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) if self.account == Account::Own && error.kind() == io::ErrorKind::PermissionDenied => {
-                let mut command = Command::new("unshare");
-                command.args(["--user", "--map-root-user", "--map-auto", "rm", "-rf", "--"]).arg(path);
-                let output = command.env_clear().env("PATH", PATH).output()?;
+            Err(error) if is_deep || error.kind() == io::ErrorKind::PermissionDenied => {
+                let output = self.mapped("rm").args(["-rf", "--"]).arg(path).output()?;
                 if output.status.success() { Ok(()) } else { Err(error) }
             }
             done => done,
         }
     }
 
+    /// Says in words how much disk a tree uses whose files belong to mapped users.
+    pub(in crate::build) fn disk_used(&self, path: &Path) -> io::Result<String> {
+        let count = |options: &[&str]| {
+            let output = self.mapped("du").args(options).arg(path).output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            Ok::<_, io::Error>(text.split_whitespace().next().unwrap_or("?").to_owned())
+        };
+        Ok(format!("{} KiB in {} files", count(&["-sk"])?, count(&["-s", "--inodes"])?))
+    }
+
+    /// Makes a command that may read and remove what mapped users own: as root without more, else as the range's root.
+    fn mapped(&self, program: &str) -> Command {
+        let mut command = match self.account {
+            Account::Own => {
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--map-root-user", "--map-auto", program]);
+                command
+            }
+            Account::Dedicated { .. } => Command::new(program),
+        };
+        command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
+        command
+    }
+
     /// Gives a rig that changes no owner and starts nothing, for tests of what only copies files.
     #[cfg(test)]
     pub(in crate::build) fn of_own_user() -> Self {
-        Self { account: Account::Own, cgroups: Cgroups::None }
+        Self { account: Account::Own, cgroups: Cgroups::None, filters: [const { Vec::new() }; 2] }
     }
 
     fn try_namespace(&self) -> Result<(), RigError> {

@@ -15,9 +15,9 @@ use protocol::{
     words::RelativePath,
 };
 
-use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError};
+use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError, phases::Patience};
 
-const PROGRAMS: [&str; 29] = [
+const PROGRAMS: [&str; 31] = [
     "bash",
     "cat",
     "chmod",
@@ -25,6 +25,7 @@ const PROGRAMS: [&str; 29] = [
     "dd",
     "dirname",
     "domainname",
+    "grep",
     "head",
     "hostname",
     "id",
@@ -44,6 +45,7 @@ const PROGRAMS: [&str; 29] = [
     "sleep",
     "tail",
     "touch",
+    "tr",
     "uname",
     "unshare",
     "yes",
@@ -86,11 +88,16 @@ pub(super) fn limits() -> BuildLimits {
 impl Bench {
     /// Opens a workshop, or says why this machine cannot.
     pub(super) async fn open() -> Option<Self> {
+        Self::open_with(|_| ()).await
+    }
+
+    /// The same, after something was done to its root file system.
+    pub(super) async fn open_with(change: impl FnOnce(&Path)) -> Option<Self> {
         let keep = tempfile::tempdir().unwrap();
         let folder = keep.path().to_owned();
         let mut bench = Self::open_in(&folder)?;
         bench._keep = Some(keep);
-        bench.install().await;
+        bench.install(change).await;
         Some(bench)
     }
 
@@ -120,9 +127,10 @@ impl Bench {
     }
 
     /// Makes the root file system and installs it.
-    pub(super) async fn install(&self) {
+    pub(super) async fn install(&self, change: impl FnOnce(&Path)) {
         let (staging, tar) = (self.folder.join("staging"), self.folder.join("root.tar"));
         stage(&staging);
+        change(&staging);
         let mut command = Command::new("tar");
         command.arg("-C").arg(&staging).args(["--owner=0", "--group=0", "-cf"]).arg(&tar).arg(".");
         assert!(command.status().unwrap().success());
@@ -175,6 +183,11 @@ impl Bench {
 
     pub(super) fn log(&self) -> LogSink {
         LogSink::create(self.folder.join("log"), 1 << 30).unwrap()
+    }
+
+    /// Changes how long phases may take.
+    pub(super) fn with_patience(self, patience: Patience) -> Self {
+        Self { workshop: self.workshop.with_patience(patience), ..self }
     }
 
     /// Gives what stands in the folder of attempts.

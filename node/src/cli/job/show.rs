@@ -144,6 +144,10 @@ fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
     if !used.is_empty() {
         line(format!("    {}", used.join(", ")));
     }
+    let steps: Vec<String> = attempt.steps().iter().map(|(name, seconds)| format!("{name} {seconds} s")).collect();
+    if !steps.is_empty() {
+        line(format!("    steps: {}", steps.join(", ")));
+    }
     for file in &attempt.outputs {
         line(format!("    {} {} {}", file.sha256, file.size, file.name));
     }

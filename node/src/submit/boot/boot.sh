@@ -5,7 +5,7 @@ image=$1 sha256=$2 memory=$3 within=$4
 console=console.log
 : > "$console"
 # The clock of what is started is its own; a moved date around the emulator would only slow it down.
-unset LD_PRELOAD
+unset LD_PRELOAD FAKETIME
 case $image in *.iso) drive="-cdrom $image" ;; *) drive="-drive file=$image,format=raw" ;; esac
 qemu-system-x86_64 -accel tcg -m "$memory" -nodefaults -display none -monitor none -nic none -no-reboot \
   -rtc "base=2026-01-01T00:00:00" -serial "file:$console" $drive &
@@ -15,8 +15,10 @@ follower=$!
 
 finish() {
   kill "$emulator" "$follower" 2>/dev/null || true
+  wait 2>/dev/null || true
+  printf '\n%s; the console ends with:\n' "$2"
+  tail -n 3 "$console"
   echo
-  echo "$2"
   exit "$1"
 }
 

@@ -1,0 +1,59 @@
+//! A root file system is made of packages that a stranger names: what stands in it leads nobody out of it.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use protocol::blame::Blame;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bench::{Bench, Job, limits},
+    honest,
+};
+
+/// Puts something into an environment's root.
+type Trap = fn(&Path);
+
+#[tokio::test]
+async fn a_list_of_users_that_is_a_link_or_a_pipe_is_the_jobs_fault_and_is_not_read() {
+    let link = |root: &Path| symlink("/etc/shadow", root.join("etc/passwd")).unwrap();
+    let pipe = |root: &Path| {
+        let path = root.join("etc/passwd");
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    };
+    let cases: [(Trap, &str); 2] = [(link, "symbolic link"), (pipe, "a pipe, not a regular file")];
+    for (make, word) in cases {
+        let change = |root: &Path| {
+            fs::remove_file(root.join("etc/passwd")).unwrap();
+            make(root);
+        };
+        let Some(bench) = Bench::open_with(change).await else { return };
+        let log = bench.log();
+        let failed = bench.workshop.attempt(bench.task(&honest()), log.clone(), CancellationToken::new()).await;
+        let failure = failed.unwrap_err().failure();
+        assert_eq!((failure.blame, failure.step.as_str()), (Blame::Job, "sandbox"));
+        assert!(failure.what.contains("etc/passwd") && failure.what.contains(word), "{failure}");
+        assert_eq!(bench.attempts(), 0);
+    }
+}
+
+#[tokio::test]
+async fn folders_that_are_links_out_of_the_root_are_hidden_by_our_own() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let change = |root: &Path| {
+        // While bubblewrap mounts, the machine's own root is at /oldroot.
+        for name in ["proc", "dev", "run", "build", "etc/hostname"] {
+            let path = root.join(name);
+            let _ = fs::remove_dir_all(&path);
+            symlink(format!("/oldroot{}/{name}", outside.path().display()), &path).unwrap();
+        }
+    };
+    let Some(bench) = Bench::open_with(change).await else { return };
+    let script = "cat /etc/hostname; ls -ld /proc/self/status /dev/null /run /build/home";
+    let log = bench.log();
+    let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
+    let built = bench.workshop.attempt(bench.task(&job), log.clone(), CancellationToken::new()).await;
+    built.unwrap_or_else(|error| panic!("{}\n{}", error.failure(), log.tail(4000)));
+    assert!(log.tail(4000).contains("\nartel\n"), "{}", log.tail(4000));
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was made outside");
+}
