@@ -4,6 +4,7 @@
 //! The live system takes minutes: `make boot` sets `ARTEL_BOOT`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -11,8 +12,8 @@ use std::{
 };
 
 use artel::keys;
-use harness::{Ground, Network, Plan};
-use protocol::{JobId, Sha256};
+use harness::{Ground, Network, Plan, run};
+use protocol::{JobId, Sha256, lease::LeaseNumber};
 use web::{
     Backend,
     api::{FileView, JobDetail, JobState, VerdictWord},
@@ -30,59 +31,71 @@ const SUBMIT_WITHIN: &str = "400";
 /// `sys_chroot` and `setfcap`.
 const RIGHTS: &str = "00000000800400fb";
 
-/// Has the coordinator's owner submit jobs by the command line, as the network's maintainer.
-fn prepare(ground: &Ground, network: &mut Network) -> PathBuf {
-    let home = network.node("coordinator").home.clone();
-    fs::create_dir_all(home.path().join("keys")).unwrap();
-    keys::save(&home.key("maintainer"), &network.maintainer).unwrap();
-    std::os::unix::fs::symlink(ground.cache.join("archive"), home.archive()).unwrap();
-    home.path().to_owned()
+/// A network whose coordinator's owner submits jobs by the command line, as the network's maintainer.
+struct Scene {
+    ground: Ground,
+    network: Network,
+    home: PathBuf,
 }
 
-/// Submits what lies at a path.
-async fn queue(ground: &Ground, home: &Path, what: &Path) -> JobId {
-    let mut command = tokio::process::Command::new("timeout");
-    command.arg(SUBMIT_WITHIN).arg(&ground.artel).args(["--json", "job", "queue"]).arg(what);
-    command.args(["--memory", "2048", "--wall", "1700", "--public", "https://artel.example"]);
-    let output = command.env("ARTEL_HOME", home).kill_on_drop(true).output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let submitted: web::api::Submitted = serde_json::from_slice(&output.stdout).unwrap();
-    submitted.job
-}
-
-/// Waits for a job that two operators reproduce under two profiles, and gives what they made.
-async fn reproduced(network: &Network, job: JobId, within: Duration) -> (JobDetail, Vec<FileView>) {
-    let detail = network.over(job, within).await;
-    assert_eq!(detail.summary.state, JobState::Reproduced, "{detail:#?}");
-    let verdict = detail.verdict.as_ref().unwrap();
-    assert_eq!((verdict.word, verdict.agree.len(), verdict.dissent.len()), (VerdictWord::Reproduced, 2, 0));
-    let mut profiles: Vec<u16> = detail.attempts.iter().map(|a| a.profile).collect();
-    profiles.sort_unstable();
-    profiles.dedup();
-    assert_eq!(profiles.len(), 2, "the two that agree span two profiles");
-    for attempt in &detail.attempts {
-        println!(
-            "figure: {} took {:?} s",
-            detail.summary.title,
-            attempt
-                .ended
-                .as_ref()
-                .zip(attempt.started.as_ref())
-                .map(|(ended, started)| ended.timestamp().since(started.timestamp()).as_secs())
-        );
+impl Scene {
+    async fn begin(ground: Ground) -> Self {
+        let mut network = Network::found(&ground, &Plan::builders(2));
+        network.start().await;
+        let home = network.node("coordinator").home.clone();
+        fs::create_dir_all(home.path().join("keys")).unwrap();
+        keys::save(&home.key("maintainer"), &network.maintainer).unwrap();
+        std::os::unix::fs::symlink(ground.cache.join("archive"), home.archive()).unwrap();
+        Self { ground, network, home: home.path().to_owned() }
     }
-    let outputs = detail.attempts[0].outputs.clone();
-    (detail, outputs)
-}
 
-/// Brings an output from the builder that made it.
-async fn bring(network: &Network, output: &FileView, folder: &Path) -> PathBuf {
-    let content = network.client("b1").blob(output.hash.unwrap(), ByteRange::All).await.unwrap();
-    let bytes = content.collect(1 << 30).await.unwrap();
-    assert_eq!(Sha256::of(&bytes), output.sha256);
-    let path = folder.join(&output.name);
-    fs::write(&path, bytes).unwrap();
-    path
+    /// Submits what lies at a path.
+    async fn queue(&self, what: &Path) -> JobId {
+        let mut command = tokio::process::Command::new("timeout");
+        command.arg(SUBMIT_WITHIN).arg(&self.ground.artel).args(["--json", "job", "queue"]).arg(what);
+        command.args(["--memory", "2048", "--wall", "1700", "--public", "https://artel.example"]);
+        let output = command.env("ARTEL_HOME", &self.home).kill_on_drop(true).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let submitted: web::api::Submitted = serde_json::from_slice(&output.stdout).unwrap();
+        submitted.job
+    }
+
+    /// Waits for a job that two operators reproduce under two profiles, and gives what they made.
+    async fn reproduced(&self, job: JobId, within: Duration) -> (JobDetail, Vec<FileView>) {
+        let detail = self.network.over(job, within).await;
+        for attempt in &detail.attempts {
+            let took = attempt.ended.as_ref().zip(attempt.started.as_ref());
+            let took = took.map(|(ended, started)| ended.timestamp().since(started.timestamp()).as_secs());
+            println!("figure: {}, profile {}: {took:?} s", detail.summary.title, attempt.profile);
+            if attempt.failure.is_some() {
+                self.show_log(job, attempt.number).await;
+            }
+        }
+        assert_eq!(detail.summary.state, JobState::Reproduced, "{detail:#?}");
+        let verdict = detail.verdict.as_ref().unwrap();
+        assert_eq!((verdict.word, verdict.agree.len(), verdict.dissent.len()), (VerdictWord::Reproduced, 2, 0));
+        let profiles: BTreeSet<u16> = detail.attempts.iter().map(|a| a.profile).collect();
+        assert_eq!(profiles.len(), 2, "the two that agree span two profiles");
+        let outputs = detail.attempts[0].outputs.clone();
+        (detail, outputs)
+    }
+
+    async fn show_log(&self, job: JobId, attempt: LeaseNumber) {
+        let words = ["job", "log", &job.to_string(), "--attempt", &attempt.to_string()];
+        let said = run(&self.ground.artel, &self.home, &words).await;
+        let lines: Vec<&str> = said.out.lines().collect();
+        println!("the end of attempt {attempt}:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+    }
+
+    /// Brings an output from the builder that made it.
+    async fn bring(&self, output: &FileView) -> PathBuf {
+        let content = self.network.client("b1").blob(output.hash.unwrap(), ByteRange::All).await.unwrap();
+        let bytes = content.collect(1 << 30).await.unwrap();
+        assert_eq!(Sha256::of(&bytes), output.sha256);
+        let path = self.network.folder().join(&output.name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {
@@ -121,20 +134,16 @@ fn recipe(folder: &Path) -> PathBuf {
 #[tokio::test]
 async fn an_image_with_the_networks_own_package_is_the_same_from_two_operators() {
     let Some(ground) = ground().await else { return };
-    let mut network = Network::found(&ground, &Plan::builders(2));
-    network.start().await;
-    let home = prepare(&ground, &mut network);
-    let package = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
-    let detail = network.over(package, PACKAGE_WITHIN).await;
+    let scene = Scene::begin(ground).await;
+    let package = scene.network.submit(&scene.ground.deb("artel-tiny_1.0.dsc")).await;
+    let detail = scene.network.over(package, PACKAGE_WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
-    let job = queue(&ground, &home, &recipe(network.folder())).await;
-    let (detail, outputs) = reproduced(&network, job, IMAGE_WITHIN).await;
+    let job = scene.queue(&recipe(scene.network.folder())).await;
+    let (detail, outputs) = scene.reproduced(job, IMAGE_WITHIN).await;
     assert!(detail.summary.kind == "image" && detail.summary.title.starts_with("image small-root-2"), "{detail:#?}");
     let [ext4, squashfs, tar] = &outputs[..] else { panic!("{outputs:#?}") };
-    let folder = network.folder().join("images");
-    fs::create_dir(&folder).unwrap();
 
-    let tar = bring(&network, tar, &folder).await;
+    let tar = scene.bring(tar).await;
     let read = |path: &str| said("tar", &["-xOf", tar.to_str().unwrap(), path]);
     assert_eq!(read("./etc/motd"), "made for small-host\n");
     assert_eq!(read("./etc/hostname"), "small-host\n");
@@ -144,11 +153,15 @@ async fn an_image_with_the_networks_own_package_is_the_same_from_two_operators()
     let listed = said("tar", &["--numeric-owner", "-tvf", tar.to_str().unwrap()]);
     let line = listed.lines().find(|line| line.ends_with(" ./etc/artel-release")).unwrap();
     assert!(line.starts_with("-rws--x--x 7/7 "), "{line}");
-    assert!(!listed.contains("artel-date") && !listed.contains(" ./proc/"), "what served the installation is gone");
+    let served = |line: &&str| {
+        line.contains("artel-date")
+            || [" ./proc/", " ./dev/"].iter().any(|f| line.split(f).nth(1).is_some_and(|name| !name.is_empty()))
+    };
+    assert_eq!(listed.lines().find(served), None, "what served the installation is gone");
 
-    let squashfs = fs::read(bring(&network, squashfs, &folder).await).unwrap();
+    let squashfs = fs::read(scene.bring(squashfs).await).unwrap();
     assert_eq!(squashfs[..4], *b"hsqs");
-    let ext4 = bring(&network, ext4, &folder).await;
+    let ext4 = scene.bring(ext4).await;
     let ext4 = ext4.to_str().unwrap();
     said("e2fsck", &["-fn", ext4]);
     assert_eq!(said("debugfs", &["-R", "cat /etc/motd", ext4]), "made for small-host\n");
@@ -161,19 +174,17 @@ async fn a_live_system_of_two_operators_starts() {
         return;
     }
     let Some(ground) = ground().await else { return };
-    let mut network = Network::found(&ground, &Plan::builders(2));
-    network.start().await;
-    let home = prepare(&ground, &mut network);
+    let scene = Scene::begin(ground).await;
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/image/live.toml");
-    let job = queue(&ground, &home, &recipe).await;
-    let (_, outputs) = reproduced(&network, job, BOOT_WITHIN).await;
+    let job = scene.queue(&recipe).await;
+    let (_, outputs) = scene.reproduced(job, BOOT_WITHIN).await;
     let [iso] = &outputs[..] else { panic!("{outputs:#?}") };
-    let iso = bring(&network, iso, network.folder()).await;
-    println!("figure: {} has {} bytes", iso.display(), fs::metadata(&iso).unwrap().len());
+    println!("figure: {} has {} bytes, sha256 {}", iso.name, iso.size, iso.sha256);
+    let iso = scene.bring(iso).await;
 
-    let job = queue(&ground, &home, &iso).await;
-    let (_, outputs) = reproduced(&network, job, BOOT_WITHIN).await;
-    let statement = fs::read_to_string(bring(&network, &outputs[0], network.folder()).await).unwrap();
+    let job = scene.queue(&iso).await;
+    let (_, outputs) = scene.reproduced(job, BOOT_WITHIN).await;
+    let statement = fs::read_to_string(scene.bring(&outputs[0]).await).unwrap();
     println!("figure: two operators attest {statement}");
     let statement: serde_json::Value = serde_json::from_str(&statement).unwrap();
     assert_eq!(statement["booted"], true);

@@ -136,6 +136,14 @@ impl Variation {
         self
     }
 
+    /// Fits the profile to the installation of a system: its C library refuses a kernel of version 2.6, and it has neither
+    /// another `sh` nor another locale while its packages come.
+    pub(in crate::build) fn installing(mut self) -> Self {
+        self.umask = "0022";
+        self.system = System { kernel: Kernel::Own, sh: Sh::Own, locale: None, ..self.system };
+        self
+    }
+
     /// Gives the lines of shell that come before what is built: they compile the locale and move the date for what follows.
     /// Empty for the plain profile.
     ///

@@ -182,6 +182,7 @@ impl Workshop {
         let begun = Instant::now();
         let request = &task.request;
         let variation = variation(task.lease.profile, cpus(&request.limits));
+        let variation = if rights(&request.kind) == Rights::Installer { variation.installing() } else { variation };
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
@@ -316,6 +317,13 @@ fn check(task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
+fn rights(kind: &JobKind) -> Rights {
+    match kind {
+        JobKind::Image(_) => Rights::Installer,
+        JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_) => Rights::Builder,
+    }
+}
+
 fn wanted(kind: &JobKind, packages: Option<&EnvironmentLock>) -> Vec<Wanted> {
     match (kind, packages) {
         (JobKind::Deb(job), _) => job.files.iter().map(Wanted::source).collect(),
@@ -346,7 +354,7 @@ fn plan<'a>(
         }
     };
     Plan {
-        rights: if packages.is_some() { Rights::Installer } else { Rights::Builder },
+        rights: rights(&task.request.kind),
         folder: &folder.path,
         environment: &environment.root,
         variation: v,

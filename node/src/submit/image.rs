@@ -207,7 +207,11 @@ pub fn image(archive: &Archive, recipe: &Recipe, folder: &Path, around: &Surroun
         packages.push(PackageName::new("locales").expect("a valid name"));
     }
     let system = lock::lock_system(&whole, recipe.base, &packages)?;
-    let epoch = recipe.epoch.unwrap_or(system.lock.epoch);
+    // A further repository may have been published just now; the machine's own archive is older than any build.
+    let epoch = recipe.epoch.unwrap_or(tools.lock.epoch);
+    if epoch > around.now.as_secs() {
+        return Err(Error::Request(format!("the epoch {epoch} lies in the future")));
+    }
     let placeholders = placeholders(recipe, archive, around, epoch)?;
     let mut store = Store::open(archive)?;
     for (number, (repository, address)) in repositories.iter().enumerate() {

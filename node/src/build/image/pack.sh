@@ -19,7 +19,7 @@ pack_ext4() {
   mke2fs -q -t ext4 -d tree -m 1 -U "$identifier" -L "$label" \
     -E "hash_seed=$identifier,lazy_itable_init=0,lazy_journal_init=0,nodiscard" "$IMAGE_STEM.ext4" "${mib}M"
   rm -rf tree
-  dumpe2fs "$IMAGE_STEM.ext4" 2>/dev/null | awk -v time="$SOURCE_DATE_EPOCH" '
+  LC_ALL=C dumpe2fs "$IMAGE_STEM.ext4" 2>/dev/null | awk -v time="$SOURCE_DATE_EPOCH" '
     /^Inode count:/ { count = $3 }
     /^  Free inodes: [0-9]/ {
       n = split(substr($0, 16), spans, ", ")
@@ -34,7 +34,7 @@ pack_ext4() {
       for (i = 2; i <= count; i = i == 2 ? 11 : i + 1)
         if (!(i in free)) for (f = 1; f <= 3; f++) printf "set_inode_field <%d> %s @%d\n", i, fields[f], time
     }' > times
-  debugfs -w -f times "$IMAGE_STEM.ext4" > times.log 2>&1
+  LC_ALL=C debugfs -w -f times "$IMAGE_STEM.ext4" > times.log 2>&1
   ! grep -v '^debugfs' times.log
   e2fsck -fn "$IMAGE_STEM.ext4"
 }

@@ -1,6 +1,7 @@
 # Starts an image in QEMU, without network, and waits for a login prompt on its serial console. Arguments: the image, its
 # SHA-256, memory in MiB, seconds. Leaves boot.json, in which nothing depends on the machine that it ran on.
 set -eu
+export LC_ALL=C
 image=$1 sha256=$2 memory=$3 within=$4
 console=console.log
 : > "$console"
