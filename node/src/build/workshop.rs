@@ -320,7 +320,7 @@ fn check(task: &Task) -> Result<(), Error> {
 fn rights(kind: &JobKind) -> Rights {
     match kind {
         JobKind::Image(_) => Rights::Installer,
-        JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_) => Rights::Builder,
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) => Rights::Builder,
     }
 }
 

@@ -1,3 +1,5 @@
+//! Recipes of images: what is read, what is filled in, and what is refused.
+
 use super::*;
 
 const LIVE: &str = include_str!("../../../../fixtures/image/live.toml");
