@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos bench sim blame chaos release setup clean
+.PHONY: demo test lint unit demos packages boot bench sim blame chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -35,6 +35,14 @@ demos:
 	$(CARGO) build --locked -p artel
 	.ci/demos $(ARTEL)
 
+# Real source packages of the configured archive under two profiles, compared with each other and with the archive's own files.
+# Run it as an ordinary user with a range in /etc/subuid; options of a package stand behind a colon: PACKAGES="cowsay:notrimdch"
+PACKAGES ?= base-files distro-info-data cowsay cowsay:notrimdch hostname tree libyaml jinja2
+PACKAGES_STATE ?= $(TARGET)/packages
+packages: setup
+	$(CARGO) build --locked -p artel --example packages
+	$(TARGET)/debug/examples/packages $(PACKAGES_STATE) $(PACKAGES)
+
 # Each figure beside its limit or peer. Options: make bench BENCH="--quick --only transfer"
 BENCH ?=
 bench:
@@ -57,6 +65,10 @@ blame:
 KILLS ?= 25
 chaos: setup
 	ARTEL_TESTS=required ARTEL_KILLS=$(KILLS) $(CARGO) test --locked -p artel-tests --test it chaos -- --test-threads=1 --nocapture
+
+# A live system by two operators, bit for bit the same, and a job that starts it: about ten minutes.
+boot: setup
+	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest

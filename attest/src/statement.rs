@@ -16,7 +16,7 @@ use ed25519_dalek::SigningKey;
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, PackageName, PublicKey, Sha256, Timestamp, Verified,
     envelope::check_set,
-    job::{JobKind, JobRequest},
+    job::{ImageJob, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     limits,
     words::{DebVersion, RelativePath},
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Facts that a builder may tell about itself.
-pub const NODE_INFO_MAX: usize = 32;
+pub const NODE_INFO_MAX: usize = 64;
 /// Byproducts of one attempt.
 pub const BYPRODUCTS_MAX: usize = 64;
 /// The largest number that every JSON reader keeps exactly (2^53 - 1); lease numbers and sizes stay below.
@@ -50,6 +50,11 @@ pub enum Work {
         /// What the job is called.
         name: FileName,
     },
+    /// The images of a recipe.
+    Image {
+        /// What the recipe is called.
+        name: FileName,
+    },
     /// A server job, which nobody builds: no statement of it is ever signed or read.
     Server,
 }
@@ -60,6 +65,7 @@ impl Work {
         match self {
             Work::Deb { .. } => "deb",
             Work::Command { .. } => "command",
+            Work::Image { .. } => "image",
             Work::Server => "server",
         }
     }
@@ -70,6 +76,7 @@ impl std::fmt::Display for Work {
         match self {
             Work::Deb { source, version } => write!(f, "deb {source} {version}"),
             Work::Command { name } => write!(f, "command {name}"),
+            Work::Image { name } => write!(f, "image {name}"),
             Work::Server => f.write_str("server job"),
         }
     }
@@ -98,6 +105,7 @@ impl Task {
         let work = match &request.kind {
             JobKind::Deb(deb) => Work::Deb { source: deb.source.clone(), version: deb.version.clone() },
             JobKind::Command(command) => Work::Command { name: command.name.clone() },
+            JobKind::Image(image) => Work::Image { name: image.name.clone() },
             JobKind::Server(_) => Work::Server,
         };
         Self {
@@ -148,8 +156,18 @@ impl Material {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| Self { name: f.path.clone(), sha256: f.sha256 }).collect()
             }
+            JobKind::Image(image) => Self::of_image(image),
             JobKind::Server(_) => Vec::new(),
         }
+    }
+}
+
+impl Material {
+    fn of_image(image: &ImageJob) -> Vec<Self> {
+        let files = image.files.iter().map(|f| Self { name: ImageJob::input_path(f), sha256: f.sha256 });
+        let lock = RelativePath::new(ImageJob::LOCK).map(|name| Self { name, sha256: image.packages.sha256 });
+        // `files/` sorts before the lock.
+        files.chain(lock).collect()
     }
 }
 
@@ -356,11 +374,15 @@ impl VerifiedAttestation {
         same("channel", &task.channel, &wanted.channel)?;
         same("environment", &task.environment, &wanted.environment)?;
         same("materials", &listed(&self.value.materials), &listed(&Material::of(request.get())))?;
+        let join = |names: Vec<&RelativePath>| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ");
         match &request.get().kind {
             JobKind::Deb(_) | JobKind::Server(_) => Ok(()),
             JobKind::Command(command) => {
-                let join = |names: Vec<&RelativePath>| names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ");
                 same("outputs", &join(names(&self.value.outputs)), &join(command.outputs.iter().collect()))
+            }
+            JobKind::Image(image) => {
+                let declared = image.outputs(request.get().arch);
+                same("outputs", &join(names(&self.value.outputs)), &join(declared.iter().collect()))
             }
         }
     }

@@ -11,6 +11,8 @@
 mod command;
 mod deb;
 mod environment;
+mod image;
+mod info;
 mod inputs;
 pub mod log;
 mod phases;

@@ -36,7 +36,7 @@ pub use decide::{Decider, Decisions};
 pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
-pub use publisher::{Work, bundle, chain};
+pub use publisher::{Task, Work, bundle, chain};
 pub use runs::{Piece, Runs};
 pub use shared::{Others, Policies, PolicyError, Shared};
 

@@ -5,6 +5,7 @@
 
 mod install;
 mod network;
+mod ports;
 mod report;
 
 use std::{
@@ -16,6 +17,7 @@ use anyhow::Context as _;
 use protocol::Arch;
 use web::api::{JobDetail, JobState};
 
+pub use ports::free_port;
 pub use report::{Reached, Report, Verdict};
 
 use crate::{

@@ -114,13 +114,14 @@ impl Handle {
     async fn offer_inputs(&self, request: &Verified<JobRequest>) -> Result<(), ApiError> {
         let blobs = &self.shared.blobs;
         let job = protocol::job::job_id(request);
-        let environment = request.get().environment;
-        let lock = blobs.read(&environment, limits::LOCK_MAX as u64).await.map_err(|_| ApiError::Refused {
-            reason: format!("the environment lock {environment} is not on this node; upload it first"),
-        })?;
-        let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| ApiError::Refused { reason: e.to_string() })?;
         let mut hashes = request.get().inputs();
-        hashes.extend(lock.packages.iter().map(|p| p.hash));
+        for id in request.get().locks() {
+            let lock = blobs.read(&id, limits::LOCK_MAX as u64).await.map_err(|_| ApiError::Refused {
+                reason: format!("the lock {id} of the job is not on this node; upload it first"),
+            })?;
+            let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| ApiError::Refused { reason: e.to_string() })?;
+            hashes.extend(lock.packages.iter().map(|p| p.hash));
+        }
         if let Some(hash) = blobs.absent(&hashes).await.map_err(|e| internal("blobs", &e))?.first() {
             let reason = format!("input {hash} of the job is not on this node; upload it first");
             return Err(ApiError::Refused { reason });
@@ -183,6 +184,7 @@ impl Handle {
             packages,
             published: Some(Time::from(release.at)),
             valid_until: Some(Time::from(valid_until)),
+            manifest: Some(release.manifest),
             fingerprint: self.fingerprint(),
         }))
     }

@@ -86,9 +86,17 @@ pub fn random() -> Result<[u8; 32], Error> {
 /// When the file exists or cannot be written.
 pub fn create(path: &Path) -> Result<SigningKey, Error> {
     let key = generate()?;
-    let line = format!("{HEADER} {}\n", HEXLOWER.encode(&key.to_bytes()));
-    write_secret(path, line.as_bytes())?;
+    save(path, &key)?;
     Ok(key)
+}
+
+/// Writes a key to a file that must not exist yet.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn save(path: &Path, key: &SigningKey) -> Result<(), Error> {
+    let line = format!("{HEADER} {}\n", HEXLOWER.encode(&key.to_bytes()));
+    write_secret(path, line.as_bytes())
 }
 
 /// Writes a secret to a new file of mode 0600.

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     clock,
-    daemon::{Decisions, Shared, Work, chain},
+    daemon::{Decisions, Shared, Task, Work, chain},
     net::{AskError, Topic},
     serve::Desk,
 };
@@ -80,17 +80,15 @@ impl Performer {
                     asked.spawn(async move { this.announce(announcement, signed).await });
                 }
                 Effect::Resign { channel, generation } => {
-                    if this.publications.try_send(Work::Resign(channel, generation)).is_err() {
+                    let work = Work { term, task: Task::Resign(channel, generation) };
+                    if this.publications.try_send(work).is_err() {
                         warn!(generation, "the publisher's queue is full; the index is signed anew later");
                     }
                 }
-                Effect::Serve(service) => {
-                    let job = service.job;
-                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Serve(service))));
-                }
+                Effect::Serve(service) => drop(asked.spawn(Arc::clone(&this).publish(term, Task::Serve(service)))),
+                Effect::Withdraw(order) => drop(asked.spawn(Arc::clone(&this).publish(term, Task::Withdraw(order)))),
                 Effect::Publish(publication) => {
-                    let job = publication.job;
-                    drop(asked.spawn(Arc::clone(&this).publish(job, Work::Publish(publication))));
+                    drop(asked.spawn(Arc::clone(&this).publish(term, Task::Publish(publication))));
                 }
                 Effect::Notify(news) => {
                     if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
@@ -172,12 +170,12 @@ impl Performer {
     }
 
     /// In a task of its own: the ledger waits for this loop when its errands pile up, so the loop never waits for it.
-    async fn publish(self: Arc<Self>, job: JobId, work: Work) {
-        if self.publications.try_send(work).is_err() {
-            let why = "the publisher's queue is full".to_owned();
-            self.decisions
-                .tell(Command::PublishFailed { job, cause: Cause::Transient, left: Left::Nothing, why })
-                .await;
+    async fn publish(self: Arc<Self>, term: Term, task: Task) {
+        let Some((job, generation)) = task.awaited() else { return };
+        if self.publications.try_send(Work { term, task }).is_err() {
+            let (why, generation) = ("the publisher's queue is full".to_owned(), Some(generation));
+            let (cause, left) = (Cause::Transient, Left::Nothing);
+            self.decisions.tell(Command::PublishFailed { job, generation, cause, left, why }).await;
         }
     }
 

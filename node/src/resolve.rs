@@ -10,7 +10,13 @@
 //! on a blocking thread.
 
 pub mod archive;
+pub mod buildinfo;
+pub mod compare;
+pub mod elsewhere;
+pub mod further;
 pub mod lock;
+pub mod origin;
+pub mod release;
 pub mod source;
 
 mod configured;

@@ -1,6 +1,9 @@
 //! From what a maintainer has at hand to a signed request: source and environment are hashed, put into a node's blob
 //! store, and named in the request. It knows nodes only through [`web::Backend`].
 
+pub mod boot;
+pub mod image;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -64,6 +67,15 @@ pub enum Error {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// A recipe is not valid.
+    #[error("{path} is not a valid recipe of an image")]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
     /// The request breaks a rule of the protocol.
     #[error("the request is not acceptable: {0}")]
     Request(String),
@@ -118,6 +130,20 @@ pub fn deb(archive: &Archive, source: &SourcePackage, words: &DebWords) -> Resul
     files.extend(locked_files(&locked));
     let kind = JobKind::Deb(source.job(words.options.clone(), words.profiles.clone()));
     Ok(Prepared { kind, lock: locked.lock, files })
+}
+
+impl Prepared {
+    /// Takes another environment than the one that was resolved: one that was locked before, from wherever.
+    ///
+    /// # Errors
+    /// When one of its packages is on none of this machine's archives below `state`.
+    pub fn with_environment(mut self, lock: EnvironmentLock, state: &Path) -> Result<Self, Error> {
+        let files = lock::files_of(&lock, state)?;
+        let resolved = self.lock;
+        self.files.retain(|(hash, _)| !resolved.packages.iter().any(|package| package.hash == *hash));
+        self.files.extend(lock.packages.iter().map(|p| p.hash).zip(files));
+        Ok(Self { lock, ..self })
+    }
 }
 
 fn locked_files(locked: &Locked) -> impl Iterator<Item = (Hash, PathBuf)> + '_ {

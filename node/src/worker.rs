@@ -11,7 +11,9 @@
 
 mod attempt;
 mod drain;
+mod image;
 mod inputs;
+mod origin;
 
 use std::{
     collections::BTreeMap,

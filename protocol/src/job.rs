@@ -3,6 +3,7 @@
 //! A job's id is the hash of the signed payload; every input is named by hash, the environment too, so the same request
 //! means the same bytes on every node.
 
+mod image;
 mod kind;
 mod order;
 mod schedule;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use image::{ImageFormat, ImageJob};
 pub use kind::{CommandJob, DebJob, InputFile, JobKind, SourceFile};
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
@@ -104,6 +106,7 @@ impl JobRequest {
         match &self.kind {
             JobKind::Deb(deb) => format!("deb {} {} {}", deb.source, deb.version, self.arch),
             JobKind::Command(command) => format!("command {} {}", command.name, self.arch),
+            JobKind::Image(image) => format!("image {}", image.stem(self.arch)),
             JobKind::Server(server) => server.title(&self.channel),
         }
     }
@@ -112,16 +115,26 @@ impl JobRequest {
     pub fn server(&self) -> Option<&ServerJob> {
         match &self.kind {
             JobKind::Server(server) => Some(server),
-            JobKind::Deb(_) | JobKind::Command(_) => None,
+            JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) => None,
         }
     }
 
-    /// Gives every content hash that an attempt fetches, the environment's lock first; none for a server job.
+    /// Gives the hashes of the locks among the inputs, the environment's first: each names further inputs.
+    pub fn locks(&self) -> Vec<Hash> {
+        match &self.kind {
+            JobKind::Deb(_) | JobKind::Command(_) => vec![self.environment],
+            JobKind::Image(image) => vec![self.environment, image.packages.hash],
+            JobKind::Server(_) => Vec::new(),
+        }
+    }
+
+    /// Gives every content hash of the request that an attempt fetches, the environment's lock first; none for a server job.
     pub fn inputs(&self) -> Vec<Hash> {
         let mut all = vec![self.environment];
         match &self.kind {
             JobKind::Deb(deb) => all.extend(deb.files.iter().map(|f| f.hash)),
             JobKind::Command(command) => all.extend(command.inputs.iter().map(|f| f.hash)),
+            JobKind::Image(image) => all.extend(image.inputs().map(|(hash, ..)| hash)),
             JobKind::Server(_) => all.clear(),
         }
         all
@@ -137,7 +150,7 @@ impl Record for JobRequest {
             return Err("the nonce has 16 bytes".into());
         }
         match (&self.kind, self.arch) {
-            (JobKind::Deb(_) | JobKind::Command(_), Arch::All) => {
+            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_), Arch::All) => {
                 return Err("a build runs on one real architecture, not on all".into());
             }
             (JobKind::Server(_), arch) if arch != Arch::All => {
@@ -146,7 +159,7 @@ impl Record for JobRequest {
             (JobKind::Server(_), _) if self.environment != ServerJob::environment() => {
                 return Err("a server job has no environment: name the hash of nothing".into());
             }
-            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_), _) => {}
+            (JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_), _) => {}
         }
         if self.expires <= self.created {
             return Err("the job expires before it was created".into());

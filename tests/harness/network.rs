@@ -1,12 +1,6 @@
 //! A network of a test's own: one coordinator, builders of operators, perhaps a mirror, and the keys of its people.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{TcpListener, UdpSocket},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
@@ -438,10 +432,5 @@ fn charter(
 /// # Panics
 /// When there is none.
 pub fn free_port() -> u16 {
-    let free = |_| {
-        let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
-        let port = tcp.local_addr().ok()?.port();
-        UdpSocket::bind(("127.0.0.1", port)).ok().map(|_| port)
-    };
-    (0..64).find_map(free).expect("a port on loopback is free for both TCP and UDP")
+    artel::demo::free_port().unwrap()
 }

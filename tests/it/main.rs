@@ -5,9 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod cancel;
 mod chaos;
 mod crash;
 mod elected;
+mod image;
 mod judges;
 mod line;
 mod partition;

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use harness::{Cables, Ground, Lab, Network, Plan, Station, until};
-use protocol::JobId;
+use harness::{Cables, Ground, Lab, Network, Plan, Station, at_once, until};
+use protocol::{Arch, JobId};
 use web::{
     Backend,
     api::{JobState, Majority},
@@ -97,6 +97,62 @@ async fn a_leader_alone_accepts_and_publishes_nothing() {
     let mirror = network.client("mirror");
     let file = mirror.repository_file(network.channel.clone(), path.parse().unwrap(), ByteRange::All);
     assert!(file.await.is_ok());
+}
+
+/// Where a job is, as one node sees it.
+async fn state(network: &Network, name: &str, job: JobId) -> Option<JobState> {
+    Some(network.client(name).job(job).await.ok()?.summary.state)
+}
+
+/// The mirror's index, once it has a version.
+async fn index_with(network: &Network, ground: &Ground, version: &str) -> String {
+    let path = format!("dists/{}/main/binary-{}/Packages", ground.lock.suite, Arch::native().unwrap());
+    let (mirror, line) = (network.client("mirror"), format!("Version: {version}\n"));
+    until("the mirror shows the newest version", EQUAL_WITHIN, async || {
+        let file = mirror.repository_file(network.channel.clone(), path.parse().unwrap(), ByteRange::All).await.ok()?;
+        let index = String::from_utf8(file.collect(1 << 20).await.ok()?.to_vec()).unwrap();
+        index.contains(&line).then_some(index)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_publication_in_flight_when_its_leader_is_cut_off_comes_about_once() {
+    let Some((ground, mut network, old)) = apart().await else { return };
+    let first = publish(&network, &ground, "1.0").await;
+    let rest = others(&network, &[&old]);
+    let second = network.submit(&ground.tiny_version("1.1", network.folder())).await;
+    let before = at_once("the publication is under way", WITHIN, async || {
+        let state = state(&network, &old, second).await?;
+        (state == JobState::Publishing || state.is_over()).then_some(state)
+    })
+    .await;
+    network.lab().0.part(&[at(&network, &old)], &rest);
+    assert_eq!(before, JobState::Publishing, "it was in flight when the links were cut");
+    let new = network.led(ANOTHER_WITHIN, &[&old]).await;
+    until("the old leader says that it has no majority", ANOTHER_WITHIN, async || {
+        (majority(&network, &old).await? == Majority::Missing).then_some(())
+    })
+    .await;
+    let (alone, there) = (state(&network, &old, second).await, generation(&network, &old).await);
+    println!("figure: the old leader alone sees the job as {alone:?}, and has generation {there}");
+    network.ask_at(&new);
+    let detail = network.over(second, WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    let third = publish(&network, &ground, "1.2").await;
+    assert_eq!(generation(&network, &old).await, there, "the minority published nothing more");
+    assert_eq!(state(&network, &old, second).await, alone, "nor does it say so");
+    network.lab().0.heal();
+    let (healed, names) = (Instant::now(), network.candidates().to_vec());
+    equal(&network, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    println!("figure: equal ledgers {:.2} s after the links were mended", healed.elapsed().as_secs_f64());
+    for name in &names {
+        assert_eq!(jobs(&network, name).await, [first, second, third], "{name}");
+    }
+    let index = index_with(&network, &ground, "1.2").await;
+    let lines = |word: &str| index.lines().filter(|line| *line == word).count();
+    assert_eq!((lines("Package: artel-tiny"), lines("Package: artel-tiny-doc")), (1, 1), "{index}");
+    assert_eq!(generation(&network, "mirror").await, generation(&network, &new).await);
 }
 
 #[tokio::test]

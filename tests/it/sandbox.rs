@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// How soon after a cancellation nothing of the job may run.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
 
-fn cancellation(network: &Network, job: JobId, key: &SigningKey) -> bytes::Bytes {
+pub(crate) fn cancellation(network: &Network, job: JobId, key: &SigningKey) -> bytes::Bytes {
     let request = Order { at: clock::now(), job, what: Change::Cancel, reason: "no longer wanted".into() };
     Signed::sign(&request, Some(&network.id), &[key]).to_bytes().into()
 }

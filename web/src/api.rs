@@ -4,6 +4,7 @@
 //! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
+mod circumstance;
 mod coordination;
 mod error;
 mod filter;
@@ -13,6 +14,7 @@ mod reputation;
 mod state;
 mod time;
 
+pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use filter::{JobFilter, JobPage};

@@ -179,6 +179,21 @@ fn a_command_leaves_exactly_its_declared_outputs() {
 }
 
 #[test]
+fn an_image_leaves_exactly_its_formats_and_names_its_lock() {
+    let request = samples::signed_request(&samples::image_request(samples::network()));
+    let mut honest = attestation(&request, 0, "x");
+    honest.byproducts = vec![];
+    honest.outputs = ["ext4", "iso"].map(|end| output(&format!("shop-kiosk-20231114-amd64.{end}"), end)).to_vec();
+    let reread = |a: &Attestation| read(&a.sign(&signing_key(10)).unwrap(), &samples::network()).unwrap();
+    assert_eq!(reread(&honest).matches_request(&request), Ok(()));
+    let materials: Vec<&str> = honest.materials.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(materials, ["files/etc/motd", "packages.lock"]);
+    let mut fewer = honest.clone();
+    fewer.outputs.pop();
+    assert_eq!(reread(&fewer).matches_request(&request).unwrap_err().field, "outputs");
+}
+
+#[test]
 fn an_attestation_was_made_under_its_lease() {
     let request = request();
     let read = read(&signed_attestation(&request, 0, "x"), &samples::network()).unwrap();

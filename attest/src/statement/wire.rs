@@ -203,7 +203,7 @@ impl External {
     fn of(task: &Task) -> Self {
         let (name, source, version) = match &task.work {
             Work::Deb { source, version } => (None, Some(source.clone()), Some(version.clone())),
-            Work::Command { name } => (Some(name.clone()), None, None),
+            Work::Command { name } | Work::Image { name } => (Some(name.clone()), None, None),
             Work::Server => (None, None, None),
         };
         Self {
@@ -223,9 +223,10 @@ impl External {
         let work = match (self.kind.as_str(), self.name, self.source, self.version) {
             ("deb", None, Some(source), Some(version)) => Work::Deb { source, version },
             ("command", Some(name), None, None) => Work::Command { name },
+            ("image", Some(name), None, None) => Work::Image { name },
             (kind, ..) => {
                 let kind: String = kind.chars().take(40).collect();
-                let why = format!("kind {kind:?} needs source and version (deb) or name (command), and no more");
+                let why = format!("kind {kind:?} needs source and version (deb) or name (command, image), and no more");
                 return Err(Error::Form { why });
             }
         };

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Options,
-    network::{Network, Plan},
+    network::{Duty, Network, Plan},
     table::{Row, Table},
 };
 
@@ -29,7 +29,7 @@ const CALM: Duration = Duration::from_secs(5);
 pub(crate) async fn measure(options: &Options, program: &Path, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
     let keys = (0..PEERS).map(|_| keys::generate()).collect::<Result<Vec<_>, _>>()?;
     let members: Vec<NodeId> = keys.iter().map(|key| NodeId::from(keys::public(key))).collect();
-    let plan = Plan { name: "node".into(), builder: Some(Builder::default()) };
+    let plan = Plan { name: "node".into(), duty: Duty::Candidate, builder: Some(Builder::default()) };
     let mut network = Network::found(folder, vec![plan], &members)?;
     network.start(program).await?;
     let mut guests = Guests::default();

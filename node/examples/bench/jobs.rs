@@ -19,7 +19,7 @@ use web::{
 use crate::{
     Options,
     idle::resident,
-    network::{Network, Plan},
+    network::{Duty, Network, Plan},
     sandbox::{self, Material},
     table::{Row, Table, percentile},
 };
@@ -41,9 +41,9 @@ pub(crate) async fn measure(
 ) -> anyhow::Result<()> {
     let builder = || Builder { slots: SLOTS, ..Builder::default() };
     let plans = vec![
-        Plan { name: "coordinator".into(), builder: None },
-        Plan { name: "builder1".into(), builder: Some(builder()) },
-        Plan { name: "builder2".into(), builder: Some(builder()) },
+        Plan { name: "coordinator".into(), duty: Duty::Candidate, builder: None },
+        Plan { name: "builder1".into(), duty: Duty::Member, builder: Some(builder()) },
+        Plan { name: "builder2".into(), duty: Duty::Member, builder: Some(builder()) },
     ];
     let mut network = Network::found(folder, plans, &[])?;
     for daemon in &network.daemons[1..] {

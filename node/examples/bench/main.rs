@@ -9,9 +9,11 @@
 
 mod arithmetic;
 mod consensus;
+mod failover;
 mod idle;
 mod jobs;
 mod network;
+mod origin;
 mod sandbox;
 mod table;
 mod transfer;
@@ -33,10 +35,14 @@ enum Part {
     Arithmetic,
     /// Commits of a group of coordinators, beside what the disk can do.
     Consensus,
+    /// How soon another coordinator serves when the leader was killed.
+    Failover,
     /// Memory and CPU of an idle daemon.
     Idle,
     /// Bytes between two nodes against rsync.
     Transfer,
+    /// What rebuilds take from the archive.
+    Origin,
     /// Environments and the sandbox alone, then jobs through a real network.
     Jobs,
 }
@@ -107,7 +113,7 @@ fn check_tools(options: &Options) -> anyhow::Result<()> {
     if options.wants(Part::Transfer) {
         wanted.extend(["rsync", "b3sum"]);
     }
-    if options.wants(Part::Jobs) {
+    if options.wants(Part::Jobs) || options.wants(Part::Origin) {
         wanted.extend(["mmdebstrap", "bwrap"]);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -139,6 +145,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
         eprintln!("== a group of coordinators");
         consensus::measure(options, &folder.join("consensus"), table).await?;
     }
+    if options.wants(Part::Failover) {
+        eprintln!("== three coordinators, whose leader is killed again and again");
+        failover::measure(options, &program()?, &folder.join("failover"), table).await?;
+    }
     if options.wants(Part::Idle) {
         eprintln!("== an idle daemon");
         idle::measure(options, &program()?, &folder.join("idle"), table).await?;
@@ -146,6 +156,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
     if options.wants(Part::Transfer) {
         eprintln!("== bytes between two nodes, and rsync");
         transfer::measure(options, &folder.join("transfer"), table).await?;
+    }
+    if options.wants(Part::Origin) {
+        eprintln!("== packages from the archive and from peers");
+        origin::measure(options, &program()?, &folder.join("origin"), table).await?;
     }
     if options.wants(Part::Jobs) {
         eprintln!("== environment and sandbox alone");

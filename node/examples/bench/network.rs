@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -15,6 +14,7 @@ use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
     config::{self, Builder, Config, Home, Reach, Storage},
+    demo::free_port,
     keys,
     resolve::archive,
 };
@@ -33,9 +33,9 @@ pub(crate) struct Network {
     pub(crate) id: NetworkId,
     pub(crate) channel: ChannelName,
     pub(crate) maintainer: SigningKey,
-    /// Where others dial the coordinator.
+    /// Where others dial the coordinators.
     pub(crate) bootstrap: Vec<String>,
-    /// The coordinator first.
+    /// The coordinators first.
     pub(crate) daemons: Vec<Daemon>,
 }
 
@@ -46,33 +46,55 @@ pub(crate) struct Daemon {
     child: Option<Child>,
 }
 
-/// What a daemon builds with; a coordinator that does not build has none.
+/// What a daemon is to be.
 pub(crate) struct Plan {
     pub(crate) name: String,
+    pub(crate) duty: Duty,
+    /// What it builds with, where it builds.
     pub(crate) builder: Option<Builder>,
 }
 
+/// Whether the policy names a daemon as a coordinator: one is pinned, several are elected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// It coordinates, or may be elected.
+    Candidate,
+    /// It does not.
+    Member,
+}
+
 impl Network {
-    /// Makes homes and the policy. `guests` are members that somebody else runs.
+    /// Makes homes and the policy. The candidates come first; `guests` are members that somebody else runs.
     pub(crate) fn found(folder: &Path, plans: Vec<Plan>, guests: &[NodeId]) -> anyhow::Result<Self> {
+        Self::found_for(folder, plans, guests, 1)
+    }
+
+    /// As [`Network::found`], for a channel that wants `agree` builders per job.
+    pub(crate) fn found_for(folder: &Path, plans: Vec<Plan>, guests: &[NodeId], agree: u8) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
         let daemons = plans.iter().map(|p| Daemon::make(&folder.join(&p.name))).collect::<Result<Vec<_>, _>>()?;
         let (root, maintainer) = (keys::generate()?, keys::generate()?);
         let channel = ChannelName::new("bench").context("a valid word")?;
         let nodes: Vec<NodeId> = daemons.iter().map(|d| d.node).chain(guests.iter().copied()).collect();
-        let charter = charter(&nodes, &root, &maintainer, &channel)?;
+        let candidates = plans.iter().filter(|plan| plan.duty == Duty::Candidate).count();
+        let mut charter = charter(&nodes, candidates, (&root, &maintainer), &channel)?;
+        for entry in &mut charter.channels {
+            (entry.agree, entry.ask, entry.ask_max) = (agree, agree, agree);
+        }
         let genesis = Signed::sign(&charter.to_policy()?, None, &[&root]);
         let id = NetworkId::from(genesis.id());
-        let port = free_port()?;
-        let peer = artel::net::address_suffix(daemons[0].node);
-        let bootstrap = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1{peer}")];
+        let ports = (0..candidates).map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
+        let ways = |own: Option<usize>| {
+            let known = ports.iter().zip(&daemons).enumerate().filter(|(index, _)| Some(*index) != own);
+            let way = |port, node| format!("/ip4/127.0.0.1/udp/{port}/quic-v1{}", artel::net::address_suffix(node));
+            known.map(|(_, (port, daemon))| way(*port, daemon.node)).collect::<Vec<_>>()
+        };
         for (index, (daemon, plan)) in daemons.iter().zip(plans).enumerate() {
-            let port = if index == 0 { port } else { 0 };
+            let port = ports.get(index).copied().unwrap_or(0);
             let listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1"), format!("/ip4/127.0.0.1/tcp/{port}")];
-            let bootstrap = if index == 0 { Vec::new() } else { bootstrap.clone() };
             let config = Config {
-                network: config::Network { id, bootstrap },
+                network: config::Network { id, bootstrap: ways(Some(index)) },
                 reach: Reach { listen, web: "127.0.0.1:0".into(), mdns: false, ..Reach::default() },
                 builder: plan.builder,
                 mirror: None,
@@ -81,7 +103,14 @@ impl Network {
             config.save(&daemon.home)?;
             fs::write(daemon.home.genesis(), genesis.to_bytes())?;
         }
+        let bootstrap = ways(None);
         Ok(Self { id, channel, maintainer, bootstrap, daemons })
+    }
+
+    /// Starts the coordinator alone.
+    pub(crate) async fn start_coordinator(&mut self, program: &Path) -> anyhow::Result<()> {
+        self.daemons[0].start(program)?;
+        self.connected(0).await
     }
 
     /// Starts every daemon and waits until the others are connected to the coordinator.
@@ -107,9 +136,9 @@ impl Network {
         Ok(())
     }
 
-    /// The coordinator's control socket.
+    /// The first coordinator's control socket.
     pub(crate) fn client(&self) -> web::Client {
-        web::Client::at_socket(self.daemons[0].home.socket())
+        self.daemons[0].client()
     }
 
     /// Stops every daemon, politely first.
@@ -137,11 +166,21 @@ impl Daemon {
         Ok(Self { home, node: NodeId::from(keys::public(&key)), child: None })
     }
 
+    /// The daemon's control socket.
+    pub(crate) fn client(&self) -> web::Client {
+        web::Client::at_socket(self.home.socket())
+    }
+
+    /// Ends the daemon as a power cut does.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.take().context("the daemon runs")?.kill().await.context("cannot kill a daemon")
+    }
+
     fn log(&self) -> PathBuf {
         self.home.path().join("daemon.log")
     }
 
-    fn start(&mut self, program: &Path) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self, program: &Path) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(program);
         command.arg("--home").arg(self.home.path()).args(["node", "run"]);
@@ -158,8 +197,8 @@ impl Daemon {
 
 fn charter(
     nodes: &[NodeId],
-    root: &SigningKey,
-    maintainer: &SigningKey,
+    candidates: usize,
+    (root, maintainer): (&SigningKey, &SigningKey),
     channel: &ChannelName,
 ) -> anyhow::Result<Charter> {
     let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
@@ -173,7 +212,10 @@ fn charter(
         network: None,
         bootstrap: Vec::new(),
         roots: RootsEntry { threshold: 1, keys: vec![keys::public(root)] },
-        coordinators: CoordinatorsEntry::Pinned(nodes[0]),
+        coordinators: match &nodes[..candidates] {
+            [one] => CoordinatorsEntry::Pinned(*one),
+            several => CoordinatorsEntry::Elected(several.to_vec()),
+        },
         limits: Charter::usual_limits(),
         operators: operators.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
         mirrors: Vec::new(),
@@ -193,16 +235,4 @@ fn charter(
             valid_days: 7,
         }],
     })
-}
-
-/// Finds a port that is free for TCP and UDP on loopback.
-fn free_port() -> anyhow::Result<u16> {
-    for _ in 0..64 {
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let port = tcp.local_addr()?.port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port on loopback is free for both TCP and UDP")
 }

@@ -109,6 +109,20 @@ pub enum Command {
         /// The generation that it became; zero for what changes nothing.
         generation: u64,
     },
+    /// The newest generation of a channel is known to be without a job that was withdrawn.
+    Withdrawn {
+        /// The job.
+        job: JobId,
+        /// The generation.
+        generation: u64,
+    },
+    /// A job that is to be withdrawn was found: this generation of it will continue what was found, and have it.
+    Found {
+        /// The job.
+        job: JobId,
+        /// The generation, not yet made.
+        generation: u64,
+    },
     /// Half of the life of a repository's signed index is over: it is to be signed anew.
     Resign {
         /// The channel.
@@ -132,6 +146,8 @@ pub enum Command {
     PublishFailed {
         /// The job.
         job: JobId,
+        /// The generation that was tried; none in what earlier versions wrote.
+        generation: Option<u64>,
         /// Whether it may work later.
         cause: Cause,
         /// Whether anything of the generation may be out.
@@ -202,7 +218,11 @@ enum Stored {
     /// As earlier versions wrote it, which took it for certain that nothing was out.
     PublishFailedOf(JobId, Cause, String),
     Signer(NodeId, Octets),
+    /// As earlier versions wrote it, which did not say which generation was tried.
     PublishFailedLeaving(JobId, Cause, Left, String),
+    PublishFailedAs(JobId, u64, Cause, Left, String),
+    Withdrawn(JobId, u64),
+    Found(JobId, u64),
 }
 
 impl Command {
@@ -226,9 +246,12 @@ impl Command {
             Command::Woken => Stored::Woken,
             Command::Restarted => Stored::Restarted,
             Command::Published { job, generation } => Stored::Published(*job, *generation),
-            Command::PublishFailed { job, cause, left, why } => {
-                Stored::PublishFailedLeaving(*job, *cause, *left, why.clone())
-            }
+            Command::PublishFailed { job, generation, cause, left, why } => match generation {
+                Some(generation) => Stored::PublishFailedAs(*job, *generation, *cause, *left, why.clone()),
+                None => Stored::PublishFailedLeaving(*job, *cause, *left, why.clone()),
+            },
+            Command::Withdrawn { job, generation } => Stored::Withdrawn(*job, *generation),
+            Command::Found { job, generation } => Stored::Found(*job, *generation),
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
@@ -259,16 +282,23 @@ impl Command {
             Stored::Woken => Command::Woken,
             Stored::Restarted => Command::Restarted,
             Stored::Published(job, generation) => Command::Published { job, generation },
-            Stored::PublishFailed(job, why) => {
-                Command::PublishFailed { job, cause: Cause::Transient, left: Left::Nothing, why }
+            Stored::PublishFailed(job, why) => failed(job, None, (Cause::Transient, Left::Nothing), why),
+            Stored::PublishFailedOf(job, cause, why) => failed(job, None, (cause, Left::Nothing), why),
+            Stored::PublishFailedLeaving(job, cause, left, why) => failed(job, None, (cause, left), why),
+            Stored::PublishFailedAs(job, generation, cause, left, why) => {
+                failed(job, Some(generation), (cause, left), why)
             }
-            Stored::PublishFailedOf(job, cause, why) => Command::PublishFailed { job, cause, left: Left::Nothing, why },
-            Stored::PublishFailedLeaving(job, cause, left, why) => Command::PublishFailed { job, cause, left, why },
+            Stored::Withdrawn(job, generation) => Command::Withdrawn { job, generation },
+            Stored::Found(job, generation) => Command::Found { job, generation },
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
         })
     }
+}
+
+fn failed(job: JobId, generation: Option<u64>, (cause, left): (Cause, Left), why: String) -> Command {
+    Command::PublishFailed { job, generation, cause, left, why }
 }
 
 fn envelope<T: Record>(record: &Verified<T>) -> Envelope {

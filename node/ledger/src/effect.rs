@@ -17,7 +17,7 @@ use crate::service::Service;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// The reply to who sent the command: exactly one for what a peer asks (submit, cancel, policy, bid, renewal, start,
-    /// reveal, failure), none for what the daemon itself reports.
+    /// reveal, failure) and for what the publisher found, none for what the daemon itself reports.
     Answer(Response),
     /// To the builder: build this.
     Grant(Lease),
@@ -38,6 +38,9 @@ pub enum Effect {
     Publish(Publication),
     /// To the publisher: run this server job; comes back as `Published` or `PublishFailed`.
     Serve(Service),
+    /// To the publisher: see to it that the newest generation is known, with the job or without it; comes back as `Published`,
+    /// `Withdrawn` or `PublishFailed`.
+    Withdraw(Withdrawal),
     /// To the publisher: sign the channel's index anew, as this generation. Nothing comes back; when it fails, the publisher
     /// asks again, and the generation stays unused.
     Resign {
@@ -57,12 +60,47 @@ pub struct Publication {
     pub job: JobId,
     /// The channel.
     pub channel: ChannelName,
+    /// Whether an earlier try may be out.
+    pub doubt: Doubt,
     /// The generation of the channel's repository that this publication becomes; the same again when it is retried.
     pub generation: u64,
     /// What the agreeing builders made, by name.
     pub outputs: Vec<Output>,
     /// The nodes that agree and hold the outputs.
     pub builders: Vec<NodeId>,
+}
+
+/// What earlier tries of a job may have shown to somebody, without anybody here having heard of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing.
+    Nothing,
+    /// A generation from this one on. Everybody within reach is asked for it before anything is made.
+    Since(u64),
+}
+
+/// A job that may be out and is not to come about. No generation without it is taken for granted: one is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// The job.
+    pub job: JobId,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The oldest generation that may be out with the job.
+    pub since: u64,
+    /// The oldest generation that may be out without it again.
+    pub from: u64,
+    /// Generations from there on that may be out with it all the same: they continue one that was found.
+    pub holds: Vec<u64>,
+    /// The generation to make: it continues the newest one that is found, whatever that has.
+    pub generation: u64,
+}
+
+impl Withdrawal {
+    /// Says whether a generation, if it is out, has the job. The generation to make is told to the ledger first when it will.
+    pub fn has_job(&self, generation: u64) -> bool {
+        (self.since..self.from).contains(&generation) || self.holds.contains(&generation)
+    }
 }
 
 /// What people want to know.

@@ -73,6 +73,9 @@ impl Witness {
                     self.generations_strictly_grow(&service.channel, service.generation, service.job)?;
                 }
                 Effect::Serve(_) => {}
+                Effect::Withdraw(withdrawal) => {
+                    self.generations_strictly_grow(&withdrawal.channel, withdrawal.generation, withdrawal.job)?;
+                }
                 Effect::Resign { channel, generation } => {
                     // No job has this id: a generation that is signed anew belongs to nobody.
                     let nobody = JobId::from_bytes([0; 32]);

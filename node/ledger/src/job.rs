@@ -287,16 +287,17 @@ impl JobState {
         let published =
             |ended: &Ended| matches!(ended.outcome, Outcome::Published { .. } | Outcome::Unpublished { .. });
         let served = |ended: &Ended| matches!(ended.outcome, Outcome::Served { .. } | Outcome::Unserved { .. });
+        let cancelled = |ended: &Ended| matches!(ended.outcome, Outcome::Cancelled { .. });
         let legal = match (&*self, &next) {
             (JobState::Ended(_), _) => false,
             (JobState::Queued | JobState::Building, JobState::Queued | JobState::Building) => true,
             (JobState::Queued, JobState::Publishing(_)) => false,
             (JobState::Building | JobState::Publishing(_), JobState::Publishing(_)) => true,
             (JobState::Publishing(_), JobState::Queued | JobState::Building) => false,
-            (JobState::Publishing(_), JobState::Ended(ended)) => published(ended),
+            (JobState::Publishing(_), JobState::Ended(ended)) => published(ended) || cancelled(ended),
             (JobState::Queued | JobState::Serving(_), JobState::Serving(_)) => true,
             (JobState::Building | JobState::Publishing(_), JobState::Serving(_)) => false,
-            (JobState::Serving(_), JobState::Ended(ended)) => served(ended),
+            (JobState::Serving(_), JobState::Ended(ended)) => served(ended) || cancelled(ended),
             (JobState::Serving(_), JobState::Queued | JobState::Building | JobState::Publishing(_)) => false,
             (JobState::Queued, JobState::Ended(ended)) => {
                 !published(ended) && !matches!(ended.outcome, Outcome::Served { .. })

@@ -19,6 +19,7 @@
 //!                                                              |    |    |   |
 //!                                       Published              v    v    +---+
 //!                                                       published  failed-to-publish   (for good, or out of time)
+//!                                                                          cancelled           (while it rests)
 //! ```
 //!
 //! # Rules
@@ -38,7 +39,8 @@
 //!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over; what lasts ends the job at
 //!   once. A try that certainly showed nothing holds up no other. One that may have (it was said in an earlier term, or failed
 //!   after it began to write) keeps its generation and its place until its outcome is known: its job would vanish from the
-//!   generation between. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
+//!   generation between; one that is given up or cancelled then ends only when a generation above all that may be out says how,
+//!   see [`withdrawal`]. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
@@ -66,6 +68,7 @@ pub mod signers;
 pub mod snapshot;
 pub mod tally;
 pub mod view;
+pub mod withdrawal;
 
 pub mod orders;
 
@@ -96,7 +99,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{Cause, Command, Left};
-pub use effect::{Effect, News, Publication};
+pub use effect::{Doubt, Effect, News, Publication, Withdrawal};
 pub use evidence::Evidence;
 pub use peers::Duty;
 pub use service::Service;
@@ -249,9 +252,11 @@ impl Ledger {
             Command::Woken => {}
             Command::Restarted => self.restarted(&mut turn),
             Command::Published { job, generation } => self.published(job, generation, &mut turn),
-            Command::PublishFailed { job, cause, left, why } => {
-                self.publish_failed(job, (cause, left), why, &mut turn);
+            Command::PublishFailed { job, generation, cause, left, why } => {
+                self.publish_failed((job, generation), (cause, left), why, &mut turn);
             }
+            Command::Found { job, generation } => self.found(job, generation, &mut turn),
+            Command::Withdrawn { job, generation } => self.withdrawn(job, generation, &mut turn),
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),

@@ -10,6 +10,9 @@
 //! * **No replay.** Each order carries its time. One that is older than the newest that was applied to the job is refused; the
 //!   newest itself is answered again, so a client may repeat it. An order that was refused is not remembered: who has it
 //!   may send it again, and it is applied when it has become legal.
+//! * **Cancel** ends what builders do at once, and what is on its way into a repository while the publisher does not work on it.
+//!   What may be out already is cancelled only when a newer generation is known to be without it, see [`crate::withdrawal`]; the
+//!   order is answered "not yet" until then, and may be sent again.
 //! * **Suspend** takes the leases back at once and gives none until `resume`. The operators keep their turn and nobody is
 //!   blamed; what was built already counts. The job's deadline goes on.
 //! * **Retry** is for a job that ended as failed, disputed, unreproducible, cancelled or skipped: it is queued again with a fresh
@@ -146,6 +149,9 @@ impl Ledger {
         };
         if cancelled(&self.jobs[&id].state) {
             return Ok(());
+        }
+        if self.step(id).is_some() {
+            return self.cancel_publication(id, reason, turn);
         }
         self.end(id, Outcome::Cancelled { reason: reason.clone() }, turn)
             .map_err(|illegal| Refusal::Invalid(format!("too late to cancel: {illegal}")))?;

@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     NewGenerationEachTry,
     /// Two jobs become the same generation.
     SameGenerationAgain,
+    /// What may be out is given up as if it were not.
+    GivesUpInDoubt,
+    /// What may be out and depends on another channel is made again under its number.
+    SameGenerationInDoubt,
     /// The vote of an operator that the policy no longer names counts.
     StrangerVotes,
     /// A lease of a node that the policy no longer names lives on.
@@ -59,7 +63,7 @@ pub(crate) enum Fault {
 #[cfg(test)]
 impl Fault {
     /// Every fault.
-    pub(crate) const EVERY: [Fault; 22] = [
+    pub(crate) const EVERY: [Fault; 24] = [
         Fault::OperatorTwice,
         Fault::DeadLeaseCounts,
         Fault::OneIsEnough,
@@ -68,6 +72,8 @@ impl Fault {
         Fault::AcceptsReplay,
         Fault::NewGenerationEachTry,
         Fault::SameGenerationAgain,
+        Fault::GivesUpInDoubt,
+        Fault::SameGenerationInDoubt,
         Fault::StrangerVotes,
         Fault::StrangerKeepsLease,
         Fault::RevokedKeySubmits,

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use protocol::{
+    JobId,
     blame::{Blame, Fault},
     lease::Lease,
 };
@@ -47,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u16>().prop_map(|seconds| Step::SetBack { seconds }),
         1 => Just(Step::Restart),
         1 => byte().prop_map(|job| Step::Cancel { job }),
-        4 => (byte(), 0..4u8).prop_map(|(job, end)| Step::Published { job, end }),
+        4 => (byte(), 0..6u8).prop_map(|(job, end)| Step::Published { job, end }),
         1 => (1..6u8, 1..4u8).prop_map(|(operators, agree)| Step::Adopt { operators, agree }),
     ]
 }
@@ -128,14 +129,8 @@ impl Cluster {
                 self.bench.cancel(job, protocol::testing::samples::MAINTAINER_SEED);
             }
             Step::Published { job, end } => {
-                let (job, generation) = (self.job(*job)?, self.bench.ledger.generation(&"stable".parse().unwrap()));
-                let failed =
-                    |left| Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() };
-                self.bench.apply(match end {
-                    0 => failed(Left::Nothing),
-                    1 => failed(Left::Perhaps),
-                    _ => Command::Published { job, generation },
-                });
+                let job = self.job(*job)?;
+                self.bench.apply(publisher_says(*end, job, self.bench.ledger.generation(&"stable".parse().unwrap())));
             }
             Step::Adopt { operators, agree } => {
                 let next = policy(*operators, 2, channel(*agree, *agree, *agree + 2));
@@ -153,6 +148,18 @@ impl Cluster {
             }
         }
         self.witness.after(&self.bench.ledger, self.bench.now, &effects).map_err(TestCaseError::fail)
+    }
+}
+
+/// Gives one of the ends that a try of a publication may have.
+fn publisher_says(end: u8, job: JobId, generation: u64) -> Command {
+    let failed = |cause, left| Command::PublishFailed { job, generation: None, cause, left, why: "disk full".into() };
+    match end {
+        0 => failed(Cause::Transient, Left::Nothing),
+        1 => failed(Cause::Transient, Left::Perhaps),
+        2 => failed(Cause::Permanent, Left::Nothing),
+        3 => Command::Withdrawn { job, generation },
+        _ => Command::Published { job, generation },
     }
 }
 

@@ -6,12 +6,13 @@ use protocol::{ChannelName, JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cause, Effect, Ledger, Left, News, Publication, Turn,
+    Cause, Doubt, Effect, Ledger, Left, News, Publication, Turn,
     deadlines::Due,
     job::{Attempt, JobState, Outcome, PublishStep},
     planted::{self, Fault},
     schedule::cut,
     service::publication_id,
+    withdrawal::{Aim, Wish},
 };
 
 /// How often one publication is tried at least, however little time its job has left.
@@ -21,7 +22,7 @@ pub(crate) const REST_FIRST: Duration = Duration::from_secs(2);
 /// The longest rest.
 pub(crate) const REST_MAX: Duration = Duration::from_secs(3600);
 /// How long a publication whose rest is over waits for the one that is under way, or for a policy that is not expired.
-const BUSY_REST: Duration = Duration::from_secs(10);
+pub(crate) const BUSY_REST: Duration = Duration::from_secs(10);
 
 /// One channel's repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    fn bring_to_front(&mut self, id: JobId) {
+    pub(crate) fn bring_to_front(&mut self, id: JobId) {
         self.queue.retain(|waiting| *waiting != id);
         self.queue.insert(0, id);
     }
@@ -51,13 +52,9 @@ impl Line {
         }
     }
 
-    /// Begins another try; after another generation was given, the old one would go back. One that may be out held the
-    /// line, and stays what it is.
-    fn again(&mut self, id: JobId, generation: u64, left: Left) -> u64 {
+    /// Begins another try; after another generation was given, the old one would go back.
+    fn again(&mut self, id: JobId, generation: u64) -> u64 {
         self.bring_to_front(id);
-        if left == Left::Perhaps {
-            return generation;
-        }
         if self.generation != generation {
             self.generation += 1;
         }
@@ -118,8 +115,15 @@ impl Ledger {
     /// Another term begins: what the publisher was told before may be out, though its success was lost with the leader.
     pub(crate) fn doubt_publications(&mut self) {
         for id in self.open.ids().clone() {
-            if let Some(PublishStep::Running { tries, generation, .. }) = self.step(id) {
-                self.set_step(id, PublishStep::Running { tries, generation, left: Left::Perhaps });
+            match self.step(id) {
+                // What makes no generation leaves none.
+                Some(PublishStep::Running { generation: 0, .. }) => {}
+                Some(PublishStep::Running { tries, generation, .. }) => {
+                    self.doubt(id, generation);
+                    let generation = self.number_in_doubt(id, generation);
+                    self.set_step(id, PublishStep::Running { tries, generation, left: Left::Perhaps });
+                }
+                Some(PublishStep::Resting { .. } | PublishStep::Waiting) | None => {}
             }
         }
     }
@@ -166,10 +170,18 @@ impl Ledger {
 
     /// Tells the publisher of the publication that is under way; it may have heard it before.
     pub(crate) fn say_publication(&self, id: JobId, turn: &mut Turn) {
-        let Some(PublishStep::Running { generation, .. }) = self.step(id) else { return };
+        let Some(PublishStep::Running { generation, left, .. }) = self.step(id) else { return };
         let job = &self.jobs[&id];
+        if job.run.aim != Aim::Done {
+            self.say_withdrawal(id, generation, turn);
+            return;
+        }
+        let doubt = match left {
+            Left::Nothing => Doubt::Nothing,
+            Left::Perhaps => Doubt::Since(self.since(id, generation)),
+        };
         if job.facts.is_server() {
-            self.say_service(id, generation, turn);
+            self.say_service(id, (generation, doubt), turn);
             return;
         }
         let agreement = job.state.agreement().expect("a publication has an agreement");
@@ -178,6 +190,7 @@ impl Ledger {
         turn.push(Effect::Publish(Publication {
             job: id,
             channel: job.facts.channel.clone(),
+            doubt,
             generation,
             outputs: vote.map(|v| v.outputs.clone()).unwrap_or_default(),
             builders: agreement.builders.clone(),
@@ -212,14 +225,29 @@ impl Ledger {
         self.leave_line(id, &channel, turn);
     }
 
-    /// A try failed. A later one that leaves nothing does not take back what an earlier one may have left.
-    pub(crate) fn publish_failed(&mut self, id: JobId, (cause, now): (Cause, Left), why: String, turn: &mut Turn) {
+    /// A try failed. A later one that leaves nothing does not take back what an earlier one may have left. The failure of
+    /// another generation says nothing of this one.
+    pub(crate) fn publish_failed(
+        &mut self,
+        (id, of): (JobId, Option<u64>),
+        (cause, now): (Cause, Left),
+        why: String,
+        turn: &mut Turn,
+    ) {
         let Some(PublishStep::Running { tries, generation, left: before }) = self.step(id) else { return };
-        let left = if before == Left::Perhaps { before } else { now };
+        if of.is_some_and(|of| of != generation) {
+            return;
+        }
+        let left = if generation > 0 && now == Left::Perhaps { now } else { before };
+        if left == Left::Perhaps {
+            self.doubt(id, generation);
+        }
         let (tries, why) = (tries + 1, cut(why));
         let over = tries >= PUBLISH_TRIES_MIN && self.jobs[&id].facts.expires <= turn.at;
-        if cause == Cause::Permanent || over {
-            self.give_up(id, why, turn);
+        // A withdrawal goes on until it is known how it ended.
+        if self.jobs[&id].run.aim == Aim::Done && (cause == Cause::Permanent || over) {
+            self.set_step(id, PublishStep::Running { tries, generation, left });
+            self.withdraw(id, Wish::GiveUp { why }, turn);
             return;
         }
         let longer = 1_u32.checked_shl(tries - 1).unwrap_or(u32::MAX);
@@ -240,12 +268,13 @@ impl Ledger {
         self.publish_next(&channel, turn);
     }
 
-    fn rest(&mut self, id: JobId, step: PublishStep, again: Timestamp) {
+    pub(crate) fn rest(&mut self, id: JobId, step: PublishStep, again: Timestamp) {
         self.set_step(id, step);
         self.deadlines.set(Due::Publish(id), again);
     }
 
-    /// A rest is over: the next try begins, under the same generation if nothing was published meanwhile.
+    /// A rest is over: the next try begins. It keeps its generation if nothing was published meanwhile, or if it may be out and
+    /// would become the same again.
     pub(crate) fn publish_again(&mut self, id: JobId, turn: &mut Turn) {
         let Some(PublishStep::Resting { tries, generation, left, .. }) = self.step(id) else { return };
         let channel = self.jobs[&id].facts.channel.clone();
@@ -257,12 +286,17 @@ impl Ledger {
             return;
         }
         let in_line = in_line.is_some();
-        if let Err(why) = self.still_stands(id, &channel) {
-            self.give_up(id, why, turn);
+        if self.jobs[&id].run.aim == Aim::Done
+            && let Err(why) = self.still_stands(id, &channel)
+        {
+            self.withdraw(id, Wish::GiveUp { why }, turn);
             return;
         }
-        let line = self.lines.get_mut(&channel).filter(|_| in_line);
-        let generation = line.map_or(generation, |line| line.again(id, generation, left));
+        let generation = match (left, self.lines.get_mut(&channel).filter(|_| in_line)) {
+            (Left::Perhaps, _) => self.number_in_doubt(id, generation),
+            (Left::Nothing, Some(line)) => line.again(id, generation),
+            (Left::Nothing, None) => generation,
+        };
         let generation = generation + u64::from(planted::is(Fault::NewGenerationEachTry));
         self.set_step(id, PublishStep::Running { tries, generation, left });
         self.say_publication(id, turn);
@@ -315,7 +349,7 @@ impl Ledger {
         }
     }
 
-    fn leave_line(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
+    pub(crate) fn leave_line(&mut self, id: JobId, channel: &ChannelName, turn: &mut Turn) {
         if let Some(line) = self.lines.get_mut(channel) {
             line.queue.retain(|waiting| *waiting != id);
         }

@@ -89,6 +89,10 @@ impl Ledger {
         }
         let waiting = job.attempts.iter().find(|a| a.node == node && a.state == AttemptState::Granted);
         if let Some(lease) = waiting.and_then(|attempt| self.leases.get(&attempt.lease)) {
+            if lease.expires <= turn.at {
+                // It falls due in this very command.
+                return Err(Refusal::Busy(format!("lease {} has just run out: bid again in a moment", lease.number)));
+            }
             // Its grant was lost on the way.
             turn.push(Effect::Grant(lease.clone()));
             return Ok(());

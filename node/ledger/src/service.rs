@@ -5,8 +5,12 @@
 //!   queued -----------------------------> running ----------> done
 //!                                          |   ^  PublishFailed, again later
 //!                                          v   |
-//!                                         resting ----------> failed-to-run
+//!                                         resting ----------> failed-to-run, cancelled
 //! ```
+//!
+//! What a job makes depends on more than the ledger knows: the channel that it reads moves, and so does the policy. So a try
+//! that may be out is never made again under its number: everybody is asked for it, and what is found or made becomes a fresh
+//! generation.
 //!
 //! They share the line of their channel with publications, see [`crate::releases`]: one change of a repository at a time,
 //! and generations only grow. What changes nothing (a comparison) needs no turn. A publication that follows a build is shown
@@ -16,9 +20,10 @@ use protocol::{ChannelName, Hash, JobId, Timestamp, job::ServerJob, message::Ref
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Left, Turn,
+    Doubt, Effect, Ledger, Left, Turn,
     job::{JobState, PublishStep},
     schedule::cut,
+    withdrawal::Aim,
 };
 
 /// Steps that are kept of one run.
@@ -53,8 +58,14 @@ pub struct Account {
 /// The publisher's work for one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
+    /// How it is to end.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub aim: Aim,
     /// When its turn came.
     pub began: Option<Timestamp>,
+    /// The oldest generation that may be out without anybody having said so; 0 when none may.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub since: u64,
     /// When it came into the line.
     pub queued: Option<Timestamp>,
     /// What the publisher told.
@@ -70,7 +81,9 @@ pub struct Service {
     pub job: JobId,
     /// The channel.
     pub channel: ChannelName,
-    /// The generation that it becomes, the same again when it is retried; zero for one that changes nothing.
+    /// Whether an earlier try may be out.
+    pub doubt: Doubt,
+    /// The generation that it becomes; another one when an earlier try may be out; zero for one that changes nothing.
     pub generation: u64,
     /// What to do.
     pub work: ServerJob,
@@ -154,10 +167,10 @@ impl Ledger {
     }
 
     /// Tells the publisher of a server job that is under way; it may have heard it before.
-    pub(crate) fn say_service(&self, id: JobId, generation: u64, turn: &mut Turn) {
+    pub(crate) fn say_service(&self, id: JobId, (generation, doubt): (u64, Doubt), turn: &mut Turn) {
         let (Some(work), Some(dossier)) = (self.server_job(id), self.dossiers.get(&id)) else { return };
         let (channel, request) = (self.jobs[&id].facts.channel.clone(), dossier.request.to_bytes());
-        turn.push(Effect::Serve(Service { job: id, channel, generation, work, request }));
+        turn.push(Effect::Serve(Service { job: id, channel, doubt, generation, work, request }));
     }
 
     fn server_job(&self, id: JobId) -> Option<ServerJob> {

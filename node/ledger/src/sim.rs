@@ -61,6 +61,8 @@ enum JobNature {
     Broken,
     /// Other outputs each time.
     Unstable,
+    /// The publisher's: no builder has it.
+    Server,
 }
 
 /// Who asked, and about what: the answer goes there.

@@ -119,6 +119,7 @@ impl Bench {
             | Command::Started { .. }
             | Command::Revealed { .. }
             | Command::Failed { .. }
+            | Command::Found { .. }
             | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Card { .. }
@@ -127,6 +128,7 @@ impl Bench {
             | Command::Restarted
             | Command::Published { .. }
             | Command::PublishFailed { .. }
+            | Command::Withdrawn { .. }
             | Command::Ran { .. }
             | Command::Resign { .. } => 0,
         };
@@ -174,6 +176,14 @@ impl Bench {
     pub(crate) fn served(&self) -> Vec<(JobId, u64)> {
         let one =
             |e: &Effect| if let Effect::Serve(service) = e { Some((service.job, service.generation)) } else { None };
+        self.effects.iter().filter_map(one).collect()
+    }
+
+    /// Gives job and generation of each withdrawal, and since and from when there is doubt.
+    pub(crate) fn withdrawn(&self) -> Vec<(JobId, u64, (u64, u64))> {
+        let one = |e: &Effect| {
+            if let Effect::Withdraw(w) = e { Some((w.job, w.generation, (w.since, w.from))) } else { None }
+        };
         self.effects.iter().filter_map(one).collect()
     }
 

@@ -8,7 +8,7 @@ mod waiting;
 
 pub use peer::{BreachView, ClassView, PeerView};
 
-use attest::compare::Output;
+use attest::{compare::Output, statement::VerifiedAttestation};
 use protocol::{
     Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Timestamp, Verified,
     blame::Failure,
@@ -284,6 +284,11 @@ impl Ledger {
             attestations: dossier.attestations.iter().map(|a| a.bytes().to_vec()).collect(),
             late: dossier.late.iter().map(|a| a.bytes().to_vec()).collect(),
         })
+    }
+
+    /// Gives what builders attested of a job, late ones included, while it is kept.
+    pub fn attested(&self, id: JobId) -> impl Iterator<Item = &VerifiedAttestation> {
+        self.dossiers.get(&id).into_iter().flat_map(|dossier| dossier.attestations.iter().chain(&dossier.late))
     }
 
     /// Gives the policy in force.

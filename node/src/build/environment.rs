@@ -313,14 +313,25 @@ impl Drop for NewFolder<'_> {
 }
 
 fn install_arguments(lock: &EnvironmentLock, folder: &Path) -> Vec<String> {
-    let variant = if lock.package("build-essential").is_some() { "buildd" } else { "apt" };
-    let variant = if lock.package("apt").is_some() { variant } else { "essential" };
-    let fixed = [folder.to_string_lossy().into_owned(), lock.suite.to_string(), lock.epoch.to_string(), variant.into()];
-    let includes = lock.packages.chunks(INCLUDE_AT_ONCE).map(|some| {
+    let (folder, variant) = (folder.to_string_lossy().into_owned(), variant(lock).to_owned());
+    [folder, lock.suite.to_string(), lock.epoch.to_string(), variant].into_iter().chain(includes(lock)).collect()
+}
+
+/// Gives mmdebstrap's variant for a lock: what it installs by itself.
+pub(in crate::build) fn variant(lock: &EnvironmentLock) -> &'static str {
+    match (lock.package("apt"), lock.package("build-essential")) {
+        (Some(_), Some(_)) => "buildd",
+        (Some(_), None) => "apt",
+        (None, _) => "essential",
+    }
+}
+
+/// Gives mmdebstrap's `--include` options for a lock.
+pub(in crate::build) fn includes(lock: &EnvironmentLock) -> impl Iterator<Item = String> + '_ {
+    lock.packages.chunks(INCLUDE_AT_ONCE).map(|some| {
         let names: Vec<_> = some.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
         format!("--include={}", names.join(","))
-    });
-    fixed.into_iter().chain(includes).collect()
+    })
 }
 
 fn end_of(said: &[u8]) -> String {

@@ -40,7 +40,17 @@ impl Wanted {
     }
 
     pub(in crate::build) fn input(file: &InputFile) -> Self {
-        Self { name: file.path.to_string(), size: file.size, sha256: file.sha256 }
+        Self::at(file, file.path.as_str())
+    }
+
+    /// An input file that lies at another path than the one that its job gives it.
+    pub(in crate::build) fn at(file: &InputFile, path: &str) -> Self {
+        Self { name: path.to_owned(), size: file.size, sha256: file.sha256 }
+    }
+
+    /// The same file in a folder.
+    pub(in crate::build) fn below(self, folder: &str) -> Self {
+        Self { name: format!("{folder}/{}", self.name), ..self }
     }
 }
 

@@ -20,6 +20,7 @@ mod layout;
 pub(in crate::build) mod outputs;
 mod proc;
 pub(in crate::build) mod rig;
+pub(in crate::build) mod rights;
 mod seccomp;
 pub(in crate::build) mod watch;
 
@@ -44,6 +45,7 @@ use self::{
     disk::Disk,
     outputs::OutputError,
     rig::Rig,
+    rights::Rights,
     watch::Usage,
 };
 use super::{
@@ -118,7 +120,9 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) start: Duration,
     /// More environment variables.
     pub(in crate::build) variables: Vec<(String, String)>,
-    /// What `sh` runs as the build user in the build directory.
+    /// What the script may do.
+    pub(in crate::build) rights: Rights,
+    /// What `sh` runs in the build directory.
     pub(in crate::build) script: String,
     /// The script's arguments.
     pub(in crate::build) arguments: Vec<String>,
@@ -215,7 +219,7 @@ pub(in crate::build) async fn run(
     let group = rig.cgroups().make(&plan.name, plan.limits).map_err(SandboxError::Group)?;
     let mut trace = Trace { process: None, groups: group.folders() };
     trace.write(plan.folder).map_err(SandboxError::Spawn)?;
-    let mut command = rig.command(&group.folders(), &[], NAMESPACE);
+    let mut command = rig.command(&group.folders(), &["--uts"], NAMESPACE);
     command.args(layout::namespace_arguments(rig, plan)).args(layout::inner_command(&group, plan));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(SandboxError::Spawn)?;
@@ -340,7 +344,7 @@ impl Running {
             self.clock.started = Some(now);
             self.clock.output = now;
             self.log.enter(Phase::Build);
-            return None;
+            return (self.clock.begun.elapsed() > self.start).then_some(Breach::Start);
         }
         self.disk.counted(word.strip_prefix("disk ")?)
     }

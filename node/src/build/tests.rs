@@ -51,7 +51,9 @@ async fn an_honest_command_gives_its_output_and_leaves_nothing() {
     assert_eq!(fs::read_to_string(&output.path).unwrap(), "artel\nbuilt\n");
     assert!(log.tail(1000).contains("hello from artel\n"), "{}", log.tail(1000));
     assert_eq!(log.progress().borrow().phase, Phase::Done);
-    assert_eq!(built.node_info["profile"], "0");
+    for (key, value) in [("profile", "0"), ("TZ", "UTC"), ("kernel", "6."), ("umask", "0022")] {
+        assert!(built.node_info.get(key).is_some_and(|told| told.starts_with(value)), "{key} {:?}", built.node_info);
+    }
     bench.workshop.discard(&built).unwrap();
     assert!(!output.path.exists());
     assert_eq!(bench.attempts(), 0);
@@ -75,6 +77,27 @@ async fn the_build_has_no_rights_and_sees_its_profile() {
     let error = bench.workshop.attempt(varied, log.clone(), CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.blame(), Blame::Job);
     assert!(log.tail(8000).contains("no libfaketime"));
+}
+
+#[tokio::test]
+async fn a_varied_build_sees_another_system_and_says_so() {
+    let Some(bench) = Bench::open().await else { return };
+    // The loader says that it cannot preload a file that is no library, and goes on: here only the clock stays.
+    bench.place("usr/lib/any/faketime/libfaketime.so.1", b"");
+    let script =
+        "uname -r; domainname; hostname; umask; id -u; readlink /bin/sh; cat /etc/passwd; echo $TZ $TERM $COLUMNS";
+    let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
+    let (log, mut task) = (bench.log(), bench.task(&job));
+    task.lease.profile = Profile(1);
+    let built = bench.workshop.attempt(task, log.clone(), CancellationToken::new()).await.unwrap();
+    let (text, told) = (log.tail(16_000), built.node_info);
+    let text: String = text.lines().filter(|line| !line.contains("ld.so")).flat_map(|line| [line, "\n"]).collect();
+    let seen = ["kernel", "domain", "hostname", "umask", "uid", "sh"].map(|key| told[key].as_str()).join("\n");
+    assert!(text.contains(&seen), "{seen} is not in {text}");
+    assert!(text.contains(":varied builder 1:/nonexistent/varied1:/bin/bash\n"), "{text}");
+    assert!(text.contains(&format!("\n{} {} {}\n", told["TZ"], told["TERM"], told["COLUMNS"])), "{text}");
+    assert!(told["kernel"].starts_with("2.6.") && told["sh"] == "bash" && told["domain"] == "domain-1.invalid");
+    assert_eq!(told["LC_ALL"], "C.UTF-8", "this small environment has no sources of locales");
 }
 
 #[tokio::test]

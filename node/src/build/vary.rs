@@ -4,11 +4,15 @@
 //! * the date moves only forward, by over a year (`dpkg-deb` lowers times that are later than `SOURCE_DATE_EPOCH` and
 //!   never raises earlier ones), and stays before 2038;
 //! * time zones are POSIX strings, which need no zone files in the environment;
-//! * `LC_ALL` stays `C.UTF-8`, the only locale that every environment has and that can carry any file name; `LANG` and
-//!   `LANGUAGE` name others, which shows in translated messages;
-//! * `umask` is 0022 or 0002, as on the machines of Debian's own reproducibility tests.
+//! * the locale is compiled from the environment's own `locales` and always UTF-8, which can carry any file name; where
+//!   the environment has none, `LC_ALL` stays `C.UTF-8` and only `LANG` and `LANGUAGE` name another;
+//! * `umask` is 0022 or 0002, as on the machines of Debian's own reproducibility tests; so are `sh` (dash or bash) and the
+//!   kernel's version (its own, or 2.6 by personality(2)).
 //!
+//! The CPU's model and the file system cannot be varied: they differ between nodes, and each attempt records its own.
 //! This module starts nothing: it is a function from a number to words.
+
+use std::collections::BTreeMap;
 
 use protocol::lease::Profile;
 
@@ -17,13 +21,12 @@ const DAY: u64 = 86_400;
 const DAYS_MIN: u64 = 398;
 /// Shifts repeat after this many profiles, which keeps every date before 2038.
 const SHIFTS: u64 = 64;
-const LANGUAGES: [(&str, &str); 5] = [
-    ("fr_CH.UTF-8", "fr_CH:fr"),
-    ("de_DE.UTF-8", "de_DE:de"),
-    ("et_EE.UTF-8", "et_EE:et"),
-    ("ja_JP.UTF-8", "ja_JP:ja"),
-    ("tr_TR.UTF-8", "tr_TR:tr"),
-];
+/// Locales with other collations, decimal signs and messages than English.
+const LOCALES: [&str; 5] = ["et_EE", "fr_CH", "de_CH", "nl_BE", "it_CH"];
+/// The shell commands that compile a locale into a folder that the sandbox made for it; the number of warnings is not ours.
+const COMPILE: &str = "localedef --no-archive -c -i LOCALE -f UTF-8 /usr/lib/locale/LOCALE.UTF-8 >/dev/null 2>&1 || :\n\
+     [ -e /usr/lib/locale/LOCALE.UTF-8/LC_CTYPE ] || { echo 'the locale LOCALE cannot be compiled'; exit 1; }\n\
+     export LC_ALL=LOCALE.UTF-8\n";
 
 /// The circumstances of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Variation {
     pub profile: u16,
     /// The host's name inside.
     pub hostname: String,
+    /// The name of the host's domain, for DNS and NIS.
+    pub domain: String,
     /// The build user's name.
     pub user: String,
     /// The build user's number, in the namespace.
@@ -46,21 +51,103 @@ pub struct Variation {
     pub nice: u8,
     /// Seconds by which the date is moved forward; 0 leaves the clock alone.
     pub shift_secs: u64,
+    /// What the build sees of the system beneath.
+    pub system: System,
     /// Environment variables.
     pub variables: Vec<(String, String)>,
 }
 
+/// What a build sees of the system beneath.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// The kernel's version.
+    pub kernel: Kernel,
+    /// What `/bin/sh` is.
+    pub sh: Sh,
+    /// The locale of everything, for instance `et_EE`, if the environment can have it; otherwise `C.UTF-8`.
+    pub locale: Option<&'static str>,
+    /// The build user's login shell.
+    pub login_shell: &'static str,
+    /// The build user's name in full.
+    pub gecos: String,
+}
+
+/// Which version the kernel tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// Its own.
+    Own,
+    /// One that begins with 2.6: `UNAME26` of personality(2).
+    Old,
+}
+
+/// What `/bin/sh` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sh {
+    /// What the environment has: dash, in Debian.
+    Own,
+    /// Bash.
+    Bash,
+}
+
 impl Variation {
-    /// Gives the lines of shell that move the date for what follows; empty for the plain profile.
+    /// Names the profile for people: what is varied beside the names, numbers, zones and dates that every profile varies.
+    pub fn name(&self) -> &'static str {
+        match (self.profile, self.system.kernel) {
+            (0, _) => "plain",
+            (_, Kernel::Old) => "far: kernel 2.6, sh is bash, umask 0002",
+            (_, Kernel::Own) => "near: the kernel and sh as they are, umask 0022",
+        }
+    }
+
+    /// Gives what the profile makes of the circumstances, as keys and values.
+    pub fn table(&self) -> BTreeMap<String, String> {
+        let system = &self.system;
+        let words = [
+            ("build_path", self.place.clone()),
+            ("cpu_count", self.cpus.to_string()),
+            ("date", format!("{} days ahead", self.shift_secs / DAY)),
+            ("domain", self.domain.clone()),
+            ("gecos", system.gecos.clone()),
+            ("hostname", self.hostname.clone()),
+            ("kernel", if system.kernel == Kernel::Old { "2.6" } else { "its own" }.to_owned()),
+            ("login_shell", system.login_shell.to_owned()),
+            ("nice", self.nice.to_string()),
+            ("profile", self.profile.to_string()),
+            ("profile_name", self.name().to_owned()),
+            ("sh", if system.sh == Sh::Bash { "bash" } else { "the environment's" }.to_owned()),
+            ("uid", self.uid.to_string()),
+            ("umask", self.umask.to_owned()),
+        ];
+        let locale = system.locale.map(|locale| ("LC_ALL".to_owned(), format!("{locale}.UTF-8")));
+        let words = words.into_iter().map(|(key, value)| (key.to_owned(), value));
+        words.chain(self.variables.iter().cloned()).chain(locale).collect()
+    }
+
+    /// Gives a variable's value.
+    pub fn variable(&self, key: &str) -> Option<&str> {
+        self.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Fits the profile to an environment: without the sources of its locale, that stays `C.UTF-8`.
+    pub(in crate::build) fn fit(mut self, environment: &std::path::Path) -> Self {
+        let sources = environment.join("usr/share/i18n/locales");
+        self.system.locale = self.system.locale.filter(|locale| sources.join(locale).is_file());
+        self
+    }
+
+    /// Gives the lines of shell that come before what is built: they compile the locale and move the date for what follows.
+    /// Empty for the plain profile.
     ///
     /// Times of files stay real (`NO_FAKE_STAT`): they would otherwise be moved too and no longer be the source's own.
     /// The monotonic clock stays real, or waiting would not end.
     pub(in crate::build) fn preload(&self) -> String {
+        let compile = self.system.locale.map_or_else(String::new, |locale| COMPILE.replace("LOCALE", locale));
         if self.shift_secs == 0 {
-            return String::new();
+            return compile;
         }
         format!(
-            "for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
+            "{compile}for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
              [ -e \"$library\" ] || {{ echo 'the environment has no libfaketime: lock it again'; exit 1; }}\n\
              done\n\
              export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=+{} LD_PRELOAD=\"$library\"\n",
@@ -82,6 +169,7 @@ fn plain(cpus: u32) -> Variation {
     Variation {
         profile: 0,
         hostname: "artel".into(),
+        domain: "artel.invalid".into(),
         user: "builder".into(),
         uid: 1000,
         place: "/build/reproducible-path".into(),
@@ -89,43 +177,64 @@ fn plain(cpus: u32) -> Variation {
         cpus,
         nice: 0,
         shift_secs: 0,
+        system: System {
+            kernel: Kernel::Own,
+            sh: Sh::Own,
+            locale: None,
+            login_shell: "/bin/sh",
+            gecos: "artel".into(),
+        },
         variables: words(&[
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             ("TZ", "UTC"),
             ("LC_ALL", "C.UTF-8"),
             ("LANG", "C.UTF-8"),
             ("TERM", "dumb"),
-            ("COLUMNS", "80"),
-            ("LINES", "24"),
             ("SHELL", "/bin/sh"),
+            ("USER", "builder"),
+            ("LOGNAME", "builder"),
         ]),
     }
 }
 
 fn varied(n: u16, cpus: u32) -> Variation {
     let number = u32::from(n);
-    let (lang, language) = LANGUAGES[usize::from(n - 1) % LANGUAGES.len()];
+    let locale = LOCALES[usize::from(n - 1) % LOCALES.len()];
+    let (lang, language) = (format!("{locale}.UTF-8"), format!("{locale}:{}", &locale[..2]));
+    let (user, odd) = (format!("varied{n}"), n % 2 == 1);
     let path = format!("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/nonexistent/path-{n}");
     Variation {
         profile: n,
         hostname: format!("varied-host-{n}"),
-        user: format!("varied{n}"),
+        domain: format!("domain-{n}.invalid"),
+        user: user.clone(),
         uid: 1000 + 1 + number % 50_000,
         place: format!("/build/{}-{n}", "another-path".repeat(usize::from(n % 4) + 1)),
-        umask: if n % 2 == 1 { "0002" } else { "0022" },
+        umask: if odd { "0002" } else { "0022" },
         cpus: fewer(number, cpus),
         nice: u8::try_from(n % 10).unwrap_or(0),
         shift_secs: (DAYS_MIN + (u64::from(n) - 1) % SHIFTS * 37) * DAY + u64::from(n % 24) * 3671,
+        system: System {
+            kernel: if odd { Kernel::Old } else { Kernel::Own },
+            sh: if odd { Sh::Bash } else { Sh::Own },
+            locale: Some(locale),
+            login_shell: "/bin/bash",
+            gecos: format!("varied builder {n}"),
+        },
         variables: words(&[
             ("PATH", &path),
             ("TZ", &zone(number)),
             ("LC_ALL", "C.UTF-8"),
-            ("LANG", lang),
-            ("LANGUAGE", language),
-            ("TERM", if n % 2 == 1 { "xterm-256color" } else { "linux" }),
+            ("LANG", &lang),
+            ("LANGUAGE", &language),
+            ("TERM", if odd { "linux" } else { "xterm-256color" }),
             ("COLUMNS", &(81 + number % 200).to_string()),
             ("LINES", &(25 + number % 100).to_string()),
             ("SHELL", "/bin/bash"),
+            ("USER", &user),
+            ("LOGNAME", &user),
+            ("USERNAME", &user),
+            ("CAPTURE_ENVIRONMENT", "I capture the environment"),
         ]),
     }
 }

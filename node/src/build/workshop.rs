@@ -1,7 +1,6 @@
 //! The workshop: where attempts are made, one folder each, and where what a crash left is cleaned up.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +11,7 @@ use std::{
 use protocol::{
     Arch, Timestamp,
     blame::{Blame, Failure, Fault},
+    environment::EnvironmentLock,
     job::{BuildLimits, JobKind},
     lease::LeaseNumber,
 };
@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, deb,
     environment::{Environment, Environments},
+    image, info,
     inputs::{self, Placing, Wanted},
     phases::{Patience, bounded},
-    sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, watch},
+    sandbox::{self, Ending, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
     vary::{Variation, variation},
 };
 
@@ -178,27 +179,34 @@ impl Workshop {
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
         check(task)?;
         let request = &task.request;
-        let cpus = cpus(&request.limits);
-        let variation = variation(task.lease.profile, cpus);
-        log.note(&format!("{}, profile {}", request.title(), variation.profile));
+        let variation = variation(task.lease.profile, cpus(&request.limits));
+        log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
+        let packages = image::packages(request, &task.inputs)?;
         let (from, to) = (task.inputs.clone(), folder.upper(&variation));
-        let placing = Placing { from, to, epoch: task.lock.epoch, rig: self.rig.clone() };
+        let placing = Placing { from, to: to.clone(), epoch: task.lock.epoch, rig: self.rig.clone() };
         bounded(Phase::Inputs, self.patience.inputs, stop, async |halt| {
-            inputs::place_until(wanted(&request.kind), placing, halt).await.map_err(Error::Input)
+            let wanted = wanted(&request.kind, packages.as_ref());
+            inputs::place_until(wanted, placing, halt).await.map_err(Error::Input)
         })
         .await?;
+        if packages.is_some() {
+            let laid_out = image::lay_out(&self.rig, &folder.path, &to);
+            laid_out.map_err(|source| Error::Folder { folder: folder.path.clone(), source })?;
+        }
         log.enter(Phase::Environment);
         let environment = bounded(Phase::Environment, self.patience.environment, stop, async |halt| {
             self.environments.get(&task.lock, &task.packages, &halt).await.map_err(Error::Environment)
         })
         .await?;
         log.note(&format!("environment {} in {:.1} s", task.lock.id().short(), environment.took.as_secs_f64()));
+        let variation = variation.fit(&environment.root);
         log.enter(Phase::Sandbox);
         let started = (self.now)();
         let host = Host::now();
-        let plan = Plan { start: self.patience.start, ..plan(task, &folder, &environment, &variation) };
+        let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
+        let plan = Plan { start: self.patience.start, ..plan };
         let ran = sandbox::run(&self.rig, &plan, log, stop).await;
         let ran = ran.map_err(Error::Sandbox)?;
         judge(&ran, &request.limits, &host.since(&self.attempts))?;
@@ -208,7 +216,8 @@ impl Workshop {
             self.collect(task, &folder.upper(&variation), &into, halt).await
         })
         .await?;
-        let info = Info { task, variation: &variation, environment: &environment, started };
+        let (variables, attempts) = (&plan.variables[..], self.attempts.as_path());
+        let place = info::Place { variation: &variation, environment: &environment, variables, attempts };
         Ok(Built {
             outputs,
             byproducts,
@@ -218,7 +227,7 @@ impl Workshop {
             cpu: ran.cpu,
             memory_peak: ran.memory_peak,
             environment_took: environment.took,
-            node_info: node_info(&info),
+            node_info: info::table(request.arch, &place, &ran, started),
         })
     }
 
@@ -238,6 +247,7 @@ impl Workshop {
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
+            JobKind::Image(job) => Ok((image::collect(job, arch, &mut leftovers, &target)?, Vec::new())),
             // Its environment is none, so it never came so far.
             JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
         });
@@ -300,21 +310,35 @@ fn check(task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
-fn wanted(kind: &JobKind) -> Vec<Wanted> {
-    match kind {
-        JobKind::Deb(job) => job.files.iter().map(Wanted::source).collect(),
-        JobKind::Command(job) => job.inputs.iter().map(Wanted::input).collect(),
-        JobKind::Server(_) => Vec::new(),
+fn wanted(kind: &JobKind, packages: Option<&EnvironmentLock>) -> Vec<Wanted> {
+    match (kind, packages) {
+        (JobKind::Deb(job), _) => job.files.iter().map(Wanted::source).collect(),
+        (JobKind::Command(job), _) => job.inputs.iter().map(Wanted::input).collect(),
+        (JobKind::Image(job), Some(packages)) => image::wanted(job, packages),
+        (JobKind::Image(_), None) | (JobKind::Server(_), _) => Vec::new(),
     }
 }
 
-fn plan<'a>(task: &'a Task, folder: &'a AttemptFolder, environment: &'a Environment, v: &'a Variation) -> Plan<'a> {
-    let (variables, script, arguments) = match &task.request.kind {
-        JobKind::Deb(job) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
-        JobKind::Command(job) => (command::variables(task.lock.epoch), command::script(v), job.argv.clone()),
-        JobKind::Server(_) => (command::variables(task.lock.epoch), command::script(v), vec!["false".to_owned()]),
+fn plan<'a>(
+    task: &'a Task,
+    packages: Option<&EnvironmentLock>,
+    folder: &'a AttemptFolder,
+    environment: &'a Environment,
+    v: &'a Variation,
+) -> Plan<'a> {
+    let (arch, epoch) = (task.request.arch, task.lock.epoch);
+    let (variables, script, arguments) = match (&task.request.kind, packages) {
+        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
+        (JobKind::Command(job), _) => (command::variables(epoch), command::script(v), job.argv.clone()),
+        (JobKind::Image(job), Some(packages)) => {
+            (image::variables(job, arch, packages), image::script(v), image::arguments(packages))
+        }
+        (JobKind::Image(_), None) | (JobKind::Server(_), _) => {
+            (command::variables(epoch), command::script(v), vec!["false".to_owned()])
+        }
     };
     Plan {
+        rights: if packages.is_some() { Rights::Installer } else { Rights::Builder },
         folder: &folder.path,
         environment: &environment.root,
         variation: v,
@@ -389,44 +413,6 @@ fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
 fn cpus(limits: &BuildLimits) -> u32 {
     let here = u32::try_from(sandbox::allowed_cpus().len()).unwrap_or(u32::MAX).max(1);
     limits.cpu_milli.div_ceil(1000).clamp(1, here)
-}
-
-struct Info<'a> {
-    task: &'a Task,
-    variation: &'a Variation,
-    environment: &'a Environment,
-    started: Timestamp,
-}
-
-fn node_info(info: &Info<'_>) -> BTreeMap<String, String> {
-    let v = info.variation;
-    let variable = |key: &str| v.variables.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
-    let seconds = i64::try_from(info.started.as_secs() + v.shift_secs).unwrap_or(i64::MAX);
-    let date = jiff::Timestamp::from_second(seconds).map(|date| date.to_string()).unwrap_or_default();
-    let system = rustix::system::uname();
-    let pairs = [
-        ("arch", info.task.request.arch.to_string()),
-        ("cpu_count", v.cpus.to_string()),
-        ("cpu_model", cpu_model()),
-        ("date", date),
-        ("environment_tree", info.environment.tree.clone()),
-        ("hostname", v.hostname.clone()),
-        ("kernel", system.release().to_string_lossy().into_owned()),
-        ("nice", v.nice.to_string()),
-        ("path", v.place.clone()),
-        ("profile", v.profile.to_string()),
-        ("umask", v.umask.to_owned()),
-        ("user", format!("{} ({})", v.user, v.uid)),
-    ];
-    let fixed = pairs.into_iter().map(|(key, value)| (key.to_owned(), value));
-    let variables = ["TZ", "LANG", "LANGUAGE", "LC_ALL", "TERM"];
-    fixed.chain(variables.into_iter().filter_map(|key| Some((key.to_owned(), variable(key)?)))).collect()
-}
-
-fn cpu_model() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(':')).map_or_else(|| "unknown".into(), |(_, model)| model.trim().to_owned())
 }
 
 fn make_folder(rig: &Rig, parent: &Path, name: &str) -> Result<PathBuf, WorkshopError> {

@@ -1,95 +1,94 @@
-//! `artel env`: lock the environment of a build, or show one.
+//! `artel env`: lock the environment of a build, show locks, compare them.
 
-use std::{fs, path::PathBuf};
+mod lock;
+
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use protocol::{Arch, PackageName, SuiteName, environment::EnvironmentLock};
+use protocol::{
+    Hash,
+    environment::{EnvironmentLock, LockedPackage},
+    lease::Profile,
+    limits,
+};
+use web::{Backend, backend::ByteRange};
 
 use super::{
-    Context, exit,
+    Context, exit, job,
     output::{self, Format},
 };
 use crate::{
-    clock,
-    resolve::{
-        archive::{self, Archive, Refresh},
-        lock, source,
-    },
+    build::vary::variation,
+    resolve::compare::{self, Comparison},
 };
 
-/// Lock the environment of a build, or show one
+/// Profiles that are shown when none is named: the plain one, and enough to see every kind.
+const PROFILES: [u16; 4] = [0, 1, 2, 3];
+/// CPUs that a shown profile is fitted to.
+const CPUS: u32 = 4;
+
+/// Lock the environment of a build, show locks, compare them
 #[derive(Debug, Subcommand)]
 pub(super) enum Env {
     /// Resolve the exact packages of a build's environment and write them to a file
-    Lock(Lock),
+    Lock(lock::Words),
     /// Show a lock
     Show {
-        /// A lock file, as `env lock` wrote it
-        file: PathBuf,
+        /// A lock file as `env lock` wrote it, an environment's id, or a job
+        what: String,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Lock {
-    /// A .dsc file, or the name of a source package of the archive; without it, the build essentials alone
-    source: Option<String>,
-    /// Further packages
-    #[arg(long, value_delimiter = ',')]
-    package: Vec<PackageName>,
-    /// The archive's suite [default: this system's]
-    #[arg(long)]
-    suite: Option<SuiteName>,
-    /// Words of DEB_BUILD_PROFILES
-    #[arg(long, value_delimiter = ',')]
-    profile: Vec<String>,
-    /// Where to write the lock
-    #[arg(long, short, default_value = "environment.lock")]
-    out: PathBuf,
+    /// Say what is different between two locks
+    Diff {
+        /// A lock file, an environment's id, or a job
+        left: String,
+        /// The same, to compare with
+        right: String,
+    },
+    /// Show what a profile makes of a build's circumstances
+    Profile {
+        /// Numbers of profiles [default: 0 to 3]
+        number: Vec<u16>,
+    },
 }
 
 impl Env {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
         match self {
-            Env::Lock(lock) => {
-                let home = context.home.archive();
-                let out = lock.out.clone();
-                let lock = tokio::task::spawn_blocking(move || lock.resolve(&home)).await??;
-                fs::write(&out, lock.to_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
-                anstream::eprintln!("wrote {} with {} packages", out.display(), lock.packages.len());
-                match context.format {
-                    Format::Json => output::json(&serde_json::json!({ "environment": lock.id() }))?,
-                    Format::People => output::line(&lock.id().to_string())?,
-                }
-                Ok(exit::DONE)
+            Env::Lock(words) => words.run(context).await,
+            Env::Show { what } => show(context, &read(context, &what).await?),
+            Env::Diff { left, right } => {
+                let (left, right) = (read(context, &left).await?, read(context, &right).await?);
+                diff(context, &compare::compare(&left, &right))
             }
-            Env::Show { file } => {
-                let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                show(context, &EnvironmentLock::from_bytes(&bytes)?)
-            }
+            Env::Profile { number } => profiles(context, if number.is_empty() { PROFILES.to_vec() } else { number }),
         }
     }
 }
 
-impl Lock {
-    fn resolve(self, state: &std::path::Path) -> anyhow::Result<EnvironmentLock> {
-        let suite = self.suite.map_or_else(archive::system_suite, Ok)?;
-        let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
-        let archive = Archive::open(state, suite, arch)?;
-        archive.update(clock::now(), Refresh::WhenStale)?;
-        let Some(what) = self.source else { return Ok(lock::lock_plain(&archive, &self.package)?.lock) };
-        if !self.package.is_empty() {
-            return Err(exit::failure(exit::USAGE, "--package goes without a source package")
-                .hint("a source package's environment is what its build dependencies say")
-                .into());
-        }
-        let source = if what.ends_with(".dsc") {
-            source::read_source(std::path::Path::new(&what))?
-        } else {
-            source::fetch_source(&archive, &what, &state.join("sources").join("lock"))?
-        };
-        Ok(lock::lock_for_source(&archive, &source, &self.profile)?.lock)
+/// Finds a lock: a file, or what this node's network has under an environment's id or a job's.
+async fn read(context: &Context, what: &str) -> anyhow::Result<EnvironmentLock> {
+    if Path::new(what).is_file() {
+        return read_file(Path::new(what));
     }
+    let client = context.client();
+    let id = match what.parse::<Hash>() {
+        // An environment's id and a job's look alike.
+        Ok(id) => match client.job(protocol::JobId::from(id)).await {
+            Ok(detail) => detail.request.environment,
+            Err(web::api::ApiError::NotFound { .. }) => id,
+            Err(error) => return Err(error.into()),
+        },
+        Err(_) => client.job(job::find(context, what).await?).await?.request.environment,
+    };
+    let content = client.blob(id, ByteRange::All).await?;
+    Ok(EnvironmentLock::from_bytes(&content.collect(limits::LOCK_MAX).await?)?)
+}
+
+/// Reads a lock from a file.
+pub(super) fn read_file(path: &Path) -> anyhow::Result<EnvironmentLock> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    EnvironmentLock::from_bytes(&bytes).with_context(|| format!("{} is no lock", path.display()))
 }
 
 fn show(context: &Context, lock: &EnvironmentLock) -> anyhow::Result<u8> {
@@ -105,11 +104,43 @@ fn show(context: &Context, lock: &EnvironmentLock) -> anyhow::Result<u8> {
                 lock.packages.len(),
                 bytes as f64 / f64::from(1 << 20)
             ))?;
-            let row = |p: &protocol::environment::LockedPackage| {
+            let row = |p: &LockedPackage| {
                 vec![p.name.to_string(), p.version.to_string(), p.arch.to_string(), p.sha256.to_string()]
             };
             output::table(&["PACKAGE", "VERSION", "ARCH", "SHA256"], lock.packages.iter().map(row).collect())?;
         }
     }
+    Ok(exit::DONE)
+}
+
+fn diff(context: &Context, comparison: &Comparison) -> anyhow::Result<u8> {
+    if context.format == Format::Json {
+        output::json(comparison)?;
+        return Ok(exit::DONE);
+    }
+    output::line(&comparison.summary())?;
+    let cell = |package: &Option<compare::Item>| package.as_ref().map_or_else(|| "-".into(), ToString::to_string);
+    let row = |change: &compare::Change| vec![change.name.clone(), cell(&change.left), cell(&change.right)];
+    if !comparison.changes.is_empty() {
+        output::table(&["WHAT", "LEFT", "RIGHT"], comparison.changes.iter().map(row).collect())?;
+    }
+    Ok(exit::DONE)
+}
+
+fn profiles(context: &Context, numbers: Vec<u16>) -> anyhow::Result<u8> {
+    let all: Vec<_> = numbers.into_iter().map(|number| variation(Profile(number), CPUS)).collect();
+    let tables: Vec<_> = all.iter().map(|v| v.table()).collect();
+    if context.format == Format::Json {
+        output::json(&tables)?;
+        return Ok(exit::DONE);
+    }
+    let keys: std::collections::BTreeSet<_> = tables.iter().flat_map(|table| table.keys()).collect();
+    let row = |key: &&String| {
+        let values = tables.iter().map(|table| table.get(*key).cloned().unwrap_or_else(|| "(not set)".into()));
+        std::iter::once((*key).clone()).chain(values).collect()
+    };
+    let headings: Vec<String> = all.iter().map(|v| format!("PROFILE {}", v.profile)).collect();
+    let headings: Vec<&str> = std::iter::once("KEY").chain(headings.iter().map(String::as_str)).collect();
+    output::table(&headings, keys.iter().map(row).collect())?;
     Ok(exit::DONE)
 }

@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod image;
 mod orders;
 mod show;
 mod watch;
@@ -41,7 +42,10 @@ use crate::{
         archive::{self, Archive, Refresh},
         source,
     },
-    submit::{self, DebWords, Prepared, Wish},
+    submit::{
+        self, DebWords, Prepared, Wish,
+        image::{Recipe, Surroundings},
+    },
 };
 
 /// Submit and watch jobs
@@ -83,7 +87,7 @@ pub(super) enum Job {
 /// What to build, and how
 #[derive(Debug, clap::Args)]
 pub(super) struct Submit {
-    /// A .dsc file, a command file (.toml), or the name of a source package of the archive (NAME or NAME=VERSION)
+    /// A .dsc file, a command file or the recipe of an image (.toml), a live system to start (.iso), or the name of a source package of the archive (NAME or NAME=VERSION)
     what: String,
     /// The channel
     #[arg(long, default_value = "main")]
@@ -100,12 +104,18 @@ pub(super) struct Submit {
     /// The archive's suite that gives sources and environment [default: this system's]
     #[arg(long)]
     suite: Option<SuiteName>,
+    /// A lock as `env lock` wrote it, instead of what the archive has now
+    #[arg(long, value_name = "FILE")]
+    environment: Option<PathBuf>,
     /// Memory of one attempt, in MiB
     #[arg(long, default_value_t = BuildLimits::default().memory_mib)]
     memory: u32,
     /// Wall time of one attempt, in seconds
     #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
+    /// Where images reach this network's repositories, for @REPOSITORY@ in recipes [default: this node's own address]
+    #[arg(long, value_name = "URL")]
+    public: Option<String>,
     /// Begin only when these jobs have ended well; when one does not, this one is skipped (ids, or their first digits)
     #[arg(long, value_delimiter = ',', value_name = "JOB")]
     after: Vec<String>,
@@ -121,7 +131,7 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// Only jobs of this kind: deb, command, publish, promote, prune, derive, diff; or build, or server
+    /// Only jobs of this kind: deb, command, image, publish, promote, prune, derive, diff; or build, or server
     #[arg(long)]
     kind: Option<String>,
     /// At most so many
@@ -219,11 +229,23 @@ impl Submit {
         let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
         let (what, state) = (self.what.clone(), context.home.archive());
         let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
+        let environment = self.environment.as_deref().map(super::env::read_file).transpose()?;
+        let around = match image::is_recipe(Path::new(&what)) {
+            true => Some(image::surroundings(context, &self.channel, self.public.clone()).await?),
+            false => None,
+        };
         anstream::eprintln!("locking the environment of {what} ...");
         tokio::task::spawn_blocking(move || {
             let archive = Archive::open(&state, suite, arch)?;
             archive.update(clock::now(), Refresh::WhenStale)?;
-            prepare(&archive, &what, &words, &state.join("sources"))
+            let prepared = match around {
+                Some(around) => recipe(&archive, Path::new(&what), &around)?,
+                None => prepare(&archive, &what, &words, &state.join("sources"))?,
+            };
+            match environment {
+                Some(lock) => Ok(prepared.with_environment(lock, &state)?),
+                None => Ok(prepared),
+            }
         })
         .await?
     }
@@ -235,12 +257,21 @@ fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> a
     if is_file("toml") {
         return Ok(submit::command(archive, path)?);
     }
+    if is_file("iso") {
+        return Ok(submit::boot::boot(archive, path)?);
+    }
     let source = if is_file("dsc") {
         source::read_source(path)?
     } else {
         source::fetch_source(archive, what, &folder_for(sources, what))?
     };
     Ok(submit::deb(archive, &source, words)?)
+}
+
+fn recipe(archive: &Archive, path: &Path, around: &Surroundings) -> anyhow::Result<Prepared> {
+    let recipe = Recipe::read(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    Ok(submit::image::image(archive, &recipe, folder, around)?)
 }
 
 fn folder_for(sources: &Path, what: &str) -> PathBuf {

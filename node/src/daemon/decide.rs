@@ -384,6 +384,7 @@ impl Decider {
             | Effect::Announce(_)
             | Effect::Publish(_)
             | Effect::Serve(_)
+            | Effect::Withdraw(_)
             | Effect::Resign { .. }
             | Effect::Notify(_)) => match ours {
                 Some(term) => {

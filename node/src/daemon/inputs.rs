@@ -95,11 +95,13 @@ impl Keeper {
         from.retain(|node| *node != self.shared.id);
         let (net, blobs) = (&self.shared.net, &self.shared.blobs);
         let lock_max = limits::LOCK_MAX as u64;
-        blobs.fetch(net, &request.environment, &from, lock_max).await.map_err(|e| chain(&e))?;
-        let lock = blobs.read(&request.environment, lock_max).await.map_err(|e| chain(&e))?;
-        let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| e.to_string())?;
         let mut files = input_files(&request);
-        files.extend(lock.packages.iter().map(|p| (p.hash, p.size)));
+        for id in request.locks() {
+            blobs.fetch(net, &id, &from, lock_max).await.map_err(|e| chain(&e))?;
+            let lock = blobs.read(&id, lock_max).await.map_err(|e| chain(&e))?;
+            let lock = EnvironmentLock::from_bytes(&lock).map_err(|e| e.to_string())?;
+            files.extend(lock.packages.iter().map(|p| (p.hash, p.size)));
+        }
         blobs.fetch_many(net, &files, &from).await.map_err(|e| chain(&e))?;
         let mut hashes: Vec<Hash> = files.into_iter().map(|(hash, _)| hash).collect();
         hashes.push(request.environment);
@@ -117,6 +119,7 @@ fn input_files(request: &JobRequest) -> Vec<(Hash, u64)> {
     match &request.kind {
         JobKind::Deb(deb) => deb.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Command(command) => command.inputs.iter().map(|f| (f.hash, f.size)).collect(),
+        JobKind::Image(image) => image.inputs().map(|(hash, size, _)| (hash, size)).collect(),
         JobKind::Server(_) => Vec::new(),
     }
 }

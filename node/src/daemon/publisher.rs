@@ -7,12 +7,13 @@
 mod failure;
 mod handover;
 mod serve;
+mod withdraw;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use attest::bundle::Bundle;
 use ledger::{
-    Command, Publication, Service,
+    Command, Doubt, Publication, Service, Withdrawal,
     service::{Account, publication_id},
 };
 use protocol::{
@@ -20,9 +21,12 @@ use protocol::{
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use self::failure::Failure;
+use self::{
+    failure::Failure,
+    serve::{Done, Ending},
+};
 use super::{
     Decisions, Shared,
     runs::{Recorder, Runs},
@@ -45,13 +49,45 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 const FOLLOW_EVERY: Duration = Duration::from_secs(10);
 
 /// What the publisher does, one after the other.
-pub enum Work {
+#[derive(Debug)]
+pub struct Work {
+    /// The term in which it was decided. In a later one the leader says again what is still to be done.
+    pub term: Term,
+    /// What to do.
+    pub task: Task,
+}
+
+impl Work {
+    /// Says whether it is still to be done by this node, which leads in this term, if in any. A node that led, lost the office
+    /// and has it again was told anew.
+    pub fn stands(&self, leads: Option<Term>) -> bool {
+        leads == Some(self.term)
+    }
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Task {
     /// Put a job's outputs into the repository.
     Publish(Publication),
     /// Run a server job.
     Serve(Service),
+    /// Bring a channel to a generation that is known to have a job, or to be without it.
+    Withdraw(Withdrawal),
     /// Sign a channel's index anew, as this generation.
     Resign(ChannelName, u64),
+}
+
+impl Task {
+    /// Gives the job and the generation that the ledger waits to hear of; nothing comes back for an index that is signed anew.
+    pub fn awaited(&self) -> Option<(JobId, u64)> {
+        match self {
+            Task::Publish(publication) => Some((publication.job, publication.generation)),
+            Task::Serve(service) => Some((service.job, service.generation)),
+            Task::Withdraw(withdrawal) => Some((withdrawal.job, withdrawal.generation)),
+            Task::Resign(..) => None,
+        }
+    }
 }
 
 /// The publisher of every channel of this node.
@@ -103,44 +139,60 @@ impl Publisher {
     }
 
     async fn work(&mut self, work: Work) {
-        match work {
-            Work::Publish(publication) => {
-                let (job, generation) = (publication.job, publication.generation);
-                let record = self.runs.begin(publication_id(&job));
-                let published = self.publish(&publication, &record).await;
-                let ended = published.as_ref().map(|summary| (summary.clone(), None)).map_err(|f| f.why.clone());
-                self.tell_account(job, record, ended).await;
-                let command = match published {
-                    Ok(_) => Command::Published { job, generation },
-                    Err(Failure { cause, left, why }) => {
-                        warn!(%job, generation, ?cause, ?left, %why, "not published");
-                        Command::PublishFailed { job, cause, left, why }
-                    }
-                };
-                self.decisions.tell(command).await;
+        if !work.stands(self.shared.leads()) {
+            debug!(?work, "work of a former office is left to the new leader");
+            return;
+        }
+        let Work { term, task } = work;
+        let (job, record, done) = match task {
+            Task::Publish(publication) => {
+                let record = self.runs.begin(publication_id(&publication.job));
+                let done = self.publish(&publication, &record).await;
+                (publication.job, record, done.map_err(|failure| (publication.generation, failure)))
             }
-            Work::Serve(service) => {
-                let (job, generation) = (service.job, service.generation);
-                let record = self.runs.begin(job);
+            Task::Serve(service) => {
+                let record = self.runs.begin(service.job);
                 let done = self.serve(&service, &record).await;
-                let ended = done.as_ref().map(|done| (done.summary.clone(), done.result));
-                let ended = ended.map_err(|failure| failure.why.clone());
-                self.tell_account(job, record, ended).await;
-                let command = match done {
-                    Ok(_) => Command::Published { job, generation },
-                    Err(Failure { cause, left, why }) => {
-                        warn!(%job, generation, ?cause, ?left, %why, "server job not done");
-                        Command::PublishFailed { job, cause, left, why }
-                    }
-                };
-                self.decisions.tell(command).await;
+                (service.job, record, done.map_err(|failure| (service.generation, failure)))
             }
-            Work::Resign(channel, generation) => match self.resign(&channel, generation).await {
-                Ok(()) => info!(%channel, generation, "index signed anew"),
-                Err(Failure { why, .. }) => {
-                    warn!(%channel, generation, %why, "index not signed anew; it is tried again");
+            Task::Withdraw(withdrawal) => {
+                let record = self.runs.begin(self.shown_as(withdrawal.job).await);
+                let done = self.withdraw(&withdrawal, &record).await;
+                (withdrawal.job, record, done.map_err(|failure| (withdrawal.generation, failure)))
+            }
+            Task::Resign(channel, generation) => {
+                match self.resign(&channel, generation).await {
+                    Ok(()) => info!(%channel, generation, "index signed anew"),
+                    Err(Failure { why, .. }) => {
+                        warn!(%channel, generation, %why, "index not signed anew; it is tried again");
+                    }
                 }
-            },
+                return;
+            }
+        };
+        let ended = match &done {
+            Ok(done) => Ok((done.summary.clone(), done.result)),
+            Err((_, failure)) => Err(failure.why.clone()),
+        };
+        self.tell_account(job, record, ended).await;
+        match done {
+            Ok(Done { ending: Ending::With(generation), .. }) => {
+                self.decisions.tell(Command::Published { job, generation }).await;
+            }
+            Ok(Done { ending: Ending::Without(generation), .. }) => {
+                self.decisions.tell(Command::Withdrawn { job, generation }).await;
+            }
+            Err((generation, failure)) => self.tell_failure(term, (job, generation), failure).await,
+        }
+    }
+
+    /// Tells the ledger why a try failed. After another term began it says nothing of the try that was decided there.
+    async fn tell_failure(&self, term: Term, (job, generation): (JobId, u64), failure: Failure) {
+        let Failure { cause, left, why } = failure;
+        warn!(%job, generation, ?cause, ?left, %why, "not published, or server job not done");
+        if self.shared.leads() == Some(term) {
+            let generation = Some(generation);
+            self.decisions.tell(Command::PublishFailed { job, generation, cause, left, why }).await;
         }
     }
 
@@ -228,14 +280,14 @@ impl Publisher {
     }
 
     async fn resign(&mut self, channel: &ChannelName, generation: u64) -> Result<(), Failure> {
-        self.catch_up(channel).await?;
+        self.catch_up(channel, Doubt::Nothing).await?;
         let published = self.write(channel, Vec::new(), generation).await?;
         self.release(channel, &published).await
     }
 
-    async fn publish(&mut self, publication: &Publication, record: &Recorder) -> Result<String, Failure> {
+    async fn publish(&mut self, publication: &Publication, record: &Recorder) -> Result<Done, Failure> {
         record.step("catch up");
-        self.catch_up(&publication.channel).await?;
+        self.catch_up(&publication.channel, publication.doubt).await?;
         let job = publication.job;
         record.step("fetch");
         for output in &publication.outputs {
@@ -260,7 +312,7 @@ impl Publisher {
         let _ = tokio::fs::remove_dir_all(&folder).await;
         let published = published?;
         self.show(&publication.channel, &published, record).await?;
-        Ok(summary)
+        Ok(Done { summary, result: None, ending: Ending::With(generation) })
     }
 
     /// Everything that an offline check of a job needs.
@@ -460,4 +512,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_of_a_former_office_is_dropped_also_by_who_leads_again() {
+        let work = Work { term: Term(3), task: Task::Resign("stable".parse().unwrap(), 7) };
+        let stands: Vec<bool> = [Some(3), Some(5), None].map(|term| work.stands(term.map(Term))).to_vec();
+        assert_eq!(stands, [true, false, false]);
+    }
 }

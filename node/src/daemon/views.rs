@@ -9,7 +9,7 @@ pub use reputation::peer;
 use ledger::{Ledger, News, view};
 use protocol::{
     JobId, NodeId, Timestamp, Verified,
-    job::{JobKind, JobRequest, ServerJob},
+    job::{ImageJob, JobKind, JobRequest, ServerJob},
     message::Refusal,
 };
 use web::api::{
@@ -113,11 +113,19 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => None,
     };
+    let mut attempts: Vec<_> = view.earlier.iter().chain(&view.attempts).map(attempt).collect();
+    for attestation in ledger.attested(id) {
+        let run = &attestation.get().run;
+        let its = attempts.iter_mut().find(|a| a.number == run.lease && a.builder.node == run.node);
+        if let Some(attempt) = its {
+            attempt.builder.info.clone_from(&run.node_info);
+        }
+    }
     Some(JobDetail {
         at: Time::from(clock::now()),
         summary,
         request: request_view(request, &view),
-        attempts: view.earlier.iter().chain(&view.attempts).map(attempt).collect(),
+        attempts,
         verdict: verdict(&view),
         published,
         service: ledger.service_run(id).map(service),
@@ -148,7 +156,7 @@ fn link(link: view::Link) -> JobLink {
 fn pool_path(request: Option<&JobRequest>, name: &str) -> String {
     let source = request.and_then(|request| match &request.kind {
         JobKind::Deb(deb) => Some(&deb.source),
-        JobKind::Command(_) | JobKind::Server(_) => None,
+        JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => None,
     });
     let path = source.and_then(|source| crate::publish::apt::pool_path(source, name));
     path.map_or_else(|| name.to_owned(), |path| path.to_string())
@@ -272,6 +280,7 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                     hash: Some(f.hash),
                 }));
             }
+            JobKind::Image(image) => image_facts(image, &mut fact, &mut inputs),
             JobKind::Server(server) => server_facts(server, &mut fact),
         }
         if request.server().is_none() {
@@ -282,6 +291,21 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
     facts.retain(|(_, value)| !value.is_empty());
     let environment = request.map_or(protocol::Hash::from_bytes([0; 32]), |r| r.environment);
     RequestView { facts, inputs, environment, expires: Time::from(view.times.expires) }
+}
+
+/// Says what an image is to be.
+fn image_facts(image: &ImageJob, fact: &mut impl FnMut(&str, String), inputs: &mut Vec<FileView>) {
+    let formats: Vec<&str> = image.formats.iter().map(|format| format.word()).collect();
+    fact("version", image.version.to_string());
+    fact("subproject", image.subproject.as_ref().map(ToString::to_string).unwrap_or_default());
+    fact("formats", formats.join(" "));
+    fact("hostname", image.hostname.clone());
+    fact("locale", image.locale.clone());
+    fact("setup", image.setup.join("; "));
+    let lock = &image.packages;
+    let file = |name: String, size, sha256, hash| FileView { name, size, sha256, hash: Some(hash) };
+    inputs.push(file(lock.name.to_string(), lock.size, lock.sha256, lock.hash));
+    inputs.extend(image.files.iter().map(|f| file(f.path.to_string(), f.size, f.sha256, f.hash)));
 }
 
 /// Says what a server job was asked to do.

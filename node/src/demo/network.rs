@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::{TcpListener, UdpSocket},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
@@ -18,7 +17,7 @@ use protocol::{
 use tokio::process::{Child, Command};
 use web::Backend;
 
-use super::Plan;
+use super::{Plan, ports::free_port};
 use crate::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
@@ -355,16 +354,4 @@ fn temporary_folder() -> anyhow::Result<PathBuf> {
     let _ = fs::remove_file(&latest);
     let _ = symlink(&folder, &latest);
     Ok(folder)
-}
-
-/// Finds a port that is free for TCP and UDP on loopback.
-fn free_port() -> anyhow::Result<u16> {
-    for _ in 0..64 {
-        let tcp = TcpListener::bind("127.0.0.1:0")?;
-        let port = tcp.local_addr()?.port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port on loopback is free for both TCP and UDP")
 }

@@ -14,9 +14,12 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Arch, SuiteName, Timestamp};
+use protocol::{Arch, Hash, SuiteName, Timestamp};
 
-use super::configured::{self, Entry};
+use super::{
+    configured::{self, Entry},
+    release::Beside,
+};
 
 /// How long an index counts as fresh.
 pub const INDEX_FRESH_FOR: Duration = Duration::from_secs(3600);
@@ -78,6 +81,14 @@ pub enum Error {
     /// The index says something that cannot be used.
     #[error("the archive's index cannot be used: {0}")]
     Index(String),
+    /// Another archive's description cannot be used.
+    #[error("the archive {url} cannot be used: {why}")]
+    Elsewhere {
+        /// Its address.
+        url: String,
+        /// The rule.
+        why: String,
+    },
     /// A file operation failed.
     #[error("cannot {what} {path}")]
     File {
@@ -124,6 +135,7 @@ pub struct Archive {
     etc: PathBuf,
     suite: SuiteName,
     arch: Arch,
+    beside: Beside,
 }
 
 /// Holds the directory's file lock while it lives.
@@ -159,8 +171,34 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`].
     pub fn open_configured(etc: &Path, state: &Path, suite: SuiteName, arch: Arch) -> Result<Self, Error> {
-        let root = std::path::absolute(state).map_err(file_error("find", state))?.join(format!("{suite}-{arch}"));
-        let archive = Self { root, etc: etc.into(), suite, arch };
+        Self::open_beside(etc, state, (suite, arch), Beside::default())
+    }
+
+    /// Gives the same archive together with further repositories, in a private directory beside this one.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(super) fn together_with(&self, stanzas: &str) -> Result<Self, Error> {
+        let beside = Beside { sources: format!("{}{stanzas}", self.beside.sources), ..self.beside.clone() };
+        let state = self.root.parent().expect("the private directory lies in another");
+        Self::open_beside(&self.etc, state, (self.suite.clone(), self.arch), beside)
+    }
+
+    /// As [`Archive::open_configured`], with a release of our own beside the sources.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn open_beside(
+        etc: &Path,
+        state: &Path,
+        (suite, arch): (SuiteName, Arch),
+        beside: Beside,
+    ) -> Result<Self, Error> {
+        let plain = std::path::absolute(state).map_err(file_error("find", state))?.join(format!("{suite}-{arch}"));
+        // An index of its own: who locks without the release at the same time must not see it.
+        let digest = Hash::of(beside.sources.as_bytes()).short();
+        let root = if beside == Beside::default() { plain.clone() } else { plain.with_extension(digest) };
+        let archive = Self { root, etc: etc.into(), suite, arch, beside };
         for folder in [
             "state/lists/partial",
             "debs/partial",
@@ -176,7 +214,20 @@ impl Archive {
         let _guard = archive.lock()?;
         archive.write("state/status", "")?;
         archive.write("apt.conf", &archive.settings()?)?;
+        archive.write("etc/preferences.d/release", &archive.beside.preferences)?;
+        archive.share(&plain.join("debs"));
         Ok(archive)
+    }
+
+    /// Takes over what the machine's archive alone has downloaded; what is not whole is seen by its hash later.
+    fn share(&self, from: &Path) {
+        if from == self.debs() {
+            return;
+        }
+        for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+            // A package that cannot be linked is downloaded.
+            let _ = fs::hard_link(entry.path(), self.debs().join(entry.file_name()));
+        }
     }
 
     /// Gives the suite.
@@ -205,7 +256,7 @@ impl Archive {
     /// [`Error::Unreachable`] with apt's words, [`Error::NoSource`], or a file error.
     pub fn update(&self, now: Timestamp, refresh: Refresh) -> Result<(), Error> {
         let entries = self.configured()?;
-        let wanted = configured::write(&entries);
+        let wanted = self.sources(&entries);
         let _guard = self.lock()?;
         let (stamp, age) = (format!("{}\n{wanted}", now.as_millis()), self.age(now, &wanted));
         match (refresh, age) {
@@ -218,7 +269,7 @@ impl Archive {
             first?;
         } else {
             // Whatever a stranger's repository said or failed to say in the first round does not matter now.
-            self.fetch_index(&configured::write(&own))?;
+            self.fetch_index(&self.sources(&own))?;
         }
         self.write("updated", &stamp)
     }
@@ -229,6 +280,11 @@ impl Archive {
         let (time, made_from) = stamp.split_once('\n')?;
         let time = Timestamp::from_millis(time.parse().ok()?);
         (made_from == sources && time <= now).then(|| now.since(time))
+    }
+
+    fn sources(&self, entries: &[Entry]) -> String {
+        let own = configured::write(entries);
+        if self.beside.sources.is_empty() { own } else { format!("{own}\n{}", self.beside.sources) }
     }
 
     fn configured(&self) -> Result<Vec<Entry>, Error> {
@@ -334,7 +390,7 @@ impl Archive {
 }
 
 /// Runs a command with a fixed language; a failure carries the last lines of what it said.
-fn output(mut command: Command, program: &str, purpose: &str) -> Result<String, Error> {
+pub(super) fn output(mut command: Command, program: &str, purpose: &str) -> Result<String, Error> {
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     let out = command.output().map_err(|source| Error::Start { program: program.into(), source })?;
     if out.status.success() {

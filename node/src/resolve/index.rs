@@ -11,7 +11,7 @@ use super::archive::{Archive, Error, file_error};
 #[derive(Debug, Default)]
 pub(super) struct Package {
     pub(super) name: String,
-    version: String,
+    pub(super) version: String,
     source: String,
     pub(super) filename: String,
     pub(super) sha256: String,

@@ -1,6 +1,6 @@
 //! Environment locks: the exact packages of one build, and their files.
 //!
-//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, and what
+//! The set is what `mmdebstrap --variant=buildd` installs (required packages, apt, build-essential), libfaketime, locales, and what
 //! the source package's relations ask for. apt solves it in one go against an empty status; the SHA-256 of each file comes
 //! from the archive's signed index and is checked again after the download. The same index gives the same lock.
 
@@ -27,6 +27,9 @@ use super::{
 /// and a profile that moves the date preloads libfaketime; packages that need root in their rules are built with fakeroot.
 const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "libfaketime"];
 
+/// What a profile compiles its locale from; an environment of an archive without it keeps to `C.UTF-8`.
+const LOCALES: &str = "locales";
+
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";
 
@@ -51,6 +54,14 @@ pub enum Error {
         /// What was downloaded.
         got: Sha256,
     },
+    /// A lock names a package that was never downloaded here.
+    #[error("{name} {version} of the lock is not on this machine; lock the environment here with `artel env lock`")]
+    NotHere {
+        /// The package.
+        name: PackageName,
+        /// Its version.
+        version: DebVersion,
+    },
     /// The lock breaks a rule of the protocol.
     #[error("the lock is not acceptable: {0}")]
     Lock(String),
@@ -73,6 +84,36 @@ pub fn lock_for_source(archive: &Archive, source: &SourcePackage, profiles: &[St
     lock(archive, &source.relations, profiles)
 }
 
+/// Locks what relations ask for, beside what every environment has.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub(super) fn lock_relations(archive: &Archive, relations: &BuildRelations) -> Result<Locked, Error> {
+    lock(archive, relations, &[])
+}
+
+/// Finds the files of a lock among those that archives below `state` have downloaded, in the order of its packages.
+///
+/// # Errors
+/// [`Error::NotHere`] names the first package that none has.
+pub fn files_of(lock: &EnvironmentLock, state: &Path) -> Result<Vec<PathBuf>, Error> {
+    let below = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let elsewhere = below(&state.join("elsewhere")).iter().flat_map(|folder| below(folder)).collect();
+    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join("debs")).collect();
+    let find = |package: &LockedPackage| {
+        let here = |folder: &PathBuf| {
+            let path = folder.join(package.file.as_str());
+            let same = Digest::of_file(&path).is_ok_and(|got| (got.sha256, got.size) == (package.sha256, package.size));
+            same.then_some(path)
+        };
+        let found = folders.iter().find_map(here);
+        found.ok_or_else(|| Error::NotHere { name: package.name.clone(), version: package.version.clone() })
+    };
+    lock.packages.iter().map(find).collect()
+}
+
 /// Locks an environment for commands: the buildd set and further packages.
 ///
 /// # Errors
@@ -80,6 +121,36 @@ pub fn lock_for_source(archive: &Archive, source: &SourcePackage, profiles: &[St
 pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Error> {
     let depends = extra.iter().map(PackageName::as_str).collect::<Vec<_>>().join(", ");
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
+}
+
+/// What a system has that is not asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// What every system has: essential and required packages.
+    Required,
+    /// The same and apt.
+    Apt,
+}
+
+/// Locks the packages of a system: a base and further packages, with what they depend on and nothing that they recommend.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_system(archive: &Archive, base: Base, extra: &[PackageName]) -> Result<Locked, Error> {
+    let _guard = archive.lock()?;
+    let mut names: BTreeSet<String> = extra.iter().map(ToString::to_string).collect();
+    index::each_package(archive, |package| {
+        // A new system has one /usr from its beginning, and needs no program to move its files there.
+        if package.is_required() || package.name == "usr-is-merged" {
+            names.insert(package.name.clone());
+        }
+    })?;
+    if base == Base::Apt {
+        names.insert("apt".into());
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    complete(archive, |mode, debs| install(archive, mode, &names, debs))
 }
 
 /// One file that apt would download.
@@ -95,10 +166,20 @@ struct Wanted {
 fn lock(archive: &Archive, relations: &BuildRelations, profiles: &[String]) -> Result<Locked, Error> {
     let _guard = archive.lock()?;
     archive.write(QUESTION, &question(&base_set(archive)?, relations))?;
-    let mut wanted = solve(archive, profiles)?;
+    let locked = complete(archive, |mode, debs| build_dep(archive, mode, profiles, debs))?;
+    match ALWAYS.iter().find(|name| locked.lock.package(name).is_none()) {
+        Some(missing) => Err(Error::Solve(format!("apt left out {missing}"))),
+        None => Ok(locked),
+    }
+}
+
+/// Has apt solve and fetch what `ask` asks it for, and gives the lock of that.
+fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error>) -> Result<Locked, Error> {
+    let mut wanted = solve(&ask("--print-uris", &archive.path("none"))?)?;
     wanted.sort_by(|a, b| a.name.cmp(&b.name));
     let (suite, epoch) = release(archive)?;
-    download(archive, &wanted, profiles)?;
+    remove_wrong(archive, &wanted)?;
+    ask("--download-only", &archive.debs())?;
     let (mut packages, mut files) = (Vec::new(), Vec::new());
     for package in wanted {
         let path = archive.debs().join(package.file.as_str());
@@ -118,7 +199,7 @@ fn lock(archive: &Archive, relations: &BuildRelations, profiles: &[String]) -> R
 fn base_set(archive: &Archive) -> Result<BTreeSet<String>, Error> {
     let mut names: BTreeSet<String> = ALWAYS.iter().map(|name| (*name).to_owned()).collect();
     index::each_package(archive, |package| {
-        if package.is_required() {
+        if package.is_required() || package.name == LOCALES {
             names.insert(package.name.clone());
         }
     })?;
@@ -155,14 +236,18 @@ fn build_dep(archive: &Archive, mode: &str, profiles: &[String], debs: &Path) ->
     })
 }
 
-/// Asks apt what it would download into an empty folder.
-fn solve(archive: &Archive, profiles: &[String]) -> Result<Vec<Wanted>, Error> {
-    let printed = build_dep(archive, "--print-uris", profiles, &archive.path("none"))?;
-    let files = printed.lines().filter(|line| line.starts_with('\'')).map(wanted).collect::<Result<Vec<_>, _>>()?;
-    match ALWAYS.iter().find(|name| !files.iter().any(|f| f.name.as_str() == **name)) {
-        Some(missing) => Err(Error::Solve(format!("apt left out {missing}"))),
-        None => Ok(files),
-    }
+fn install(archive: &Archive, mode: &str, names: &[&str], debs: &Path) -> Result<String, Error> {
+    let debs = format!("Dir::Cache::archives={}", debs.display());
+    let arguments: Vec<&str> =
+        ["-y", "-q", "-o", &debs, mode, "install"].into_iter().chain(names.iter().copied()).collect();
+    archive.run("apt-get", &arguments, "solve the packages of a system").map_err(|error| {
+        if let archive::Error::Failed { said, .. } = error { Error::Solve(said) } else { Error::Archive(error) }
+    })
+}
+
+/// Reads what apt would download into an empty folder.
+fn solve(printed: &str) -> Result<Vec<Wanted>, Error> {
+    printed.lines().filter(|line| line.starts_with('\'')).map(wanted).collect()
 }
 
 /// Reads `'uri' name_version_arch.deb size SHA256:hex`.
@@ -184,8 +269,8 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
     parse().ok_or_else(|| Error::Solve(format!("apt printed {line:?}, which names no .deb with its SHA-256")))
 }
 
-/// Downloads what is missing. A file with a wrong hash, left by an interrupted run, is removed and fetched once more.
-fn download(archive: &Archive, wanted: &[Wanted], profiles: &[String]) -> Result<(), Error> {
+/// Removes what an interrupted run left with a wrong hash, so that it is fetched once more.
+fn remove_wrong(archive: &Archive, wanted: &[Wanted]) -> Result<(), Error> {
     for package in wanted {
         let path = archive.debs().join(package.file.as_str());
         match Digest::of_file(&path) {
@@ -195,7 +280,7 @@ fn download(archive: &Archive, wanted: &[Wanted], profiles: &[String]) -> Result
             Err(error) => return Err(file_error("read", &path)(error).into()),
         }
     }
-    build_dep(archive, "--download-only", profiles, &archive.debs()).map(drop)
+    Ok(())
 }
 
 /// Gives the codename and the date of the suite's own Release file: they change only when the suite itself does, so that

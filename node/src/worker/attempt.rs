@@ -280,13 +280,17 @@ impl Worker {
         job: protocol::JobId,
         request: &Verified<JobRequest>,
     ) -> Result<EnvironmentLock, Failure> {
-        let id = request.get().environment;
+        self.lock_of(job, request.get().environment).await
+    }
+
+    /// Gives the lock with this hash, fetched from whoever has the job's inputs.
+    pub(super) async fn lock_of(&self, job: protocol::JobId, id: Hash) -> Result<EnvironmentLock, Failure> {
         if self.shared.blobs.size(&id).await.map_err(|e| own_fault("fetch", &e))?.is_none() {
             let providers = self.providers(job).await;
             self.fetch_one(id, limits::LOCK_MAX as u64, &providers).await?;
         }
         let bytes = self.shared.blobs.read(&id, limits::LOCK_MAX as u64).await.map_err(|e| own_fault("fetch", &e))?;
         EnvironmentLock::from_bytes(&bytes)
-            .map_err(|e| Failure::new(Blame::Job, "fetch", format!("the environment lock is not valid: {e}")))
+            .map_err(|e| Failure::new(Blame::Job, "fetch", format!("lock {} is not valid: {e}", id.short())))
     }
 }

@@ -102,6 +102,7 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
+            JobKind::Image(image) => self.image_inputs(lease, image, &inputs.files).await?,
             JobKind::Server(_) => {
                 return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
             }
@@ -113,12 +114,12 @@ impl Worker {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.fetch_and_export(lease, &wanted, log).await
+        self.fetch_and_export((lease, lock), &wanted, log).await
     }
 
     async fn fetch_and_export(
         &self,
-        lease: &Lease,
+        (lease, lock): (&Lease, &EnvironmentLock),
         wanted: &[(Hash, u64, PathBuf)],
         log: &LogSink,
     ) -> Result<(), Failure> {
@@ -132,11 +133,17 @@ impl Worker {
             let providers = self.providers(lease.job).await;
             let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
             log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
-            self.shared
-                .blobs
-                .fetch_many(&self.shared.net, &missing, &providers)
-                .await
-                .map_err(|e| own_fault("fetch", &e))?;
+            if let Err(error) = self.shared.blobs.fetch_many(&self.shared.net, &missing, &providers).await {
+                let is_package = |hash: &Hash| lock.packages.iter().any(|package| package.hash == *hash);
+                let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(|(hash, _)| is_package(hash));
+                if packages.is_empty() {
+                    return Err(own_fault("fetch", &error));
+                }
+                // What is no package has no other origin than peers.
+                let others = self.shared.blobs.fetch_many(&self.shared.net, &others, &providers).await;
+                others.map_err(|e| own_fault("fetch", &e))?;
+                self.ask_origin(lease, lock, &providers, log).await?;
+            }
             info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
         }
         let hashes: Vec<Hash> = wanted.iter().map(|(hash, ..)| *hash).collect();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ServerJob;
+use super::{ImageJob, ServerJob};
 use crate::{
     ChannelName, FileName, Hash, PackageName, Sha256,
     envelope::check_set,
@@ -17,16 +17,19 @@ pub enum JobKind {
     Deb(DebJob),
     /// Any command with declared inputs and outputs.
     Command(CommandJob),
+    /// File system images of packages.
+    Image(ImageJob),
     /// What the network does for itself; no builder is asked.
     Server(ServerJob),
 }
 
 impl JobKind {
-    /// Gives the kind's word: `deb`, `command`, or one of [`ServerJob::WORDS`].
+    /// Gives the kind's word: `deb`, `command`, `image`, or one of [`ServerJob::WORDS`].
     pub fn word(&self) -> &'static str {
         match self {
             JobKind::Deb(_) => "deb",
             JobKind::Command(_) => "command",
+            JobKind::Image(_) => "image",
             JobKind::Server(server) => server.word(),
         }
     }
@@ -35,6 +38,7 @@ impl JobKind {
         match self {
             JobKind::Deb(deb) => deb.check(),
             JobKind::Command(command) => command.check(),
+            JobKind::Image(image) => image.check(),
             JobKind::Server(server) => server.check(channel),
         }
     }

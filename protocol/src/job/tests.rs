@@ -30,7 +30,7 @@ fn broken_request(change: impl FnOnce(&mut JobRequest)) -> String {
 fn broken_deb(change: impl FnOnce(&mut DebJob)) -> String {
     broken_request(|request| match &mut request.kind {
         JobKind::Deb(deb) => change(deb),
-        JobKind::Command(_) | JobKind::Server(_) => panic!("the sample is a deb job"),
+        JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => panic!("the sample is a deb job"),
     })
 }
 
@@ -38,9 +38,44 @@ fn broken_command(change: impl FnOnce(&mut CommandJob)) -> String {
     let mut request = samples::command_request(network());
     match &mut request.kind {
         JobKind::Command(command) => change(command),
-        JobKind::Deb(_) | JobKind::Server(_) => panic!("the sample is a command job"),
+        JobKind::Deb(_) | JobKind::Image(_) | JobKind::Server(_) => panic!("the sample is a command job"),
     }
     broken(&request)
+}
+
+fn broken_image(change: impl FnOnce(&mut ImageJob)) -> String {
+    let mut request = samples::image_request(network());
+    match &mut request.kind {
+        JobKind::Image(image) => change(image),
+        JobKind::Deb(_) | JobKind::Command(_) | JobKind::Server(_) => panic!("the sample is an image job"),
+    }
+    broken(&request)
+}
+
+#[test]
+fn the_rules_of_an_image() {
+    assert!(broken_image(|i| i.formats.clear()).contains("at least one format"));
+    assert!(broken_image(|i| i.formats.reverse()).contains("sorted"));
+    assert!(broken_image(|i| i.packages.name = "other.lock".parse().unwrap()).contains("called packages.lock"));
+    assert!(broken_image(|i| i.packages.size = u64::MAX).contains("at most"));
+    assert!(broken_image(|i| i.version = "1".repeat(180).parse().unwrap()).contains("too long"));
+    assert!(broken_image(|i| i.files[0].path = "p".repeat(398).parse().unwrap()).contains("too long"));
+    assert!(broken_image(|i| i.setup.push("nul \0".to_owned())).contains("NUL"));
+    assert!(broken_image(|i| i.setup.push("x".repeat(1 << 17))).contains("bytes in all"));
+    for hostile in ["", "a b", "$(id)", "-rf", "a\nb"] {
+        assert!(broken_image(|i| i.hostname = hostile.to_owned()).contains("host's name"), "{hostile:?}");
+    }
+    assert!(broken_image(|i| i.locale = "C; reboot".to_owned()).contains("locale"));
+}
+
+#[test]
+fn the_outputs_of_an_image_are_known_before_it_is_made() {
+    let request = samples::image_request(network());
+    let JobKind::Image(image) = &request.kind else { panic!("the sample is an image job") };
+    let names: Vec<String> = image.outputs(request.arch).iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["shop-kiosk-20231114-amd64.ext4", "shop-kiosk-20231114-amd64.iso"]);
+    assert_eq!(request.inputs().len(), 3, "environment, lock, one file");
+    assert_eq!(request.title(), "image shop-kiosk-20231114-amd64");
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn all() -> Vec<Golden> {
         golden("record-policy-second", samples::second(network, 3)),
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-command", samples::command_request(network)),
+        golden("record-job-image", samples::image_request(network)),
         golden(
             "record-job-scheduled",
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },

@@ -6,8 +6,8 @@ use crate::{
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
     job::{
-        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, InputFile, JobKind, JobRequest, Order,
-        Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
+        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, ImageFormat, ImageJob, InputFile, JobKind,
+        JobRequest, Order, Priority, Promote, Prune, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
@@ -143,6 +143,25 @@ pub fn command_request(network: NetworkId) -> JobRequest {
             name: word("answer"),
             inputs: vec![InputFile { hash: hash("in"), path: word("in.txt"), size: 2, sha256: sha("in") }],
             outputs: vec![word::<RelativePath>("out/answer.txt")],
+        }),
+    )
+}
+
+/// Gives a request to make a live system.
+pub fn image_request(network: NetworkId) -> JobRequest {
+    request(
+        network,
+        JobKind::Image(ImageJob {
+            name: word("shop"),
+            epoch: 1_700_000_000,
+            files: vec![InputFile { hash: hash("motd"), path: word("etc/motd"), size: 2, sha256: sha("motd") }],
+            setup: vec!["passwd -d root".to_owned()],
+            locale: "C.UTF-8".to_owned(),
+            formats: vec![ImageFormat::Iso, ImageFormat::Ext4],
+            version: word("20231114"),
+            hostname: "shop".to_owned(),
+            packages: SourceFile { hash: hash("lock"), name: word(ImageJob::LOCK), size: 9, sha256: sha("lock") },
+            subproject: Some(word("kiosk")),
         }),
     )
 }

@@ -169,6 +169,9 @@ pub struct RepositoryView {
     /// Until when its signed index is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Time>,
+    /// The BLAKE3 of the newest release's manifest: its address under `/api/v1/blobs/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Hash>,
     /// The OpenPGP fingerprint that signs it; empty when not known.
     #[serde(default)]
     pub fingerprint: String,

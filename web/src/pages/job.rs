@@ -6,7 +6,7 @@ use askama::Template;
 use protocol::{Sha256, lease::LeaseNumber};
 
 use super::phrase;
-use crate::api::{AttemptView, FileView, JobDetail, JobState, Status, VerdictWord};
+use crate::api::{AttemptView, Circumstance, FileView, JobDetail, JobState, Status, VerdictWord};
 
 /// What stands in the page.
 #[derive(Template)]
@@ -17,7 +17,10 @@ pub(super) struct Page {
     detail: JobDetail,
     sentence: String,
     columns: Vec<Column>,
-    facts: Vec<Fact>,
+    /// Who told the circumstances of an attempt, and what differed and what did not.
+    told: Vec<String>,
+    differing: Vec<Circumstance>,
+    same: Vec<Circumstance>,
     rows: Vec<Row>,
     tails: Vec<Tail>,
     json: String,
@@ -27,12 +30,6 @@ pub(super) struct Page {
 struct Column {
     attempt: AttemptView,
     took: String,
-}
-
-/// One thing that builders say of themselves, in the order of the columns.
-struct Fact {
-    name: String,
-    values: Vec<String>,
 }
 
 /// One output file over all builders.
@@ -64,8 +61,11 @@ pub(super) struct Tail {
 impl Page {
     /// Arranges what the backend said.
     pub(super) fn new(mut detail: JobDetail, status: &Status, tails: Vec<Tail>) -> Self {
+        let who = |a: &&AttemptView| format!("{}, attempt {}", a.builder.operator, a.number);
+        let told = detail.told().iter().map(who).collect();
+        let (differing, same) = detail.circumstances().into_iter().partition(Circumstance::differs);
         let attempts = std::mem::take(&mut detail.attempts);
-        let (facts, rows) = (facts(&attempts), rows(&attempts));
+        let rows = rows(&attempts);
         let column = |attempt: AttemptView| {
             let took = phrase::between(attempt.started.unwrap_or(attempt.granted), attempt.ended.unwrap_or(detail.at));
             Column { attempt, took }
@@ -73,7 +73,8 @@ impl Page {
         let columns = attempts.into_iter().map(column).collect();
         let (title, json) = (detail.summary.title.clone(), format!("/api/v1/jobs/{}", detail.summary.id));
         let sentence = sentence(&detail);
-        Self { title, sentence, columns, facts, rows, tails, json, status: status.clone(), detail }
+        let status = status.clone();
+        Self { title, sentence, columns, told, differing, same, rows, tails, json, status, detail }
     }
 
     fn took(&self) -> String {
@@ -104,14 +105,6 @@ impl Cell {
             Cell::File { .. } | Cell::Nothing => false,
         }
     }
-}
-
-/// Puts what the builders say of themselves beside each other.
-fn facts(attempts: &[AttemptView]) -> Vec<Fact> {
-    let names: BTreeSet<&String> = attempts.iter().flat_map(|a| a.builder.info.keys()).collect();
-    let value = |name: &String, attempt: &AttemptView| attempt.builder.info.get(name).cloned().unwrap_or_default();
-    let fact = |name: &String| Fact { name: name.clone(), values: attempts.iter().map(|a| value(name, a)).collect() };
-    names.into_iter().map(fact).collect()
 }
 
 /// Puts the files of all attempts beside each other.

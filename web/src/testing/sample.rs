@@ -48,6 +48,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
             vec![("source".to_owned(), deb.source.to_string()), ("version".to_owned(), deb.version.to_string())]
         }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
+        JobKind::Image(image) => vec![("version".to_owned(), image.version.to_string())],
         JobKind::Server(_) => Vec::new(),
     };
     let summary = JobSummary {
@@ -121,6 +122,7 @@ fn status() -> Status {
         packages: 12,
         published: Some(at(900)),
         valid_until: Some(at(7 * 86_400)),
+        manifest: None,
         fingerprint: "4F2A90C1D7E8B3A65C0D1E2F3A4B5C6D7E8F9012".to_owned(),
     };
     Status {
@@ -223,11 +225,7 @@ fn promoting() -> JobDetail {
 fn attempt(number: u64, seed: u8, operator: &str, profile: u16, granted: u64) -> AttemptView {
     AttemptView {
         number: LeaseNumber(number),
-        builder: Builder {
-            node: node(seed),
-            operator: word::<OperatorName>(operator),
-            info: BTreeMap::from([("Kernel".to_owned(), format!("6.1.0-{}-amd64", 40 + seed))]),
-        },
+        builder: Builder { node: node(seed), operator: word::<OperatorName>(operator), info: BTreeMap::new() },
         profile,
         state: AttemptState::Running,
         phase: "build".to_owned(),
@@ -251,7 +249,23 @@ fn built(mut attempt: AttemptView, took: u64, files: &[(&str, u64, &str)]) -> At
         hash: Some(Hash::of(content.as_bytes())),
     };
     attempt.outputs = files.iter().map(file).collect();
+    attempt.builder.info = info(attempt.profile);
     attempt
+}
+
+/// What a builder signs of the circumstances of an attempt.
+fn info(profile: u16) -> BTreeMap<String, String> {
+    let mut info = vec![
+        ("TZ", if profile == 0 { "UTC".to_owned() } else { format!("ART+{profile}:00") }),
+        ("cpu_seconds", format!("{}.5", 20 + profile)),
+        ("kernel", "6.1.0-41-amd64".to_owned()),
+        ("memory_peak_mib", "97".to_owned()),
+        ("profile", profile.to_string()),
+    ];
+    if profile > 0 {
+        info.push(("COLUMNS", (81 + profile).to_string()));
+    }
+    info.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn published(fake: &Fake) -> JobDetail {

@@ -38,8 +38,8 @@ fn only_the_steps_of_the_picture_are_legal() {
             "queued building reproduced disputed unreproducible failed cancelled expired running skipped failed-to-run",
         ),
         ("building", "queued building publishing reproduced disputed unreproducible failed cancelled expired"),
-        ("publishing", "publishing published failed-to-publish"),
-        ("running", "running done failed-to-run"),
+        ("publishing", "publishing published failed-to-publish cancelled"),
+        ("running", "cancelled running done failed-to-run"),
     ];
     for from in &states {
         let legal = |to: &&JobState| {

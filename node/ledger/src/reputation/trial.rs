@@ -236,7 +236,7 @@ impl Real {
                     self.out.entry(who).or_insert(now);
                 }
                 Effect::Answer(_) | Effect::Announce(_) | Effect::WakeAt(_) | Effect::Notify(_) => {}
-                Effect::Publish(_) | Effect::Serve(_) | Effect::Resign { .. } => {
+                Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
                     unreachable!("a command has nothing to publish")
                 }
             }

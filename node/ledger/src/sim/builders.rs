@@ -239,7 +239,7 @@ impl World {
             (Nature::Loner, _) => format!("lie of {node}"),
             (Nature::Honest, JobNature::Good) => honest(lease.job),
             (Nature::Honest, JobNature::Broken) => return failed(Blame::Job, "build"),
-            (Nature::Honest, JobNature::Unstable) => format!("run {number}"),
+            (Nature::Honest, JobNature::Unstable | JobNature::Server) => format!("run {number}"),
         };
         let attestation = records::attestation(request, lease, builder.key, &content);
         if builder.nature != Nature::Honest {

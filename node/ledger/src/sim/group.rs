@@ -312,7 +312,9 @@ impl World {
 
     /// What was committed in a term that is over is the newest leader's to say again.
     fn withhold(&mut self, member: usize, term: u64, effects: Vec<Vec<Effect>>) -> Result<(), String> {
-        let acts = |effect: &Effect| matches!(effect, Effect::Grant(_) | Effect::Publish(_));
+        let acts = |effect: &Effect| {
+            matches!(effect, Effect::Grant(_) | Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_))
+        };
         for effect in effects.into_iter().flatten().filter(acts) {
             self.see("effect of an old term withheld");
             if planted::is(Fault::PerformsOldTerm) {

@@ -37,6 +37,7 @@ impl World {
         for job in &self.group.members[0].ledger.jobs() {
             self.judge_job(job)?;
         }
+        self.judge_newest()?;
         self.wishes.iter().try_for_each(|wish| self.judge_wish(wish))?;
         if self.random.percent(5) { self.judge_replay(&bytes) } else { Ok(()) }
     }

@@ -184,10 +184,9 @@ impl World {
                 let wait = u64::try_from(time.since(member.clock(self.now)).as_millis()).unwrap();
                 self.at(self.now + wait, Event::Wake(by, term, time));
             }
-            Effect::Publish(publication) => self.begin_publication(order, publication)?,
-            Effect::Resign { channel, generation } => self.begin_resigning(order, channel, generation)?,
-            // Nobody submits server jobs here.
-            Effect::Serve(_) => {}
+            Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
+                self.begin_work(order, effect);
+            }
             Effect::Notify(news) => self.note(&news),
         }
         Ok(())
@@ -203,6 +202,7 @@ impl World {
             News::Disabled { .. } => self.see("builder disabled"),
             News::Restored { .. } => self.see("builder restored"),
             News::Published { .. } => self.see("published"),
+            News::Served { .. } => self.see("server job done"),
             News::PublishFailed { .. } => self.see("publication failed"),
             News::AttemptFailed { .. } => self.see("attempt failed"),
             News::PolicyAdopted { .. } => self.see("policy changed"),
@@ -219,7 +219,6 @@ impl World {
             | News::Started { .. }
             | News::Revealed { .. }
             | News::Skipped { .. }
-            | News::Served { .. }
             | News::ServeFailed { .. }
             | News::JobExpired { .. } => {}
         }

@@ -51,7 +51,7 @@ impl World {
             let wanted = Wanted {
                 kind: if number.is_multiple_of(2) { "deb" } else { "command" },
                 number,
-                channel: usize::from(self.random.percent(75)),
+                channel: usize::from(self.random.percent(60)),
                 maintainer: usize::from(self.random.percent(30)),
             };
             let request = records::request(network, wanted);
@@ -65,6 +65,17 @@ impl World {
                 self.plan_wish(Command::Submit(request), Some(job), later);
             }
             if self.random.percent(10) {
+                let later = begin + self.random.below(60_000);
+                self.plan_wish(Command::Order(records::cancel(network, job)), Some(job), later);
+            }
+        }
+        for number in 0..self.random.between(0, 2) {
+            let request = records::promotion(network, number);
+            let job = job_id(&request);
+            self.requests.insert(job, (request.clone(), JobNature::Server));
+            let begin = 20_000 + self.random.below(FAULTS_UNTIL);
+            self.plan_wish(Command::Submit(request), Some(job), begin);
+            if self.random.percent(20) {
                 let later = begin + self.random.below(60_000);
                 self.plan_wish(Command::Order(records::cancel(network, job)), Some(job), later);
             }

@@ -1,25 +1,52 @@
-//! The simulated publishers, one on each coordinator, and a mirror. A repository's content follows from the ledger alone:
-//! what it says is published, and the publication in hand. Fences: nobody takes an older generation, nor the same one of an
-//! older term.
+//! The simulated publishers, one on each coordinator, and a mirror. A publisher continues the newest generation that it holds
+//! or that somebody within reach gives it. Fences: nobody takes an older generation, nor the same one of an older term.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{ChannelName, JobId};
-
-use super::{Asker, Event, Order, World, group, network::Place};
-use crate::{
-    Cause, Command, Left, Publication,
-    job::{JobState, Outcome},
-    planted::{self, Fault},
+use protocol::{
+    ChannelName, JobId,
+    job::{Promote, ServerJob},
 };
 
-/// A publication that a publisher works on.
+use super::{
+    Asker, Event, Order, World, group,
+    network::{Cut, Place},
+};
+use crate::{
+    Cause, Command, Doubt, Effect, Left, Withdrawal,
+    job::{JobState, Outcome},
+    planted::{self, Fault},
+    withdrawal::Aim,
+};
+
+/// Something that a publisher works on.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
     order: Order,
-    /// None signs the channel anew.
-    job: Option<JobId>,
-    release: Release,
+    channel: ChannelName,
+    generation: u64,
+    task: Task,
+}
+
+/// What it is.
+#[derive(Debug, Clone)]
+enum Task {
+    Publish(JobId),
+    /// Take everything over from another channel.
+    Promote(JobId, ChannelName, Doubt),
+    Withdraw(Withdrawal),
+    /// Sign the channel anew.
+    Resign,
+}
+
+impl Task {
+    fn job(&self) -> Option<JobId> {
+        match self {
+            Task::Publish(job) | Task::Promote(job, ..) => Some(*job),
+            Task::Withdraw(order) => Some(order.job),
+            Task::Resign => None,
+        }
+    }
 }
 
 /// One generation of a channel.
@@ -31,8 +58,8 @@ pub(super) struct Release {
     content: BTreeSet<JobId>,
 }
 
-/// The newest generation and term of each channel that somebody holds.
-type Shelf = BTreeMap<ChannelName, (u64, u64)>;
+/// The newest release of each channel that somebody holds.
+type Shelf = BTreeMap<ChannelName, Release>;
 
 /// All releases that were ever made, and who holds which.
 #[derive(Debug, Default)]
@@ -66,35 +93,36 @@ impl Publishers {
 }
 
 impl World {
-    fn published_so_far(&self, member: usize, channel: &ChannelName) -> BTreeSet<JobId> {
-        let is_published = |state: &JobState| match state {
-            JobState::Ended(ended) => matches!(ended.outcome, Outcome::Published { .. }),
-            JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => false,
+    /// Takes an effect for the publisher.
+    pub(super) fn begin_work(&mut self, order: Order, effect: Effect) {
+        let (channel, generation, task) = match effect {
+            Effect::Publish(publication) => {
+                (publication.channel, publication.generation, Task::Publish(publication.job))
+            }
+            Effect::Serve(service) => match service.work {
+                ServerJob::Promote(Promote { from, .. }) => {
+                    (service.channel, service.generation, Task::Promote(service.job, from, service.doubt))
+                }
+                ServerJob::Derive(_) | ServerJob::Prune(_) | ServerJob::Diff(_) => return,
+            },
+            Effect::Withdraw(order) => (order.channel.clone(), order.generation, Task::Withdraw(order)),
+            Effect::Resign { channel, generation } => {
+                self.see("index signed anew");
+                (channel, generation, Task::Resign)
+            }
+            Effect::Answer(_)
+            | Effect::Grant(_)
+            | Effect::Revoke { .. }
+            | Effect::Announce(_)
+            | Effect::WakeAt(_)
+            | Effect::Notify(_) => return,
         };
-        let jobs = self.group.members[member].ledger.jobs.iter();
-        jobs.filter(|(_, job)| job.facts.channel == *channel && is_published(&job.state)).map(|(id, _)| *id).collect()
-    }
-
-    pub(super) fn begin_publication(&mut self, order: Order, publication: Publication) -> Result<(), String> {
-        let Publication { job, channel, generation, .. } = publication;
-        let mut content = self.published_so_far(order.from, &channel);
-        content.insert(job);
-        let release = Release { channel, generation, term: order.term, content };
-        self.soon(100, 20_000, Event::Work(Work { order, job: Some(job), release }));
-        Ok(())
-    }
-
-    pub(super) fn begin_resigning(
-        &mut self,
-        order: Order,
-        channel: ChannelName,
-        generation: u64,
-    ) -> Result<(), String> {
-        self.see("index signed anew");
-        let content = self.published_so_far(order.from, &channel);
-        let release = Release { channel, generation, term: order.term, content };
-        self.soon(100, 20_000, Event::Work(Work { order, job: None, release }));
-        Ok(())
+        let time = self.now + 100 + self.random.below(19_900);
+        if matches!(task, Task::Promote(..)) && self.faulty() && self.random.percent(30) {
+            // It shows what nobody else hears of, while the source moves on.
+            self.at(time.saturating_sub(1000).max(self.now), Event::Cut(Cut::Leader));
+        }
+        self.at(time, Event::Work(Work { order, channel, generation, task }));
     }
 
     /// The last step of a publication: whoever still leads, with a majority, shows it to the world.
@@ -115,32 +143,114 @@ impl World {
         if !self.group.members[from].leads_in(term) {
             return Err("who no longer leads publishes".into());
         }
-        let fails = self.faulty() && self.random.percent(20);
+        let fails = self.faulty() && self.random.percent(20) && work.task.job().is_some();
+        let cause = if self.random.percent(25) { Cause::Permanent } else { Cause::Transient };
         let left = if self.random.percent(50) { Left::Nothing } else { Left::Perhaps };
-        let ended = work.job.map(|job| match fails {
-            true => Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() },
-            false => Command::Published { job, generation: work.release.generation },
-        });
-        if fails && work.job.is_some() && left == Left::Nothing {
-            ended.into_iter().for_each(|command| self.intake(from, Asker::Daemon, command));
+        if fails && left == Left::Nothing {
+            self.fail(&work, cause, left);
             return Ok(());
         }
-        self.publishers.make(&work.release, work.job)?;
-        if fails && work.job.is_some() {
-            self.see("publication failed after it was out");
+        let base = self.newest(from, &work.channel);
+        let found = base.as_ref().map_or(0, |base| base.generation);
+        if found < self.group.members[from].ledger.released(&work.channel) {
+            self.see("publisher lacks the newest generation");
+            self.fail(&work, Cause::Transient, Left::Nothing);
+            return Ok(());
         }
-        let release = work.release;
+        if let Task::Withdraw(order) = &work.task
+            && order.has_job(found)
+            && !self.noted(from, order)
+        {
+            let Withdrawal { job, generation, .. } = *order;
+            self.intake(from, Asker::Daemon, Command::Found { job, generation });
+            self.soon(500, 1000, Event::Work(work));
+            return Ok(());
+        }
+        let base = base.map(|base| base.content).unwrap_or_default();
+        let Some(content) = self.content(&work, found, base) else {
+            self.fail(&work, Cause::Permanent, Left::Perhaps);
+            return Ok(());
+        };
+        let Work { channel, generation, task, .. } = work.clone();
+        let release = Release { channel, generation, term, content };
+        let enters = if let Task::Publish(job) = &task { Some(*job) } else { None };
+        self.publishers.make(&release, enters)?;
         for to in [Place::Mirror].into_iter().chain((0..self.group.members.len()).map(Place::Member)) {
-            self.send(Place::Member(from), to, Event::Released(to, Box::new(release.clone())));
+            if to == Place::Member(from) {
+                self.released(to, &release)?;
+            } else {
+                self.send(Place::Member(from), to, Event::Released(to, Box::new(release.clone())));
+            }
         }
-        ended.into_iter().for_each(|command| self.intake(from, Asker::Daemon, command));
+        if fails {
+            self.see("publication failed after it was out");
+            self.fail(&work, cause, left);
+        } else {
+            self.succeed(from, generation, &task, found);
+        }
         Ok(())
+    }
+
+    /// Says whether the ledger knows that a withdrawal's generation will have the job.
+    fn noted(&self, member: usize, order: &Withdrawal) -> bool {
+        let job = self.group.members[member].ledger.jobs.get(&order.job);
+        job.is_some_and(|job| match &job.run.aim {
+            Aim::Without { holds, .. } => holds.contains(&order.generation),
+            Aim::Done => false,
+        })
+    }
+
+    fn fail(&mut self, work: &Work, cause: Cause, left: Left) {
+        let Some(job) = work.task.job() else { return };
+        let (why, generation) = ("disk full".into(), Some(work.generation));
+        self.intake(work.order.from, Asker::Daemon, Command::PublishFailed { job, generation, cause, left, why });
+    }
+
+    fn succeed(&mut self, member: usize, generation: u64, task: &Task, found: u64) {
+        let command = match task {
+            Task::Publish(job) | Task::Promote(job, ..) => Command::Published { job: *job, generation },
+            Task::Withdraw(order) if order.has_job(found) => {
+                self.see("withdrawal came too late");
+                Command::Published { job: order.job, generation }
+            }
+            Task::Withdraw(order) => {
+                self.see("withdrawn");
+                Command::Withdrawn { job: order.job, generation }
+            }
+            Task::Resign => return,
+        };
+        self.intake(member, Asker::Daemon, command);
+    }
+
+    /// Makes the content of a generation from the newest that was found; none when that has this number and lacks the job.
+    fn content(&mut self, work: &Work, found: u64, mut content: BTreeSet<JobId>) -> Option<BTreeSet<JobId>> {
+        match &work.task {
+            Task::Publish(job) if found == work.generation => return content.contains(job).then_some(content),
+            Task::Publish(job) => drop(content.insert(*job)),
+            Task::Promote(_, _, Doubt::Since(since)) if found >= *since => self.see("server job was out"),
+            Task::Promote(_, source, _) => {
+                let source = self.newest(work.order.from, source);
+                content.extend(source.map(|release| release.content).unwrap_or_default());
+            }
+            Task::Withdraw(..) | Task::Resign => {}
+        }
+        Some(content)
+    }
+
+    /// Asks everybody within reach for the newest release of a channel.
+    fn newest(&self, member: usize, channel: &ChannelName) -> Option<Release> {
+        let own = Place::Member(member);
+        let near = |place: &Place| *place == own || self.network.talk(own, *place);
+        let up = |place: &Place| !matches!(place, Place::Member(at) if !self.group.members[*at].is_up());
+        let shelves = self.publishers.shelves.iter().filter(|(place, _)| near(place) && up(place));
+        let releases = shelves.filter_map(|(_, shelf)| shelf.get(channel));
+        releases.max_by_key(|release| (release.generation, release.term)).cloned()
     }
 
     /// A mirror or a candidate hears of a release.
     pub(super) fn released(&mut self, place: Place, release: &Release) -> Result<(), String> {
         let shelf = self.publishers.shelves.entry(place).or_default();
-        let held = shelf.get(&release.channel).copied().unwrap_or_default();
+        let held = shelf.get(&release.channel).map_or((0, 0), |held| (held.generation, held.term));
         let offered = (release.generation, release.term);
         if offered <= held && !planted::is(Fault::MirrorWithoutFence) {
             if offered < held {
@@ -148,9 +258,34 @@ impl World {
             }
             return Ok(());
         }
-        shelf.insert(release.channel.clone(), offered);
+        shelf.insert(release.channel.clone(), release.clone());
         if offered < held {
             return Err(format!("{place:?} goes back from {held:?} to {offered:?}"));
+        }
+        Ok(())
+    }
+
+    /// The newest generation that anybody may hold has exactly the channel's jobs that the ledger calls published.
+    pub(super) fn judge_newest(&self) -> Result<(), String> {
+        let jobs = &self.group.members[0].ledger.jobs;
+        for channel in super::records::channels() {
+            let of_channel = || jobs.iter().filter(|(_, job)| job.facts.channel == channel);
+            if of_channel().any(|(_, job)| !job.state.is_ended()) {
+                continue;
+            }
+            let is_published = |state: &JobState| match state {
+                JobState::Ended(ended) => matches!(ended.outcome, Outcome::Published { .. }),
+                JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => false,
+            };
+            let published = of_channel().filter(|(_, job)| is_published(&job.state)).map(|(id, _)| *id);
+            let published: BTreeSet<JobId> = published.collect();
+            let newest = self.publishers.made.iter().rfind(|((of, _), _)| *of == channel);
+            let content = newest.map(|(_, content)| content.clone()).unwrap_or_default();
+            let own = |id: &JobId| jobs.get(id).is_some_and(|job| job.facts.channel == channel);
+            let shown: BTreeSet<JobId> = content.into_iter().filter(own).collect();
+            if shown != published {
+                return Err(format!("{channel} shows {shown:?}, and {published:?} are published: {newest:?}"));
+            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use attest::statement::VerifiedAttestation;
 use protocol::{
     ChannelName, JobId, NetworkId, NodeId, Signed, Verified,
-    job::{Change as Ordered, JobRequest, Order},
+    job::{Change as Ordered, JobRequest, Order, Promote, ServerJob},
     lease::Lease,
     policy::{Channel, Coordinators, Maintainer, Policy},
     testing::{node, public_key, samples, signing_key},
@@ -174,6 +174,20 @@ pub(super) fn request(network: NetworkId, wanted: Wanted) -> Verified<JobRequest
         };
         request.nonce = vec![wanted.number; 16];
         request.channel = channels()[wanted.channel].clone();
+        let key = signing_key(MAINTAINERS[wanted.maintainer]);
+        Signed::sign(&request, Some(&network), &[&key]).verify(Some(&network)).unwrap()
+    };
+    keep(|kept| &mut kept.requests, (network, wanted), make)
+}
+
+/// Gives a signed request to take everything of the first channel over into the second.
+pub(super) fn promotion(network: NetworkId, number: u8) -> Verified<JobRequest> {
+    let [edge, stable] = channels();
+    let wanted = Wanted { kind: "promote", number, channel: 1, maintainer: usize::from(number % 2) };
+    let make = || {
+        let promote = ServerJob::Promote(Promote { from: edge, packages: Vec::new() });
+        let nonce = vec![number; 16];
+        let request = JobRequest { channel: stable, nonce, ..samples::server_request(network, promote) };
         let key = signing_key(MAINTAINERS[wanted.maintainer]);
         Signed::sign(&request, Some(&network), &[&key]).verify(Some(&network)).unwrap()
     };

@@ -68,16 +68,21 @@ const SOMETIMES: &[&str] = &[
     "publication failed after it was out",
     "published",
     "publisher cut off",
+    "publisher lacks the newest generation",
     "publisher without majority waits",
     "request refused",
     "request replayed",
     "sent on to the leader",
+    "server job done",
+    "server job was out",
     "told to come later",
     "unsynced entries lost",
     "verdict disputed",
     "verdict failed",
     "verdict reproduced",
     "verdict unreproducible",
+    "withdrawal came too late",
+    "withdrawn",
 ];
 
 impl World {

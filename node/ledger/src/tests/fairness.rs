@@ -100,7 +100,9 @@ fn machine_time_is_shared_and_not_the_number_of_jobs() {
     let mut bench = bench(1);
     let long = |wish: &mut JobRequest| match &mut wish.kind {
         protocol::job::JobKind::Command(command) => command.name = "long".parse().unwrap(),
-        protocol::job::JobKind::Deb(_) | protocol::job::JobKind::Server(_) => panic!("the sample is a command"),
+        protocol::job::JobKind::Deb(_) | protocol::job::JobKind::Image(_) | protocol::job::JobKind::Server(_) => {
+            panic!("the sample is a command")
+        }
     };
     for number in 0..60 {
         submit(&mut bench, ALICE, number, |_| ());

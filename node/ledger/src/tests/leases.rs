@@ -181,6 +181,18 @@ fn a_clock_that_jumps_neither_kills_leases_nor_keeps_them_for_ever() {
 }
 
 #[test]
+fn a_grant_is_not_said_again_in_the_command_in_which_its_lease_runs_out() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let job = bench.submit("command", 1);
+    let lease = bench.lease(builder(0, 0), job);
+    bench.now = lease.expires;
+    assert!(matches!(bench.bid(builder(0, 0), job), Some(Response::Refused(Refusal::Busy(_)))));
+    assert!(!bench.granted().contains(&lease), "it is over");
+    assert_eq!(bench.ledger.lease(lease.number), None);
+    bench.assert_replays();
+}
+
+#[test]
 fn a_lost_grant_is_sent_again_when_its_node_bids_again() {
     let mut bench = Bench::of(3, 1, 1, 3);
     let job = bench.submit("deb", 1);

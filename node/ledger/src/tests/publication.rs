@@ -36,11 +36,11 @@ fn publications_come_one_after_another_and_generations_grow() {
 }
 
 fn failed(job: JobId, cause: Cause) -> Command {
-    Command::PublishFailed { job, cause, left: Left::Nothing, why: "disk full".into() }
+    Command::PublishFailed { job, generation: None, cause, left: Left::Nothing, why: "disk full".into() }
 }
 
 fn failed_leaving(job: JobId, left: Left) -> Command {
-    Command::PublishFailed { job, cause: Cause::Transient, left, why: "disk full".into() }
+    Command::PublishFailed { job, generation: None, cause: Cause::Transient, left, why: "disk full".into() }
 }
 
 #[test]
@@ -148,16 +148,104 @@ fn what_may_be_out_keeps_its_generation_and_its_place() {
 }
 
 #[test]
-fn what_may_be_out_and_will_never_be_whole_frees_its_line() {
-    let mut bench = Bench::of(1, 1, 1, 1);
-    let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+fn what_may_be_out_and_will_never_be_whole_frees_its_line_once_a_newer_generation_says_so() {
+    // Nobody within reach has it, or somebody has.
+    for found in [false, true] {
+        let mut bench = Bench::of(1, 1, 1, 1);
+        let (first, second) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2));
+        bench.apply(failed_leaving(first, Left::Perhaps));
+        bench.wait(2);
+        assert_eq!(bench.published(), [1]);
+        bench.apply(failed(first, Cause::Permanent));
+        assert_eq!((bench.state(first).as_str(), bench.published().len()), ("publishing", 0), "it may be out");
+        assert_eq!(bench.withdrawn(), [(first, 2, (1, 2))]);
+        bench.apply(failed_leaving(first, Left::Perhaps));
+        let waiting = bench.ledger.job(first).unwrap().waiting.unwrap();
+        assert!(
+            waiting.starts_with("it is taken back (disk full), and may be out already, as generation 1"),
+            "{waiting}"
+        );
+        bench.apply(Command::Resign { channel: channel(1, 1, 1).name });
+        assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Resign { .. })), "nothing comes between");
+        bench.wait(8);
+        assert_eq!(bench.withdrawn(), [(first, 3, (1, 2))], "another try is another generation");
+        bench.apply(Command::Restarted);
+        assert_eq!(bench.withdrawn(), [(first, 4, (1, 2))], "so is that of the next leader");
+        if found {
+            bench.apply(Command::Found { job: first, generation: 4 });
+            bench.apply(Command::Restarted);
+            let holds =
+                |e: &Effect| if let Effect::Withdraw(w) = e { Some((w.has_job(4), w.has_job(2))) } else { None };
+            assert_eq!(bench.effects.iter().find_map(holds), Some((true, false)), "4 would have it, 2 has not");
+        }
+        let current = bench.ledger.generation(&channel(1, 1, 1).name);
+        let old = Command::PublishFailed {
+            job: first,
+            generation: Some(3),
+            cause: Cause::Permanent,
+            left: Left::Nothing,
+            why: "older".into(),
+        };
+        bench.apply(old);
+        assert_eq!(bench.ledger.job(first).unwrap().waiting, None, "what an older try says is not about this one");
+        let (end, word) = if found {
+            (Command::Published { job: first, generation: current }, "published")
+        } else {
+            (Command::Withdrawn { job: first, generation: current }, "failed-to-publish")
+        };
+        bench.apply(Command::Withdrawn { job: first, generation: 3 });
+        assert_eq!(bench.state(first), "publishing", "another generation is not this one");
+        bench.apply(end);
+        assert_eq!((bench.state(first).as_str(), bench.published()), (word, vec![current + 1]));
+        bench.apply(Command::Published { job: second, generation: current + 1 });
+        assert_eq!(bench.state(second), "published");
+        bench.assert_replays();
+    }
+}
+
+#[test]
+fn a_policy_that_no_longer_allows_it_does_not_end_what_may_be_out() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let first = reproduce(&mut bench, 1);
     bench.apply(failed_leaving(first, Left::Perhaps));
+    bench.adopt(|p| p.channels = vec![crate::testing::channel(2, 2, 2)]);
     bench.wait(2);
-    assert_eq!(bench.published(), [1]);
-    bench.apply(failed(first, Cause::Permanent));
-    assert_eq!((bench.state(first).as_str(), bench.published()), ("failed-to-publish", vec![2]));
-    bench.apply(Command::Published { job: second, generation: 2 });
-    assert_eq!(bench.state(second), "published");
+    assert_eq!((bench.state(first).as_str(), bench.withdrawn()), ("publishing", vec![(first, 2, (1, 2))]));
+    bench.apply(Command::Withdrawn { job: first, generation: 2 });
+    assert_eq!((bench.state(first).as_str(), bench.ledger.released(&channel(1, 1, 1).name)), ("failed-to-publish", 2));
+    bench.assert_replays();
+}
+
+#[test]
+fn a_publication_that_rests_is_cancelled_and_one_that_may_be_out_only_when_it_is_not() {
+    use protocol::{
+        message::{Refusal, Response},
+        testing::samples::MAINTAINER_SEED,
+    };
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let (first, second, third) = (reproduce(&mut bench, 1), reproduce(&mut bench, 2), reproduce(&mut bench, 3));
+    let cancel = |bench: &mut Bench, job| bench.cancel(job, MAINTAINER_SEED);
+    let busy = |answer: Option<Response>| matches!(answer, Some(Response::Refused(Refusal::Busy(why))) if why.contains("may be out"));
+    let late = |answer: Option<Response>| matches!(answer, Some(Response::Refused(Refusal::Invalid(why))) if why.contains("too late"));
+    assert!(late(cancel(&mut bench, first)), "the publisher works on it");
+    assert_eq!(cancel(&mut bench, third), Some(Response::Done), "its turn has not come");
+    bench.apply(failed(first, Cause::Transient));
+    assert_eq!(bench.published(), [2]);
+    assert_eq!(cancel(&mut bench, first), Some(Response::Done), "it left nothing");
+    assert_eq!([first, third].map(|job| bench.state(job)), ["cancelled", "cancelled"]);
+    bench.apply(failed_leaving(second, Left::Perhaps));
+    assert!(busy(cancel(&mut bench, second)));
+    assert_eq!((bench.state(second).as_str(), bench.withdrawn()), ("publishing", vec![(second, 3, (2, 3))]));
+    assert!(busy(cancel(&mut bench, second)), "asked again");
+    bench.apply(Command::Withdrawn { job: second, generation: 3 });
+    assert_eq!(bench.state(second), "cancelled");
+    assert_eq!(cancel(&mut bench, second), Some(Response::Done), "now it is known");
+    let fourth = reproduce(&mut bench, 4);
+    bench.apply(failed_leaving(fourth, Left::Perhaps));
+    assert!(busy(cancel(&mut bench, fourth)));
+    bench.apply(Command::Published { job: fourth, generation: 5 });
+    assert_eq!(bench.state(fourth), "published");
+    assert!(late(cancel(&mut bench, fourth)), "it was out");
     bench.assert_replays();
 }
 

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    Cause, Command, Left,
+    Cause, Command, Doubt, Effect, Left,
     service::{Account, Step, publication_id},
     testing::{Bench, builder, channel, policy},
     view::{Relation, VerdictView},
@@ -98,7 +98,8 @@ fn a_comparison_needs_no_turn_and_makes_no_generation() {
 fn a_server_job_is_tried_again_and_given_up_like_a_publication() {
     let mut bench = bench();
     let job = bench.serve(1, promote());
-    let failed = |cause| Command::PublishFailed { job, cause, left: Left::Nothing, why: "disk full".into() };
+    let failed =
+        |cause| Command::PublishFailed { job, generation: None, cause, left: Left::Nothing, why: "disk full".into() };
     for rest in [2, 4, 8, 16, 32] {
         bench.apply(failed(Cause::Transient));
         let waiting = bench.ledger.job(job).unwrap().waiting.unwrap();
@@ -114,16 +115,69 @@ fn a_server_job_is_tried_again_and_given_up_like_a_publication() {
     bench.assert_replays();
 }
 
+/// Gives how the jobs that are to be run stand: what of them may be out.
+fn doubts(bench: &Bench) -> Vec<(u64, Doubt)> {
+    let one =
+        |e: &Effect| if let Effect::Serve(service) = e { Some((service.generation, service.doubt)) } else { None };
+    bench.effects.iter().filter_map(one).collect()
+}
+
 #[test]
-fn a_restart_runs_it_again_under_the_same_generation() {
+fn what_may_be_out_and_depends_on_another_channel_is_never_made_again_under_its_number() {
     let mut bench = bench();
     let job = bench.serve(1, promote());
-    assert_eq!(bench.served(), [(job, 1)]);
+    assert_eq!(doubts(&bench), [(1, Doubt::Nothing)]);
     bench.apply(Command::Restarted);
-    assert_eq!(bench.served(), [(job, 1)]);
+    assert_eq!(doubts(&bench), [(2, Doubt::Since(1))], "the source may have moved meanwhile");
     done(&mut bench, job, 1);
+    assert_eq!(bench.state(job), "running", "the first number proves nothing");
+    let failed = |left| Command::PublishFailed {
+        job,
+        generation: Some(2),
+        cause: Cause::Transient,
+        left,
+        why: "disk full".into(),
+    };
+    bench.apply(failed(Left::Nothing));
+    bench.wait(2);
+    assert_eq!(doubts(&bench), [(3, Doubt::Since(1))], "nor in the same term");
+    bench.apply(failed(Left::Perhaps));
+    assert_eq!(bench.ledger.job(job).unwrap().waiting, None, "that was the try before");
+    done(&mut bench, job, 3);
+    assert_eq!(bench.state(job), "done");
     bench.apply(Command::Restarted);
     assert_eq!(bench.served(), []);
+    let prune = bench.serve(2, prune());
+    assert_eq!(bench.served(), [(prune, 4)]);
+    bench.assert_replays();
+}
+
+#[test]
+fn one_that_rests_may_be_cancelled_and_in_doubt_only_when_it_is_not_out() {
+    let mut bench = bench();
+    let (first, second) = (bench.serve(1, promote()), bench.serve(2, prune()));
+    let failed = |job, generation, left| Command::PublishFailed {
+        job,
+        generation: Some(generation),
+        cause: Cause::Transient,
+        left,
+        why: "disk full".into(),
+    };
+    bench.apply(failed(first, 1, Left::Nothing));
+    assert_eq!(bench.served(), [(second, 2)]);
+    assert_eq!(bench.cancel(first, samples::MAINTAINER_SEED), Some(Response::Done));
+    bench.apply(failed(second, 2, Left::Perhaps));
+    let third = bench.serve(3, prune());
+    let answer = bench.cancel(second, samples::MAINTAINER_SEED);
+    assert!(matches!(answer, Some(Response::Refused(Refusal::Busy(_)))), "{answer:?}");
+    assert_eq!((bench.withdrawn(), bench.state(second)), (vec![(second, 3, (2, 3))], "running".to_owned()));
+    bench.apply(Command::Withdrawn { job: second, generation: 3 });
+    assert_eq!([first, second].map(|job| bench.state(job)), ["cancelled", "cancelled"]);
+    assert_eq!(bench.served(), [(third, 4)]);
+    let diff = bench.serve(4, diff());
+    bench.apply(Command::Restarted);
+    bench.apply(failed(diff, 0, Left::Perhaps));
+    assert_eq!(bench.cancel(diff, samples::MAINTAINER_SEED), Some(Response::Done), "a comparison leaves nothing");
     bench.assert_replays();
 }
 

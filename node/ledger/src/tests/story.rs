@@ -19,6 +19,7 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
                 format!("publish generation {} of {}", publication.generation, publication.channel)
             }
             Effect::Serve(service) => format!("serve {} as generation {}", service.work.word(), service.generation),
+            Effect::Withdraw(w) => format!("withdraw from {} as generation {}", w.channel, w.generation),
             Effect::Resign { channel, generation } => format!("sign {channel} anew as generation {generation}"),
             Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
         };

@@ -15,6 +15,7 @@ use crate::{
     orders::Hold,
     reputation::Hindrance,
     schedule,
+    withdrawal::Aim,
 };
 
 /// Jobs before a waiting one that are counted.
@@ -247,6 +248,14 @@ fn hindered(found: &[Hindrance], now: Timestamp) -> Option<String> {
 
 /// Says why the publisher's last try failed and when the next one is.
 fn rests(what: &str, job: &Job, tries: u32, again: Timestamp) -> String {
+    if let Aim::Without { wish, .. } = &job.run.aim {
+        let (why, since) = (wish.words(), job.run.since);
+        let next = phrase::time(again);
+        return format!(
+            "it is taken back ({why}), and may be out already, as generation {since} or later; whether it is, is looked for again \
+             at {next}"
+        );
+    }
     let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
     format!("{what} failed {times} ({}); it is tried again at {}", job.run.trouble, phrase::time(again))
 }

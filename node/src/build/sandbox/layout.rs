@@ -21,6 +21,7 @@ use super::{
     proc,
     rig::{Account, Rig},
 };
+use crate::build::vary::{Kernel, Sh, Variation};
 
 /// The largest list of users or groups that is read from an environment, in bytes.
 const NAMES_MAX: u64 = 1 << 20;
@@ -52,6 +53,7 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     let inside = ["etc", "build/home", "dev", "proc", "run", proc::FOLDER].map(|name| upper.join(name));
     let beside = ["work", ROOT].map(|name| plan.folder.join(name));
     inside.iter().chain(&beside).try_for_each(|folder| rig.make_folder(folder))?;
+    vary_system(rig, v, &upper)?;
     std::os::unix::fs::symlink(plan.environment, plan.folder.join("environment"))?;
     std::fs::write(plan.folder.join("filter"), rig.filter())?;
     let ask = plan.folder.join("ask");
@@ -61,10 +63,10 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     std::fs::set_permissions(plan.folder, std::fs::Permissions::from_mode(0o700))?;
     let etc = |name: &str, text: String| (format!("etc/{name}"), text);
     let own = [
-        etc("passwd", format!("{passwd}{}:x:{}:{}::/nonexistent:/bin/sh\n", v.user, v.uid, v.uid)),
+        etc("passwd", passwd + &passwd_line(v)),
         etc("group", format!("{group}{}:x:{}:\n", v.user, v.uid)),
         etc("hostname", format!("{}\n", v.hostname)),
-        etc("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {}\n::1 localhost\n", v.hostname)),
+        etc("hosts", format!("127.0.0.1 localhost\n127.0.1.1 {0}.{1} {0}\n::1 localhost\n", v.hostname, v.domain)),
     ];
     let machine = proc::files(plan.limits.memory_mib, v.cpus);
     let machine = machine.map(|(file, text)| (format!("{}/{file}", proc::FOLDER), text));
@@ -76,7 +78,33 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     })
 }
 
-/// Gives the arguments of the namespaces' first process.
+fn passwd_line(v: &Variation) -> String {
+    let (user, uid, system) = (&v.user, v.uid, &v.system);
+    format!("{user}:x:{uid}:{uid}:{}:/nonexistent/{user}:{}\n", system.gecos, system.login_shell)
+}
+
+/// Lays out what a profile changes of the system: another `sh`, and a folder into which the build user compiles a locale.
+fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
+    let below = |parts: &[&str]| {
+        let folders = parts.iter().scan(upper.to_owned(), |folder, part| {
+            folder.push(part);
+            Some(folder.clone())
+        });
+        folders.into_iter().try_for_each(|folder| rig.make_folder(&folder))
+    };
+    if let Some(locale) = v.system.locale {
+        below(&["usr", "lib", "locale", &format!("{locale}.UTF-8")])?;
+    }
+    if v.system.sh == Sh::Bash {
+        below(&["usr", "bin"])?;
+        let sh = upper.join("usr/bin/sh");
+        std::os::unix::fs::symlink("bash", &sh)?;
+        rig.give(&sh)?;
+    }
+    Ok(())
+}
+
+/// Gives the arguments of the namespaces' first process, but for those that [`inner_command`] begins with.
 pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     let modes = match rig.account() {
@@ -86,16 +114,19 @@ pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
     vec![plan.folder.to_string_lossy().into_owned(), v.place.clone(), v.uid.to_string(), modes.to_owned()]
 }
 
-/// Gives how many processes the build may have, and the command that enters the sandbox and becomes the build.
+/// Gives how many processes the build may have, its domain, and the command that enters the sandbox and becomes the build.
 pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     // Where a group limits processes it also tells; the resource limit then only stands behind it.
     let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
-    let mut words = format!("{processes} ");
+    let mut words = format!("{processes} {} ", v.domain);
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
+    }
+    if v.system.kernel == Kernel::Old {
+        words.push_str("setarch --uname-2.6 ");
     }
     let allowed = allowed_cpus();
     if (v.cpus as usize) < allowed.len() {
@@ -107,7 +138,6 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     command.extend(["--bind", ROOT, "/", "--proc", "/proc"].map(str::to_owned));
-    command.extend(proc::mounts(ROOT));
     let mounts = format!(
         "--dev /dev --perms 1777 --size {shm} --tmpfs /dev/shm --perms 0755 --size {} --tmpfs /run --hostname {} \
          --chdir {}",
@@ -116,14 +146,13 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.mounts(Path::new(ROOT), &v.place));
+    // Last: the kernel mounts no other /proc where all that are seen are covered in part.
+    command.extend(plan.rights.processes(&v.place).iter().flat_map(|at| proc::mounts(ROOT, at)));
     for (key, value) in v.variables.iter().chain(&plan.variables) {
         command.extend(["--setenv".into(), key.clone(), value.clone()]);
     }
-    let drop = format!(
-        "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all sh -c",
-        uid = v.uid
-    );
-    command.extend(drop.split_whitespace().map(str::to_owned));
+    command.extend(plan.rights.enter(v.uid).split_whitespace().map(str::to_owned));
     command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
     command.push("artel-build".into());
     command.extend(plan.arguments.iter().cloned());

@@ -1,11 +1,11 @@
 # The first process of a sandbox: root of a mapped range of users, pid 1. Arguments: the attempt's folder, the build
-# directory, the build user's number, "readable" or "as-is", how many processes; then the command that enters the sandbox
-# proper, which finds the filter of system calls at 4.
+# directory, the build user's number, "readable" or "as-is", how many processes, the domain; then the command that enters
+# the sandbox proper, which finds the filter of system calls at 4.
 set -eu
 umask 022
 exec 3<&0 </dev/null
-folder=$1 place=$2 uid=$3 modes=$4 processes=$5
-shift 5
+folder=$1 place=$2 uid=$3 modes=$4 processes=$5 domain=$6
+shift 6
 cd "$folder"
 
 # Counts what is used, and what was ever written, once for each line that the daemon writes. `du` fails when files go
@@ -27,6 +27,8 @@ cd "$folder"
 { cat <&3 >ask; kill -KILL -1; } 2>/dev/null >/dev/null &
 
 chown -R "$uid:$uid" "upper$place" upper/build/home
+[ ! -d upper/usr/lib/locale ] || chown "$uid:$uid" upper/usr/lib/locale/*
+domainname "$domain"
 # Relative names: the options can be read in the sandbox.
 mount -t overlay overlay -o userxattr,lowerdir=environment,upperdir=upper,workdir=work merged
 # No user namespace below this one: a build would get capabilities in it.

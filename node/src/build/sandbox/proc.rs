@@ -48,8 +48,9 @@ fn name(file: &str) -> String {
     file.replace('/', "-")
 }
 
-/// Gives the words with which bubblewrap mounts all of it; `root` is the root file system's folder.
-pub(in crate::build) fn mounts(root: &str) -> Vec<String> {
+/// Gives the words with which bubblewrap mounts all of it over the processes at `at`; `root` is the root file system's folder.
+pub(in crate::build) fn mounts(root: &str, at: &str) -> Vec<String> {
+    let target = |name: &str| format!("{at}/{name}");
     let is_open = |name: &&&str| {
         let found = Path::new("/proc").join(name).metadata();
         found.is_ok_and(|file| file.permissions().mode() & OTHERS != 0)
@@ -57,10 +58,6 @@ pub(in crate::build) fn mounts(root: &str) -> Vec<String> {
     let empty = EMPTY.iter().filter(is_open).map(|name| ["--dev-bind".into(), "/dev/null".into(), target(name)]);
     let written = WRITTEN.map(|file| ["--ro-bind".into(), format!("{root}/{FOLDER}/{}", name(file)), target(file)]);
     empty.chain(written).flatten().collect()
-}
-
-fn target(name: &str) -> String {
-    format!("/proc/{name}")
 }
 
 /// Gives the first CPUs of the machine's, numbered from 0, without what changes from one moment to the next.

@@ -14,12 +14,14 @@ use super::{cgroup::Cgroups, seccomp};
 
 /// Users and groups that a sandbox needs: enough for `nobody` (65534).
 const RANGE: u64 = 65_536;
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 12] = [
     ("bash", "bash"),
     ("bwrap", "bubblewrap"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
     ("taskset", "util-linux"),
+    ("setarch", "util-linux"),
+    ("domainname", "hostname"),
     ("mount", "mount"),
     ("newuidmap", "uidmap"),
     ("newgidmap", "uidmap"),

@@ -26,8 +26,8 @@ const TIME: &str = "pselect6 ppoll epoll_create1 epoll_ctl epoll_pwait epoll_pwa
 const MEMORY: &str = "brk mmap munmap mremap mprotect madvise msync mincore mlock mlock2 munlock mlockall munlockall \
     membarrier memfd_create remap_file_pages pkey_alloc pkey_free pkey_mprotect mseal";
 /// Processes, threads and what they are. `ptrace` and its like reach what the same user runs in the same sandbox:
-/// debuggers and sanitizers are tested with them.
-const PROCESSES: &str = "execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid setpgid getsid setsid \
+/// debuggers and sanitizers are tested with them. `chroot` needs a right that only an installation has.
+const PROCESSES: &str = "chroot execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid setpgid getsid setsid \
     set_tid_address set_robust_list get_robust_list futex futex_waitv futex_wait futex_wake futex_requeue rseq \
     sched_getaffinity sched_setaffinity sched_getattr sched_setattr sched_getparam sched_setparam sched_getscheduler \
     sched_setscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_yield getpriority \

@@ -17,9 +17,37 @@ use protocol::{
 
 use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError, phases::Patience};
 
-const PROGRAMS: [&str; 28] = [
-    "bash", "cat", "chmod", "date", "dd", "dirname", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mkfifo",
-    "mknod", "mount", "nproc", "printf", "rm", "setpriv", "setsid", "sh", "sleep", "tail", "touch", "tr", "unshare",
+const PROGRAMS: [&str; 31] = [
+    "bash",
+    "cat",
+    "chmod",
+    "date",
+    "dd",
+    "dirname",
+    "domainname",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "nproc",
+    "printf",
+    "readlink",
+    "rm",
+    "setpriv",
+    "setsid",
+    "sh",
+    "sleep",
+    "tail",
+    "touch",
+    "tr",
+    "uname",
+    "unshare",
     "yes",
 ];
 
@@ -144,6 +172,13 @@ impl Bench {
         let node = protocol::testing::node(1);
         let lease = Lease { job: id, node, number, expires: now(), profile: Profile(0), memory_mib: 1024 };
         Task { job: id, request, lease, lock: self.lock.clone(), inputs, packages: self.folder.clone() }
+    }
+
+    /// Puts a file into the installed environment.
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) {
+        let path = self.folder.join(format!("cache/environments/{}/root/{name}", self.lock.id()));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
     }
 
     pub(super) fn log(&self) -> LogSink {

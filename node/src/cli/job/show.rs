@@ -76,6 +76,7 @@ pub(super) fn text(detail: &JobDetail) -> String {
     for attempt in &detail.attempts {
         attempt_lines(attempt, &mut line);
     }
+    difference_lines(detail, &mut line);
     if let Some(verdict) = &detail.verdict {
         let names: Vec<_> = verdict.agree.iter().map(ToString::to_string).collect();
         line(format!("verdict    {} {}", verdict.word, names.join(", ")));
@@ -108,6 +109,20 @@ fn service_lines(service: &ServiceView, line: &mut impl FnMut(String)) {
     }
 }
 
+/// Writes what differed between the builders, key by key.
+fn difference_lines(detail: &JobDetail, line: &mut impl FnMut(String)) {
+    let told = detail.told();
+    if told.len() < 2 {
+        return;
+    }
+    let who: Vec<_> = told.iter().map(|a| format!("{} ({})", a.builder.operator, a.number)).collect();
+    line(format!("differed   between {}", who.join(" | ")));
+    for row in detail.circumstances().iter().filter(|row| row.differs()) {
+        let values: Vec<_> = row.values.iter().map(|value| value.as_deref().unwrap_or("(not set)")).collect();
+        line(format!("    {:<18} {}", row.key, values.join(" | ")));
+    }
+}
+
 fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
     line(format!(
         "attempt {:>3} {} {} by {} ({}), profile {}",
@@ -118,6 +133,17 @@ fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
         attempt.builder.node.short(),
         attempt.profile
     ));
+    let started = attempt.started.map(|at| format!("started {at}"));
+    let took = attempt.started.zip(attempt.ended).map(|(from, to)| {
+        let span = to.timestamp().since(from.timestamp());
+        format!("took {:.1} s", span.as_secs_f64())
+    });
+    let cpu = attempt.cpu_seconds().map(|seconds| format!("{seconds} s of CPU"));
+    let memory = attempt.memory_peak_mib().map(|mib| format!("at most {mib} MiB"));
+    let used: Vec<String> = [started, took, cpu, memory].into_iter().flatten().collect();
+    if !used.is_empty() {
+        line(format!("    {}", used.join(", ")));
+    }
     for file in &attempt.outputs {
         line(format!("    {} {} {}", file.sha256, file.size, file.name));
     }

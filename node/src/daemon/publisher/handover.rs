@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use ledger::Doubt;
 use protocol::{
     ChannelName, NodeId, Verified,
     message::{Octets, Request, Response},
@@ -80,23 +81,30 @@ impl Publisher {
     }
 
     /// Brings this node's repository to the newest generation that any coordinator published, once in each term: nobody
-    /// else publishes meanwhile.
+    /// else publishes meanwhile. In doubt everybody within reach is asked, every time: only a mirror may have what a former
+    /// leader showed.
     ///
     /// # Errors
     /// When a generation was reported that no node within reach holds.
-    pub(super) async fn catch_up(&mut self, channel: &ChannelName) -> Result<(), Failure> {
+    pub(super) async fn catch_up(&mut self, channel: &ChannelName, doubt: Doubt) -> Result<(), Failure> {
         let term = Self::office(&self.shared, &self.decisions).map_err(|not| not.to_string())?;
-        if self.others().is_empty() || self.caught_up.get(channel) == Some(&term) {
+        let certain = doubt == Doubt::Nothing;
+        if certain && (self.others().is_empty() || self.caught_up.get(channel) == Some(&term)) {
             return Ok(());
         }
+        let of = channel.clone();
+        let look = move |ledger: &ledger::Ledger| (ledger.released(&of), ledger.generation(&of));
+        let (released, given) = self.decisions.view(look).await.unwrap_or_default();
+        let newest = if certain { self.newest(channel).await } else { self.newest_anywhere(channel, given).await };
+        // In doubt what was found counts, even when its files cannot be had: it is out.
+        let found = newest.as_ref().filter(|_| !certain).map_or(0, |release| release.get().generation);
         let mut trouble = String::new();
-        if let Some(release) = self.newest(channel).await
+        if let Some(release) = newest
             && let Err(why) = self.take_from(&release).await
         {
             trouble = format!(": {why}");
         }
-        let of = channel.clone();
-        let wanted = self.decisions.view(move |ledger| ledger.released(&of)).await.unwrap_or_default();
+        let wanted = released.max(found);
         let have = self.repository(channel)?.generation();
         if have < wanted {
             return Err(Failure::from(format!(
@@ -236,14 +244,28 @@ impl Publisher {
     async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
         let mut releases = self.ask_releases(channel, &self.others()).await;
         if releases.is_empty() {
-            let policies = self.shared.policies();
-            let coordinators = policies.current().coordinators.candidates();
-            let mut members: Vec<_> = self.shared.net.peers().into_iter().map(|p| p.node).collect();
-            members.retain(|n| policies.current().is_member(n) && !coordinators.contains(n));
-            members.truncate(OTHERS_MAX);
+            let members: Vec<NodeId> = self.members().into_iter().take(OTHERS_MAX).collect();
             releases = self.ask_releases(channel, &members).await;
         }
-        releases.into_iter().max_by_key(|r| (r.get().generation, r.get().term))
+        newest(releases)
+    }
+
+    /// Asks the other coordinators and every member within reach. What is above every generation that was given to anybody is
+    /// none of ours.
+    async fn newest_anywhere(&self, channel: &ChannelName, given: u64) -> Option<Verified<Release>> {
+        let everybody: Vec<NodeId> = self.others().into_iter().chain(self.members()).collect();
+        let mut releases = self.ask_releases(channel, &everybody).await;
+        releases.retain(|release| release.get().generation <= given);
+        newest(releases)
+    }
+
+    /// The members within reach that are no coordinators: mirrors among them.
+    fn members(&self) -> Vec<NodeId> {
+        let policies = self.shared.policies();
+        let coordinators = policies.current().coordinators.candidates();
+        let mut members: Vec<_> = self.shared.net.peers().into_iter().map(|p| p.node).collect();
+        members.retain(|n| policies.current().is_member(n) && !coordinators.contains(n));
+        members
     }
 
     /// Asks nodes at the same time; who does not answer soon is left out.
@@ -296,6 +318,10 @@ impl Publisher {
         from.retain(|node| *node != self.shared.id);
         from
     }
+}
+
+fn newest(releases: Vec<Verified<Release>>) -> Option<Verified<Release>> {
+    releases.into_iter().max_by_key(|r| (r.get().generation, r.get().term))
 }
 
 /// Nodes that were asked for their newest release, each in a task that ends with this.

@@ -1,10 +1,12 @@
 //! Server jobs: what the publisher does for a channel beside publishing builds. Each is done once for its generation, however
 //! often it is asked for: the repository gives a generation back that it has, and a release that is signed is not made again.
+//! One that may be out under an earlier number is asked for everywhere first; what is found is continued as it is, since the
+//! same work would make something else where the channel that it reads has moved.
 
 use std::{collections::BTreeSet, path::Path};
 
 use attest::{bundle::Bundle, verify};
-use ledger::Service;
+use ledger::{Doubt, Service};
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
@@ -39,6 +41,17 @@ pub(super) struct Done {
     pub(super) summary: String,
     /// A result for programs, where there is one.
     pub(super) result: Option<Hash>,
+    /// What the newest generation is now.
+    pub(super) ending: Ending,
+}
+
+/// Whether the newest generation has what a job was to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has, in this generation; zero where none was made.
+    With(u64),
+    /// It has not, in this generation.
+    Without(u64),
 }
 
 /// A comparison for programs.
@@ -86,7 +99,16 @@ impl Publisher {
             // Signed is not yet kept: whoever leads next must be able to continue from it.
             self.held_by_majority(&service.channel, number).await.map_err(Failure::begun)?;
             let summary = format!("generation {number} is signed already");
-            return Ok(Done { summary, result: None });
+            return Ok(Done { summary, result: None, ending: Ending::With(service.generation) });
+        }
+        if let Doubt::Since(since) = service.doubt
+            && let found = self.repository(&service.channel)?.generation()
+            && found >= since
+        {
+            let generation = service.generation;
+            self.continue_found(&service.channel, (found, generation), record).await?;
+            let summary = format!("generation {found} was out already; generation {generation} continues it");
+            return Ok(Done { summary, result: None, ending: Ending::With(generation) });
         }
         match &service.work {
             ServerJob::Promote(Promote { from, packages }) => {
@@ -111,7 +133,7 @@ impl Publisher {
         };
         if service.work.changes_repository() {
             for channel in read.iter().chain([&service.channel]) {
-                self.catch_up(channel).await?;
+                self.catch_up(channel, service.doubt).await?;
                 let signers = self.signers().await;
                 self.repository(channel)?.trust(signers)?;
             }
@@ -177,7 +199,7 @@ impl Publisher {
             "{entered} packages taken over from {from}, {there} were there already, {left_out} left out; generation {}",
             published.generation
         );
-        Ok(Done { summary, result: None })
+        Ok(Done { summary, result: None, ending: Ending::With(published.generation) })
     }
 
     async fn prune(&mut self, service: &Service, prune: Prune, record: &Recorder) -> Result<Done, Failure> {
@@ -199,7 +221,7 @@ impl Publisher {
         self.show(&service.channel, &published, record).await?;
         let stay = published.manifest.packages.len();
         let summary = format!("{} packages taken out, {stay} stay; generation {}", removed.len(), published.generation);
-        Ok(Done { summary, result: None })
+        Ok(Done { summary, result: None, ending: Ending::With(published.generation) })
     }
 
     async fn compare(&mut self, job: JobId, diff: &Diff, record: &Recorder) -> Result<Done, Failure> {
@@ -217,7 +239,7 @@ impl Publisher {
         let json = serde_json::to_vec_pretty(&report).expect("a comparison is plain data");
         let result = self.shared.blobs.add_bytes(json.into()).await.map_err(|e| chain(&e))?;
         self.shared.offer(&format!("job/{job}/result"), result).await.map_err(|e| chain(&e))?;
-        Ok(Done { summary: comparison.summary(), result: Some(result) })
+        Ok(Done { summary: comparison.summary(), result: Some(result), ending: Ending::With(0) })
     }
 
     /// Takes a channel's repository out of the ones that are open; the caller puts it back.

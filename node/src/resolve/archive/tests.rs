@@ -9,7 +9,11 @@ use crate::{
         testing::{AT, addition_of, control, deb, key, settings},
     },
     resolve::{
+        buildinfo::{Absent, Buildinfo, lock_for_buildinfo},
+        elsewhere::Elsewhere,
         lock::{self, lock_for_source, lock_plain},
+        origin,
+        release::{self, Pinned},
         source::{Error as SourceError, archive_binaries, fetch_source, read_source},
     },
 };
@@ -32,7 +36,8 @@ const SYSTEM: &[(&str, &str)] = &[
 
 fn additions(debs: &Path, version: &str) -> Vec<Addition> {
     let make = |(name, fields): &(&str, &str)| {
-        let text = control(name, version, "amd64").replace("Maintainer", &format!("{fields}Maintainer"));
+        let text = control(name, version, "amd64")
+            .replace("Maintainer", &format!("{}Maintainer", fields.replace("1:1", version)));
         addition_of(debs, (name, version, "amd64"), &deb(&text, "a"))
     };
     SYSTEM.iter().map(make).collect()
@@ -145,4 +150,108 @@ fn what_cannot_be_had_is_said_with_what_to_do() {
     archive.update(AT, Refresh::WhenStale).unwrap();
     let bad = archive.update(AT, Refresh::Always).unwrap_err();
     assert!(matches!(bad, Error::Unreachable { .. }), "{bad}");
+}
+
+#[test]
+fn another_archive_is_believed_by_its_key_alone() {
+    let Some(machine) = Machine::new() else { return };
+    let (root, suite) = (machine.dir.path().join("stranger/public"), SuiteName::new("main").unwrap());
+    let (url, state) = (format!("file://{}", root.display()), machine.dir.path().join("state"));
+    let key = root.join("archive-key.gpg");
+    let open = |key: &Path| {
+        let components = ["main".to_owned()];
+        let other = Elsewhere { url: &url, key, components: &components, suite: &suite }.configure(&state).unwrap();
+        Archive::open_configured(&other.join("etc"), &other, suite.clone(), Arch::Amd64).unwrap()
+    };
+    let archive = open(&key);
+    archive.update(AT, Refresh::Always).unwrap();
+    let locked = lock_plain(&archive, &[]).unwrap();
+    assert!(locked.lock.packages.iter().all(|p| p.version.as_str() == "1:9"), "all are the other archive's");
+    assert_eq!(lock::files_of(&locked.lock, &state).unwrap(), locked.files);
+    let nowhere = lock::files_of(&locked.lock, &machine.dir.path().join("empty")).unwrap_err();
+    assert!(nowhere.to_string().starts_with("adduser 1:9 of the lock is not on this machine"), "{nowhere}");
+    let wrong = machine.dir.path().join("wrong.gpg");
+    let other = crate::publish::sign::RepositoryKey::generate("other", AT).unwrap();
+    fs::write(&wrong, other.public_binary().unwrap()).unwrap();
+    let refused = open(&wrong).update(AT, Refresh::Always).unwrap_err();
+    assert!(matches!(refused, Error::Unreachable { .. }), "{refused}");
+}
+
+#[test]
+fn a_release_of_ours_is_pinned_and_comes_before_the_archive() {
+    let Some(machine) = Machine::new() else { return };
+    let home = machine.dir.path().join("home");
+    let settings = Settings { arches: vec![Arch::Amd64], valid_secs: u32::MAX, ..settings() };
+    let mut repository = Repository::open(&home, settings, key()).unwrap();
+    let publish = |repository: &mut Repository, version: &str, generation| {
+        let text = control("helper", version, "amd64");
+        let addition = addition_of(&machine.dir.path().join("debs"), ("helper", version, "amd64"), &deb(&text, "b"));
+        repository.publish(&[addition], AT, generation).unwrap().manifest
+    };
+    let first = publish(&mut repository, "0.5", 1);
+    publish(&mut repository, "1:7", 2);
+    let pinned = Pinned {
+        channel: protocol::ChannelName::new("main").unwrap(),
+        generation: 1,
+        manifest: first,
+        root: repository.root().to_owned(),
+    };
+    let (state, suite) = (machine.dir.path().join("state"), SuiteName::new("main").unwrap());
+    let beside = pinned.lay_out(&state, Arch::Amd64).unwrap();
+    let etc = machine.dir.path().join("etc");
+    let archive = Archive::open_beside(&etc, &state, (suite, Arch::Amd64), beside).unwrap();
+    archive.update(AT, Refresh::WhenStale).unwrap();
+    let locked = lock_plain(&archive, &[PackageName::new("helper").unwrap()]).unwrap();
+    let version = |name: &str| locked.lock.package(name).unwrap().version.as_str().to_owned();
+    assert_eq!((version("helper"), version("base")), ("0.5".into(), "1:1".into()), "not the later generation's 1:7");
+    let plain = machine.archive("state");
+    plain.update(AT, Refresh::WhenStale).unwrap();
+    let without = lock_plain(&plain, &[PackageName::new("helper").unwrap()]).unwrap();
+    assert_eq!(without.lock.package("helper").unwrap().version.as_str(), "1:1", "another index");
+
+    let pool = repository.root().join(pinned.manifest.packages[0].path.as_str());
+    fs::write(&pool, "changed").unwrap();
+    fs::remove_dir_all(state.join("releases")).unwrap();
+    assert!(matches!(pinned.lay_out(&state, Arch::Amd64), Err(release::Error::Wrong { .. })));
+    fs::remove_file(&pool).unwrap();
+    assert!(matches!(pinned.lay_out(&state, Arch::Amd64), Err(release::Error::Gone { .. })));
+}
+
+#[test]
+fn a_buildinfo_gives_its_versions_or_says_which_are_gone() {
+    let Some(machine) = Machine::new() else { return };
+    let archive = machine.archive("state");
+    archive.update(AT, Refresh::WhenStale).unwrap();
+    let write = |version: &str| {
+        let path = machine.dir.path().join("helper.buildinfo");
+        let text = format!(
+            "Format: 1.0\nSource: helper\nVersion: 1\nBuild-Architecture: amd64\nInstalled-Build-Depends:\n \
+             tester (= {version}),\n base (= 1:1)\n"
+        );
+        fs::write(&path, text).unwrap();
+        Buildinfo::read(&path).unwrap()
+    };
+    let (locked, missing) = lock_for_buildinfo(&archive, &write("1:1"), Absent::Refuse).unwrap();
+    assert!(missing.is_empty() && names(&locked).contains(&"tester"));
+    let gone = lock_for_buildinfo(&archive, &write("0.9"), Absent::Refuse).unwrap_err().to_string();
+    assert!(gone.starts_with("the archive no longer has 1 of 2 packages: tester 0.9 (it has 1:1)"), "{gone}");
+    let (nearest, missing) = lock_for_buildinfo(&archive, &write("0.9"), Absent::Nearest).unwrap();
+    assert_eq!((nearest.lock.id(), missing.len()), (locked.lock.id(), 1));
+}
+
+#[test]
+fn packages_of_a_lock_come_again_from_the_archive_or_are_named() {
+    let Some(machine) = Machine::new() else { return };
+    let archive = machine.archive("state");
+    archive.update(AT, Refresh::WhenStale).unwrap();
+    let mut packages = lock_plain(&archive, &[]).unwrap().lock.packages;
+    let into = machine.dir.path().join("into");
+    let files = origin::fetch(&archive, &packages, &into).unwrap();
+    assert_eq!(files.len(), packages.len());
+    packages[0].hash = protocol::Hash::of(b"other");
+    let wrong = origin::fetch(&archive, &packages[..1], &into).unwrap_err();
+    assert!(matches!(wrong, origin::Error::Wrong { .. }), "{wrong}");
+    packages[1].sha256 = protocol::Sha256::of(b"other");
+    let gone = origin::fetch(&archive, &packages, &into).unwrap_err().to_string();
+    assert_eq!(gone, "the archive has 1 of the lock's packages no more: apt");
 }
