@@ -344,7 +344,7 @@ impl Running {
             self.clock.started = Some(now);
             self.clock.output = now;
             self.log.enter(Phase::Build);
-            return None;
+            return (self.clock.begun.elapsed() > self.start).then_some(Breach::Start);
         }
         self.disk.counted(word.strip_prefix("disk ")?)
     }

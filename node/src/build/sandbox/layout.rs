@@ -53,9 +53,9 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     let inside = ["etc", "build/home", "dev", "proc", "run", proc::FOLDER].map(|name| upper.join(name));
     let beside = ["work", ROOT].map(|name| plan.folder.join(name));
     inside.iter().chain(&beside).try_for_each(|folder| rig.make_folder(folder))?;
-    std::os::unix::fs::symlink(plan.environment, plan.folder.join("environment"))?;
     vary_system(rig, v, &upper)?;
-    std::fs::write(plan.folder.join("filter"), rig.filter(plan.rights))?;
+    std::os::unix::fs::symlink(plan.environment, plan.folder.join("environment"))?;
+    std::fs::write(plan.folder.join("filter"), rig.filter())?;
     let ask = plan.folder.join("ask");
     rustix::fs::mknodat(rustix::fs::CWD, &ask, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     rig.give(&ask)?;
@@ -104,25 +104,24 @@ fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the arguments of the namespaces' first process.
+/// Gives the arguments of the namespaces' first process, but for those that [`inner_command`] begins with.
 pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     let modes = match rig.account() {
         Account::Own => "readable",
         Account::Dedicated { .. } => "as-is",
     };
-    let folder = plan.folder.to_string_lossy().into_owned();
-    vec![folder, v.place.clone(), v.uid.to_string(), modes.to_owned(), v.domain.clone()]
+    vec![plan.folder.to_string_lossy().into_owned(), v.place.clone(), v.uid.to_string(), modes.to_owned()]
 }
 
-/// Gives how many processes the build may have, and the command that enters the sandbox and becomes the build.
+/// Gives how many processes the build may have, its domain, and the command that enters the sandbox and becomes the build.
 pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     // Where a group limits processes it also tells; the resource limit then only stands behind it.
     let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
-    let mut words = format!("{processes} ");
+    let mut words = format!("{processes} {} ", v.domain);
     if v.nice > 0 {
         words.push_str(&format!("nice -n {} ", v.nice));
     }
@@ -139,7 +138,6 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     command.extend(["--bind", ROOT, "/", "--proc", "/proc"].map(str::to_owned));
-    command.extend(proc::mounts(ROOT, "/proc"));
     let mounts = format!(
         "--dev /dev --perms 1777 --size {shm} --tmpfs /dev/shm --perms 0755 --size {} --tmpfs /run --hostname {} \
          --chdir {}",
@@ -148,7 +146,9 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
-    command.extend(plan.rights.mounts(ROOT, &v.place));
+    command.extend(plan.rights.mounts(Path::new(ROOT), &v.place));
+    // Last: the kernel mounts no other /proc where all that are seen are covered in part.
+    command.extend(plan.rights.processes(&v.place).iter().flat_map(|at| proc::mounts(ROOT, at)));
     for (key, value) in v.variables.iter().chain(&plan.variables) {
         command.extend(["--setenv".into(), key.clone(), value.clone()]);
     }

@@ -1,10 +1,10 @@
 # The first process of a sandbox: root of a mapped range of users, pid 1. Arguments: the attempt's folder, the build
-# directory, the build user's number, "readable" or "as-is", the domain, how many processes; then the command that enters
+# directory, the build user's number, "readable" or "as-is", how many processes, the domain; then the command that enters
 # the sandbox proper, which finds the filter of system calls at 4.
 set -eu
 umask 022
 exec 3<&0 </dev/null
-folder=$1 place=$2 uid=$3 modes=$4 domain=$5 processes=$6
+folder=$1 place=$2 uid=$3 modes=$4 processes=$5 domain=$6
 shift 6
 cd "$folder"
 

@@ -48,8 +48,7 @@ fn name(file: &str) -> String {
     file.replace('/', "-")
 }
 
-/// Gives the words with which bubblewrap mounts all of it over the kernel's files below `at`; `root` is the root file system's
-/// folder.
+/// Gives the words with which bubblewrap mounts all of it over the processes at `at`; `root` is the root file system's folder.
 pub(in crate::build) fn mounts(root: &str, at: &str) -> Vec<String> {
     let target = |name: &str| format!("{at}/{name}");
     let is_open = |name: &&&str| {

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use super::{cgroup::Cgroups, rights::Rights, seccomp};
+use super::{cgroup::Cgroups, seccomp};
 
 /// Users and groups that a sandbox needs: enough for `nobody` (65534).
 const RANGE: u64 = 65_536;
@@ -145,7 +145,7 @@ pub struct Rig {
     account: Account,
     cgroups: Cgroups,
     /// The system calls that builds may make, as bubblewrap takes them.
-    filters: [Vec<u8>; 2],
+    filter: Vec<u8>,
 }
 
 impl Rig {
@@ -163,9 +163,8 @@ impl Rig {
             }
         }
         let arch = std::env::consts::ARCH;
-        let filter = |rights| seccomp::filter(arch, rights).map_err(|source| RigError::NoFilter { arch, source });
-        let filters = [filter(Rights::Builder)?, filter(Rights::Installer)?];
-        let rig = Self { account, cgroups: Cgroups::find(), filters };
+        let filter = seccomp::filter(arch).map_err(|source| RigError::NoFilter { arch, source })?;
+        let rig = Self { account, cgroups: Cgroups::find(), filter };
         rig.try_namespace()?;
         Ok(rig)
     }
@@ -203,12 +202,8 @@ impl Rig {
         &self.account
     }
 
-    pub(in crate::build) fn filter(&self, rights: Rights) -> &[u8] {
-        let [builder, installer] = &self.filters;
-        match rights {
-            Rights::Builder => builder,
-            Rights::Installer => installer,
-        }
+    pub(in crate::build) fn filter(&self) -> &[u8] {
+        &self.filter
     }
 
     pub(in crate::build) fn cgroups(&self) -> &Cgroups {
@@ -297,7 +292,7 @@ impl Rig {
     /// Gives a rig that changes no owner and starts nothing, for tests of what only copies files.
     #[cfg(test)]
     pub(in crate::build) fn of_own_user() -> Self {
-        Self { account: Account::Own, cgroups: Cgroups::None, filters: [const { Vec::new() }; 2] }
+        Self { account: Account::Own, cgroups: Cgroups::None, filter: Vec::new() }
     }
 
     fn try_namespace(&self) -> Result<(), RigError> {

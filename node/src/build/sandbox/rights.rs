@@ -3,7 +3,7 @@
 //!
 //! Neither can mount, trace, reach a device or a network, or make a namespace, whatever runs in it.
 
-use super::proc;
+use std::path::Path;
 
 /// Rights over files of the mapped range, over one's own processes, and over the root folder: what `dpkg` and package
 /// scripts use. `sys_admin`, `sys_ptrace`, `mknod`, `net_admin` and `sys_resource` are not among them.
@@ -26,23 +26,29 @@ impl Rights {
     pub(in crate::build) const ROOT: &'static str = "root";
 
     /// Gives the mounts that the script needs beside every sandbox's, as words for bubblewrap. `merged` is the sandbox's
-    /// root, seen from where bubblewrap starts, `place` the build directory in it.
-    pub(in crate::build) fn mounts(self, merged: &str, place: &str) -> Vec<String> {
+    /// root as bubblewrap finds it, `place` the build directory in it.
+    pub(in crate::build) fn mounts(self, merged: &Path, place: &str) -> Vec<String> {
         match self {
             Rights::Builder => Vec::new(),
             Rights::Installer => {
                 let root = format!("{place}/{}", Self::ROOT);
                 // One folder of shared memory: what moves the date meets its own memory again below the new root.
-                let shared = format!("{merged}{root}/dev/shm");
+                let shared = format!("{}{root}/dev/shm", merged.display());
                 let fixed = ["--bind", &shared, "/dev/shm", "--proc", &format!("{root}/proc")].map(str::to_owned);
                 let devices = DEVICES
                     .iter()
                     .flat_map(|name| ["--dev-bind".to_owned(), format!("/dev/{name}"), format!("{root}/dev/{name}")]);
-                // The namespace's root owns nothing in it, and shall not even try.
-                let system = ["--ro-bind".to_owned(), "/proc/sys".to_owned(), format!("{root}/proc/sys")];
-                let hidden = proc::mounts(merged, &format!("{root}/proc"));
-                fixed.into_iter().chain(system).chain(hidden).chain(devices).collect()
+                fixed.into_iter().chain(devices).collect()
             }
+        }
+    }
+
+    /// Gives where the script finds the processes of its sandbox.
+    pub(in crate::build) fn processes(self, place: &str) -> Vec<String> {
+        let own = "/proc".to_owned();
+        match self {
+            Rights::Builder => vec![own],
+            Rights::Installer => vec![own, format!("{place}/{}/proc", Self::ROOT)],
         }
     }
 

@@ -10,8 +10,6 @@
 use seccompiler::{BpfProgram, TargetArch};
 use serde_json::{Value, json};
 
-use super::rights::Rights;
-
 /// Files and folders.
 const FILES: &str = "openat openat2 close close_range read write readv writev pread64 pwrite64 preadv pwritev preadv2 \
     pwritev2 lseek sendfile splice tee vmsplice copy_file_range fstat newfstatat statx statfs fstatfs faccessat \
@@ -28,8 +26,8 @@ const TIME: &str = "pselect6 ppoll epoll_create1 epoll_ctl epoll_pwait epoll_pwa
 const MEMORY: &str = "brk mmap munmap mremap mprotect madvise msync mincore mlock mlock2 munlock mlockall munlockall \
     membarrier memfd_create remap_file_pages pkey_alloc pkey_free pkey_mprotect mseal";
 /// Processes, threads and what they are. `ptrace` and its like reach what the same user runs in the same sandbox:
-/// debuggers and sanitizers are tested with them.
-const PROCESSES: &str = "execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid setpgid getsid setsid \
+/// debuggers and sanitizers are tested with them. `chroot` needs a right that only an installation has.
+const PROCESSES: &str = "chroot execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid setpgid getsid setsid \
     set_tid_address set_robust_list get_robust_list futex futex_waitv futex_wait futex_wake futex_requeue rseq \
     sched_getaffinity sched_setaffinity sched_getattr sched_setattr sched_getparam sched_setparam sched_getscheduler \
     sched_setscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_yield getpriority \
@@ -49,8 +47,6 @@ const AMD64: &str = "open creat stat lstat access readlink getdents mkdir rmdir 
     alarm pause time getpgrp fork vfork arch_prctl renameat";
 const ARM64: &str = "renameat";
 const RISCV64: &str = "riscv_flush_icache";
-/// What an installation does beside: package tools enter the system that they make.
-const INSTALLER: &str = "chroot";
 
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID` and `NEWNET`.
 const NAMESPACES: u32 = 0x7e02_0000;
@@ -71,12 +67,12 @@ const NETLINKS: [u32; 2] = [0, 15];
 /// "Function not implemented".
 const ENOSYS: u32 = 38;
 
-/// Gives the filter of an architecture, by its name in Rust, for a script with some rights, as bytes that bubblewrap takes.
+/// Gives the filter of an architecture, by its name in Rust, as bytes that bubblewrap takes.
 ///
 /// # Errors
 /// When the architecture is not known, or a call's name is not known for it.
-pub(in crate::build) fn filter(arch: &str, rights: Rights) -> Result<Vec<u8>, seccompiler::Error> {
-    let program = program(TargetArch::try_from(arch)?, rights)?;
+pub(in crate::build) fn filter(arch: &str) -> Result<Vec<u8>, seccompiler::Error> {
+    let program = program(TargetArch::try_from(arch)?)?;
     let instruction = |i: &seccompiler::sock_filter| {
         let ([c0, c1], [k0, k1, k2, k3]) = (i.code.to_ne_bytes(), i.k.to_ne_bytes());
         [c0, c1, i.jt, i.jf, k0, k1, k2, k3]
@@ -84,17 +80,13 @@ pub(in crate::build) fn filter(arch: &str, rights: Rights) -> Result<Vec<u8>, se
     Ok(program.iter().flat_map(instruction).collect())
 }
 
-fn program(arch: TargetArch, rights: Rights) -> Result<BpfProgram, seccompiler::Error> {
+fn program(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
     let own = match arch {
         TargetArch::x86_64 => AMD64,
         TargetArch::aarch64 => ARM64,
         TargetArch::riscv64 => RISCV64,
     };
-    let more = match rights {
-        Rights::Builder => "",
-        Rights::Installer => INSTALLER,
-    };
-    let plain = [FILES, TIME, MEMORY, PROCESSES, TALK, own, more].into_iter().flat_map(str::split_whitespace);
+    let plain = [FILES, TIME, MEMORY, PROCESSES, TALK, own].into_iter().flat_map(str::split_whitespace);
     let rules: Vec<_> = plain.map(|name| json!({ "syscall": name })).chain(conditional()).collect();
     let filters = json!({ "build": {
         "mismatch_action": { "errno": ENOSYS },

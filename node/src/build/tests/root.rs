@@ -10,8 +10,8 @@ use super::{
     honest,
 };
 
-/// Puts something into an environment's root.
-type Trap = fn(&Path);
+/// What is done to a root file system.
+type Change = fn(&Path);
 
 #[tokio::test]
 async fn a_list_of_users_that_is_a_link_or_a_pipe_is_the_jobs_fault_and_is_not_read() {
@@ -20,7 +20,7 @@ async fn a_list_of_users_that_is_a_link_or_a_pipe_is_the_jobs_fault_and_is_not_r
         let path = root.join("etc/passwd");
         rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     };
-    let cases: [(Trap, &str); 2] = [(link, "symbolic link"), (pipe, "a pipe, not a regular file")];
+    let cases: [(Change, &str); 2] = [(link, "symbolic link"), (pipe, "a pipe, not a regular file")];
     for (make, word) in cases {
         let change = |root: &Path| {
             fs::remove_file(root.join("etc/passwd")).unwrap();
