@@ -28,6 +28,11 @@ const COMPILE: &str = "localedef --no-archive -c -i LOCALE -f UTF-8 /usr/lib/loc
      [ -e /usr/lib/locale/LOCALE.UTF-8/LC_CTYPE ] || { echo 'the locale LOCALE cannot be compiled'; exit 1; }\n\
      export LC_ALL=LOCALE.UTF-8\n";
 
+/// What `configure` would find out about the system's clock and files on its own, were the date not moved: gnulib compares the
+/// time of a file that it touches, which stays real, with the clock, which is moved.
+const SITE: &str = "printf '%s\\n' gl_cv_func_working_utimes=yes gl_cv_func_utimensat_works=yes > /build/home/config.site\n\
+     export CONFIG_SITE=/build/home/config.site\n";
+
 /// The circumstances of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variation {
@@ -155,7 +160,7 @@ impl Variation {
             return compile;
         }
         format!(
-            "{compile}for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
+            "{compile}{SITE}for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
              [ -e \"$library\" ] || {{ echo 'the environment has no libfaketime: lock it again'; exit 1; }}\n\
              done\n\
              export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=+{} LD_PRELOAD=\"$library\"\n",
