@@ -253,12 +253,14 @@ async fn try_one(bench: &Bench, census: &Census, attack: &Attack) {
         }
         (Fails(step, words), Err(error)) => {
             let failure = error.failure();
+            // What the attack itself complained of comes after our own words.
+            let own = failure.what.split("; first error in line ").next().unwrap_or_default().to_owned();
             assert_eq!(
-                (failure.blame, failure.step.as_str(), failure.what.as_str()),
+                (failure.blame, failure.step.as_str(), own.as_str()),
                 (Blame::Job, *step, *words),
                 "{name}: {text}"
             );
-            failure.what
+            own
         }
         (TimesOut(words), Err(error)) => {
             let failure = error.failure();
