@@ -1,5 +1,7 @@
 //! Environments: the exact set of packages that a build sees, as a lock. Its hash is an input of the job.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -72,6 +74,13 @@ impl EnvironmentLock {
     pub fn check(&self) -> Result<(), String> {
         let names: Vec<_> = self.packages.iter().map(|p| &p.name).collect();
         check_set("packages of the lock", &names, limits::LOCK_PACKAGES_MAX)?;
+        let files: BTreeSet<_> = self.packages.iter().map(|p| &p.file).collect();
+        if files.len() < self.packages.len() {
+            return Err("two packages of the lock have one file name".into());
+        }
+        if self.epoch > u64::from(u32::MAX) {
+            return Err("the lock's date is after the year 2106".into());
+        }
         match self.packages.iter().find(|p| p.arch != Arch::All && p.arch != self.arch) {
             Some(p) => Err(format!("package {} is for {}, the lock for {}", p.name, p.arch, self.arch)),
             None => Ok(()),

@@ -104,10 +104,11 @@ async fn two_people_found_a_network_build_and_look_at_the_proof() {
     let state = until("the job is over", WITHIN, async || {
         let detail: Value = serde_json::from_str(&anna.does(&format!("--json job show {short}")).await).unwrap();
         let state = detail["summary"]["state"].as_str().unwrap().to_owned();
-        (!["waiting", "building"].contains(&state.as_str())).then_some(state)
+        let why = detail["summary"]["why"].to_string();
+        (!["waiting", "building"].contains(&state.as_str())).then_some((state, why))
     })
     .await;
-    assert_eq!(state, "reproduced");
+    assert_eq!(state.0, "reproduced", "{}", state.1);
     let list = anna.does("job ls").await;
     assert!(list.contains("command greeting") && list.contains("reproduced"), "{list}");
     assert!(bert.does("job ls").await.contains("command greeting"), "a member sees the same list");

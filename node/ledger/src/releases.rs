@@ -286,6 +286,14 @@ impl Ledger {
             return;
         }
         let in_line = in_line.is_some();
+        if let Aim::Without { wish, .. } = &self.jobs[&id].run.aim
+            && self.policy_in_force().channel(&channel).is_none()
+        {
+            // Nobody follows the channel any more: what says that the job is not in it could never be published.
+            let wish = wish.clone();
+            self.conclude(id, wish, turn);
+            return;
+        }
         if self.jobs[&id].run.aim == Aim::Done
             && let Err(why) = self.still_stands(id, &channel)
         {

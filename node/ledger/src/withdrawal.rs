@@ -168,7 +168,7 @@ impl Ledger {
     }
 
     /// Ends it; nothing of it is out, or a newer generation stands above that.
-    fn conclude(&mut self, id: JobId, wish: Wish, turn: &mut Turn) {
+    pub(crate) fn conclude(&mut self, id: JobId, wish: Wish, turn: &mut Turn) {
         match wish {
             Wish::GiveUp { why } => self.give_up(id, why, turn),
             Wish::Cancel { reason } => {

@@ -3,7 +3,7 @@
 //! The outputs are the packages that the resulting `.changes` names; `.buildinfo` and `.changes` are by-products, which
 //! hold dates and paths and are never compared.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use protocol::{Arch, Sha256, job::DebJob, words::RelativePath};
 
@@ -92,6 +92,9 @@ fn listed(changes: &str) -> Result<Vec<(Sha256, String)>, String> {
     match files? {
         files if files.is_empty() => Err("it has no Checksums-Sha256".into()),
         files if files.len() > protocol::limits::OUTPUTS_MAX => Err("it names too many files".into()),
+        files if files.iter().map(|(_, file)| file).collect::<BTreeSet<_>>().len() < files.len() => {
+            Err("it names a file twice".into())
+        }
         files => Ok(files),
     }
 }
@@ -120,6 +123,8 @@ mod tests {
         assert_eq!(listed(&text), Ok(vec![(digest, "a_1_all.deb".to_owned())]));
         assert!(listed("Checksums-Sha256:\n zz 1 a.deb\n").is_err());
         assert!(listed("Format: 1.8\n").is_err());
+        let twice = format!("Checksums-Sha256:\n {digest} 1 a.deb\n {digest} 1 a.deb\n");
+        assert_eq!(listed(&twice), Err("it names a file twice".to_owned()));
         for hostile in ["../a.deb", "x/a.deb", "-rf", "a\n.deb", "\u{1b}[31ma.deb", "a\u{202e}bed.a", ".a.deb", ""] {
             let refused = name(hostile).unwrap_err().to_string();
             assert!(!refused.contains(|c: char| c.is_control() || c == '\u{202e}'), "{refused}");

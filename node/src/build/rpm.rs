@@ -4,7 +4,7 @@
 //! below one path that is the same everywhere, because its header holds the expanded spec, paths and all. Packages are
 //! unsigned here: a signature would be another one on each node, so the publisher adds it after the comparison.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use protocol::{
     job::{RpmJob, RpmSource},
@@ -61,6 +61,7 @@ fn listed(text: &str) -> Result<Vec<RelativePath>, OutputError> {
     let why = match names? {
         names if !names.iter().any(|n| !n.as_str().ends_with(".src.rpm")) => "it names no binary package",
         names if names.len() > protocol::limits::OUTPUTS_MAX => "it names too many packages",
+        names if names.iter().collect::<BTreeSet<_>>().len() < names.len() => "it names a package twice",
         names => return Ok(names),
     };
     Err(OutputError::List { file: LIST.to_owned(), why: why.to_owned() })
@@ -81,7 +82,9 @@ mod tests {
     fn a_list_names_packages_and_nothing_else() {
         let names = listed("a-1-1.src.rpm\na-1-1.x86_64.rpm\n").unwrap();
         assert_eq!(names.len(), 2);
-        for bad in ["", "a-1-1.src.rpm\n", "a.rpm\n../b.rpm\n", "a.rpm\nb.deb\n", "x/a.rpm\n", "-a.rpm\n"] {
+        for bad in
+            ["", "a.rpm\na.rpm\n", "a-1-1.src.rpm\n", "a.rpm\n../b.rpm\n", "a.rpm\nb.deb\n", "x/a.rpm\n", "-a.rpm\n"]
+        {
             assert!(listed(bad).is_err(), "{bad:?}");
         }
     }

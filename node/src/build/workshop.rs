@@ -14,8 +14,12 @@ use protocol::{
     environment::EnvironmentLock,
     job::{BuildLimits, JobKind},
     lease::LeaseNumber,
+    words::RelativePath,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -218,7 +222,7 @@ impl Workshop {
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
         let (outputs, byproducts) = bounded(Phase::Outputs, self.patience.outputs, stop, async |halt| {
-            self.collect(task, &folder.upper(&variation), &into, halt).await
+            self.collect(task, (&folder.path.join("upper"), &variation.place), &into, halt).await
         })
         .await?;
         let (variables, attempts) = (&plan.variables[..], self.attempts.as_path());
@@ -240,7 +244,7 @@ impl Workshop {
     async fn collect(
         &self,
         task: &Task,
-        left: &Path,
+        (upper, place): (&Path, &str),
         into: &Path,
         halt: CancellationToken,
     ) -> Result<(Vec<OutputFile>, Vec<OutputFile>), Error> {
@@ -248,7 +252,16 @@ impl Workshop {
         self.rig.remove_tree(into).map_err(disk)?;
         fs::create_dir(into).map_err(disk)?;
         let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
-        let mut leftovers = Leftovers::open(left, limit).map_err(disk)?.until(halt);
+        let leftovers =
+            Leftovers::open_place(upper, place, limit).map_err(|source| match Errno::from_io_error(&source) {
+                // A build that may move its own directory put a link there.
+                Some(Errno::LOOP | Errno::NOTDIR) => {
+                    let name = RelativePath::new(place.trim_start_matches('/')).expect("profiles name plain folders");
+                    Error::Output(OutputError::Link { name })
+                }
+                Some(_) | None => disk(source),
+            })?;
+        let mut leftovers = leftovers.until(halt);
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {
             JobKind::Deb(job) => deb::collect(job, arch, &mut leftovers, &target),

@@ -11,13 +11,14 @@ mod withdraw;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use attest::bundle::Bundle;
+use attest::{bundle::Bundle, verify};
 use ledger::{
     Command, Doubt, Publication, Service, Withdrawal,
     service::{Account, publication_id},
 };
 use protocol::{
-    ChannelName, FileName, Hash, JobId, Timestamp, Verified, lease::Term, limits, message::Octets, release::Release,
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, limits, message::Octets,
+    release::Release,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -303,6 +304,7 @@ impl Publisher {
         let bundle = self.bundle(job).await?;
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
         let additions = self.lay_out(publication, &bundle, &folder).await?;
+        prove(&self.shared, &bundle, &additions)?;
         record.step("write");
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
@@ -448,6 +450,23 @@ impl Publisher {
             warn!(%error, "an old release is still offered");
         }
     }
+}
+
+/// Checks what every follower will check before it takes the packages: what they refuse must never be released, for they would
+/// refuse every later release, too.
+fn prove(shared: &Shared, bundle: &[u8], additions: &[Addition]) -> Result<(), Failure> {
+    let bundle = Bundle::from_bytes(bundle).map_err(|e| chain(&e))?;
+    let policy = verify::policy_in_force(&bundle, &shared.network, Timestamp::ZERO).map_err(|e| chain(&e))?;
+    let proof = verify::verify_under(&bundle, &shared.network, &policy).map_err(|e| chain(&e))?;
+    let is_rpm = matches!(proof.request.kind, JobKind::Rpm(_));
+    for addition in additions {
+        if addition.file.as_str().ends_with(rpm::SUFFIX) != is_rpm {
+            let why = format!("{} cannot be published: a job of kind {}", addition.file, proof.request.kind.word());
+            return Err(Failure::permanent(format!("{why} publishes the other kind of packages")));
+        }
+        proof.file(addition.file.as_str(), &addition.sha256).map_err(|e| Failure::permanent(chain(&e)))?;
+    }
+    Ok(())
 }
 
 /// Says whether an output enters the repository.

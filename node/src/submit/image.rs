@@ -219,7 +219,7 @@ pub fn image(archive: &Archive, recipe: &Recipe, folder: &Path, around: &Surroun
     }
     for (path, content) in &recipe.files {
         match content {
-            Content::File(from) => store.take(path, folder.join(from))?,
+            Content::File(from) => store.take(path, beside(folder, from)?)?,
             Content::Text { text } => store.write(path, placeholders.fill(text)?.as_bytes())?,
         }
     }
@@ -271,6 +271,18 @@ fn placeholders(recipe: &Recipe, archive: &Archive, around: &Surroundings, epoch
     Ok(known)
 }
 
+/// Gives a file that lies in the recipe's folder or below it. A recipe may be somebody else's: it must not name, nor reach by a
+/// link, the other files of whoever submits it, for they would be published.
+fn beside(folder: &Path, name: &Path) -> Result<PathBuf, Error> {
+    let path = folder.join(name);
+    let real = |path: &Path| path.canonicalize().map_err(|source| Error::Read { path: path.to_owned(), source });
+    if real(&path)?.starts_with(real(folder)?) {
+        Ok(path)
+    } else {
+        Err(Error::Request(format!("{} lies outside the recipe's folder: copy it there", name.display())))
+    }
+}
+
 /// Gives each repository and where the image reaches it.
 fn repositories(recipe: &Recipe, folder: &Path, around: &Surroundings) -> Result<Vec<(Repository, String)>, Error> {
     recipe.repositories.iter().map(|source| repository(source, folder, around)).collect()
@@ -289,7 +301,7 @@ fn repository(source: &Source, folder: &Path, around: &Surroundings) -> Result<(
             if !plain(uri) || !plain(suite) || !components.iter().all(plain) {
                 return Err(Error::Request("a repository's uri, suite and components are words without spaces".into()));
             }
-            let path = folder.join(key);
+            let path = beside(folder, key)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !name.ends_with(".asc") && !name.ends_with(".gpg") {
                 return Err(Error::Request(format!("the key {name} must end in .asc (text) or .gpg")));

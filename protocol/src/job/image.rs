@@ -111,6 +111,9 @@ impl ImageJob {
             return Err("a path of a file of the image is too long".into());
         }
         check_set("formats of the image", &self.formats, 8)?;
+        if self.epoch > u64::from(u32::MAX) {
+            return Err("the image's date is after the year 2106".into());
+        }
         if self.formats.is_empty() {
             return Err("an image has at least one format".into());
         }

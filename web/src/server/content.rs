@@ -154,10 +154,12 @@ fn respond(content: Content, kind: &'static str, cache: &'static str) -> Respons
     response
 }
 
-/// Pool files, by-hash indexes and dnf's metadata under its digests never change under their names (publication.md 6.3); the rest a release replaces.
+/// Pool files, by-hash indexes and dnf's metadata under its digests never change under their names (publication.md 6.3); the
+/// rest a release replaces. So do RPMs: another publisher signs the same package with another key.
 fn cache_rule(path: &str) -> &'static str {
     let metadata = path.starts_with("repodata/") && !path.starts_with("repodata/repomd.xml");
-    if path.starts_with("pool/") || path.contains("/by-hash/") || metadata { FOREVER } else { SHORT }
+    let pool = path.starts_with("pool/") && !path.ends_with(".rpm");
+    if pool || path.contains("/by-hash/") || metadata { FOREVER } else { SHORT }
 }
 
 /// Never a type that a browser would run.

@@ -1,6 +1,6 @@
 //! From the verdict into the repository.
 
-use protocol::JobId;
+use protocol::{ChannelName, JobId};
 
 use crate::{
     Cause, Command, Effect, Left,
@@ -213,6 +213,21 @@ fn a_policy_that_no_longer_allows_it_does_not_end_what_may_be_out() {
     assert_eq!((bench.state(first).as_str(), bench.withdrawn()), ("publishing", vec![(first, 2, (1, 2))]));
     bench.apply(Command::Withdrawn { job: first, generation: 2 });
     assert_eq!((bench.state(first).as_str(), bench.ledger.released(&channel(1, 1, 1).name)), ("failed-to-publish", 2));
+    bench.assert_replays();
+}
+
+#[test]
+fn a_withdrawal_ends_with_its_channel() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let first = reproduce(&mut bench, 1);
+    bench.apply(failed_leaving(first, Left::Perhaps));
+    bench.adopt(|p| p.channels = vec![crate::testing::channel(2, 2, 2)]);
+    bench.wait(2);
+    assert_eq!(bench.withdrawn(), [(first, 2, (1, 2))]);
+    bench.apply(failed_leaving(first, Left::Perhaps));
+    bench.adopt(|p| p.channels[0].name = ChannelName::new("other").unwrap());
+    bench.wait(10);
+    assert_eq!(bench.state(first), "failed-to-publish", "nobody follows the channel any more");
     bench.assert_replays();
 }
 

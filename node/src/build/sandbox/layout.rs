@@ -20,6 +20,7 @@ use super::{
     outputs::{Leftovers, OutputError},
     proc,
     rig::{Account, Rig},
+    rights::Rights,
 };
 use crate::build::vary::{Kernel, Sh, Variation};
 
@@ -107,9 +108,10 @@ fn vary_system(rig: &Rig, v: &Variation, upper: &Path) -> io::Result<()> {
 /// Gives the arguments of the namespaces' first process, but for those that [`inner_command`] begins with.
 pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
-    let modes = match rig.account() {
-        Account::Own => "readable",
-        Account::Dedicated { .. } => "as-is",
+    let modes = match (rig.account(), plan.rights) {
+        (Account::Own, Rights::Builder) => "readable",
+        // What an installation makes belongs to the account already; and it could put a link where the folder was.
+        (Account::Own, Rights::Installer) | (Account::Dedicated { .. }, _) => "as-is",
     };
     vec![plan.folder.to_string_lossy().into_owned(), v.place.clone(), v.uid.to_string(), modes.to_owned()]
 }

@@ -124,6 +124,19 @@ impl Leftovers {
         Ok(Self { folder, left: limit, halt: CancellationToken::new() })
     }
 
+    /// Opens a directory below another one, following no link on the way to it.
+    ///
+    /// # Errors
+    /// As [`Leftovers::open`].
+    pub(in crate::build) fn open_place(top: &Path, place: &str, limit: u64) -> io::Result<Self> {
+        let top = Self::open(top, limit)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let place = place.trim_start_matches('/');
+        let folder = rustix::fs::openat2(&top.folder, place, flags, Mode::empty(), beneath)?;
+        Ok(Self { folder, ..top })
+    }
+
     /// Fails soon after `halt` is cancelled.
     pub(in crate::build) fn until(self, halt: CancellationToken) -> Self {
         Self { halt, ..self }

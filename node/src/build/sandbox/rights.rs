@@ -1,7 +1,7 @@
 //! What a sandbox's script may do: most are a build user without any right, an installation is root of the namespace with
 //! the few rights that unpacking packages and running their scripts need.
 //!
-//! Neither can mount, trace, reach a device or a network, or make a namespace, whatever runs in it.
+//! Neither can mount, reach a device or a network, or make a namespace, whatever runs in it.
 
 use std::path::Path;
 

@@ -18,6 +18,10 @@ use crate::publish::incoming::Error;
 
 /// The most files, and the most relations of one kind, that a package may have.
 const ENTRIES_MAX: usize = 500_000;
+/// The longest directory of a file, in bytes (`PATH_MAX` of Linux).
+const PATH_MAX: usize = 4096;
+/// All paths of a package together, in bytes: several times those of the largest package of a distribution.
+const PATHS_MAX: usize = 64 << 20;
 /// The changelog entries that the metadata tells, the newest first.
 const CHANGES_MAX: usize = 10;
 /// The flag of a file that the package owns but does not bring.
@@ -147,6 +151,7 @@ fn package(front: form::Front) -> Result<Package, String> {
     if too_many(&[tag::BASE_NAMES]) || RELATIONS.iter().any(|(_, tags)| too_many(tags)) {
         return Err(format!("it has over {ENTRIES_MAX} files or relations"));
     }
+    check_paths(header)?;
     Ok(Package {
         name: PackageName::new(field(tag::NAME, "name")?).map_err(word)?,
         version: DebVersion::new(text).map_err(word)?,
@@ -155,6 +160,20 @@ fn package(front: form::Front) -> Result<Package, String> {
         source_version: DebVersion::new(source_version).map_err(word)?,
         front,
     })
+}
+
+/// Refuses lists of files whose paths, written out, are larger than any package's: in the header a directory stands once.
+fn check_paths(header: &Header) -> Result<(), String> {
+    let folders: Vec<usize> =
+        header.texts(tag::DIRECTORIES).unwrap_or_default().iter().map(|text| text.len()).collect();
+    let of = header.numbers(tag::DIRECTORY_OF).unwrap_or_default();
+    let names = header.texts(tag::BASE_NAMES).unwrap_or_default();
+    let folder = |at: usize| of.get(at).and_then(|index| folders.get(usize::try_from(*index).ok()?)).copied();
+    let sum: usize = names.iter().enumerate().map(|(at, name)| name.len() + folder(at).unwrap_or(0)).sum();
+    if folders.iter().any(|length| *length > PATH_MAX) || sum > PATHS_MAX {
+        return Err(format!("its paths have over {PATHS_MAX} bytes together, or one has over {PATH_MAX}"));
+    }
+    Ok(())
 }
 
 impl Package {

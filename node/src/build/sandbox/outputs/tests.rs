@@ -2,6 +2,8 @@
 
 use std::os::unix::{fs::symlink, net::UnixListener};
 
+use rustix::io::Errno;
+
 use super::*;
 
 fn name(text: &str) -> RelativePath {
@@ -60,4 +62,18 @@ fn holes_count_as_bytes_and_the_limit_is_for_all_together() {
     leftovers.take(&name("half"), &copies.path().join("half")).unwrap();
     let second = leftovers.take(&name("other"), &copies.path().join("other"));
     assert!(matches!(second, Err(OutputError::TooLarge { left: 424, .. })));
+}
+
+#[test]
+fn a_build_directory_behind_a_link_is_not_entered() {
+    let (tree, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(tree.path().join("build/place")).unwrap();
+    assert!(Leftovers::open_place(tree.path(), "/build/place", 1).is_ok());
+    std::os::unix::fs::symlink(elsewhere.path(), tree.path().join("build/link")).unwrap();
+    fs::create_dir(elsewhere.path().join("place")).unwrap();
+    for (place, expect) in [("/build/link", Errno::NOTDIR), ("/build/link/place", Errno::LOOP)] {
+        let error = Leftovers::open_place(tree.path(), place, 1).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(expect), "{place}: {error}");
+    }
+    assert!(Leftovers::open_place(tree.path(), "/build/../..", 1).is_err());
 }
