@@ -57,10 +57,7 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     while !a.is_empty() || !b.is_empty() {
         let (text_a, text_b) = (take(&mut a, |c| !c.is_ascii_digit()), take(&mut b, |c| !c.is_ascii_digit()));
         let (number_a, number_b) = (take(&mut a, |c| c.is_ascii_digit()), take(&mut b, |c| c.is_ascii_digit()));
-        let (number_a, number_b) = (number_a.trim_start_matches('0'), number_b.trim_start_matches('0'));
-        let order = compare_text(text_a, text_b)
-            .then_with(|| number_a.len().cmp(&number_b.len()))
-            .then_with(|| number_a.cmp(number_b));
+        let order = compare_text(text_a, text_b).then_with(|| compare_numbers(number_a, number_b));
         if order != Ordering::Equal {
             return order;
         }
@@ -68,10 +65,17 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     Ordering::Equal
 }
 
-fn take<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
+/// Takes the characters that belong together off the front.
+pub(in crate::publish) fn take<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     let (head, tail) = text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()));
     *text = tail;
     head
+}
+
+/// Compares numbers of any length, written in digits.
+pub(in crate::publish) fn compare_numbers(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 /// A tilde comes before the end, the end before letters, letters before everything else.

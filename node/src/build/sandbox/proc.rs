@@ -4,7 +4,7 @@
 //! Files that have a constant or computed content are written by the layout and mounted over the kernel's. What is left
 //! as it is: `uptime` and `version`, which `clock_gettime` and `uname` tell anyway; `sysinfo`, a system call, whose total
 //! memory is the machine's; and counters and names of hardware. What is written under `/proc/sys` belongs to the machine's
-//! root, whom no sandbox has, so it needs no cover.
+//! root, whom no sandbox has, or to the sandbox's own network and message queues, which an installation may set for itself.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 

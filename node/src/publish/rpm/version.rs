@@ -4,14 +4,12 @@ use std::cmp::Ordering;
 
 use protocol::words::DebVersion;
 
+use crate::publish::version::{compare_numbers, take};
+
 /// Compares two `[epoch:]version-release` as rpm does.
 pub fn compare(a: &DebVersion, b: &DebVersion) -> Ordering {
     let (a, b) = (Evr::of(a), Evr::of(b));
-    let epoch = |evr: &Evr<'_>| evr.epoch.trim_start_matches('0').to_owned();
-    let (x, y) = (epoch(&a), epoch(&b));
-    x.len()
-        .cmp(&y.len())
-        .then_with(|| x.cmp(&y))
+    compare_numbers(a.epoch, b.epoch)
         .then_with(|| compare_part(a.version, b.version))
         .then_with(|| compare_part(a.release, b.release))
 }
@@ -87,15 +85,7 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
 }
 
 fn segment<'a>(text: &mut &'a str, digits: bool) -> &'a str {
-    let belongs = |c: char| if digits { c.is_ascii_digit() } else { c.is_ascii_alphabetic() };
-    let (head, tail) = text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()));
-    *text = tail;
-    head
-}
-
-fn compare_numbers(a: &str, b: &str) -> Ordering {
-    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    take(text, |c| if digits { c.is_ascii_digit() } else { c.is_ascii_alphabetic() })
 }
 
 #[cfg(test)]
