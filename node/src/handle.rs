@@ -3,6 +3,7 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod difference;
 mod duty;
 mod group;
 mod service_log;
@@ -33,8 +34,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, NetworkView,
-        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, JobDetail, JobFilter, JobPage, Metrics,
+        NetworkView, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -263,6 +264,10 @@ impl Backend for Handle {
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        difference::read(self, explanation, form).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

@@ -12,8 +12,8 @@ use protocol::{
 };
 
 use crate::api::{
-    ApiError, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView, PolicyView,
-    RepositoryView, Status, Submitted, Time,
+    ApiError, Coordination, DifferenceForm, DutyView, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail,
+    PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -178,6 +178,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Streams the log of one attempt, from a byte on.
     fn log(&self, request: LogRequest) -> impl Future<Output = Result<ByteStream, ApiError>> + Send;
+
+    /// Gives the comparison of an explanation, named by its id as a job, at most [`DifferenceForm::BYTES_MAX`] bytes.
+    fn difference(
+        &self,
+        explanation: JobId,
+        form: DifferenceForm,
+    ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the bundle of evidence of a job, for an offline check.
     fn bundle(&self, job: JobId) -> impl Future<Output = Result<Bytes, ApiError>> + Send;

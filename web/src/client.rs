@@ -20,8 +20,8 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News,
-        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Stored, Submitted, Time,
+        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody, JobDetail, JobFilter, JobPage,
+        Metrics, News, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Stored, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -206,6 +206,11 @@ impl Backend for Client {
             path += "&follow=1";
         }
         Ok(self.get(&path, HeaderMap::new()).await?.into_body())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        let answer = self.get(&form.address(&explanation), HeaderMap::new()).await?;
+        collect(answer.into_body(), DifferenceForm::BYTES_MAX).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

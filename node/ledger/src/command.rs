@@ -15,7 +15,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{peers::Duty, service::Account};
+use crate::{explain::Findings, peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -135,6 +135,13 @@ pub enum Command {
         /// Steps, log and result.
         account: Account,
     },
+    /// A difference was looked into.
+    Explained {
+        /// The explanation.
+        explanation: JobId,
+        /// What was found.
+        findings: Findings,
+    },
     /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
     Signer {
         /// The coordinator.
@@ -215,6 +222,7 @@ enum Stored {
     PublishFailed(JobId, String),
     Resign(ChannelName),
     Ran(JobId, Account),
+    Explained(JobId, Findings),
     /// As earlier versions wrote it, which took it for certain that nothing was out.
     PublishFailedOf(JobId, Cause, String),
     Signer(NodeId, Octets),
@@ -255,6 +263,7 @@ impl Command {
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
+            Command::Explained { explanation, findings } => Stored::Explained(*explanation, findings.clone()),
         };
         codec::encode(&stored)
     }
@@ -293,6 +302,7 @@ impl Command {
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
+            Stored::Explained(explanation, findings) => Command::Explained { explanation, findings },
         })
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Left,
+    explain::Explanation,
     graph::Place,
     orders::Orders,
     service::Run,
@@ -529,6 +530,9 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// Profile numbers given so far: the next lease's profile.
     pub profiles: u16,
+    /// Comparisons of attempts that disagree.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub explanations: Vec<Explanation>,
 }
 
 impl Job {
@@ -546,6 +550,7 @@ impl Job {
             wanted: 0,
             attempts: Vec::new(),
             profiles: 0,
+            explanations: Vec::new(),
         }
     }
 
@@ -576,6 +581,7 @@ impl Job {
     /// Drops what only an open job needs.
     pub(crate) fn slim(&mut self) {
         self.late.clear();
+        self.explanations.iter_mut().for_each(Explanation::give_up);
         for attempt in self.orders.earlier.iter_mut().chain(&mut self.attempts) {
             if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
                 vote.outputs = Vec::new();

@@ -43,6 +43,7 @@
 //!   see [`withdrawal`]. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
+//! * **Explanations** of a disagreement are wanted beside the verdict and hold up nothing, see [`explain`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
 //! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
 //!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
@@ -60,6 +61,7 @@
 pub mod command;
 pub mod effect;
 pub mod evidence;
+pub mod explain;
 pub mod graph;
 pub mod job;
 pub mod reputation;
@@ -158,6 +160,8 @@ pub struct Ledger {
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
     reputation: Reputation,
+    /// The job of every explanation, by the explanation's id.
+    explained: BTreeMap<JobId, JobId>,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -220,6 +224,7 @@ impl Ledger {
             pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
+            explained: BTreeMap::new(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -260,6 +265,7 @@ impl Ledger {
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
+            Command::Explained { explanation, findings } => self.take_findings(explanation, findings, &turn),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);
@@ -311,6 +317,7 @@ impl Ledger {
             }
             self.ended.pop_front();
             self.forget_publication(oldest);
+            self.forget_explanations(&oldest);
             self.jobs.remove(&oldest);
         }
     }
