@@ -33,7 +33,8 @@
 //!   a first interruption, 2 s after a first refusal, doubled each time up to 10 minutes. So a network of as many operators as
 //!   must agree goes on after any of them restarted.
 //!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
-//!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
+//!   operator is asked instead. When nobody is left, those that could not try have another turn after a pause, doubled like the
+//!   others: the job waits and says so. It ends as failed only when its attempts are used up.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. What passes (a full
 //!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over; what lasts ends the job at
