@@ -8,7 +8,7 @@ pub use attempt::{Attempt, AttemptState, Late, LateReport, Vote};
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
     blame::Blame,
-    job::{Schedule, ServerJob},
+    job::{Endpoint, Schedule, ServerJob},
     lease::LeaseNumber,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,9 @@ pub struct Facts {
     /// When and where it may run, as it was signed.
     #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub schedule: Schedule,
+    /// Where a fetch goes, sorted; nothing else has a network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
     /// Memory that an attempt may use, in MiB.

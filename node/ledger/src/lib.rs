@@ -80,6 +80,7 @@ mod pace;
 mod peers;
 mod planted;
 mod queue;
+mod recipes;
 mod releases;
 mod reports;
 mod schedule;
@@ -159,6 +160,8 @@ pub struct Ledger {
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
     reputation: Reputation,
+    /// Recipes and their runs.
+    book: recipes::Book,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -221,6 +224,7 @@ impl Ledger {
             pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
+            book: recipes::Book::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -241,7 +245,7 @@ impl Ledger {
             Command::Order(order) => self.order(&order, &mut turn),
             Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
             Command::Offer { node, offer } => self.offer(node, &offer, &mut turn),
-            Command::Card { node, capacity, duty } => self.peers.card(node, capacity, duty, at),
+            Command::Card { node, capacity, duty } => self.card(node, capacity, duty, &mut turn),
             Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
             Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
             Command::Started { node, lease } => self.started(node, lease, &mut turn),
@@ -261,6 +265,8 @@ impl Ledger {
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
+            Command::Recipe(recipe) => self.keep_recipe(recipe, &mut turn),
+            Command::RecipeRun(run) => self.keep_run(run, &mut turn),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     JobId, NodeId, OperatorName, Timestamp,
-    job::Announcement,
+    job::{Announcement, Endpoint, reaches},
     lease::{Lease, LeaseNumber, Profile},
     limits,
     message::{Bid, Offer, Refusal},
@@ -82,6 +82,11 @@ impl Ledger {
         if !job.facts.schedule.allows(&node) {
             return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
         }
+        if let Some(place) = self.out_of_reach(node, job) {
+            return Err(Refusal::NotAllowed(format!(
+                "the job fetches from {place}, which this node's owner does not list"
+            )));
+        }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
             return Err(Refusal::Invalid(format!(
@@ -140,10 +145,25 @@ impl Ledger {
         !hindered && self.peers.is_online(&node) && room.as_ref() == known
     }
 
+    /// A builder says what it is. Whom it fetches from stands on its card alone, so what that opens is given out now.
+    pub(crate) fn card(&mut self, node: NodeId, capacity: Option<Capacity>, duty: Duty, turn: &mut Turn) {
+        let fetches = capacity.as_ref().is_some_and(|capacity| !capacity.fetch.is_empty());
+        self.peers.card(node, capacity, duty, turn.at);
+        if fetches {
+            self.fill(node, None, turn);
+        }
+    }
+
     /// Says whether a card changes nothing, so that it need not be applied.
     pub fn card_stands(&self, node: NodeId, capacity: Option<&Capacity>, duty: &Duty) -> bool {
         let Some(peer) = self.peers.get(&node) else { return self.peers.operator(&node).is_none() };
         self.peers.is_online(&node) && peer.capacity.as_ref() == capacity && peer.duty == *duty
+    }
+
+    /// Gives a place that a job fetches from and a node does not.
+    pub(crate) fn out_of_reach<'a>(&self, node: NodeId, job: &'a Job) -> Option<&'a Endpoint> {
+        let rules = self.peers.fetches_from(&node);
+        job.facts.endpoints.iter().find(|place| !reaches(rules, place))
     }
 
     fn operator(&self, node: &NodeId) -> Result<&OperatorName, Refusal> {
@@ -177,7 +197,8 @@ impl Ledger {
         at: Timestamp,
     ) -> Option<(JobId, Class)> {
         let (operator, room) = (self.peers.operator(&node)?, self.peers.room(&node)?);
-        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib };
+        let fetch = self.peers.fetches_from(&node);
+        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib, fetch };
         let fits = |id| {
             let job = &self.jobs[&id];
             rank(job, (node, operator), room, at).is_some() && {
@@ -349,7 +370,8 @@ impl Ledger {
         let ranked = |node, operator: &OperatorName, room: &Room| {
             // Who is to show what it can first is served when it asks.
             let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
-            rank(job, (node, operator), room, turn.at).filter(|_| may)
+            let reach = self.out_of_reach(node, job).is_none();
+            rank(job, (node, operator), room, turn.at).filter(|_| may && reach)
         };
         let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };
         self.grant(id, node, turn);
