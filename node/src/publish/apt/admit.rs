@@ -89,18 +89,14 @@ pub(super) enum Room {
 }
 
 impl Room {
-    /// Looks at what the name of a package has or had. Of an RPM that is listed, what was attested counts: another publisher
-    /// signs the same package otherwise.
+    /// Looks at what the name of a package has or had. What was attested counts: another publisher signs the same RPM otherwise.
     pub(super) fn of(package: &Pooled, next: &State) -> Result<Self, Error> {
         let path = &package.file.path;
-        let listed = next.packages.iter().find(|p| p.file.path == *path);
-        match (next.content_of(path), listed) {
-            (_, Some(listed)) if listed.rpm.is_some() && listed.attested() == package.attested() => Ok(Room::Taken),
-            (Some(published), _) if published != package.file.sha256 => {
-                Err(Error::Different { path: path.clone(), published, got: package.file.sha256 })
-            }
-            (Some(_), Some(_)) => Ok(Room::Taken),
-            (Some(_), None) | (None, _) => Ok(Room::Free),
+        let (got, listed) = (package.attested(), next.packages.iter().any(|p| p.file.path == *path));
+        match next.attested_of(path) {
+            Some(published) if published != got => Err(Error::Different { path: path.clone(), published, got }),
+            Some(_) if listed => Ok(Room::Taken),
+            Some(_) | None => Ok(Room::Free),
         }
     }
 }

@@ -155,24 +155,24 @@ fn a_mirror_refuses_metadata_and_packages_that_were_not_attested() {
     assert!(Manifest::from_bytes(&manifest.to_bytes()).is_err(), "an RPM says what was attested");
 }
 
+/// Has a repository take over what another one published.
+fn adopt(repository: &mut apt::Repository, published: &Published) -> Result<Published, apt::Error> {
+    let bytes = published.manifest.to_bytes();
+    let (term, generation, channel) = (published.term, published.generation, "main".parse().unwrap());
+    let release = Release { at: AT, term, channel, manifest: Hash::of(&bytes), generation };
+    let root = published.root.clone();
+    let mut fetch =
+        |file: &ReleaseFile| -> io::Result<Box<dyn Read>> { Ok(Box::new(File::open(root.join(file.path.as_str()))?)) };
+    repository.adopt(&release, &bytes, &mut fetch)
+}
+
 #[test]
 fn another_coordinator_continues_and_signs_nothing_twice() {
     let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut first = repository(a.path());
     let published = first.publish(&[rpm(debs.path())], AT, 1).unwrap();
-    let bytes = published.manifest.to_bytes();
-    let release = Release {
-        at: AT,
-        term: published.term,
-        channel: "main".parse().unwrap(),
-        manifest: Hash::of(&bytes),
-        generation: 1,
-    };
     let mut second = repository_of(b.path(), 8);
-    let root = published.root.clone();
-    let mut fetch =
-        |file: &ReleaseFile| -> io::Result<Box<dyn Read>> { Ok(Box::new(File::open(root.join(file.path.as_str()))?)) };
-    second.adopt(&release, &bytes, &mut fetch).unwrap();
+    adopt(&mut second, &published).unwrap();
     assert_eq!(tree(&second.root()), tree(&first.root()));
     let next = second.publish(&[rpm(debs.path())], AT, 2).unwrap();
     assert_eq!(next.manifest.packages, published.manifest.packages, "the first signature stays");
@@ -221,6 +221,30 @@ fn a_mirror_takes_the_same_rpm_signed_again_by_a_later_term_and_no_other() {
     let mut other = first.manifest.clone();
     other.packages[0].attested = Some(Sha256::of(b"another"));
     assert!(matches!(apply(&first, &other, 3), Err(follow::Error::Equivocation { .. })));
+}
+
+/// What was taken out comes back under whoever publishes then, and the former publisher follows.
+#[test]
+fn an_rpm_that_was_taken_out_comes_back_under_another_key() {
+    let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut first, mut second) = (repository(a.path()), repository_of(b.path(), 8));
+    let prune = protocol::job::Prune { keep: 0, before: None, packages: vec![] };
+    let published = first.publish(&[rpm(debs.path())], AT, 1).unwrap();
+    adopt(&mut second, &published).unwrap();
+    let (published, _) = first.prune(&prune, Hash::of(b"prune"), (AT, 2)).unwrap();
+    adopt(&mut second, &published).unwrap();
+    let again = second.publish(&[rpm(debs.path())], AT, 3).unwrap();
+    assert_eq!(again.manifest.packages.len(), 1);
+    adopt(&mut first, &again).unwrap();
+    assert_eq!(tree(&first.root())[POOL], tree(&second.root())[POOL]);
+    first.prune(&prune, Hash::of(b"again"), (AT, 4)).unwrap();
+    let mut changed = UNSIGNED.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    let mut other = rpm(debs.path());
+    fs::write(&other.path, &changed).unwrap();
+    other.sha256 = Sha256::of(&changed);
+    let error = first.publish(&[other], AT, 5).unwrap_err();
+    assert!(matches!(error, apt::Error::Different { .. }), "one name has one attested content: {error}");
 }
 
 #[test]
