@@ -154,6 +154,20 @@ pub fn sign(bytes: &[u8], signature: &[u8]) -> Result<Unsigned, Error> {
     Ok(Unsigned { bytes: beginning(bytes, &header), instead_of })
 }
 
+/// Gives the signature in the beginning of a file: of its header, by an EdDSA key.
+///
+/// # Errors
+/// As [`unsigned`], and when there is none, or another one: a reader might believe that instead.
+pub fn signature(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let (header, _) = signature_header(bytes)?;
+    let mut found = header.entries.into_iter().filter(|entry| SIGNATURES.contains(&entry.tag));
+    match (found.next(), found.next()) {
+        (Some(Entry { tag: SIGNATURE, kind: BIN, data, .. }), None) => Ok(data),
+        (None, _) => refuse("it is not signed"),
+        (Some(_), _) => refuse("it has other signatures than one of its header by an EdDSA key"),
+    }
+}
+
 /// Gives the SHA-256 that builders attested, of a file that may have been signed since. Anything that cannot be read as an RPM is
 /// hashed as it is.
 pub fn attested(bytes: &[u8]) -> Sha256 {

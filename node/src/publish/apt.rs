@@ -407,6 +407,7 @@ impl Repository {
         self.comes_later(at, generation)?;
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
         plan(self, &mut next)?;
+        self.sign_again(&mut next)?;
         self.check_pool(&next)?;
         self.still_leads(term)?;
         let outputs = self.retire(&mut next)?;

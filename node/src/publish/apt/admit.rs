@@ -10,7 +10,7 @@ use protocol::{
 
 use super::{
     Addition, BUNDLE_MAX, BUNDLE_SUFFIX, Error, Repository, enter, pool_path, staged,
-    state::{Pooled, State},
+    state::{Entering, Pooled, State},
 };
 use crate::{
     publish::{
@@ -137,6 +137,39 @@ impl Repository {
         disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &addition.bundle)?;
         self.step()?;
         enter(next, package, addition.order)
+    }
+}
+
+impl Repository {
+    /// Signs every RPM whose signer's key is not published any more, a former coordinator's for instance: dnf would refuse it.
+    pub(super) fn sign_again(&self, next: &mut State) -> Result<(), Error> {
+        let incoming = self.dir.join("state/incoming");
+        for place in 0..next.packages.len() {
+            let package = &next.packages[place];
+            let Some(entry) = &package.rpm else { continue };
+            if entry.signer.as_ref().is_some_and(|signer| self.keyring.has(signer)) {
+                continue;
+            }
+            let path = package.file.path.clone();
+            let name = path.as_str().rsplit('/').next().unwrap_or_default();
+            let name = FileName::new(name).expect("it was one when the package entered");
+            let (waiting, signed) = (incoming.join(staged(&path)), incoming.join("signing"));
+            let from = if waiting.exists() { waiting.clone() } else { self.root().join(path.as_str()) };
+            let Digest { hash, sha256, size } = rpm::sign_anew((&from, &signed), &name, &self.key)?;
+            let file = ReleaseFile { hash, path: path.clone(), size, sha256 };
+            let described = Described::read(&signed, &name, &[package.arch])?;
+            let (bundle, job, since, attested) =
+                (package.bundle.clone(), package.job, package.since, package.attested());
+            if rpm::attested(&signed, &name)? != attested {
+                return Err(Error::Damaged { path });
+            }
+            disk::rename(&signed, &waiting)?;
+            next.packages[place] = Pooled { since, ..described.pooled((file, bundle), job, attested) };
+            next.entering.retain(|entering| entering.path != path);
+            next.entering.push(Entering { path, size });
+            self.step()?;
+        }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{read_front, refused, unreadable, version::Evr};
-use crate::publish::incoming::Error;
+use crate::publish::{incoming::Error, sign::check};
 
 /// The most files, and the most relations of one kind, that a package may have.
 const ENTRIES_MAX: usize = 500_000;
@@ -85,6 +85,9 @@ const RELATIONS: [(&str, [u32; 3]); 8] = [
 pub(in crate::publish) struct Entry {
     /// The SHA-256 that the builders attested.
     pub(in crate::publish) attested: Sha256,
+    /// The fingerprint of the key that signed it; none where that was not noted.
+    #[serde(default)]
+    pub(in crate::publish) signer: Option<String>,
     /// The package in `primary.xml`.
     pub(in crate::publish) primary: String,
     /// The package in `filelists.xml`.
@@ -102,6 +105,8 @@ pub(in crate::publish) struct Package {
     pub(in crate::publish) arch: Arch,
     pub(in crate::publish) source: PackageName,
     pub(in crate::publish) source_version: DebVersion,
+    /// The fingerprint of the key that signed it, as it says itself; none of an unsigned one.
+    pub(in crate::publish) signer: Option<String>,
     front: form::Front,
 }
 
@@ -113,6 +118,7 @@ pub(in crate::publish) fn inspect(path: &Path, file: &FileName, arches: &[Arch])
     let mut rpm = File::open(path).map_err(|source| unreadable(file, source))?;
     let bytes = read_front(&mut rpm, file)?;
     let front = form::front(&bytes).map_err(|e| refused(file, &e))?;
+    let signer = form::signature(&bytes).ok().and_then(|packet| check::issuer(&packet));
     let package = package(front).map_err(|why| Error::Control { file: file.clone(), why })?;
     let wanted = format!(
         "{}-{}.{}.rpm",
@@ -126,7 +132,7 @@ pub(in crate::publish) fn inspect(path: &Path, file: &FileName, arches: &[Arch])
     if package.arch != Arch::All && !arches.contains(&package.arch) {
         return Err(Error::Arch { file: file.clone(), arch: package.arch });
     }
-    Ok(package)
+    Ok(Package { signer, ..package })
 }
 
 fn package(front: form::Front) -> Result<Package, String> {
@@ -162,6 +168,7 @@ fn package(front: form::Front) -> Result<Package, String> {
         arch,
         source: PackageName::new(source).map_err(word)?,
         source_version: DebVersion::new(source_version).map_err(word)?,
+        signer: None,
         front,
     })
 }
@@ -236,6 +243,7 @@ impl Package {
         let listed: String = files.iter().map(|f| f.element("  ")).collect();
         Entry {
             attested,
+            signer: self.signer.clone(),
             primary: self.primary(file, &files),
             filelists: format!("{title}{listed}</package>\n"),
             other: format!("{title}{}</package>\n", self.changes()),

@@ -59,7 +59,8 @@ fn signed(folder: &Path, key: &RepositoryKey) -> PathBuf {
 }
 
 fn check(manifest: &Manifest, root: &Path, known: Rpms) -> Result<Rpms, covered::rpms::Error> {
-    covered::rpms::check(manifest, AT, known, &mut |file| Ok(root.join(file.path.as_str())))
+    let keyring = Keyring::read(&fs::read(root.join("archive-key.gpg")).unwrap()).unwrap();
+    covered::rpms::check((manifest, &keyring), AT, known, &mut |file| Ok(root.join(file.path.as_str())))
 }
 
 #[test]
@@ -115,8 +116,17 @@ fn a_channel_has_both_and_a_mirror_can_write_the_metadata_again() {
     assert!(packages.contains("Package: tiny") && !packages.contains("answer"), "{packages}");
     assert_eq!(Manifest::from_bytes(&manifest.to_bytes()).unwrap(), *manifest);
     let known = check(manifest, &published.root, Rpms::new()).unwrap();
-    let unread = covered::rpms::check(manifest, AT, known, &mut |_| panic!("what is known is not read again"));
+    let keyring = Keyring::new([key().certificate().unwrap()]);
+    let unread = covered::rpms::check((manifest, &keyring), AT, known.clone(), &mut |_| {
+        panic!("what is known is not read again")
+    });
     assert_eq!(unread.unwrap().len(), 1);
+    let stranger = Keyring::new([key_of(8).certificate().unwrap()]);
+    let open = &mut |file: &ReleaseFile| Ok(published.root.join(file.path.as_str()));
+    let why = |known| covered::rpms::check((manifest, &stranger), AT, known, open).unwrap_err().to_string();
+    let (again, first) = [known, Rpms::new()].map(why).into();
+    assert!(again.contains("signer's key is not in the release"), "{again}");
+    assert!(first.contains("none of its keys made the signature"), "{first}");
     let again = repository.publish(&[rpm(debs.path())], AT, 3).unwrap();
     assert_eq!(again.manifest.packages.len(), 2, "it is there already");
 }
@@ -174,8 +184,11 @@ fn another_coordinator_continues_and_signs_nothing_twice() {
     let mut second = repository_of(b.path(), 8);
     adopt(&mut second, &published).unwrap();
     assert_eq!(tree(&second.root()), tree(&first.root()));
+    second.trust([key().certificate().unwrap()]).unwrap();
     let next = second.publish(&[rpm(debs.path())], AT, 2).unwrap();
-    assert_eq!(next.manifest.packages, published.manifest.packages, "the first signature stays");
+    let signed = |published: &Published| fs::read(published.root.join(POOL)).unwrap();
+    assert_eq!(next.manifest.packages, published.manifest.packages);
+    assert_eq!(signed(&next), signed(&published), "the first signature stays");
     check(&next.manifest, &next.root, Rpms::new()).unwrap();
     let mut changed = UNSIGNED.to_vec();
     *changed.last_mut().unwrap() ^= 1;
@@ -245,6 +258,33 @@ fn an_rpm_that_was_taken_out_comes_back_under_another_key() {
     other.sha256 = Sha256::of(&changed);
     let error = first.publish(&[other], AT, 5).unwrap_err();
     assert!(matches!(error, apt::Error::Different { .. }), "one name has one attested content: {error}");
+}
+
+/// A coordinator that is none any more is not in the keyring: its signatures would not hold.
+#[test]
+fn what_a_former_coordinator_signed_is_signed_again() {
+    let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let published = repository(a.path()).publish(&[rpm(debs.path())], AT, 1).unwrap();
+    let mut second = repository_of(b.path(), 8);
+    adopt(&mut second, &published).unwrap();
+    let next = second.resign(AT, 2).unwrap();
+    let signed = |published: &Published| fs::read(published.root.join(POOL)).unwrap();
+    assert_ne!(signed(&next), signed(&published));
+    check(&next.manifest, &next.root, Rpms::new()).unwrap();
+    let manifests = (&next.manifest, &published.manifest);
+    assert!(apt::adopt::same_packages(manifests.0, manifests.1), "what was attested is the same");
+    assert_eq!(tree(&next.root).len(), next.manifest.files.len() + index_files(&published, &next));
+    let dir = tempfile::tempdir().unwrap();
+    let mut third = repository(dir.path());
+    adopt(&mut third, &published).unwrap();
+    adopt(&mut third, &next).unwrap();
+    assert_eq!(signed(&third.published().unwrap()), signed(&next), "who has the first takes the second");
+}
+
+/// Counts the files by hash of one generation that the next one does not name: they stay for a day.
+fn index_files(before: &Published, after: &Published) -> usize {
+    let gone = |file: &&ReleaseFile| after.manifest.file(&file.path).is_none();
+    before.manifest.files.iter().filter(gone).count()
 }
 
 #[test]
