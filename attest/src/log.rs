@@ -14,4 +14,5 @@
 //! Nothing here stores, sends or waits: a witness's decision is a function of a request and what it remembers, a proof
 //! is read out of tiles that the caller fetched, and the time is an argument.
 
+pub mod tile;
 pub mod tree;
