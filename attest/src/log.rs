@@ -14,5 +14,8 @@
 //! Nothing here stores, sends or waits: a witness's decision is a function of a request and what it remembers, a proof
 //! is read out of tiles that the caller fetched, and the time is an argument.
 
+pub mod checkpoint;
+pub mod conflict;
+pub mod note;
 pub mod tile;
 pub mod tree;

@@ -3,35 +3,26 @@
 use std::sync::LazyLock;
 
 use super::*;
-use crate::log::tree::{Edge, check_consistency, check_inclusion};
+use crate::{
+    log::tree::{check_consistency, check_inclusion},
+    testing::log::Memory,
+};
 
-/// A tree in memory, of the specification's size 70,000.
-struct Memory(BTreeMap<Subtree, Sha256>);
-
+/// The specification's example.
 const SIZE: u64 = 70_000;
 
-static TREE: LazyLock<Memory> = LazyLock::new(|| {
-    let mut edge = Edge::default();
-    Memory((0..SIZE).flat_map(|at| edge.append(tree::leaf(&entry(at)))).collect())
-});
+static TREE: LazyLock<Memory> = LazyLock::new(|| Memory::sized(SIZE));
 
-fn entry(at: u64) -> Vec<u8> {
-    format!("entry {at}").into_bytes()
-}
-
-impl Subtrees for Memory {
-    type Error = Subtree;
-    fn hash(&self, subtree: Subtree) -> Result<Sha256, Subtree> {
-        self.0.get(&subtree).copied().ok_or(subtree)
-    }
+fn entry(at: u64) -> &'static [u8] {
+    &TREE.entries()[at as usize]
 }
 
 fn fetch(tiles: BTreeSet<Tile>) -> BTreeMap<Tile, Vec<u8>> {
-    tiles.into_iter().map(|tile| (tile, tile.bytes(&*TREE).unwrap())).collect()
+    tiles.into_iter().map(|tile| (tile, TREE.tile(tile))).collect()
 }
 
 fn head(size: u64) -> Head {
-    tree::head(size, &*TREE).unwrap()
+    TREE.head(size)
 }
 
 fn resource(text: &str) -> Resource {
@@ -41,10 +32,8 @@ fn resource(text: &str) -> Resource {
 }
 
 fn tile(text: &str) -> Tile {
-    match resource(&format!("tile/{text}")) {
-        Resource::Tile(tile) => tile,
-        other => panic!("{other:?}"),
-    }
+    let Resource::Tile(tile) = resource(&format!("tile/{text}")) else { panic!("{text} is no tile") };
+    tile
 }
 
 #[test]
@@ -123,7 +112,7 @@ fn proofs_are_read_out_of_tiles() {
             assert!(tiles.len() <= 6, "{index} of {size} needs {} tiles", tiles.len());
             let view = View::new(head(size), &tiles).unwrap();
             let proof = tree::inclusion(index, size, &view).unwrap();
-            assert_eq!(check_inclusion(tree::leaf(&entry(index)), index, head(size), &proof), Ok(()));
+            assert_eq!(check_inclusion(tree::leaf(entry(index)), index, head(size), &proof), Ok(()));
         }
         for old in [0, 1, size / 3, size - 1, size] {
             let view = View::new(head(size), &fetch(for_consistency(old, size).unwrap())).unwrap();
@@ -174,7 +163,7 @@ fn every_tile_is_checked() {
     with_impossible.insert(tile("7/000"), vec![0; TILE_MAX]);
     assert!(View::new(head(SIZE), &with_impossible).is_err());
     let mut with_older = tiles;
-    with_older.insert(tile("0/273.p/111"), tile("0/273.p/111").bytes(&*TREE).unwrap());
+    with_older.insert(tile("0/273.p/111"), TREE.tile(tile("0/273.p/111")));
     assert_eq!(View::new(head(SIZE), &with_older).unwrap_err(), TileError::Foreign(tile("0/273.p/111")));
 }
 
@@ -182,14 +171,14 @@ fn every_tile_is_checked() {
 fn bundles_hold_the_trees_entries() {
     let slice = Slice::holding(69_990, SIZE).unwrap();
     assert_eq!(slice.to_string(), "273.p/112");
-    let entries: Vec<Vec<u8>> = (slice.first()..SIZE).map(entry).collect();
-    let bytes = write_bundle(entries.iter().map(Vec::as_slice)).unwrap();
+    let entries: Vec<&[u8]> = (slice.first()..SIZE).map(entry).collect();
+    let bytes = TREE.bundle(slice);
     let view = View::new(head(SIZE), &fetch(for_inclusion(69_990, SIZE).unwrap())).unwrap();
     assert_eq!(view.entries(slice, &bytes).unwrap(), entries);
 
     let mut swapped = entries.clone();
     swapped.swap(3, 4);
-    let swapped = write_bundle(swapped.iter().map(Vec::as_slice)).unwrap();
+    let swapped = write_bundle(swapped).unwrap();
     assert_eq!(view.entries(slice, &swapped), Err(TileError::Swapped { index: slice.first() + 3 }));
     for length in [0, 1, 2, 11, bytes.len() - 1] {
         assert!(matches!(view.entries(slice, &bytes[..length]), Err(TileError::Bundle { .. })));

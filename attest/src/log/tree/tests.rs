@@ -1,36 +1,14 @@
 //! The published vectors, RFC 6962's own definitions, and what a change does to a proof.
 
-use std::collections::BTreeMap;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
+use crate::testing::log::Memory;
 
-/// A whole tree in memory.
-#[derive(Default)]
-struct Memory(BTreeMap<Subtree, Sha256>, Edge);
-
-impl Memory {
-    fn of(entries: impl IntoIterator<Item = Sha256>) -> Self {
-        let mut memory = Self::default();
-        for entry in entries {
-            memory.0.extend(memory.1.append(entry));
-        }
-        memory
-    }
-}
-
-impl Subtrees for Memory {
-    type Error = Subtree;
-    fn hash(&self, subtree: Subtree) -> Result<Sha256, Subtree> {
-        self.0.get(&subtree).copied().ok_or(subtree)
-    }
-}
-
-fn entries(size: u64) -> Vec<Sha256> {
-    (0..size).map(|at| leaf(&at.to_be_bytes())).collect()
+fn hashes_of(memory: &Memory) -> Vec<Sha256> {
+    memory.entries().iter().map(|entry| leaf(entry)).collect()
 }
 
 /// RFC 6962 section 2.1, word for word.
@@ -74,8 +52,8 @@ fn subproof(m: usize, entries: &[Sha256], complete: bool) -> Vec<Sha256> {
 
 #[test]
 fn roots_and_proofs_are_those_of_the_rfc() {
-    let all = entries(70);
-    let memory = Memory::of(all.clone());
+    let memory = Memory::sized(70);
+    let all = hashes_of(&memory);
     for size in 0..=70 {
         let now = head(size, &memory).unwrap();
         let so_far = &all[..size as usize];
@@ -97,7 +75,7 @@ fn roots_and_proofs_are_those_of_the_rfc() {
 
 #[test]
 fn what_does_not_exist_is_not_proven() {
-    let memory = Memory::of(entries(5));
+    let memory = Memory::sized(5);
     assert_eq!(inclusion(5, 5, &memory), Err(ProofError::Index { index: 5, size: 5 }.into()));
     assert_eq!(consistency(6, 5, &memory), Err(ProofError::Backwards { old: 6, new: 5 }.into()));
     assert!(matches!(inclusion(2, 8, &memory), Err(MakeError::Read(_))));
@@ -176,10 +154,7 @@ fn published_consistency_vectors() {
 /// The root that a fork shows is found by its own proof, where the proof says it: that is what convicts it.
 #[test]
 fn a_forks_own_proof_shows_its_past() {
-    let honest = Memory::of(entries(6));
-    let mut other = entries(9);
-    other[2] = leaf(b"something else");
-    let fork = Memory::of(other);
+    let (honest, fork) = (Memory::sized(6), Memory::forked(9, 2));
     let (old, new) = (head(6, &honest).unwrap(), head(9, &fork).unwrap());
     let proof = consistency(6, 9, &fork).unwrap();
     assert_eq!(check_consistency(old, new, &proof), Err(ProofError::Root { size: 6 }));
@@ -192,8 +167,8 @@ proptest! {
     /// Invariant: a proof proves one entry at one place of one tree. Whatever is changed, it proves nothing.
     #[test]
     fn a_changed_proof_proves_nothing(size in 1..600u64, at in any::<u64>(), change in 0..7u8, bit in 0..256usize) {
-        let (all, index) = (entries(size), at % size);
-        let memory = Memory::of(all.clone());
+        let (memory, index) = (Memory::sized(size), at % size);
+        let all = hashes_of(&memory);
         let mut now = head(size, &memory).unwrap();
         let (mut entry, mut place) = (all[index as usize], index);
         let mut proof = inclusion(index, size, &memory).unwrap();
@@ -219,10 +194,7 @@ proptest! {
     #[test]
     fn a_changed_past_is_never_consistent(size in 2..400u64, at in any::<u64>(), which in any::<u64>()) {
         let old = 1 + at % (size - 1);
-        let all = entries(size);
-        let mut forged = all.clone();
-        forged[(which % old) as usize] = leaf(b"forged");
-        let (honest, fork) = (Memory::of(all), Memory::of(forged));
+        let (honest, fork) = (Memory::sized(size), Memory::forked(size, which % old));
         let heads = |memory: &Memory| (head(old, memory).unwrap(), head(size, memory).unwrap());
         let ((before, after), (_, forged)) = (heads(&honest), heads(&fork));
         for proof in [consistency(old, size, &honest).unwrap(), consistency(old, size, &fork).unwrap()] {
