@@ -16,6 +16,10 @@
 
 pub mod checkpoint;
 pub mod conflict;
+pub mod entry;
 pub mod note;
+pub mod policy;
+pub mod proof;
 pub mod tile;
 pub mod tree;
+pub mod witness;

@@ -209,10 +209,16 @@ impl Verified {
         Ok(Self { signed, ..self.clone() })
     }
 
-    /// Gives the same checkpoint with the log's own signatures only: what a witness keeps.
+    /// Gives the same checkpoint with one line more.
+    pub(super) fn with_line(&self, line: Line) -> Self {
+        let note = self.signed.note.with([line]).expect("a note that was made bare has room");
+        Self { signed: Signed { note, ..self.signed.clone() }, ..self.clone() }
+    }
+
+    /// Gives the same checkpoint with the log's own signatures only, one by each key: what a witness keeps.
     pub(super) fn bare(&self) -> Self {
         let note = &self.signed.note;
-        let own = note.lines().iter().filter(|line| self.log.iter().any(|key| line.is_by(key))).cloned();
+        let own = self.log.iter().filter_map(|key| note.lines().iter().find(|line| line.is_by(key))).cloned();
         let note = Note::new(note.text().to_owned(), own.collect()).expect("a part of a note's lines is a note");
         Self { signed: Signed { note, ..self.signed.clone() }, ..self.clone() }
     }

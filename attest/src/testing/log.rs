@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    PublicKey, Sha256,
-    testing::{public_key, signing_key},
+    ChannelName, Hash, PublicKey, Sha256, Timestamp,
+    lease::{LeaseNumber, Profile},
+    testing::{node, public_key, signing_key},
 };
 
 use crate::log::{
     checkpoint::{Signed, Verified},
+    entry::{self, End, Entry, Event, Judgement},
     note::{Algorithm, VerifierKey},
     tile::{self, Slice, Tile},
     tree::{self, Edge, Head, Subtree, Subtrees},
@@ -105,4 +107,28 @@ pub fn witness_key(seed: u8) -> VerifierKey {
 
 fn key(name: &str, algorithm: Algorithm, key: PublicKey) -> VerifierKey {
     VerifierKey::new(name.parse().expect("a sample name is a key name"), algorithm, key)
+}
+
+/// Gives an entry of every kind, outcomes and verdicts of every kind included.
+pub fn entries() -> Vec<Entry> {
+    let (job, lease, node) = (Hash::of(b"job").into(), LeaseNumber(7), node(11));
+    let envelope = Hash::of(b"envelope");
+    let channel = ChannelName::new("stable").expect("a sample is valid");
+    let mut events = vec![
+        Event::Policy(entry::Policy { number: 1, envelope }),
+        Event::Accepted(entry::Accepted { job, envelope }),
+        Event::Lease(entry::Lease { job, node, lease, profile: Profile(2) }),
+        Event::Commitment(entry::Commitment { job, node, lease, digest: Hash::of(b"salt and attestation") }),
+        Event::Release(entry::Release { channel, envelope, generation: 3 }),
+        Event::Revocation(entry::Revocation { key: public_key(9), from: 40, envelope }),
+    ];
+    let ends = [End::Built(Hash::of(b"attestation")), End::Failed(Hash::of(b"report")), End::Lost];
+    events.extend(ends.map(|end| Event::Outcome(entry::Outcome { job, end, node, lease })));
+    let verdicts = [Judgement::Reproduced, Judgement::Disputed, Judgement::Unreproducible, Judgement::Failed];
+    let attestations = vec![Hash::from_bytes([1; 32]), Hash::from_bytes([2; 32])];
+    events.extend(
+        verdicts.map(|verdict| Event::Verdict(entry::Verdict { job, verdict, attestations: attestations.clone() })),
+    );
+    let times = (0..).map(|at| Timestamp::from_millis(1_700_000_000_000 + at));
+    times.zip(events).map(|(at, event)| Entry { at, event }).collect()
 }
