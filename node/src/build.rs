@@ -13,6 +13,7 @@ mod complaint;
 mod deb;
 mod environment;
 pub mod explain;
+mod fetch;
 mod image;
 mod info;
 mod inputs;

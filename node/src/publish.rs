@@ -12,6 +12,7 @@
 pub mod apt;
 pub mod follow;
 pub mod incoming;
+pub mod kind;
 pub mod rpm;
 pub mod sign;
 pub mod version;

@@ -11,6 +11,7 @@ mod explanation;
 mod filter;
 mod job;
 mod network;
+mod recipe;
 mod reputation;
 mod state;
 mod time;
@@ -27,6 +28,7 @@ pub use job::{
 pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,
 };
+pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

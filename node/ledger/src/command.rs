@@ -12,6 +12,7 @@ use protocol::{
     message::{Bid, Failed, Octets, Offer, Renewal},
     peer::Capacity,
     policy::Policy,
+    recipe::{Recipe, RecipeRun},
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +150,10 @@ pub enum Command {
         /// The certificate.
         certificate: Octets,
     },
+    /// A maintainer wants a recipe kept, or removed.
+    Recipe(Verified<Recipe>),
+    /// A maintainer tells how a run of a recipe goes.
+    RecipeRun(Verified<RecipeRun>),
     /// They could not be put there.
     PublishFailed {
         /// The job.
@@ -231,6 +236,8 @@ enum Stored {
     PublishFailedAs(JobId, u64, Cause, Left, String),
     Withdrawn(JobId, u64),
     Found(JobId, u64),
+    Recipe(Envelope),
+    RecipeRun(Envelope),
 }
 
 impl Command {
@@ -264,6 +271,8 @@ impl Command {
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
             Command::Explained { explanation, findings } => Stored::Explained(*explanation, findings.clone()),
+            Command::Recipe(recipe) => Stored::Recipe(envelope(recipe)),
+            Command::RecipeRun(run) => Stored::RecipeRun(envelope(run)),
         };
         codec::encode(&stored)
     }
@@ -303,6 +312,8 @@ impl Command {
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
             Stored::Explained(explanation, findings) => Command::Explained { explanation, findings },
+            Stored::Recipe(recipe) => Command::Recipe(verify(&recipe, network)?),
+            Stored::RecipeRun(run) => Command::RecipeRun(verify(&run, network)?),
         })
     }
 }

@@ -22,13 +22,10 @@ use super::{Failure, Publisher, chain, stopped};
 use crate::{
     clock,
     daemon::runs::Recorder,
-    publish::{
-        apt::{
-            Published, Repository,
-            carry::{Fate, Stock, Takeover},
-            diff::{self, Comparison},
-        },
-        version,
+    publish::apt::{
+        Published, Repository,
+        carry::{Fate, Stock, Takeover},
+        diff::{self, Comparison},
     },
 };
 
@@ -333,9 +330,8 @@ fn choose(
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for stock in all.into_iter().filter(|s| named(s) && arch(s)) {
         let newer = there.iter().find(|t| {
-            t.name == stock.name
-                && t.arch == stock.arch
-                && version::compare(&t.version, &stock.version) == std::cmp::Ordering::Greater
+            (t.kind, &t.name, t.arch) == (stock.kind, &stock.name, stock.arch)
+                && stock.kind.order(&t.version, &stock.version) == std::cmp::Ordering::Greater
         });
         match newer {
             Some(newer) => left_out.push(format!("{}: {} is published, which is newer", stock.title(), newer.version)),
@@ -403,4 +399,27 @@ fn carry(
     }
     let (target, carried) = take(&paths, evidence);
     Ok((target, carried.map(|(published, fates)| (published, titles, fates)), lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::testing::{AT, addition, repository, rpm};
+
+    /// Debian's order puts `1.2^git3` above `1.2.1git`, rpm's below; and a `.deb` of that name has nothing to do with it.
+    #[test]
+    fn rpms_are_chosen_by_their_own_order_beside_debs_of_the_same_name() {
+        let (a, b, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut source, mut target) = (repository(a.path()), repository(b.path()));
+        source.publish(&[rpm(files.path(), "1.2.1git")], AT, 1).unwrap();
+        let there = [rpm(files.path(), "1.2^git3"), addition(files.path(), ("artel-answer-doc", "9", "all"), "a")];
+        target.publish(&there, AT, 1).unwrap();
+        let wanted = Wanted { packages: &[], arches: &[], others: Others::Refuse };
+        let from = "testing".parse().unwrap();
+        let (chosen, left_out) = choose(&source, &target, &from, &wanted).unwrap();
+        assert_eq!((chosen.len(), left_out), (1, vec![]));
+        let (back, why) = (choose(&target, &source, &from, &Wanted { others: Others::LeaveOut, ..wanted })).unwrap();
+        assert_eq!(back.iter().map(Stock::title).collect::<Vec<_>>(), ["artel-answer-doc 9 all"]);
+        assert_eq!(why, ["artel-answer-doc 1.2^git3-1 all: 1.2.1git-1 is published, which is newer"]);
+    }
 }
