@@ -12,6 +12,7 @@ mod command;
 mod complaint;
 mod deb;
 mod environment;
+mod fetch;
 mod image;
 mod info;
 mod inputs;

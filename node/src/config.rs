@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{ChannelName, NetworkId};
+use protocol::{ChannelName, NetworkId, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
 
 /// Why the configuration was refused.
@@ -195,6 +195,9 @@ pub struct Builder {
     pub disk_mib: u32,
     /// Disk for unpacked environments, in MiB.
     pub environments_mib: u32,
+    /// Whom fetches may reach: `host`, `*.domain`, perhaps with `:port`. Without any, this node takes no fetch.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "hosts")]
+    pub fetch: Vec<HostRule>,
     /// The system user that builds when the daemon runs as root.
     pub user: String,
     /// For demonstrations and tests only: sign changed outputs, to show that the network notices.
@@ -207,6 +210,17 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// Reads a list of hosts in any order, and keeps it as a card carries it.
+fn hosts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<HostRule>, D::Error> {
+    let mut rules = Vec::<HostRule>::deserialize(deserializer)?;
+    rules.sort();
+    rules.dedup();
+    if rules.len() > HOSTS_MAX {
+        return Err(serde::de::Error::custom(format!("at most {HOSTS_MAX} hosts are listed: use *.domain")));
+    }
+    Ok(rules)
+}
+
 impl Default for Builder {
     fn default() -> Self {
         Self {
@@ -214,6 +228,7 @@ impl Default for Builder {
             memory_mib: 4096,
             disk_mib: 16 * 1024,
             environments_mib: 8 * 1024,
+            fetch: Vec::new(),
             user: "artel-builder".into(),
             lie: false,
         }

@@ -289,12 +289,12 @@ async fn build_here(
         rig: build::RigConfig { user: settings.user.clone() },
         now: clock::now,
     };
-    let below = folder.clone();
+    let (below, reach) = (folder.clone(), settings.fetch.clone());
     let opened = tokio::task::spawn_blocking(move || {
         if rustix::process::geteuid().is_root() {
             build::Rig::prepare_user(&workshop.rig)?;
         }
-        let workshop = Workshop::open(workshop)?;
+        let workshop = Workshop::open(workshop)?.reaching(reach);
         let swept = workshop.sweep().and_then(|_| crate::worker::sweep(&below));
         Ok::<_, build::WorkshopError>((workshop, swept))
     });

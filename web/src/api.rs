@@ -10,6 +10,7 @@ mod error;
 mod filter;
 mod job;
 mod network;
+mod recipe;
 mod reputation;
 mod state;
 mod time;
@@ -25,6 +26,7 @@ pub use job::{
 pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,
 };
+pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

@@ -12,6 +12,7 @@ use protocol::{
     message::{Bid, Failed, Octets, Offer, Renewal},
     peer::Capacity,
     policy::Policy,
+    recipe::{Recipe, RecipeRun},
 };
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +143,10 @@ pub enum Command {
         /// The certificate.
         certificate: Octets,
     },
+    /// A maintainer wants a recipe kept, or removed.
+    Recipe(Verified<Recipe>),
+    /// A maintainer tells how a run of a recipe goes.
+    RecipeRun(Verified<RecipeRun>),
     /// They could not be put there.
     PublishFailed {
         /// The job.
@@ -223,6 +228,8 @@ enum Stored {
     PublishFailedAs(JobId, u64, Cause, Left, String),
     Withdrawn(JobId, u64),
     Found(JobId, u64),
+    Recipe(Envelope),
+    RecipeRun(Envelope),
 }
 
 impl Command {
@@ -255,6 +262,8 @@ impl Command {
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
+            Command::Recipe(recipe) => Stored::Recipe(envelope(recipe)),
+            Command::RecipeRun(run) => Stored::RecipeRun(envelope(run)),
         };
         codec::encode(&stored)
     }
@@ -293,6 +302,8 @@ impl Command {
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
+            Stored::Recipe(recipe) => Command::Recipe(verify(&recipe, network)?),
+            Stored::RecipeRun(run) => Command::RecipeRun(verify(&run, network)?),
         })
     }
 }

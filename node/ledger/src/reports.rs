@@ -99,7 +99,7 @@ impl Ledger {
             }
             Err(why) => {
                 let failure = Failure::new(Blame::Builder(blame::Fault::Other), "attest", &why);
-                attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started };
+                attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started, excused: false };
                 turn.refuse(Refusal::Invalid(why.clone()));
                 turn.tell(News::AttemptFailed { job, lease: number, node, why });
                 self.note_failure(&lease, turn);
@@ -199,7 +199,8 @@ impl Ledger {
             self.pause(job, node, turn);
         } else {
             let started = attempt.state.started().unwrap_or(attempt.granted);
-            attempt.state = AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started };
+            attempt.state =
+                AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started, excused: false };
             if is_breach(blame) {
                 self.breach(&lease, &failure, turn);
                 return;

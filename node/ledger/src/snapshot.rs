@@ -23,6 +23,7 @@ use crate::{
     pace::Pace,
     peers::{Known, Peers},
     queue::{Queue, Shares},
+    recipes::{Book, StoredEntry},
     releases::Line,
     reputation::Reputation,
     shelf::Shelf,
@@ -65,6 +66,8 @@ struct Snapshot {
     shares: Shares,
     network: NetworkId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recipes: Vec<StoredEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
@@ -97,6 +100,7 @@ impl Ledger {
             shares: self.queue.shares().clone(),
             network: self.network,
             signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
+            recipes: self.book.entries(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
@@ -150,6 +154,7 @@ impl Ledger {
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
             reputation: snapshot.reputation,
+            book: Book::from_entries(&snapshot.recipes, &network)?,
             lines: snapshot.lines.into_iter().collect(),
             signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),
@@ -185,7 +190,11 @@ impl Ledger {
     }
 }
 
-fn verified<T: Record>(Octets(bytes): &Octets, network: Option<&NetworkId>) -> Result<Verified<T>, EnvelopeError> {
+/// Reads and verifies a signed record again.
+pub(crate) fn verified<T: Record>(
+    Octets(bytes): &Octets,
+    network: Option<&NetworkId>,
+) -> Result<Verified<T>, EnvelopeError> {
     Signed::read(bytes)?.verify(network)
 }
 

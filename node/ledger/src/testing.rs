@@ -50,6 +50,7 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
     let mut request = match kind {
         "deb" => samples::deb_request(network),
         "rpm" => samples::rpm_request(network),
+        "fetch" => samples::fetch_request(network),
         _ => samples::command_request(network),
     };
     request.nonce = vec![number; 16];
@@ -122,6 +123,8 @@ impl Bench {
             | Command::Revealed { .. }
             | Command::Failed { .. }
             | Command::Found { .. }
+            | Command::Recipe(_)
+            | Command::RecipeRun(_)
             | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Card { .. }
@@ -210,7 +213,7 @@ impl Bench {
 
     /// Has a builder show its card.
     pub(crate) fn card(&mut self, node: NodeId, arch: Arch, (slots, memory_mib): (u16, u32), duty: Duty) {
-        let capacity = Some(Capacity { slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
+        let capacity = Some(Capacity { fetch: Vec::new(), slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
         self.apply(Command::Card { node, capacity, duty });
     }
 

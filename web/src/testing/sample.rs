@@ -52,7 +52,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
         JobKind::Image(image) => vec![("version".to_owned(), image.version.to_string())],
-        JobKind::Server(_) => Vec::new(),
+        JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     };
     let summary = JobSummary {
         id,
