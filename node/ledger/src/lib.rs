@@ -75,6 +75,7 @@ pub mod orders;
 
 mod admission;
 mod deadlines;
+mod environments;
 mod open;
 mod pace;
 mod peers;
@@ -115,6 +116,7 @@ use protocol::{
 
 use crate::{
     deadlines::{Deadlines, Due},
+    environments::Environments,
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
     open::Open,
@@ -160,6 +162,7 @@ pub struct Ledger {
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
     reputation: Reputation,
+    environments: Environments,
     /// Recipes and their runs.
     book: recipes::Book,
     deadlines: Deadlines,
@@ -224,6 +227,7 @@ impl Ledger {
             pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
+            environments: Environments::default(),
             book: recipes::Book::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
