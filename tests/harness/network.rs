@@ -431,6 +431,7 @@ fn charter(
             ask: plan.ask,
             ask_max: plan.ask_max,
             fail_quorum: plan.agree.min(2),
+            attested_environments: false,
             valid_days: 7,
         }],
     }

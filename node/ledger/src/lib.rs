@@ -77,6 +77,7 @@ pub mod orders;
 
 mod admission;
 mod deadlines;
+mod environments;
 mod open;
 mod pace;
 mod peers;
@@ -117,6 +118,7 @@ use protocol::{
 
 use crate::{
     deadlines::{Deadlines, Due},
+    environments::Environments,
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
     open::Open,
@@ -164,6 +166,7 @@ pub struct Ledger {
     reputation: Reputation,
     /// The job of every explanation, by the explanation's id.
     explained: BTreeMap<JobId, JobId>,
+    environments: Environments,
     /// Recipes and their runs.
     book: recipes::Book,
     deadlines: Deadlines,
@@ -229,6 +232,7 @@ impl Ledger {
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
             explained: BTreeMap::new(),
+            environments: Environments::default(),
             book: recipes::Book::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),

@@ -323,6 +323,7 @@ impl Ledger {
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
         if let Decision::Reproduced(agreement) = &decision {
             self.judge(id, agreement, turn);
+            self.note_environment(id, agreement);
         }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);

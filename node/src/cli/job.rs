@@ -91,8 +91,8 @@ pub(super) enum Job {
 /// What to build, and how
 #[derive(Debug, clap::Args)]
 pub(super) struct Submit {
-    /// A .dsc, .spec or .src.rpm file, a command file or the recipe of an image (.toml), a live system to start (.iso), or the
-    /// name of a source package of the archive (NAME or NAME=VERSION)
+    /// A .dsc, .spec or .src.rpm file, a command file or the recipe of an image (.toml), a live system to start (.iso), an
+    /// environment to make as an image (.lock), or the name of a source package of the archive (NAME or NAME=VERSION)
     what: String,
     /// The channel
     #[arg(long, default_value = "main")]
@@ -195,7 +195,12 @@ impl Job {
 }
 
 impl Submit {
-    async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
+    /// Gives what is to be built, as it was named.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    pub(super) async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
         let key = keys::load(&context.home.key(self.key.as_str()))?;
         Config::load(&context.home)?;
         let client = context.client();
@@ -268,6 +273,10 @@ fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> a
     let is_file = |ending: &str| path.extension().is_some_and(|e| e == ending);
     if is_file("toml") {
         return Ok(submit::command(archive, path)?);
+    }
+    if is_file(submit::environment::SUFFIX) {
+        let state = sources.parent().context("the sources lie in the archive's folder")?;
+        return Ok(submit::environment::environment(archive, &super::env::read_file(path)?, state)?);
     }
     if is_file("iso") {
         return Ok(submit::boot::boot(archive, path)?);

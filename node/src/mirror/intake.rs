@@ -17,9 +17,9 @@ use std::{
     },
 };
 
-use attest::{bundle::Bundle, verify};
+use attest::bundle::Bundle;
 use protocol::{
-    ChannelName, Hash, NodeId, Sha256, Timestamp, Verified, limits,
+    ChannelName, Hash, NodeId, Sha256, Verified, limits,
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     words::RelativePath,
 };
@@ -29,6 +29,7 @@ use crate::{
     daemon::{Shared, chain},
     publish::{
         apt::BUNDLE_SUFFIX,
+        evidence::{self, Bar},
         follow::{
             self,
             covered::{rpms::Rpms, signatures},
@@ -175,21 +176,9 @@ impl Intake {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
-        let ours = self.shared.policies().envelopes();
-        let theirs: Vec<&Vec<u8>> = bundle.policies.iter().map(|p| &p.0).collect();
-        // The evidence was judged under the policy of its time, which must be one of the chain that we follow.
-        if theirs.is_empty() || theirs.len() > ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| *a == b) {
-            return Err("its evidence names policies that this network does not have".into());
-        }
-        let network = self.shared.network;
-        let policy = verify::policy_in_force(&bundle, &network, Timestamp::ZERO).map_err(|e| chain(&e))?;
-        let proof = verify::verify_under(&bundle, &network, &policy).map_err(|e| chain(&e))?;
-        if proof.job != package.job {
-            return Err(format!("its evidence is for job {}", proof.job));
-        }
-        if proof.channel != *channel {
-            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
-        }
+        let policies = self.shared.policies().envelopes();
+        let bar = Bar { network: &self.shared.network, policies: &policies, channel };
+        let proof = evidence::prove(&bar, &bundle, package.job).map_err(|e| chain(&e))?;
         let attested = package.attested.as_ref().unwrap_or(sha256);
         let proven = proof.package(&package.name, &package.version, package.arch, attested);
         proven.map_err(|e| chain(&e))?;

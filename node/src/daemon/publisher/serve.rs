@@ -5,14 +5,13 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use attest::{bundle::Bundle, verify};
+use attest::bundle::Bundle;
 use ledger::{Doubt, Service};
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
     limits,
     message::Octets,
-    policy::Policy,
     release::{Manifest, Release},
     words::RelativePath,
 };
@@ -22,10 +21,13 @@ use super::{Failure, Publisher, chain, stopped};
 use crate::{
     clock,
     daemon::runs::Recorder,
-    publish::apt::{
-        Published, Repository,
-        carry::{Fate, Stock, Takeover},
-        diff::{self, Comparison},
+    publish::{
+        apt::{
+            Published, Repository,
+            carry::{Fate, Stock, Takeover},
+            diff::{self, Comparison},
+        },
+        evidence::{self, Bar},
     },
 };
 
@@ -158,7 +160,7 @@ impl Publisher {
         let policies = self.shared.policies();
         let evidence = Evidence {
             network: self.shared.network,
-            policy: policies.current().clone(),
+            channel: service.channel.clone(),
             envelopes: policies.envelopes(),
             promotion: service.request.clone(),
         };
@@ -347,7 +349,7 @@ fn choose(
 /// What proves a package in its new channel: its own evidence, the newest policies, and the request that moves it.
 struct Evidence {
     network: NetworkId,
-    policy: Policy,
+    channel: ChannelName,
     envelopes: Vec<Vec<u8>>,
     promotion: Vec<u8>,
 }
@@ -368,10 +370,8 @@ impl Evidence {
     /// Checks that enough operators built a package for the channel that it is to come into.
     fn check(&self, root: &Path, stock: &Stock) -> Result<(), String> {
         let bundle = self.of(&root.join(stock.bundle.as_str()))?;
-        let proof = verify::verify_under(&bundle, &self.network, &self.policy).map_err(|e| chain(&e))?;
-        if proof.job != stock.job {
-            return Err(format!("its evidence is for job {}", proof.job));
-        }
+        let bar = Bar { network: &self.network, policies: &self.envelopes, channel: &self.channel };
+        let proof = evidence::prove(&bar, &bundle, stock.job).map_err(|e| chain(&e))?;
         proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
     }
 }
