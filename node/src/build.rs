@@ -23,6 +23,7 @@ mod rpm;
 mod sandbox;
 pub mod slots;
 pub mod vary;
+mod verdict;
 mod workshop;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -131,9 +132,12 @@ impl Error {
             Error::Input(error) | Error::Environment(EnvironmentError::Package(error)) => input_blame(error),
             Error::Environment(EnvironmentError::Cancelled) => Blame::Cancelled,
             Error::Environment(EnvironmentError::Disk { source, .. }) => system(source, Fault::Sandbox),
-            Error::Environment(EnvironmentError::Install { said }) => Blame::Builder(said_fault(said)),
+            Error::Environment(EnvironmentError::Install { failure, .. }) => failure.blame,
+            // Whoever names the packages of an environment answers for what they make.
+            Error::Environment(EnvironmentError::Refused { .. }) => Blame::Job,
+            Error::Environment(EnvironmentError::Seal { said }) => Blame::Builder(said_fault(said)),
             Error::Environment(EnvironmentError::Slow) => Blame::Builder(Fault::Sandbox),
-            Error::Sandbox(error) => sandbox_blame(error),
+            Error::Sandbox(error) | Error::Environment(EnvironmentError::Sandbox(error)) => sandbox_blame(error),
             Error::Folder { source, .. } | Error::Output(OutputError::Copy { source, .. }) => {
                 system(source, Fault::Other)
             }

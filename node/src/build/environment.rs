@@ -1,7 +1,7 @@
 //! Environments on disk: installed once from a lock, kept by the lock's id, shared by every attempt through an overlay.
 //!
 //! ```text
-//! nothing -> new-<id> (packages checked and copied, installed without network) -> rename -> <id> (complete) -> evicted
+//! nothing -> new-<id> (packages checked and copied, installed in a sandbox) -> rename -> <id> (complete) -> evicted
 //! ```
 //! A crash leaves only `new-` folders, which the next start removes. Beside each environment lies `<id>.lock`: locked
 //! exclusively while it is installed or evicted, shared while an attempt uses it. So first uses wait for one another and
@@ -10,34 +10,32 @@
 //!
 //! This module does not choose packages: that is the lock's matter.
 
+mod install;
+
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use protocol::{Hash, Timestamp, environment::EnvironmentLock};
+use protocol::{Hash, Timestamp, blame::Failure, environment::EnvironmentLock, job::BuildLimits};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    inputs::{self, InputError, Placing, Wanted},
-    sandbox::rig::Rig,
+    inputs::InputError,
+    sandbox::{SandboxError, rig::Rig, trace},
 };
 
-const INSTALL: &str = include_str!("environment/install.sh");
 const COMPLETE: &str = "complete.json";
-/// An installation that takes longer than this hangs; a cold one takes under a minute.
-const INSTALL_WITHIN: Duration = Duration::from_secs(900);
 /// How often somebody who waits for another's installation looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a tree may take to be hashed, which is a matter of seconds.
+const SEAL_WITHIN: Duration = Duration::from_secs(600);
 /// Packages named by one `--include`, so that no argument is too long.
 const INCLUDE_AT_ONCE: usize = 200;
-const SAID_MAX: u64 = 256 * 1024;
 
 /// Why there is no environment.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +54,31 @@ pub enum EnvironmentError {
         #[source]
         source: io::Error,
     },
-    /// The installation failed; the end of what it said.
-    #[error("the environment cannot be installed from its lock: {said}")]
+    /// Its packages were not installed: how that ended, and the end of what it said.
+    #[error("the environment cannot be installed from its lock: {failure}: {said}")]
     Install {
+        /// How it ended, and who is at fault.
+        failure: Failure,
         /// The end of what it said.
         said: String,
     },
-    /// The installation did not end.
-    #[error("the environment was not installed within {} s", INSTALL_WITHIN.as_secs())]
+    /// The sandbox of the installation did not run.
+    #[error("sandbox of the installation")]
+    Sandbox(#[source] SandboxError),
+    /// What its packages made cannot be an environment.
+    #[error("the lock's packages make no environment: {why}")]
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// The tree cannot be taken as an environment; the end of what the helpers said.
+    #[error("cannot take a tree as an environment: {said}")]
+    Seal {
+        /// The end of what they said.
+        said: String,
+    },
+    /// Taking it did not end.
+    #[error("the environment was not taken within {} s", SEAL_WITHIN.as_secs())]
     Slow,
     /// Cancelled meanwhile.
     #[error("cancelled while the environment was installed")]
@@ -85,6 +100,8 @@ pub(in crate::build) struct Environments {
     bytes_max: u64,
     rig: Arc<Rig>,
     now: fn() -> Timestamp,
+    /// What an installation may use, where a test says so.
+    limits: Option<BuildLimits>,
 }
 
 /// An environment in use: it is not evicted before this is dropped.
@@ -100,7 +117,13 @@ pub(in crate::build) struct Environment {
 
 impl Environments {
     pub(in crate::build) fn new(folder: PathBuf, bytes_max: u64, rig: Arc<Rig>, now: fn() -> Timestamp) -> Self {
-        Self { folder, bytes_max, rig, now }
+        Self { folder, bytes_max, rig, now, limits: None }
+    }
+
+    /// Gives environments whose installations may use as much as a test wants.
+    #[cfg(test)]
+    pub(in crate::build) fn installing_within(self, limits: BuildLimits) -> Self {
+        Self { limits: Some(limits), ..self }
     }
 
     /// Removes what a crash left half done.
@@ -113,7 +136,7 @@ impl Environments {
             let half = name.starts_with("new-") || !entry.path().join(COMPLETE).is_file();
             // A locked one is being installed by another daemon.
             if half && self.lock_file(&id)?.try_lock().is_ok() {
-                self.rig.remove_tree(&entry.path())?;
+                trace::clean(&self.rig, &entry.path())?;
             }
         }
         Ok(())
@@ -171,31 +194,8 @@ impl Environments {
         let script = "set -eu; cd \"$1\"; mkdir root; tar -C root -xf \"$2\"; \
                       kib=$(du -sk root); echo artel:tree given; echo artel:kib ${kib%%[!0-9]*}";
         let arguments = [new.path.as_os_str(), tar.as_os_str()].map(|word| word.to_string_lossy().into_owned());
-        let complete = self.run(&[], script, &arguments, &CancellationToken::new()).await?;
+        let complete = self.seal(script, &arguments, &CancellationToken::new()).await?;
         self.end(new, &complete, &folder)
-    }
-
-    async fn install(
-        &self,
-        lock: &EnvironmentLock,
-        packages: &Path,
-        folder: &Path,
-        stop: &CancellationToken,
-    ) -> Result<(), EnvironmentError> {
-        let id = lock.id();
-        tracing::info!(environment = %id, packages = lock.packages.len(), "environment is installed");
-        let begun = Instant::now();
-        let new = self.begin(&id)?;
-        let wanted: Vec<_> = lock.packages.iter().map(Wanted::package).collect();
-        let (from, to) = (packages.to_owned(), new.path.join("repository"));
-        let placing = Placing { from, to, epoch: lock.epoch, rig: self.rig.clone() };
-        inputs::place(wanted, placing).await.map_err(EnvironmentError::Package)?;
-        let arguments = install_arguments(lock, &new.path);
-        let complete = self.run(&["--net"], INSTALL, &arguments, stop).await?;
-        self.end(new, &complete, folder)?;
-        let seconds = begun.elapsed().as_secs_f64();
-        tracing::info!(environment = %id, tree = %complete.tree, seconds, "environment is ready");
-        Ok(())
     }
 
     fn begin(&self, id: &Hash) -> Result<NewFolder<'_>, EnvironmentError> {
@@ -215,42 +215,6 @@ impl Environments {
         let opened = fs::File::open(&new.path).map_err(disk)?;
         rustix::fs::syncfs(&opened).map_err(|error| disk(error.into()))?;
         fs::rename(&new.path, folder).map_err(disk)
-    }
-
-    /// Runs a script in namespaces of its own and reads what it says about its result.
-    async fn run(
-        &self,
-        more: &[&str],
-        script: &str,
-        arguments: &[String],
-        stop: &CancellationToken,
-    ) -> Result<Complete, EnvironmentError> {
-        let failed = |error: io::Error| EnvironmentError::Install { said: error.to_string() };
-        let mut command = self.rig.command(&[], more, script);
-        command.args(arguments).env("HOME", "/nonexistent");
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
-        let _lifeline = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-        let (mut result, mut said) = (String::new(), Vec::new());
-        let (mut stdout, mut stderr) = (stdout.take(SAID_MAX), stderr.take(SAID_MAX * 16));
-        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), stderr.read_to_end(&mut said)) };
-        let read = tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(EnvironmentError::Cancelled),
-            () = tokio::time::sleep(INSTALL_WITHIN) => Err(EnvironmentError::Slow),
-            read = work => read.map_err(failed),
-        };
-        if let Err(error) = read {
-            child.kill().await.map_err(failed)?;
-            return Err(error);
-        }
-        let status = child.wait().await.map_err(failed)?;
-        let value = |name: &str| result.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-        match (status.success(), value("artel:tree "), value("artel:kib ")) {
-            (true, Some(tree), Some(kib)) => Ok(Complete { tree, kib: kib.parse().unwrap_or(0) }),
-            _ => Err(EnvironmentError::Install { said: end_of(&said) }),
-        }
     }
 
     /// Notes the use of an environment, for eviction.
@@ -306,15 +270,10 @@ struct NewFolder<'a> {
 
 impl Drop for NewFolder<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.rig.remove_tree(&self.path) {
+        if let Err(error) = trace::remove_patiently(self.rig, &self.path) {
             tracing::debug!(%error, "half an environment is left for the next sweep");
         }
     }
-}
-
-fn install_arguments(lock: &EnvironmentLock, folder: &Path) -> Vec<String> {
-    let (folder, variant) = (folder.to_string_lossy().into_owned(), variant(lock).to_owned());
-    [folder, lock.suite.to_string(), lock.epoch.to_string(), variant].into_iter().chain(includes(lock)).collect()
 }
 
 /// Gives mmdebstrap's variant for a lock: what it installs by itself.
@@ -332,14 +291,6 @@ pub(in crate::build) fn includes(lock: &EnvironmentLock) -> impl Iterator<Item =
         let names: Vec<_> = some.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
         format!("--include={}", names.join(","))
     })
-}
-
-fn end_of(said: &[u8]) -> String {
-    // A line may repeat the whole command with every package.
-    let short = |line: &str| line.trim().chars().take(160).collect::<String>();
-    let text = String::from_utf8_lossy(&said[said.len().saturating_sub(32 * 1024)..]);
-    let lines: Vec<_> = text.lines().map(short).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(6)..].join(" | ")
 }
 
 #[cfg(test)]

@@ -71,8 +71,7 @@ pub(in crate::build) fn wanted(job: &ImageJob, packages: &EnvironmentLock) -> Ve
 ///
 /// What is installed may be owned by the account itself and have any mode, so nobody else gets into the attempt's folder.
 pub(in crate::build) fn lay_out(rig: &Rig, attempt: &Path, place: &Path) -> io::Result<()> {
-    let root = place.join(Rights::ROOT);
-    [root.clone(), root.join("dev"), root.join("dev/shm")].iter().try_for_each(|folder| rig.make_folder(folder))?;
+    Rights::lay_out_root(rig, place)?;
     fs::set_permissions(attempt, std::os::unix::fs::PermissionsExt::from_mode(0o700))
 }
 

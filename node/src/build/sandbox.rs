@@ -14,6 +14,7 @@
 //!
 //! This module knows no job: what to run comes as a [`Plan`].
 
+mod base;
 pub(in crate::build) mod cgroup;
 mod disk;
 mod layout;
@@ -22,11 +23,12 @@ mod proc;
 pub(in crate::build) mod rig;
 pub(in crate::build) mod rights;
 mod seccomp;
+pub(in crate::build) mod trace;
 pub(in crate::build) mod watch;
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -39,13 +41,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(in crate::build) use self::layout::allowed_cpus;
+pub(in crate::build) use self::{base::Base, layout::allowed_cpus};
 use self::{
     cgroup::{Controller, Group},
     disk::Disk,
     outputs::OutputError,
     rig::Rig,
     rights::Rights,
+    trace::Trace,
     watch::Usage,
 };
 use super::{
@@ -124,8 +127,8 @@ impl Network {
 pub(in crate::build) struct Plan<'a> {
     /// The attempt's folder; `upper` in it holds the build directory already.
     pub(in crate::build) folder: &'a Path,
-    /// The environment's root folder.
-    pub(in crate::build) environment: &'a Path,
+    /// What lies below everything else in its root file system.
+    pub(in crate::build) base: Base<'a>,
     /// The circumstances.
     pub(in crate::build) variation: &'a Variation,
     /// What may be used.
@@ -168,24 +171,6 @@ pub(in crate::build) struct Ran {
     pub(in crate::build) memory_peak: Option<u64>,
 }
 
-/// What stands in an attempt's folder so that a later daemon can clean up.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(in crate::build) struct Trace {
-    /// The first process and its start time in ticks since boot, once it runs.
-    pub(in crate::build) process: Option<(u32, u64)>,
-    /// The attempt's control groups.
-    pub(in crate::build) groups: Vec<PathBuf>,
-}
-
-impl Trace {
-    pub(in crate::build) const FILE: &'static str = "trace.json";
-
-    fn write(&self, folder: &Path) -> io::Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
-        std::fs::write(folder.join(Self::FILE), bytes)
-    }
-}
-
 /// Why a sandbox did not run: the builder's fault, unless the build got out of it.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -219,6 +204,11 @@ pub enum SandboxError {
         /// How many.
         count: usize,
     },
+}
+
+/// Names the control groups of what runs in a folder: several workshops of one machine must not meet in one group.
+pub(in crate::build) fn name(folder: &Path) -> String {
+    format!("artel-{}", protocol::Hash::of(folder.as_os_str().as_encoded_bytes()).short())
 }
 
 /// Runs a plan until everything of it is gone. When the future is dropped, the whole tree is killed.

@@ -5,6 +5,7 @@ mod bench;
 mod census;
 mod classes;
 mod hostile;
+mod packages;
 mod phases;
 mod root;
 

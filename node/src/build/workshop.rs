@@ -4,8 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use protocol::{
@@ -16,10 +15,7 @@ use protocol::{
     lease::LeaseNumber,
     words::{HostRule, RelativePath},
 };
-use rustix::{
-    io::Errno,
-    process::{Pid, Signal, kill_process},
-};
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,16 +25,10 @@ use super::{
     inputs::{self, Placing, Wanted},
     phases::{Patience, bounded},
     rpm,
-    sandbox::{self, Ending, Network, Plan, Ran, Trace, cgroup, outputs::Leftovers, rights::Rights, watch},
+    sandbox::{self, Base, Ending, Network, Plan, Ran, outputs::Leftovers, rights::Rights, trace},
     vary::{Variation, variation},
+    verdict::{Host, judge},
 };
-
-/// How long a removal waits for processes that were just killed.
-const REMOVE_WITHIN: Duration = Duration::from_secs(2);
-/// A disk with less left is full: nothing can be written to it that builds write.
-const DISK_LEFT_MIN: u64 = 4 << 20;
-/// What a shell gives for a process that was killed.
-const KILLED: i32 = 128 + 9;
 
 /// Where a workshop keeps its things.
 #[derive(Debug, Clone)]
@@ -130,6 +120,12 @@ impl Workshop {
         Self { patience, ..self }
     }
 
+    /// Gives a workshop whose installations may use as much as a test wants.
+    #[cfg(test)]
+    pub(in crate::build) fn installing_within(self, limits: BuildLimits) -> Self {
+        Self { environments: self.environments.installing_within(limits), ..self }
+    }
+
     /// Gives the rig, for what it says about this machine.
     pub fn rig(&self) -> &Rig {
         &self.rig
@@ -158,9 +154,7 @@ impl Workshop {
         let mut interrupted = Vec::new();
         for entry in fs::read_dir(&self.attempts)? {
             let entry = entry?;
-            end_leftovers(&entry.path());
-            unmount_below(&entry.path());
-            remove_patiently(&self.rig, &entry.path())?;
+            trace::clean(&self.rig, &entry.path())?;
             interrupted.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(LeaseNumber));
         }
         for entry in fs::read_dir(&self.outputs)? {
@@ -237,7 +231,8 @@ impl Workshop {
             Network::None => sandbox::run(&self.rig, &plan, log, stop).await.map_err(Error::Sandbox)?,
             Network::Gate => fetch::run(&self.rig, &plan, &self.reach, log, stop).await?,
         };
-        judge(&ran, &request.limits, &host.since(&self.attempts)).map_err(|error| explained(error, &ran, log))?;
+        let judged = judge("build", &ran, &request.limits, &host.since(&self.attempts));
+        judged.map_err(|failure| Error::Ended(explained(failure, &ran, log)))?;
         let built = Instant::now();
         log.enter(Phase::Outputs);
         let into = self.outputs.join(task.lease.number.to_string());
@@ -326,7 +321,7 @@ impl AttemptFolder {
 
 impl Drop for AttemptFolder {
     fn drop(&mut self) {
-        if let Err(error) = remove_patiently(&self.rig, &self.path) {
+        if let Err(error) = trace::remove_patiently(&self.rig, &self.path) {
             tracing::warn!(folder = %self.path.display(), %error, "attempt's folder left for the next sweep");
         }
     }
@@ -394,87 +389,24 @@ fn plan<'a>(
         rights: rights(&task.request.kind),
         network: if matches!(task.request.kind, JobKind::Fetch(_)) { Network::Gate } else { Network::None },
         folder: &folder.path,
-        environment: &environment.root,
+        base: Base::Environment(&environment.root),
         variation: v,
         limits: &task.request.limits,
         start: Patience::default().start,
         variables,
         script,
         arguments,
-        // Named after the folder: several workshops of one machine must not meet in one group.
-        name: format!("artel-{}", protocol::Hash::of(folder.path.as_os_str().as_encoded_bytes()).short()),
+        name: sandbox::name(&folder.path),
     }
-}
-
-/// What this machine looked like when a run began.
-struct Host {
-    /// Processes that the kernel had killed for want of memory.
-    killed: u64,
-}
-
-/// What this machine lacks after a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lack {
-    /// Bytes that the disk of the attempts has left.
-    disk_left: u64,
-    /// Processes that the kernel killed meanwhile for want of memory.
-    killed: u64,
-}
-
-impl Host {
-    fn now() -> Self {
-        let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-        let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-        Self { killed: killed.unwrap_or(0) }
-    }
-
-    fn since(&self, folder: &Path) -> Lack {
-        let disk_left = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
-        Lack { disk_left, killed: Self::now().killed.saturating_sub(self.killed) }
-    }
-}
-
-/// Turns the end of a run into a failure, unless it is success.
-///
-/// A build that kept its own limits and failed on a machine whose disk is full, or was killed while the kernel looked for
-/// memory, says nothing about the package.
-fn judge(ran: &Ran, limits: &BuildLimits, lack: &Lack) -> Result<(), Error> {
-    let (blame, what) = match ran.ending {
-        Ending::Exited(0) => return Ok(()),
-        Ending::Exited(code) if lack.disk_left < DISK_LEFT_MIN => {
-            let left = lack.disk_left / 1024;
-            (Blame::Builder(Fault::DiskFull), format!("ended with exit code {code}; this disk has {left} KiB left"))
-        }
-        Ending::Exited(KILLED) if lack.killed > 0 => {
-            let what = "killed for want of memory, though it kept its limit: this machine has too little".to_owned();
-            (Blame::Builder(Fault::Memory), what)
-        }
-        Ending::Exited(code) if code > 128 => (Blame::Job, format!("killed by signal {}", code - 128)),
-        Ending::Exited(code) => (Blame::Job, format!("ended with exit code {code}")),
-        Ending::Broke(breach @ (sandbox::Breach::Wall | sandbox::Breach::Silence)) => {
-            (Blame::Timeout, breach.words(limits))
-        }
-        Ending::Broke(sandbox::Breach::Start) => {
-            let failure = Failure::new(Blame::Builder(Fault::Sandbox), "sandbox", sandbox::Breach::Start.words(limits));
-            return Err(Error::Ended(failure));
-        }
-        Ending::Broke(breach) => (Blame::Job, breach.words(limits)),
-        Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
-    };
-    Err(Error::Ended(Failure::new(blame, "build", what)))
 }
 
 /// Adds what the build's own tools complained of first, where it ended by itself.
-fn explained(error: Error, ran: &Ran, log: &LogSink) -> Error {
-    match (error, ran.ending) {
-        (Error::Ended(failure), Ending::Exited(_)) => match complaint::first(log.path()) {
-            Some(complaint) => {
-                let what = format!("{}; {complaint}", failure.what);
-                Error::Ended(Failure::new(failure.blame, failure.step, what))
-            }
-            None => Error::Ended(failure),
-        },
-        (error, _) => error,
+fn explained(failure: Failure, ran: &Ran, log: &LogSink) -> Failure {
+    match (ran.ending, complaint::first(log.path())) {
+        (Ending::Exited(_), Some(complaint)) => {
+            Failure::new(failure.blame, failure.step, format!("{}; {complaint}", failure.what))
+        }
+        _ => failure,
     }
 }
 
@@ -491,44 +423,4 @@ fn make_folder(rig: &Rig, parent: &Path, name: &str) -> Result<PathBuf, Workshop
     }
     fs::create_dir_all(&folder).map_err(|source| WorkshopError::Folder { folder: folder.clone(), source })?;
     if rig.can_reach(&folder) { Ok(folder) } else { Err(WorkshopError::Unreachable { folder }) }
-}
-
-/// Kills what an attempt's trace names, if it is still the same process.
-fn end_leftovers(folder: &Path) {
-    let Ok(bytes) = fs::read(folder.join(Trace::FILE)) else { return };
-    let Ok(trace) = serde_json::from_slice::<Trace>(&bytes) else { return };
-    if let Some((pid, started)) = trace.process.filter(|(pid, started)| watch::started(*pid) == Some(*started)) {
-        tracing::warn!(pid, started, "process of an interrupted attempt is killed");
-        for pid in watch::children(pid).into_iter().chain([pid]).filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
-            // A process that ended meanwhile is what we want.
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-    for group in &trace.groups {
-        if let Err(error) = cgroup::clear(group) {
-            tracing::warn!(group = %group.display(), %error, "control group left behind");
-        }
-    }
-}
-
-/// Unmounts what stands below a folder in this mount namespace: normally nothing, mounts end with their namespace.
-fn unmount_below(folder: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-    for point in points.filter(|point| point.starts_with(folder)) {
-        if let Err(error) = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH) {
-            tracing::warn!(mount = %point.display(), %error, "mount left behind");
-        }
-    }
-}
-
-/// Removes a folder in which killed processes may still be ending.
-fn remove_patiently(rig: &Rig, folder: &Path) -> io::Result<()> {
-    let deadline = Instant::now() + REMOVE_WITHIN;
-    loop {
-        match rig.remove_tree(folder) {
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            done => return done,
-        }
-    }
 }

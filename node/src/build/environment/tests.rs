@@ -66,6 +66,32 @@ async fn half_an_environment_is_swept_and_a_whole_one_stays() {
 }
 
 #[tokio::test]
+async fn a_tree_is_taken_only_from_where_it_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((environments, _)) = open(folder.path(), 1 << 30) else { return };
+    let elsewhere = folder.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("dev")).unwrap();
+    fs::create_dir_all(elsewhere.join("proc")).unwrap();
+    for (link, word) in [("", "/root"), ("root", "/root"), ("root/dev", "/root/dev")] {
+        let new = environments.begin(&lock(1).id()).unwrap();
+        let place = new.path.join("upper/build/place");
+        fs::create_dir_all(place.join("root/proc")).unwrap();
+        fs::create_dir_all(place.join("root/dev")).unwrap();
+        let link = if link.is_empty() { place.clone() } else { place.join(link) };
+        fs::remove_dir_all(&link).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        for entry in walkdir::WalkDir::new(new.path.join("upper")) {
+            environments.rig.give(entry.unwrap().path()).unwrap();
+        }
+        let words = [new.path.to_str().unwrap(), "/build/place", "0", "1"].map(str::to_owned);
+        let result = environments.seal(install::SEAL, &words, &CancellationToken::new()).await;
+        let Err(EnvironmentError::Refused { why }) = result else { panic!("{result:?}") };
+        assert!(why.ends_with(&format!("in place of {word}")), "{why}");
+        assert!(elsewhere.join("dev").is_dir() && !new.path.join("root").exists());
+    }
+}
+
+#[tokio::test]
 async fn a_tampered_package_is_refused_before_anything_is_installed() {
     let folder = tempfile::tempdir().unwrap();
     let Some((environments, _)) = open(folder.path(), 1 << 30) else { return };

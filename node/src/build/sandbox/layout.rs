@@ -3,7 +3,7 @@
 //! ```text
 //! filter       the system calls that are allowed, for bubblewrap
 //! ask          a pipe: each line in it asks the helper for a count of the disk
-//! environment  -> the environment's root: a link, because mount options, which a build can read, hold its name only
+//! environment  -> the lowest layer: a link, because mount options, which a build can read, hold its name only
 //! upper/       what the build sees changed: its user, its host's name, its home, /proc's constant files
 //! work merged  the overlay's
 //! ```
@@ -32,7 +32,9 @@ const ROOT: &str = "merged";
 
 /// Lays out the folder: names for the build user and the host, a home, and the filter of system calls.
 pub(super) fn prepare(rig: &Rig, plan: &Plan<'_>) -> Result<(), SandboxError> {
-    let names = ["passwd", "group"].map(|name| names(plan.environment, name));
+    let base = plan.base.lay_out(rig, plan.folder).map_err(SandboxError::Prepare)?;
+    std::os::unix::fs::symlink(&base, plan.folder.join("environment")).map_err(SandboxError::Prepare)?;
+    let names = ["passwd", "group"].map(|name| names(&base, name));
     let [passwd, group] = names;
     let (passwd, group) = (passwd?, group?);
     lay_out(rig, plan, passwd, group).map_err(SandboxError::Prepare)
@@ -55,7 +57,6 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     let beside = ["work", ROOT].map(|name| plan.folder.join(name));
     inside.iter().chain(&beside).try_for_each(|folder| rig.make_folder(folder))?;
     vary_system(rig, v, &upper)?;
-    std::os::unix::fs::symlink(plan.environment, plan.folder.join("environment"))?;
     std::fs::write(plan.folder.join("filter"), rig.filter())?;
     let ask = plan.folder.join("ask");
     rustix::fs::mknodat(rustix::fs::CWD, &ask, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
@@ -139,7 +140,9 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
          --new-session --cap-add ALL --clearenv --seccomp 4",
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-    command.extend(["--bind", ROOT, "/", "--proc", "/proc"].map(str::to_owned));
+    command.extend(["--bind", ROOT, "/"].map(str::to_owned));
+    command.extend(plan.base.mounts());
+    command.extend(["--proc", "/proc"].map(str::to_owned));
     let mounts = format!(
         "--dev /dev --perms 1777 --size {shm} --tmpfs /dev/shm --perms 0755 --size {} --tmpfs /run --hostname {} \
          --chdir {}",

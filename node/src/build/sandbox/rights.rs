@@ -3,7 +3,9 @@
 //!
 //! Neither can mount, reach a device or a network, or make a namespace, whatever runs in it.
 
-use std::path::Path;
+use std::{io, path::Path};
+
+use super::rig::Rig;
 
 /// Rights over files of the mapped range, over one's own processes, and over the root folder: what `dpkg` and package
 /// scripts use. `sys_admin`, `sys_ptrace`, `mknod`, `net_admin` and `sys_resource` are not among them.
@@ -24,6 +26,11 @@ pub(in crate::build) enum Rights {
 impl Rights {
     /// The folder in the build directory that becomes the root of what is installed.
     pub(in crate::build) const ROOT: &'static str = "root";
+
+    /// Lays out that folder in a build directory, on this side of the overlay.
+    pub(in crate::build) fn lay_out_root(rig: &Rig, place: &Path) -> io::Result<()> {
+        ["", "dev", "dev/shm"].iter().try_for_each(|name| rig.make_folder(&place.join(Self::ROOT).join(name)))
+    }
 
     /// Gives the mounts that the script needs beside every sandbox's, as words for bubblewrap. `merged` is the sandbox's
     /// root as bubblewrap finds it, `place` the build directory in it.

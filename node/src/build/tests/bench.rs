@@ -129,7 +129,7 @@ impl Bench {
     /// Makes the root file system and installs it.
     pub(super) async fn install(&self, change: impl FnOnce(&Path)) {
         let (staging, tar) = (self.folder.join("staging"), self.folder.join("root.tar"));
-        stage(&staging);
+        stage(&staging, &[]);
         change(&staging);
         let mut command = Command::new("tar");
         command.arg("-C").arg(&staging).args(["--owner=0", "--group=0", "-cf"]).arg(&tar).arg(".");
@@ -174,6 +174,18 @@ impl Bench {
         Task { job: id, request, lease, lock: self.lock.clone(), inputs, packages: self.folder.clone() }
     }
 
+    /// The same with the environment of another lock, whose packages lie in a folder.
+    pub(super) fn task_in(&self, job: &Job<'_>, lock: EnvironmentLock, packages: &Path) -> Task {
+        let mut task = self.task(job);
+        task.request.environment = lock.id();
+        Task { lock, packages: packages.to_owned(), ..task }
+    }
+
+    /// Changes what an installation may use.
+    pub(super) fn installing_within(self, limits: BuildLimits) -> Self {
+        Self { workshop: self.workshop.installing_within(limits), ..self }
+    }
+
     /// Puts a file into the installed environment.
     pub(super) fn place(&self, name: &str, bytes: &[u8]) {
         let path = self.folder.join(format!("cache/environments/{}/root/{name}", self.lock.id()));
@@ -204,7 +216,8 @@ pub(super) fn lives(argument: &str) -> bool {
     })
 }
 
-fn stage(staging: &Path) {
+/// Makes a small root file system of this machine's own programs, those of `more` among them.
+pub(super) fn stage(staging: &Path, more: &[&str]) {
     for name in ["usr/bin", "usr/lib", "usr/lib64", "etc", "proc", "dev", "run", "mnt"] {
         fs::create_dir_all(staging.join(name)).unwrap();
     }
@@ -213,7 +226,7 @@ fn stage(staging: &Path) {
     }
     fs::write(staging.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
     fs::write(staging.join("etc/group"), "root:x:0:\n").unwrap();
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().chain(more) {
         let folders = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
         let found = folders.map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists());
         let path = found.unwrap_or_else(|| panic!("this machine has no {program}"));

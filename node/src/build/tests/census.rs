@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::build::sandbox::watch;
+use crate::build::sandbox::{self, watch};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long the kernel may take to end what was killed.
@@ -82,7 +82,10 @@ impl Census {
         let mounts = mounts.lines().filter(|line| line.contains(&name)).map(str::to_owned).collect();
         let files = ["state/attempts", "state/outputs"].map(|folder| self.folder.join(folder));
         let files = files.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
-        Left { processes, mounts, groups: groups(&self.folder), files: files.collect() }
+        let environments = fs::read_dir(self.folder.join("cache/environments")).unwrap();
+        let half = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("new-"));
+        let half = environments.map(|entry| entry.unwrap().path()).filter(half);
+        Left { processes, mounts, groups: groups(&self.folder), files: files.chain(half).collect() }
     }
 }
 
@@ -136,11 +139,13 @@ fn process(pid: u32) -> Option<Process> {
     (pid != std::process::id()).then_some(Process { parent, started, words })
 }
 
-/// Finds control groups that are named after attempts in a folder, which have small numbers.
+/// Finds control groups that are named after attempts in a folder, which have small numbers, and after installations.
 fn groups(folder: &Path) -> Vec<PathBuf> {
     let attempt = |number: u32| folder.join("state/attempts").join(number.to_string());
-    let name = |path: PathBuf| format!("artel-{}", protocol::Hash::of(path.as_os_str().as_encoded_bytes()).short());
-    let names: BTreeSet<_> = (0..200).map(|number| name(attempt(number))).collect();
+    let locks = fs::read_dir(folder.join("cache/environments")).unwrap().flatten();
+    let ids = locks.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".lock")?.to_owned()));
+    let installed = ids.map(|id| folder.join(format!("cache/environments/new-{id}")));
+    let names: BTreeSet<_> = (0..200).map(attempt).chain(installed).map(|path| sandbox::name(&path)).collect();
     let folders = walkdir::WalkDir::new("/sys/fs/cgroup").into_iter().flatten();
     let found = folders.filter(|entry| entry.file_name().to_str().is_some_and(|name| names.contains(name)));
     found.map(walkdir::DirEntry::into_path).collect()

@@ -42,8 +42,8 @@ fn a_full_disk_has_its_own_word_wherever_it_shows() {
     assert_eq!(said("mount: /x: No space left on device"), "disk-full");
     assert_eq!(said("unshare: fork failed: Cannot allocate memory"), "memory");
     assert_eq!(said("bwrap: No permissions to create new namespace"), "sandbox");
-    let installed = EnvironmentError::Install { said: "dpkg: error: No space left on device".into() };
-    assert_eq!(word(&Error::Environment(installed)), "disk-full");
+    let taken = EnvironmentError::Seal { said: "mv: No space left on device".into() };
+    assert_eq!(word(&Error::Environment(taken)), "disk-full");
     assert_eq!(
         fault_behind(&Error::Sandbox(SandboxError::Group(io(ErrorKind::StorageFull))), protocol::blame::Fault::Other),
         protocol::blame::Fault::DiskFull,
