@@ -10,6 +10,7 @@ mod chaos;
 mod crash;
 mod elected;
 mod environments;
+mod explain;
 mod image;
 mod judges;
 mod line;

@@ -99,6 +99,7 @@ impl Network {
                 builder: plan.builder,
                 mirror: None,
                 storage: Storage::default(),
+                explain: config::Explain { environment: config::Tools::Off, ..config::Explain::default() },
             };
             config.save(&daemon.home)?;
             fs::write(daemon.home.genesis(), genesis.to_bytes())?;

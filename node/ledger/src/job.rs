@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Left,
+    explain::Explanation,
     graph::Place,
     orders::Orders,
     service::Run,
@@ -353,6 +354,9 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// Profile numbers given so far: the next lease's profile.
     pub profiles: u16,
+    /// Comparisons of attempts that disagree.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub explanations: Vec<Explanation>,
 }
 
 impl Job {
@@ -370,6 +374,7 @@ impl Job {
             wanted: 0,
             attempts: Vec::new(),
             profiles: 0,
+            explanations: Vec::new(),
         }
     }
 
@@ -400,6 +405,7 @@ impl Job {
     /// Drops what only an open job needs.
     pub(crate) fn slim(&mut self) {
         self.late.clear();
+        self.explanations.iter_mut().for_each(Explanation::give_up);
         for attempt in self.orders.earlier.iter_mut().chain(&mut self.attempts) {
             if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
                 vote.outputs = Vec::new();

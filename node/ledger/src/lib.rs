@@ -44,6 +44,7 @@
 //!   see [`withdrawal`]. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
+//! * **Explanations** of a disagreement are wanted beside the verdict and hold up nothing, see [`explain`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
 //! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
 //!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
@@ -61,6 +62,7 @@
 pub mod command;
 pub mod effect;
 pub mod evidence;
+pub mod explain;
 pub mod graph;
 pub mod job;
 pub mod reputation;
@@ -162,6 +164,8 @@ pub struct Ledger {
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
     reputation: Reputation,
+    /// The job of every explanation, by the explanation's id.
+    explained: BTreeMap<JobId, JobId>,
     environments: Environments,
     /// Recipes and their runs.
     book: recipes::Book,
@@ -227,6 +231,7 @@ impl Ledger {
             pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
+            explained: BTreeMap::new(),
             environments: Environments::default(),
             book: recipes::Book::default(),
             deadlines: Deadlines::default(),
@@ -269,6 +274,7 @@ impl Ledger {
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
+            Command::Explained { explanation, findings } => self.take_findings(explanation, findings, &turn),
             Command::Recipe(recipe) => self.keep_recipe(recipe, &mut turn),
             Command::RecipeRun(run) => self.keep_run(run, &mut turn),
         }
@@ -322,6 +328,7 @@ impl Ledger {
             }
             self.ended.pop_front();
             self.forget_publication(oldest);
+            self.forget_explanations(&oldest);
             self.jobs.remove(&oldest);
         }
     }

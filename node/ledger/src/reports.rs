@@ -105,6 +105,7 @@ impl Ledger {
                 self.note_failure(&lease, turn);
             }
         }
+        self.want_explanations(job, turn);
         self.settle(job, turn);
     }
 
@@ -145,6 +146,7 @@ impl Ledger {
         self.name_late_dissent(&was, &vote, turn);
         if self.keep_late(&was, LateReport::Attested(vote), turn) {
             self.dossiers.get_mut(&job).expect("it fits the dossier's request").late.push(attestation);
+            self.want_explanations(job, turn);
         }
         turn.done();
     }

@@ -248,6 +248,7 @@ impl Ledger {
                 self.say_publication(id, turn);
             }
         }
+        self.say_explanations(turn);
     }
 
     /// Brings an open job forward as far as it goes now: a verdict, or leases and announcements. Applying it twice changes

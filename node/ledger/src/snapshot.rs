@@ -153,6 +153,11 @@ impl Ledger {
                 .collect(),
             ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
+            explained: snapshot
+                .jobs
+                .iter()
+                .flat_map(|(id, job)| job.explanations.iter().map(|e| (e.id(id), *id)))
+                .collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),

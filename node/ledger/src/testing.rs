@@ -142,6 +142,7 @@ impl Bench {
             | Command::PublishFailed { .. }
             | Command::Withdrawn { .. }
             | Command::Ran { .. }
+            | Command::Explained { .. }
             | Command::Resign { .. } => 0,
         };
         self.journal.push((self.now, command.to_bytes()));

@@ -2,6 +2,7 @@
 
 mod admission;
 mod environments;
+mod explain;
 mod fairness;
 mod graph;
 mod leases;

@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod diff;
 mod image;
 mod orders;
 mod rpm;
@@ -65,6 +66,8 @@ pub(super) enum Job {
         /// The job's id, or its first digits
         job: String,
     },
+    /// Print what diffoscope found between the attempts of a job that differ
+    Diff(diff::Diff),
     /// Print the log of one attempt
     Log(Log),
     /// End a job; every copy that runs is stopped
@@ -135,7 +138,7 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff; or build, or server
+    /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff, explain; or build, or server
     #[arg(long)]
     kind: Option<String>,
     /// At most so many
@@ -180,6 +183,7 @@ impl Job {
             Job::Run(submit) => submit.run(context, Until::Over).await,
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
+            Job::Diff(diff) => diff.run(context).await,
             Job::Log(log) => log.run(context).await,
             Job::Cancel(target) => target.order(context, Change::Cancel).await,
             Job::Suspend(target) => target.order(context, Change::Suspend).await,

@@ -141,6 +141,7 @@ impl Network {
                 builder: (node.part == Part::Builder).then(|| Builder { lie, ..Builder::default() }),
                 mirror: (node.part == Part::Mirror).then(|| Mirror { channels: vec![self.channel.clone()] }),
                 storage: Storage::default(),
+                explain: config::Explain { environment: config::Tools::Off, ..config::Explain::default() },
             };
             config.save(&node.home)?;
             fs::write(node.home.genesis(), genesis)?;
