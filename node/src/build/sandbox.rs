@@ -105,6 +105,20 @@ impl Breach {
     }
 }
 
+/// Whom a script reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Network {
+    /// Nobody but itself.
+    None,
+    /// A socket in the attempt's folder [`Network::FOLDER`], with whoever serves it.
+    Gate,
+}
+
+impl Network {
+    /// The folder with the socket; the script finds it below `/run`.
+    pub(in crate::build) const FOLDER: &'static str = "gate";
+}
+
 /// What to run.
 #[derive(Debug)]
 pub(in crate::build) struct Plan<'a> {
@@ -122,6 +136,8 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) variables: Vec<(String, String)>,
     /// What the script may do.
     pub(in crate::build) rights: Rights,
+    /// Whom the script reaches.
+    pub(in crate::build) network: Network,
     /// What `sh` runs in the build directory.
     pub(in crate::build) script: String,
     /// The script's arguments.

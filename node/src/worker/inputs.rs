@@ -106,6 +106,7 @@ impl Worker {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
             JobKind::Image(image) => self.image_inputs(lease, image, &inputs.files).await?,
+            JobKind::Fetch(_) => Vec::new(),
             JobKind::Server(_) => {
                 return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
             }

@@ -15,7 +15,7 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path};
 use rustix::fs::{FileType, Mode};
 
 use super::{
-    MIB, Plan, SandboxError,
+    MIB, Network, Plan, SandboxError,
     cgroup::{Controller, Group},
     outputs::{Leftovers, OutputError},
     proc,
@@ -148,6 +148,10 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
+    if plan.network == Network::Gate {
+        let inside = format!("/run/{}", Network::FOLDER);
+        command.extend(["--ro-bind", Network::FOLDER, &inside].map(str::to_owned));
+    }
     command.extend(plan.rights.mounts(Path::new(ROOT), &v.place));
     // Last: the kernel mounts no other /proc where all that are seen are covered in part.
     command.extend(plan.rights.processes(&v.place).iter().flat_map(|at| proc::mounts(ROOT, at)));
