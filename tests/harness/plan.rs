@@ -1,5 +1,7 @@
 //! What a network is to consist of.
 
+use protocol::words::HostRule;
+
 /// The first coordinator's name.
 pub(crate) const FIRST: &str = "coordinator";
 
@@ -74,6 +76,8 @@ pub struct Plan {
     pub cables: Cables,
     /// The builders.
     pub builders: Vec<BuilderPlan>,
+    /// Whom the builders fetch from.
+    pub fetch: Vec<HostRule>,
     /// Mirrors, by name.
     pub mirrors: Vec<String>,
     /// Operators that must agree.
@@ -92,6 +96,7 @@ impl Plan {
             coordinators: 1,
             cables: Cables::Loopback,
             builders,
+            fetch: Vec::new(),
             mirrors: Vec::new(),
             agree: 2,
             ask: 2,
