@@ -26,7 +26,7 @@ use web::{
 use crate::ground;
 
 /// Fetches with tools of their own environment, and the archive's index is read for each lock.
-const RUN_WITHIN: &str = "300";
+const RUN_WITHIN: Duration = Duration::from_secs(300);
 const STEP_WITHIN: Duration = Duration::from_secs(120);
 /// What a fetch's environment has beside the buildd set.
 const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
@@ -136,15 +136,16 @@ impl Scene {
     }
 
     fn command(&self, name: &str, more: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("timeout");
-        command.arg(RUN_WITHIN).arg(&self.artel).args(["--json", "recipe", "run", name]).args(more);
+        let mut command = tokio::process::Command::new(&self.artel);
+        command.args(["--json", "recipe", "run", name]).args(more);
         command.env("ARTEL_HOME", &self.home).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
     /// Runs a recipe and gives the exit code, the run and what was said.
     async fn run(&self, name: &str) -> (i32, RecipeRun, String) {
-        let output = self.command(name, &["--wait"]).output().await.unwrap();
+        let output = tokio::time::timeout(RUN_WITHIN, self.command(name, &["--wait"]).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{name} did not end")).unwrap();
         let talk = String::from_utf8_lossy(&output.stderr).into_owned();
         let run = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{name}: {talk}"));
         (output.status.code().unwrap_or(-1), run, talk)
@@ -356,4 +357,72 @@ async fn a_release_is_built_once_and_strange_hosts_and_changed_tarballs_are_refu
     let said = scene.artel(&["job", "cancel", &job.to_string()]).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(waiting.wait().await.unwrap().code(), Some(4));
+}
+
+const SPEC: &str = "\
+Name:           tinier
+Version:        1.0
+Release:        1
+Summary:        One word
+License:        Apache-2.0
+Source0:        https://example.org/%{name}-%{version}.tar.gz
+BuildRequires:  gcc
+
+%description
+It says one word.
+
+%prep
+%setup -q
+
+%build
+gcc %{optflags} -o tinier main.c
+
+%install
+install -D -m 755 tinier %{buildroot}%{_bindir}/tinier
+
+%files
+%{_bindir}/tinier
+
+%changelog
+* Fri Nov 20 2026 Ada <ada@example.org> - 1.0-1
+- Say a word.
+";
+
+#[tokio::test]
+async fn rpms_follow_two_repositories_too() {
+    let Some(ground) = ground().await else { return };
+    let ground = ground.with(&FETCH_TOOLS).await.with(&["rpm"]).await;
+    let scene = Scene::begin(&ground).await;
+    let (upstream, packaging) = (
+        Repository::found(&scene.site, &scene.folder, "tinier"),
+        Repository::found(&scene.site, &scene.folder, "tinier-rpm"),
+    );
+    fs::write(upstream.work.join("main.c"), "#include <stdio.h>\nint main(void) { puts(\"tinier\"); return 0; }\n")
+        .unwrap();
+    upstream.push(&scene.site, "2026-11-20T10:00:00 +0000");
+    fs::write(packaging.work.join("tinier.spec"), SPEC).unwrap();
+    packaging.push(&scene.site, "2026-11-20T09:00:00 +0000");
+    scene
+        .add(&format!(
+            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"ci\"\nrequires = [\"gcc=\"]\n\n[upstream]\n\
+             git = \"{}\"\n\n[packaging]\ngit = \"{}\"\nreference = \"refs/heads/main\"\n",
+            scene.site.url("tinier.git"),
+            scene.site.url("tinier-rpm.git")
+        ))
+        .await;
+    let (code, run, talk) = scene.run("tinier").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.2-1");
+    let detail = scene.network.coordinator().job(run.jobs.builds[0]).await.unwrap();
+    let files = &detail.published.as_ref().unwrap().files;
+    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0^git20261120100000.2-1.x86_64.rpm")), "{files:?}");
+    let (code, run, talk) = scene.run("tinier").await;
+    assert_eq!((code, skip_reason(&run)), (0, "same commit, skipped"), "{talk}");
+
+    // A commit of the packaging alone is a newer version, too.
+    fs::write(packaging.work.join("tinier.spec"), SPEC.replace("One word", "A word")).unwrap();
+    packaging.push(&scene.site, "2026-11-20T09:30:00 +0000");
+    let (code, run, talk) = scene.run("tinier").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.3-1");
 }

@@ -95,13 +95,15 @@ impl<'a> Walk<'a> {
         let last = view.runs.last();
         if let Some(open) = last.filter(|run| run.state == RunState::Open) {
             anstream::eprintln!("run {} of recipe {} goes on", open.run, view.recipe.name);
-            return Ok(Self { context, key, run: open.clone(), plan, view });
+            let run = RecipeRun { step: open.step + 1, ..open.clone() };
+            return Ok(Self { context, key, run, plan, view });
         }
         let revisions = source::revisions(&plan, &refs::resolve(&plan).await?)?;
         let run = RecipeRun {
             at: clock::now(),
             run: last.map_or(0, |last| last.run) + 1,
             jobs: RunJobs::default(),
+            step: 0,
             state: RunState::Open,
             number: view.recipe.number,
             recipe: view.recipe.name.clone(),
@@ -220,7 +222,9 @@ impl<'a> Walk<'a> {
         self.run.at = clock::now().max(last);
         self.run.jobs.builds.sort();
         let signed = Signed::sign(&self.run, Some(&self.run.network), &[&self.key]);
-        Ok(self.context.client().keep_run(signed.to_bytes().into()).await?)
+        self.context.client().keep_run(signed.to_bytes().into()).await?;
+        self.run.step += 1;
+        Ok(())
     }
 
     fn tell(&self, ended: anyhow::Result<Option<Ended>>) -> anyhow::Result<u8> {
