@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages boot bench sim blame chaos release setup clean
+.PHONY: demo test lint unit demos packages boot bench sim versions blame chaos release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -55,6 +55,11 @@ bench:
 SEEDS ?= 20000
 sim:
 	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger --lib sim -- --nocapture --test-threads=1
+
+# The orders of versions beside dpkg, its Perl modules and rpm, with so many pairs each: make versions PAIRS=100000
+PAIRS ?= 100000
+versions: setup
+	ARTEL_PAIRS=$(PAIRS) $(CARGO) test --locked -p artel --lib version::tests -- --nocapture
 
 # Black holes among the builders: the ledger's rules beside those that others use, as a table.
 BLAME_SEEDS ?= 10

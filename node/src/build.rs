@@ -12,6 +12,7 @@ mod command;
 mod complaint;
 mod deb;
 mod environment;
+pub mod explain;
 mod fetch;
 mod image;
 mod info;

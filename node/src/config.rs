@@ -4,10 +4,14 @@
 //! and the control socket. Its place is `--home`, else `ARTEL_HOME`, else `/var/lib/artel` for root, whose own folder the
 //! build user could not enter, and `$XDG_STATE_HOME/artel` or `~/.local/state/artel` for everybody else.
 
+mod explaining;
+
 use std::path::{Path, PathBuf};
 
 use protocol::{ChannelName, NetworkId, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
+
+pub use explaining::{Explain, Tools};
 
 /// Why the configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +112,11 @@ impl Home {
     /// Attempts and unpacked environments.
     pub fn build(&self) -> PathBuf {
         self.0.join("build")
+    }
+
+    /// Comparisons of outputs that differ.
+    pub fn explain(&self) -> PathBuf {
+        self.0.join("explain")
     }
 
     /// Uploads that are not whole yet.
@@ -273,6 +282,9 @@ pub struct Config {
     /// Limits of the blob store.
     #[serde(default)]
     pub storage: Storage,
+    /// How differences are explained, while the node coordinates.
+    #[serde(default, skip_serializing_if = "Explain::is_usual")]
+    pub explain: Explain,
 }
 
 impl Config {
@@ -316,6 +328,7 @@ mod tests {
             builder: Some(Builder::default()),
             mirror: None,
             storage: Storage::default(),
+            explain: Explain { environment: Tools::Off, ..Explain::default() },
         };
         config.save(&home).unwrap();
         assert_eq!(Config::load(&home).unwrap(), config);

@@ -7,6 +7,7 @@ mod candidate;
 mod cards;
 pub(crate) mod decide;
 mod dial;
+mod explain;
 mod inbox;
 mod inputs;
 mod judge;
@@ -33,6 +34,7 @@ use web::server::{Access, Limits, Listener, Server};
 
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
+pub use explain::Errand;
 pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;

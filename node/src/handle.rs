@@ -3,6 +3,7 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod difference;
 mod duty;
 mod group;
 mod recipes;
@@ -34,8 +35,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DutyView, FileView, JobDetail, JobFilter, JobPage, Metrics,
-        NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
+        Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -286,6 +287,10 @@ impl Backend for Handle {
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        difference::read(self, explanation, form).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

@@ -2,6 +2,7 @@
 //! store, and named in the request. It knows nodes only through [`web::Backend`].
 
 pub mod boot;
+pub mod environment;
 pub mod image;
 
 use std::{

@@ -1,5 +1,6 @@
 //! What a network is to consist of.
 
+use artel::config::Explain;
 use protocol::words::HostRule;
 
 /// The first coordinator's name.
@@ -86,6 +87,8 @@ pub struct Plan {
     pub ask: u8,
     /// Operators that are asked at most.
     pub ask_max: u8,
+    /// How coordinators explain differences; none means that they do not.
+    pub explain: Option<Explain>,
 }
 
 impl Plan {
@@ -101,6 +104,7 @@ impl Plan {
             agree: 2,
             ask: 2,
             ask_max: count.max(2),
+            explain: None,
         }
     }
 

@@ -7,6 +7,7 @@
 mod circumstance;
 mod coordination;
 mod error;
+mod explanation;
 mod filter;
 mod job;
 mod network;
@@ -18,6 +19,7 @@ mod time;
 pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
+pub use explanation::{DifferenceForm, ExplanationView, QuoteView};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
     Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail, JobLink, JobSummary,

@@ -15,8 +15,8 @@ use protocol::{
 };
 
 use crate::api::{
-    ApiError, Coordination, DutyView, FileView, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView,
-    PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+    ApiError, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage, Metrics, News,
+    PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -196,6 +196,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Streams the log of one attempt, from a byte on.
     fn log(&self, request: LogRequest) -> impl Future<Output = Result<ByteStream, ApiError>> + Send;
+
+    /// Gives the comparison of an explanation, named by its id as a job, at most [`DifferenceForm::BYTES_MAX`] bytes.
+    fn difference(
+        &self,
+        explanation: JobId,
+        form: DifferenceForm,
+    ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the bundle of evidence of a job, for an offline check.
     fn bundle(&self, job: JobId) -> impl Future<Output = Result<Bytes, ApiError>> + Send;

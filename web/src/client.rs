@@ -23,8 +23,9 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, ErrorBody, FileView, JobDetail, JobFilter, JobPage, Metrics,
-        News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Stored, Submitted, Time,
+        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody, FileView, JobDetail, JobFilter,
+        JobPage, Metrics, News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Stored,
+        Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -232,6 +233,11 @@ impl Backend for Client {
             path += "&follow=1";
         }
         Ok(self.get(&path, HeaderMap::new()).await?.into_body())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        let answer = self.get(&form.address(&explanation), HeaderMap::new()).await?;
+        collect(answer.into_body(), DifferenceForm::BYTES_MAX).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

@@ -27,9 +27,9 @@ pub use sample::{SampleJobs, detail, sample};
 
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, FileView, JobDetail, JobFilter, JobPage, JobState, JobSummary,
-        Majority, MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView,
-        Status, Submitted, Time,
+        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, FileView, JobDetail, JobFilter, JobPage,
+        JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView,
+        RecipeView, RepositoryView, Status, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -332,6 +332,14 @@ impl Backend for Fake {
         };
         let (_, log) = log.ok_or_else(|| not_found("a log of this attempt"))?;
         Ok(follow_log(log.subscribe(), request.from, request.follow))
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        let state = self.state();
+        let known = state.jobs.iter().flat_map(|job| &job.explanations).find(|known| known.id == explanation);
+        let hash = known.and_then(|known| known.hash(form));
+        let bytes = hash.and_then(|hash| state.blobs.get(&hash).cloned());
+        bytes.ok_or_else(|| not_found(format!("a comparison of job {}", explanation.short())))
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

@@ -7,7 +7,7 @@ use protocol::{
     job::{JobRequest, job_id},
     limits,
     message::{Refusal, Response},
-    policy::{self, Maintainer, Policy},
+    policy::{self, Channel, Maintainer, Policy},
 };
 
 use crate::{
@@ -71,7 +71,7 @@ impl Ledger {
             None => {
                 let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
                 let maintainer = maintainer(&request.signers(), &wish.channel, of_keys)?;
-                check_channel(wish, policy)?;
+                self.check_environment(wish, check_channel(wish, policy)?)?;
                 (maintainer.key, maintainer.name.clone())
             }
         };
@@ -187,7 +187,7 @@ pub(crate) fn maintainer<'a>(
     }))
 }
 
-fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
+fn check_channel<'a>(wish: &JobRequest, policy: &'a Policy) -> Result<&'a Channel, Refusal> {
     let Some(channel) = policy.channel(&wish.channel) else {
         return Err(Refusal::Invalid(format!("there is no channel {} in the policy", wish.channel)));
     };
@@ -196,7 +196,7 @@ fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
         let arches = arches.join(", ");
         return Err(Refusal::Invalid(format!("channel {} builds {arches}, not {}", channel.name, wish.arch)));
     }
-    Ok(())
+    Ok(channel)
 }
 
 fn check_times(wish: &JobRequest, at: Timestamp) -> Result<(), Refusal> {

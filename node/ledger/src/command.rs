@@ -16,7 +16,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{peers::Duty, service::Account};
+use crate::{explain::Findings, peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -136,6 +136,13 @@ pub enum Command {
         /// Steps, log and result.
         account: Account,
     },
+    /// A difference was looked into.
+    Explained {
+        /// The explanation.
+        explanation: JobId,
+        /// What was found.
+        findings: Findings,
+    },
     /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
     Signer {
         /// The coordinator.
@@ -220,6 +227,7 @@ enum Stored {
     PublishFailed(JobId, String),
     Resign(ChannelName),
     Ran(JobId, Account),
+    Explained(JobId, Findings),
     /// As earlier versions wrote it, which took it for certain that nothing was out.
     PublishFailedOf(JobId, Cause, String),
     Signer(NodeId, Octets),
@@ -262,6 +270,7 @@ impl Command {
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
+            Command::Explained { explanation, findings } => Stored::Explained(*explanation, findings.clone()),
             Command::Recipe(recipe) => Stored::Recipe(envelope(recipe)),
             Command::RecipeRun(run) => Stored::RecipeRun(envelope(run)),
         };
@@ -302,6 +311,7 @@ impl Command {
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
+            Stored::Explained(explanation, findings) => Command::Explained { explanation, findings },
             Stored::Recipe(recipe) => Command::Recipe(verify(&recipe, network)?),
             Stored::RecipeRun(run) => Command::RecipeRun(verify(&run, network)?),
         })

@@ -32,6 +32,8 @@ pub(crate) const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PAUSE_INTERRUPTED: Duration = Duration::from_secs(10);
 /// How long a node stands back after it first declined; doubled each time.
 pub(crate) const PAUSE_DECLINED: Duration = Duration::from_secs(2);
+/// How long a node stands back that could not try, when nobody else is left; doubled each time.
+pub(crate) const PAUSE_EXCUSED: Duration = Duration::from_secs(10);
 /// The longest that a node stands back.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Jobs of one architecture that are announced at once or at one time. Builders with room are known, so that an announcement
@@ -246,6 +248,7 @@ impl Ledger {
                 self.say_publication(id, turn);
             }
         }
+        self.say_explanations(turn);
     }
 
     /// Brings an open job forward as far as it goes now: a verdict, or leases and announcements. Applying it twice changes
@@ -284,6 +287,10 @@ impl Ledger {
         let heard = self.heard(job, turn.at);
         match tally::stand(job, channel, (policy, self.peers.operators()), &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
+            Standing::Excuses => {
+                self.excuse(id, turn);
+                self.settle(id, turn);
+            }
             Standing::Wants(wanted) => {
                 self.listen_again(id, heard.again);
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
@@ -293,9 +300,30 @@ impl Ledger {
         }
     }
 
+    /// Gives builders that could not try another turn, after a while: what they lack (a disk, a source) may come back, and
+    /// nobody else is left. A package does not fail because of it.
+    fn excuse(&mut self, id: JobId, turn: &mut Turn) {
+        let job = self.jobs.get_mut(&id).expect("settle found it");
+        let mut again = Vec::new();
+        for attempt in job.attempts.iter_mut().filter(|attempt| attempt.may_be_excused()) {
+            if let AttemptState::Failed { excused, .. } = &mut attempt.state {
+                *excused = true;
+            }
+            again.push((attempt.operator.clone(), attempt.node, attempt.lease));
+        }
+        let class = Class::of(&job.facts);
+        for (_, node, _) in &again {
+            stand_back(job, *node, PAUSE_EXCUSED, turn.at);
+        }
+        for (operator, node, lease) in again {
+            self.reputation.resolved((&operator, &class, node), lease);
+        }
+    }
+
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
         if let Decision::Reproduced(agreement) = &decision {
             self.judge(id, agreement, turn);
+            self.note_environment(id, agreement);
         }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);

@@ -18,6 +18,7 @@ use crate::{
     Ledger,
     command::{self, CommandError},
     deadlines::{Deadlines, Due},
+    environments::Environments,
     evidence::Dossier,
     job::Job,
     pace::Pace,
@@ -75,6 +76,8 @@ struct Snapshot {
     last_lease: u64,
     #[serde(default, skip_serializing_if = "Reputation::is_empty")]
     reputation: Reputation,
+    #[serde(default, skip_serializing_if = "Environments::is_empty")]
+    environments: Environments,
 }
 
 /// Whether a field that older snapshots lack may be left out, so that they are read, and written again, as they are.
@@ -106,6 +109,7 @@ impl Ledger {
             deadlines: self.deadlines.entries(),
             last_lease: self.last_lease,
             reputation: self.reputation.clone(),
+            environments: self.environments.clone(),
         })
     }
 
@@ -149,11 +153,17 @@ impl Ledger {
                 .collect(),
             ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
+            explained: snapshot
+                .jobs
+                .iter()
+                .flat_map(|(id, job)| job.explanations.iter().map(|e| (e.id(id), *id)))
+                .collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
             reputation: snapshot.reputation,
+            environments: snapshot.environments,
             book: Book::from_entries(&snapshot.recipes, &network)?,
             lines: snapshot.lines.into_iter().collect(),
             signers: snapshot.signers.into_iter().collect(),

@@ -51,6 +51,7 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
         "deb" => samples::deb_request(network),
         "rpm" => samples::rpm_request(network),
         "fetch" => samples::fetch_request(network),
+        "environment" => samples::environment_request(network),
         _ => samples::command_request(network),
     };
     request.nonce = vec![number; 16];
@@ -59,7 +60,12 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
 
 /// Gives what a builder attests under a lease; equal contents give equal outputs.
 pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, content: &str) -> VerifiedAttestation {
+    let image = match &request.get().kind {
+        protocol::job::JobKind::Image(image) => image.outputs(request.get().arch).first().map(ToString::to_string),
+        _ => None,
+    };
     let name = match request.get().kind.word() {
+        "image" => image.as_deref().expect("an image has a format"),
         "deb" => "base-files_12.4_amd64.deb",
         "rpm" => "Answer-1.2^git3-1.x86_64.rpm",
         _ => "out/answer.txt",
@@ -135,6 +141,7 @@ impl Bench {
             | Command::PublishFailed { .. }
             | Command::Withdrawn { .. }
             | Command::Ran { .. }
+            | Command::Explained { .. }
             | Command::Resign { .. } => 0,
         };
         self.journal.push((self.now, command.to_bytes()));

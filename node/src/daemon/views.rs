@@ -1,5 +1,6 @@
 //! From the ledger's views to the ones of the interface. They change nothing.
 
+mod explain;
 pub mod recipes;
 mod reputation;
 
@@ -138,6 +139,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         published,
         service: ledger.service_run(id).map(service),
         links: ledger.links(id).into_iter().map(link).collect(),
+        explanations: ledger.explanations(id).into_iter().map(explain::view).collect(),
     })
 }
 

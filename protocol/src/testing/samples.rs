@@ -44,6 +44,7 @@ pub fn channel(agree: u8, ask: u8) -> Channel {
         ask_max: ask + 1,
         valid_secs: 7 * 86_400,
         fail_quorum: 2,
+        attested_environments: false,
     }
 }
 
@@ -180,6 +181,18 @@ pub fn image_request(network: NetworkId) -> JobRequest {
             subproject: Some(word("kiosk")),
         }),
     )
+}
+
+/// Gives a request to make an environment, that of the other samples, as an image.
+pub fn environment_request(network: NetworkId) -> JobRequest {
+    let mut request = image_request(network);
+    let environment = request.environment;
+    request.environment = hash("tools");
+    if let JobKind::Image(image) = &mut request.kind {
+        (image.files, image.setup, image.formats) = (vec![], vec![], vec![ImageFormat::Tar]);
+        image.packages.hash = environment;
+    }
+    request
 }
 
 /// Gives a request to fetch a commit and a file.

@@ -52,6 +52,8 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
         .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
         .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
+        .route("/api/v1/jobs/{id}/difference", get(jobs::difference::<B>))
+        .route("/api/v1/jobs/{id}/difference.html", get(jobs::difference_page::<B>))
         .route("/api/v1/jobs/{id}/outputs", post(recipes::bring::<B>))
         .route("/api/v1/recipes", get(recipes::list::<B>).post(recipes::keep::<B>))
         .route("/api/v1/recipes/{name}", get(recipes::show::<B>))

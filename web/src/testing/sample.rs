@@ -84,6 +84,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         published: None,
         service: None,
         links: Vec::new(),
+        explanations: Vec::new(),
     }
 }
 
@@ -204,6 +205,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         published: None,
         service: None,
         links: Vec::new(),
+        explanations: Vec::new(),
     }
 }
 

@@ -28,10 +28,8 @@ fn tell_state(bench: &mut Bench, number: u64, state: RunState) -> Response {
 }
 
 fn refused(answer: Response) -> String {
-    match answer {
-        Response::Refused(refusal) => refusal.to_string(),
-        other => panic!("{other:?} is no refusal"),
-    }
+    let Response::Refused(refusal) = answer else { panic!("{answer:?} is no refusal") };
+    refusal.to_string()
 }
 
 fn run(bench: &Bench, number: u64, state: RunState) -> RecipeRun {
