@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
+use attest::{bundle::Bundle, verify};
 use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use protocol::{
@@ -92,9 +93,29 @@ impl Steps {
         self.submit(&prepared, Vec::new()).await
     }
 
+    /// Brings what a job made, and proves it by the attestations of those who made it: who coordinates is not believed, since
+    /// what is signed next is made of it.
+    async fn bring(&self, job: JobId) -> anyhow::Result<Vec<FileView>> {
+        let files = self.client.bring(job).await?;
+        let evidence = self.client.bundle(job).await.context("the evidence of what was made")?;
+        let bundle = Bundle::from_bytes(&evidence).context("the evidence of what was made")?;
+        let proof =
+            verify::verify(&bundle, &self.recipe.network, clock::now()).context("the evidence of what was made")?;
+        if proof.job != job {
+            bail!("the evidence is of job {}, not of {}", proof.job.short(), job.short());
+        }
+        for file in &files {
+            let output = proof.file(&file.name, &file.sha256)?;
+            if Some(output.hash) != file.hash {
+                bail!("output {} is not what operators attested", file.name);
+            }
+        }
+        Ok(files)
+    }
+
     /// Has the source package made of what was fetched.
     pub(super) async fn source(&self, plan: &Plan, fetch: JobId) -> anyhow::Result<JobId> {
-        let files = self.client.bring(fetch).await?;
+        let files = self.bring(fetch).await?;
         let mut fetched = Vec::new();
         let mut records = BTreeMap::new();
         for file in &files {
@@ -112,7 +133,7 @@ impl Steps {
 
     /// Brings and reads the source package that a job made.
     pub(super) async fn made(&self, plan: &Plan, job: JobId) -> anyhow::Result<MadeSource> {
-        let files = self.client.bring(job).await?;
+        let files = self.bring(job).await?;
         let output = files.iter().find(|file| file.name == source::OUTPUT);
         let output = fetched_file(output.with_context(|| format!("job {} left no {}", job.short(), source::OUTPUT))?)?;
         let archive = self.folder.path().join(source::OUTPUT);
