@@ -12,7 +12,7 @@ use crate::log::{
     checkpoint::{Signed, Verified},
     entry::{self, End, Entry, Event, Judgement},
     note::{Algorithm, VerifierKey},
-    tile::{self, Slice, Tile},
+    tile::{self, Resource, Slice, Tile},
     tree::{self, Edge, Head, Subtree, Subtrees},
 };
 
@@ -67,6 +67,15 @@ impl Memory {
     /// Gives the checkpoint that the log signs at a size.
     pub fn checkpoint(&self, size: u64) -> Verified {
         signed(ORIGIN, self.head(size))
+    }
+
+    /// Gives everything that the log serves at a size, by path below its prefix.
+    pub fn files(&self, size: u64) -> BTreeMap<String, Vec<u8>> {
+        let checkpoint = self.checkpoint(size).as_signed().to_string().into_bytes();
+        let tiles = Tile::added(0, size).map(|tile| (Resource::Tile(tile), self.tile(tile)));
+        let bundles = tile::bundles_added(0, size).map(|slice| (Resource::Entries(slice), self.bundle(slice)));
+        let all = tiles.chain(bundles).chain([(Resource::Checkpoint, checkpoint)]);
+        all.map(|(resource, bytes)| (resource.to_string(), bytes)).collect()
     }
 
     /// Gives the bytes of a tile.

@@ -57,10 +57,8 @@ impl Environments {
 }
 
 fn environment(request: &JobRequest) -> Option<&ImageJob> {
-    match &request.kind {
-        JobKind::Image(image) if image.is_environment() => Some(image),
-        _ => None,
-    }
+    let JobKind::Image(image) = &request.kind else { return None };
+    image.is_environment().then_some(image)
 }
 
 impl Ledger {

@@ -52,7 +52,7 @@ pub enum Telling {
         /// When.
         at: Timestamp,
         /// What was found.
-        findings: Findings,
+        findings: Box<Findings>,
     },
 }
 
@@ -131,7 +131,7 @@ impl Explanation {
         if self.state == Telling::Wanted {
             let trouble = "nobody explained it while the outputs were known".to_owned();
             let findings = Findings { trouble, ..Findings::default() };
-            self.state = Telling::Ended { at: self.wanted, findings };
+            self.state = Telling::Ended { at: self.wanted, findings: Box::new(findings) };
         }
     }
 }
@@ -182,7 +182,7 @@ impl Ledger {
         let id = self.explained[&explanation];
         let wanted = job.explanations.iter_mut().find(|e| e.id(&id) == explanation);
         if let Some(wanted) = wanted.filter(|e| e.state == Telling::Wanted) {
-            wanted.state = Telling::Ended { at: turn.at, findings: bounded(findings) };
+            wanted.state = Telling::Ended { at: turn.at, findings: Box::new(bounded(findings)) };
         }
     }
 
