@@ -232,7 +232,7 @@ fn skip_reason(run: &RecipeRun) -> &str {
 async fn two_pushes_on_one_day_and_three_runs_are_two_builds_and_a_skip() {
     let Some(ground) = ground().await else { return };
     let ground = ground.with(&FETCH_TOOLS).await;
-    let scene = Scene::begin(&ground).await;
+    let mut scene = Scene::begin(&ground).await;
     let (upstream, packaging) = (
         Repository::found(&scene.site, &scene.folder, "tiny"),
         Repository::found(&scene.site, &scene.folder, "tiny-debian"),
@@ -275,6 +275,13 @@ async fn two_pushes_on_one_day_and_three_runs_are_two_builds_and_a_skip() {
     let built = run.jobs.builds[0];
     assert_eq!(scene.network.coordinator().job(built).await.unwrap().summary.state, JobState::Published);
     assert_eq!(scene.apt("artel-tiny", &first_version).await, "tiny\n");
+
+    // What is kept of recipes and runs outlives the coordinator.
+    let before = scene.view("tiny").await;
+    scene.network.node("coordinator").kill();
+    scene.network.node("coordinator").start();
+    scene.network.meet().await;
+    assert_eq!(scene.view("tiny").await, before);
 
     // A second push on the same day, five seconds after the first.
     let main = upstream.work.join("main.c");
