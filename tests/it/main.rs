@@ -16,6 +16,7 @@ mod judges;
 mod line;
 mod partition;
 mod patience;
+mod recipe;
 mod refusals;
 mod rpm;
 mod sandbox;
