@@ -123,6 +123,12 @@ pub enum End {
     Failed(Hash),
     /// Nothing came before the lease ended.
     Lost,
+    /// The builder did not take it.
+    Declined,
+    /// It was cut off, and its builder says so.
+    Interrupted,
+    /// The coordinator took the lease back: nobody waits for the result any more.
+    Revoked,
 }
 
 /// See [`Event::Verdict`].

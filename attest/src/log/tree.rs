@@ -351,6 +351,16 @@ impl Edge {
         Ok(Self { size, peaks })
     }
 
+    /// Takes a log up again by its size and [`Edge::peaks`]; none where these are not as many as the size has.
+    pub fn from_peaks(size: u64, peaks: Vec<Sha256>) -> Option<Self> {
+        (size <= SIZE_MAX && u64::from(size.count_ones()) == peaks.len() as u64).then_some(Self { size, peaks })
+    }
+
+    /// Gives the hashes of the subtrees of [`root_parts`], the largest first.
+    pub fn peaks(&self) -> &[Sha256] {
+        &self.peaks
+    }
+
     /// Appends an entry's hash and gives every subtree that it completes, the entry itself first.
     ///
     /// # Panics

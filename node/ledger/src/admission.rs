@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use attest::log::entry::{Accepted, End, Event};
 use protocol::{
-    ChannelName, JobId, MaintainerName, PublicKey, Timestamp, Verified,
+    ChannelName, Hash, JobId, MaintainerName, PublicKey, Timestamp, Verified,
     job::{JobRequest, job_id},
     limits,
     message::{Refusal, Response},
@@ -15,6 +16,7 @@ use crate::{
     deadlines::Due,
     evidence::Dossier,
     job::{AttemptState, Facts, Job, JobState, Outcome},
+    log,
     planted::{self, Fault},
     service::check_channels,
 };
@@ -44,6 +46,7 @@ impl Ledger {
         };
         turn.answer(Response::Receipt(id, turn.at));
         turn.tell(News::Accepted { job: id, title: facts.title.clone() });
+        turn.log(Event::Accepted(Accepted { job: id, envelope: Hash::of(&request.to_bytes()) }));
         self.deadlines.set(Due::Expiry(id), facts.expires);
         self.jobs.insert(id, Job::new(facts, place));
         self.join_graph(id, &after);
@@ -110,6 +113,7 @@ impl Ledger {
         }
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
+        turn.log(log::policy(&next));
         self.peers.adopt(next.get());
         self.policies.push(next);
         self.forget_signers();
@@ -137,7 +141,7 @@ impl Ledger {
             let reason = "the new policy no longer names this node for its operator".to_owned();
             let started = attempt.state.started();
             attempt.state = AttemptState::Revoked { ended: turn.at, reason: reason.clone(), started };
-            self.release(lease.number);
+            self.release(lease.number, End::Revoked, turn);
             turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
         }
     }

@@ -51,6 +51,13 @@ pub enum Effect {
     },
     /// To whoever explains differences: compare these; comes back as `Explained`.
     Explain(Dispute),
+    /// Into the transparency log, at this place. Every member of the group does it, not only the leader.
+    Append {
+        /// The entry's place, from 0.
+        index: u64,
+        /// The entry's bytes.
+        entry: Vec<u8>,
+    },
     /// To whoever listens.
     Notify(News),
 }

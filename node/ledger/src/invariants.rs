@@ -7,13 +7,20 @@ use std::{
     time::Duration,
 };
 
-use attest::compare;
+use attest::{
+    compare,
+    log::{
+        entry::{Entry, Event},
+        tree::{self, Edge},
+    },
+};
 use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber, limits};
 
 use crate::{
     Command, Effect, Ledger,
     deadlines::Due,
     job::{AttemptState, Job, JobState, Outcome, PublishStep},
+    planted::{self, Fault},
 };
 
 /// What was seen of one ledger's life, beside the ledger.
@@ -29,6 +36,46 @@ pub(crate) struct Witness {
     decided: BTreeSet<JobId>,
     /// Leases under which a report came while they lived.
     honoured: BTreeSet<LeaseNumber>,
+    log: LogReader,
+}
+
+/// Who reads the transparency log as it is written.
+#[derive(Debug, Default)]
+struct LogReader {
+    edge: Edge,
+    jobs: BTreeSet<JobId>,
+    /// Leases that were granted and of which no end is logged yet.
+    open: BTreeSet<LeaseNumber>,
+    verdicts: BTreeSet<JobId>,
+}
+
+impl LogReader {
+    /// Each entry has the next place and follows from those before.
+    fn read(&mut self, index: u64, bytes: &[u8], at: Timestamp) -> Held {
+        let size = self.edge.head().size;
+        must(index == size, || format!("entry {index} is appended to a log of {size}"))?;
+        self.edge.append(tree::leaf(bytes));
+        let entry = Entry::from_bytes(bytes).map_err(|e| e.to_string())?;
+        must(entry.at == at, || format!("an entry of another time: {entry:?}"))?;
+        let holds = match &entry.event {
+            Event::Policy(policy) => policy.number > 0,
+            Event::Accepted(accepted) => self.jobs.insert(accepted.job) || planted::is(Fault::AcceptsReplay),
+            Event::Lease(lease) => self.jobs.contains(&lease.job) && self.open.insert(lease.lease),
+            Event::Outcome(outcome) => self.open.remove(&outcome.lease),
+            Event::Verdict(verdict) => self.jobs.contains(&verdict.job) && self.verdicts.insert(verdict.job),
+            Event::Commitment(_) | Event::Release(_) | Event::Revocation(_) => true,
+        };
+        must(holds, || format!("it does not follow from the log before: {entry:?}"))
+    }
+
+    /// The leases without an end are those that live, and what the ledger knows of the log is the log.
+    fn agrees(&self, ledger: &Ledger) -> Held {
+        let (head, known) = (self.edge.head(), ledger.log_head());
+        must(head == known, || format!("the log is {head:?}, the ledger has {known:?}"))?;
+        let live = |lease: &&LeaseNumber| ledger.leases.contains_key(lease) || ledger.reputation.has_canary(**lease);
+        let gap = self.open.iter().find(|lease| !live(lease));
+        must(gap.is_none(), || format!("a lease is over and its end not logged: {gap:?}"))
+    }
 }
 
 type Held = Result<(), String>;
@@ -82,6 +129,7 @@ impl Witness {
                     self.generations_strictly_grow(channel, *generation, nobody)?;
                 }
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
+                Effect::Append { index, entry } => self.log.read(*index, entry, at)?,
                 Effect::Revoke { .. } | Effect::Announce(_) | Effect::Explain(_) | Effect::Notify(_) => {}
             }
         }
@@ -98,6 +146,7 @@ impl Witness {
             self.published_once(*id, job)?;
             self.over_is_over(*id, job)?;
         }
+        self.log.agrees(ledger)?;
         live_leases_are_near_and_of_known_nodes(ledger, at)?;
         live_leases_are_the_running_attempts(ledger)
     }

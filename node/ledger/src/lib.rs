@@ -65,6 +65,7 @@ pub mod evidence;
 pub mod explain;
 pub mod graph;
 pub mod job;
+pub mod log;
 pub mod reputation;
 pub mod service;
 pub mod signers;
@@ -109,6 +110,7 @@ pub use evidence::Evidence;
 pub use peers::Duty;
 pub use service::Service;
 
+use attest::log::entry::Event;
 use protocol::{
     ChannelName, JobId, NetworkId, NodeId, Timestamp, Verified,
     lease::{Lease, LeaseNumber},
@@ -169,6 +171,8 @@ pub struct Ledger {
     environments: Environments,
     /// Recipes and their runs.
     book: recipes::Book,
+    /// How far the transparency log is.
+    log: log::Log,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -179,11 +183,17 @@ pub struct Ledger {
 pub(crate) struct Turn {
     pub(crate) at: Timestamp,
     effects: Vec<Effect>,
+    events: Vec<Event>,
 }
 
 impl Turn {
     pub(crate) fn push(&mut self, effect: Effect) {
         self.effects.push(effect);
+    }
+
+    /// Notes something for the transparency log.
+    pub(crate) fn log(&mut self, event: Event) {
+        self.events.push(event);
     }
 
     pub(crate) fn answer(&mut self, response: Response) {
@@ -234,6 +244,7 @@ impl Ledger {
             explained: BTreeMap::new(),
             environments: Environments::default(),
             book: recipes::Book::default(),
+            log: log::Log::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -245,8 +256,9 @@ impl Ledger {
     /// Never for what a peer sends; only when an invariant of the ledger itself is broken.
     #[must_use = "effects must be performed, in order"]
     pub fn apply(&mut self, at: Timestamp, command: Command) -> Vec<Effect> {
-        let mut turn = Turn { at, effects: Vec::new() };
+        let mut turn = Turn { at, effects: Vec::new(), events: Vec::new() };
         self.keep_time(at);
+        self.begin_log(&mut turn);
         let woken = matches!(command, Command::Woken | Command::Restarted);
         match command {
             Command::AdoptPolicy(policy) => self.adopt_policy(policy, &mut turn),
@@ -279,6 +291,7 @@ impl Ledger {
             Command::RecipeRun(run) => self.keep_run(run, &mut turn),
         }
         self.fall_due(&mut turn);
+        self.write_log(&mut turn);
         self.forget_old(at);
         self.ask_for_timer(woken, &mut turn);
         turn.effects

@@ -1,6 +1,6 @@
 //! What builders report about their leases. Under a live lease it decides; under a dead one it is evidence.
 
-use attest::{compare, statement::VerifiedAttestation};
+use attest::{compare, log::entry::End, statement::VerifiedAttestation};
 use protocol::{
     Hash, NodeId,
     blame::{self, Blame, Failure},
@@ -13,6 +13,7 @@ use crate::{
     Ledger, News, Turn,
     deadlines::Due,
     job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
+    log,
     planted::{self, Fault},
     reputation::is_breach,
     schedule::{PAUSE_INTERRUPTED, cut, stand_back},
@@ -84,7 +85,8 @@ impl Ledger {
         let job = lease.job;
         let fits = self.fits(&attestation, &lease);
         let ended = turn.at;
-        self.release(number);
+        // What does not answer the lease is no opinion, but it came and is on record.
+        self.release(number, End::Built(attestation.id()), turn);
         let attempt = self.attempt_mut(lease.clone());
         let started = attempt.state.started().unwrap_or(attempt.granted);
         match fits {
@@ -181,10 +183,11 @@ impl Ledger {
 
     pub(crate) fn failed(&mut self, node: NodeId, report: Failed, turn: &mut Turn) {
         let number = report.lease;
+        let end = if is_interruption(report.failure.blame) { End::Interrupted } else { log::failed(&report) };
         let Failure { step, what, blame } = report.failure;
         let failure = Failure::new(blame, cut(step), what);
         let Some(lease) = self.held(node, number).cloned() else {
-            if self.canary_failed(node, number, &failure, turn) {
+            if self.canary_failed((node, number), (&failure, end), turn) {
                 return;
             }
             self.failed_late(node, number, failure, turn);
@@ -193,7 +196,7 @@ impl Ledger {
         let (job, ended) = (lease.job, turn.at);
         turn.done();
         turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
-        self.release(number);
+        self.release(number, end, turn);
         let attempt = self.attempt_mut(lease.clone());
         if is_interruption(blame) {
             let started = attempt.state.started();
@@ -239,11 +242,11 @@ impl Ledger {
 
     pub(crate) fn lease_expired(&mut self, number: LeaseNumber, turn: &mut Turn) {
         let Some(lease) = self.leases.get(&number).cloned() else {
-            self.canary_expired(number);
+            self.canary_expired(number, turn);
             return;
         };
         let (job, node, ended) = (lease.job, lease.node, turn.at);
-        self.release(number);
+        self.release(number, End::Lost, turn);
         if planted::is(Fault::ForgetsLost) {
             return;
         }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use attest::log::entry::End;
 use protocol::{
     JobId, NodeId, OperatorName, Timestamp,
     job::{Announcement, Endpoint, reaches},
@@ -18,6 +19,7 @@ use crate::{
     deadlines::Due,
     graph::Ahead,
     job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    log,
     orders::Hold,
     peers::{Duty, Room},
     planted::{self, Fault},
@@ -212,10 +214,10 @@ impl Ledger {
 
     pub(crate) fn declined(&mut self, node: NodeId, number: LeaseNumber, why: String, turn: &mut Turn) {
         let Some(lease) = self.held(node, number).cloned() else {
-            self.drop_canary(node, number);
+            self.drop_canary((node, number), End::Declined, turn);
             return;
         };
-        self.release(number);
+        self.release(number, End::Declined, turn);
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
         stand_back(job, node, PAUSE_DECLINED, turn.at);
@@ -328,6 +330,11 @@ impl Ledger {
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);
         turn.tell(News::Verdict { job: id, word: word.into(), why });
+        turn.log(log::verdict(
+            id,
+            &decision,
+            job.attempts.iter().filter_map(Attempt::vote).map(|v| v.attestation).collect(),
+        ));
         let outcome = match decision {
             Decision::Reproduced(agreement) => {
                 tell_dissent(id, &agreement, turn);
@@ -359,7 +366,7 @@ impl Ledger {
             turn.push(Effect::Revoke { node: attempt.node, lease: attempt.lease, reason });
             over.push(attempt.lease);
         }
-        over.into_iter().for_each(|lease| self.release(lease));
+        over.into_iter().for_each(|lease| self.release(lease, End::Revoked, turn));
         self.deadlines.clear(Due::Pause(id));
     }
 
@@ -411,6 +418,7 @@ impl Ledger {
         self.job_of_lease.insert(lease.number, id);
         self.leases.insert(lease.number, lease.clone());
         turn.tell(News::Granted { job: id, lease: lease.number, node, operator });
+        turn.log(log::lease(&lease));
         turn.push(Effect::Grant(lease));
     }
 
@@ -491,8 +499,9 @@ impl Ledger {
     }
 
     /// Forgets a live lease; its attempt has ended.
-    pub(crate) fn release(&mut self, number: LeaseNumber) {
+    pub(crate) fn release(&mut self, number: LeaseNumber, end: End, turn: &mut Turn) {
         let Some(lease) = self.leases.remove(&number) else { return };
+        turn.log(log::outcome(lease.job, (lease.node, number), end));
         self.deadlines.clear(Due::Lease(number));
         let job = &self.jobs[&lease.job];
         if let Some(attempt) = job.attempt(number) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use attest::statement::VerifiedAttestation;
 use protocol::{
-    ChannelName, JobId, NetworkId, NodeId, Signed, Verified,
+    ChannelName, JobId, NetworkId, NodeId, Sha256, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     lease::Lease,
@@ -21,6 +21,7 @@ use crate::{
     environments::Environments,
     evidence::Dossier,
     job::Job,
+    log::Log,
     pace::Pace,
     peers::{Known, Peers},
     queue::{Queue, Shares},
@@ -57,6 +58,9 @@ type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
+    /// Size and peaks of the transparency log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    log: (u64, Vec<Sha256>),
     jobs: Vec<(JobId, Job)>,
     pace: Pace,
     clock: Clock,
@@ -93,6 +97,7 @@ impl Ledger {
             (*id, Octets(dossier.request.to_bytes()), bytes(&dossier.attestations), bytes(&dossier.late))
         };
         codec::encode(&Snapshot {
+            log: self.log.to_parts(),
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
             pace: self.pace.clone(),
             clock: self.clock,
@@ -165,6 +170,9 @@ impl Ledger {
             reputation: snapshot.reputation,
             environments: snapshot.environments,
             book: Book::from_entries(&snapshot.recipes, &network)?,
+            log: Log::from_parts(snapshot.log).ok_or_else(|| {
+                SnapshotError::Contradiction("the transparency log's peaks are not those of its size".into())
+            })?,
             lines: snapshot.lines.into_iter().collect(),
             signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),

@@ -4,7 +4,7 @@
 //! nothing, votes for nothing and stands in no job's list of attempts: its outputs are compared with what was agreed, that is all. An
 //! interruption is no answer.
 
-use attest::{compare, statement::VerifiedAttestation};
+use attest::{compare, log::entry::End, statement::VerifiedAttestation};
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
     blame::{Blame, Failure, Fault},
@@ -19,6 +19,7 @@ use crate::{
     ENDED_FULL_MAX, Effect, Ledger, Turn,
     deadlines::Due,
     job::{Attempt, Job, is_interruption},
+    log,
 };
 
 /// A canary that runs.
@@ -58,6 +59,7 @@ impl Ledger {
         self.reputation.record_mut(operator, class, node).canary_given(turn.at);
         let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone() };
         self.reputation.canaries.insert(number, canary);
+        turn.log(log::lease(&lease));
         turn.push(Effect::Grant(lease));
         Some(())
     }
@@ -95,20 +97,22 @@ impl Ledger {
     }
 
     /// Ends a canary without an answer; false when there is none under this lease.
-    pub(crate) fn drop_canary(&mut self, node: NodeId, number: LeaseNumber) -> bool {
-        self.take_canary(node, number).is_some()
+    pub(crate) fn drop_canary(&mut self, of: (NodeId, LeaseNumber), end: End, turn: &mut Turn) -> bool {
+        self.take_canary(of, end, turn).is_some()
     }
 
-    fn take_canary(&mut self, node: NodeId, number: LeaseNumber) -> Option<Canary> {
+    fn take_canary(&mut self, (node, number): (NodeId, LeaseNumber), end: End, turn: &mut Turn) -> Option<Canary> {
         self.reputation.canaries.get(&number).filter(|canary| canary.lease.node == node)?;
         let canary = self.reputation.canaries.remove(&number)?;
         self.deadlines.clear(Due::Lease(number));
+        turn.log(log::outcome(canary.lease.job, (node, number), end));
         Some(canary)
     }
 
     /// Nobody renewed the canary's lease; false when the lease is none of a canary.
-    pub(crate) fn canary_expired(&mut self, number: LeaseNumber) -> bool {
-        self.reputation.canaries.remove(&number).is_some()
+    pub(crate) fn canary_expired(&mut self, number: LeaseNumber, turn: &mut Turn) -> bool {
+        let Some(node) = self.reputation.canaries.get(&number).map(|canary| canary.lease.node) else { return false };
+        self.take_canary((node, number), End::Lost, turn).is_some()
     }
 
     /// Compares a canary's outputs; false when the lease is none of a canary of this node.
@@ -119,7 +123,7 @@ impl Ledger {
         attestation: &VerifiedAttestation,
         turn: &mut Turn,
     ) -> bool {
-        let Some(canary) = self.take_canary(node, number) else { return false };
+        let Some(canary) = self.take_canary((node, number), End::Built(attestation.id()), turn) else { return false };
         if let Err(why) = self.fits(attestation, &canary.lease) {
             turn.refuse(Refusal::Invalid(why.clone()));
             let claim = Claim::Failed(Failure::new(Blame::Builder(Fault::Other), "attest", why));
@@ -140,12 +144,11 @@ impl Ledger {
     /// Takes a canary's failure; false when the lease is none of a canary of this node.
     pub(crate) fn canary_failed(
         &mut self,
-        node: NodeId,
-        number: LeaseNumber,
-        failure: &Failure,
+        of: (NodeId, LeaseNumber),
+        (failure, end): (&Failure, End),
         turn: &mut Turn,
     ) -> bool {
-        let Some(canary) = self.take_canary(node, number) else { return false };
+        let Some(canary) = self.take_canary(of, end, turn) else { return false };
         turn.done();
         if failure.blame == Blame::IsolationBreach {
             self.stop_breached(&canary.lease, turn);
@@ -190,7 +193,7 @@ impl Ledger {
         let strange = |c: &&Canary| !self.peers.is_of(&c.lease.node, &c.operator);
         let over: Vec<Lease> = self.reputation.canaries.values().filter(strange).map(|c| c.lease.clone()).collect();
         for lease in over {
-            self.drop_canary(lease.node, lease.number);
+            self.drop_canary((lease.node, lease.number), End::Revoked, turn);
             let reason = "the new policy no longer names this node for its operator".to_owned();
             turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
         }

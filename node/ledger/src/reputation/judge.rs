@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use attest::log::entry::End;
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
     blame::{Blame, Failure},
@@ -187,7 +188,7 @@ impl Ledger {
             let attempt = job.attempt_mut(other.number).expect("a live lease has an attempt");
             let started = attempt.state.started();
             attempt.state = AttemptState::Revoked { ended: turn.at, reason: reason.clone(), started };
-            self.release(other.number);
+            self.release(other.number, End::Revoked, turn);
             turn.push(Effect::Revoke { node: other.node, lease: other.number, reason });
         }
         for other in others {

@@ -239,6 +239,7 @@ impl Real {
                 | Effect::Announce(_)
                 | Effect::WakeAt(_)
                 | Effect::Explain(_)
+                | Effect::Append { .. }
                 | Effect::Notify(_) => {}
                 Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
                     unreachable!("a command has nothing to publish")

@@ -188,7 +188,8 @@ impl World {
                 self.begin_work(order, effect);
             }
             // Nobody looks at outputs here.
-            Effect::Explain(_) => {}
+            // The invariants read the log.
+            Effect::Explain(_) | Effect::Append { .. } => {}
             Effect::Notify(news) => self.note(&news),
         }
         Ok(())

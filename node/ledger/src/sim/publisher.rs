@@ -116,6 +116,7 @@ impl World {
             | Effect::Announce(_)
             | Effect::WakeAt(_)
             | Effect::Explain(_)
+            | Effect::Append { .. }
             | Effect::Notify(_) => return,
         };
         let time = self.now + 100 + self.random.below(19_900);

@@ -1,5 +1,7 @@
 //! The whole life of one job as the effects that its commands have, for people to read.
 
+use attest::log::entry::Entry;
+
 use crate::{
     Command, Effect,
     testing::{Bench, builder},
@@ -22,6 +24,9 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
             Effect::Withdraw(w) => format!("withdraw from {} as generation {}", w.channel, w.generation),
             Effect::Resign { channel, generation } => format!("sign {channel} anew as generation {generation}"),
             Effect::Explain(dispute) => format!("explain {} beside {}", dispute.right.lease, dispute.left.lease),
+            Effect::Append { index, entry } => {
+                format!("log {index}: {}", Entry::from_bytes(entry).expect("an entry").event.word())
+            }
             Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
         };
         story.push_str(&format!("    {line}\n"));

@@ -1,0 +1,104 @@
+//! What the transparency log says, and in which order: a function of the commands, so that every member of the group writes
+//! the same log, and a failover can neither fork it nor leave a gap.
+//!
+//! ```text
+//!  policy .. accepted -> lease -> outcome -> verdict -> release
+//!                          |_________|  each lease has one: built, failed, lost, declined, interrupted or revoked
+//! ```
+//! The ledger keeps the tree's right edge and the next place; the entries' bytes are the store's (see [`Effect::Append`]).
+//! A ledger of a time before the log begins it with the policies that it has.
+
+use attest::log::{
+    entry::{self, Entry, Event},
+    tree::{self, Edge, Head},
+};
+use protocol::{
+    Hash, JobId, NodeId, Sha256, Timestamp, Verified,
+    lease::{Lease, LeaseNumber},
+    message::Failed,
+    policy::Policy,
+};
+
+use crate::{Effect, Ledger, Turn, tally::Decision};
+
+pub use attest::log::entry::End;
+
+/// How far the log is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Log {
+    edge: Edge,
+}
+
+impl Log {
+    /// Gives size and peaks, for a snapshot.
+    pub(crate) fn to_parts(&self) -> (u64, Vec<Sha256>) {
+        (self.edge.head().size, self.edge.peaks().to_vec())
+    }
+
+    /// Reads [`Log::to_parts`]; none where the parts do not belong together.
+    pub(crate) fn from_parts((size, peaks): (u64, Vec<Sha256>)) -> Option<Self> {
+        Edge::from_peaks(size, peaks).map(|edge| Self { edge })
+    }
+
+    fn append(&mut self, at: Timestamp, event: Event) -> Effect {
+        let (index, entry) = (self.edge.head().size, Entry { at, event }.to_bytes());
+        self.edge.append(tree::leaf(&entry));
+        Effect::Append { index, entry }
+    }
+}
+
+impl Ledger {
+    /// Gives size and root of the transparency log, as far as it was decided.
+    pub fn log_head(&self) -> Head {
+        self.log.edge.head()
+    }
+
+    /// Begins the log with the policies so far, where there is none yet.
+    pub(crate) fn begin_log(&self, turn: &mut Turn) {
+        if self.log.edge.head().size == 0 {
+            self.policies.iter().for_each(|known| turn.log(policy(known)));
+        }
+    }
+
+    /// Gives what the command added its places in the log.
+    pub(crate) fn write_log(&mut self, turn: &mut Turn) {
+        for event in std::mem::take(&mut turn.events) {
+            let append = self.log.append(turn.at, event);
+            turn.push(append);
+        }
+    }
+}
+
+/// A policy that came into force.
+pub(crate) fn policy(policy: &Verified<Policy>) -> Event {
+    Event::Policy(entry::Policy { number: policy.get().number, envelope: Hash::of(&policy.to_bytes()) })
+}
+
+/// A lease that was granted.
+pub(crate) fn lease(lease: &Lease) -> Event {
+    let Lease { job, node, number, profile, .. } = *lease;
+    Event::Lease(entry::Lease { job, node, lease: number, profile })
+}
+
+/// How the attempt under a lease ended.
+pub(crate) fn outcome(job: JobId, (node, lease): (NodeId, LeaseNumber), end: End) -> Event {
+    Event::Outcome(entry::Outcome { end, job, node, lease })
+}
+
+/// How an attempt ended that its builder reports as failed.
+pub(crate) fn failed(report: &Failed) -> End {
+    End::Failed(Hash::of(&protocol::codec::encode(report)))
+}
+
+/// What the attempts of a job came to.
+pub(crate) fn verdict(job: JobId, decision: &Decision, mut attestations: Vec<Hash>) -> Event {
+    attestations.sort_unstable();
+    attestations.dedup();
+    let verdict = match decision {
+        Decision::Reproduced(_) => entry::Judgement::Reproduced,
+        Decision::Disputed(_) => entry::Judgement::Disputed,
+        Decision::Unreproducible(_) => entry::Judgement::Unreproducible,
+        Decision::Failed(_) => entry::Judgement::Failed,
+    };
+    Event::Verdict(entry::Verdict { job, verdict, attestations })
+}
