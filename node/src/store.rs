@@ -12,6 +12,7 @@
 mod facts;
 mod group;
 mod journal;
+mod log;
 mod migrate;
 mod room;
 mod tables;
@@ -32,6 +33,7 @@ use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, 
 pub use facts::Generation;
 pub use group::{Change, Described, Marks};
 pub use journal::Snapshot;
+pub use log::{Growth, Pages, Place};
 use room::Room;
 
 /// Pages that redb may keep in memory, in bytes. The node's state is small; the idle daemon must stay small too.
@@ -102,6 +104,14 @@ pub enum Error {
         /// The only number that may come next.
         expected: u64,
         /// The number that came.
+        got: u64,
+    },
+    /// An entry of the transparency log does not follow the last one.
+    #[error("entry {got} of the transparency log does not follow: expected {expected}")]
+    LogGap {
+        /// The only place that may come next.
+        expected: u64,
+        /// The place that came.
         got: u64,
     },
     /// A snapshot is older than the one kept, or newer than the journal.

@@ -37,6 +37,11 @@ pub(super) const GROUP: TableDefinition<&str, Bytes> = TableDefinition::new("gro
 /// The group's one snapshot: what it contains, and its bytes; one row, with the key [`SNAPSHOT_KEY`].
 pub(super) const GROUP_SNAPSHOT: TableDefinition<&str, (Bytes, Bytes)> = TableDefinition::new("group-snapshot-1");
 
+/// The entries of the transparency log, by their place.
+pub(super) const LOG_ENTRIES: TableDefinition<u64, Bytes> = TableDefinition::new("log-entries-1");
+/// The hashes of its complete subtrees, by height and place.
+pub(super) const LOG_HASHES: TableDefinition<(u8, u64), Key32> = TableDefinition::new("log-hashes-1");
+
 /// The only key of [`SNAPSHOT`] and [`GROUP_SNAPSHOT`].
 pub(super) const SNAPSHOT_KEY: &str = "ledger";
 
@@ -56,5 +61,7 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {
     transaction.open_table(GROUP_LOG).map_err(failed(create))?;
     transaction.open_table(GROUP).map_err(failed(create))?;
     transaction.open_table(GROUP_SNAPSHOT).map_err(failed(create))?;
+    transaction.open_table(LOG_ENTRIES).map_err(failed(create))?;
+    transaction.open_table(LOG_HASHES).map_err(failed(create))?;
     Ok(())
 }
