@@ -14,6 +14,7 @@ mod explain;
 mod image;
 mod judges;
 mod line;
+mod lint;
 mod partition;
 mod patience;
 mod recipe;

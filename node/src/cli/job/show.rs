@@ -154,6 +154,9 @@ fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
     if !steps.is_empty() {
         line(format!("    steps: {}", steps.join(", ")));
     }
+    if let Some(said) = attempt.lint() {
+        line(format!("    lint: {said}"));
+    }
     for file in &attempt.outputs {
         line(format!("    {} {} {}", file.sha256, file.size, file.name));
     }
