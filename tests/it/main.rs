@@ -24,6 +24,7 @@ mod sandbox;
 mod server;
 mod tidy;
 mod transcript;
+mod variants;
 mod verdicts;
 
 use harness::{Ground, Site};

@@ -62,6 +62,9 @@ pub(super) fn text(detail: &JobDetail) -> String {
         let both: Vec<String> = start.into_iter().chain(end).collect();
         line(format!("expected   {}", both.join(", ")));
     }
+    if let Some(group) = &summary.group {
+        line(format!("group      {} of {}", group.variant, group.id));
+    }
     line(format!("maintainer {} on channel {}", summary.maintainer, summary.channel));
     for link in &detail.links {
         line(format!("{:<10} job {} {}", link.relation, link.job.short(), link.title));
