@@ -255,7 +255,7 @@ impl Submit {
             archive.update(clock::now(), Refresh::WhenStale)?;
             let prepared = match around {
                 Some(around) => recipe(&archive, Path::new(&what), &around)?,
-                None => match rpm.prepare(&archive, &what)? {
+                None => match rpm.prepare(&archive, &what, environment.as_ref())? {
                     Some(prepared) => prepared,
                     None => prepare(&archive, &what, &words, &state.join("sources"))?,
                 },
