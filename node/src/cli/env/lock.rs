@@ -42,6 +42,9 @@ pub(in crate::cli) struct Words {
     /// Further packages; with --dnf, the packages
     #[arg(long, visible_alias = "packages", value_delimiter = ',')]
     package: Vec<PackageName>,
+    /// Further packages beside a source package's build dependencies, for instance lintian
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGE", requires = "source")]
+    with: Vec<PackageName>,
     /// The archive's suite [default: this system's]; with --dnf, what $releasever in the address stands for [default: rpm]
     #[arg(long)]
     suite: Option<SuiteName>,
@@ -135,13 +138,14 @@ impl Words {
         } else {
             source::fetch_source(&archive, what, &state.join("sources").join("lock"))?
         };
+        let source = source.with_packages(&self.with);
         Ok((lock::lock_for_source(&archive, &source, &self.profile)?.lock, Vec::new()))
     }
 
     fn resolve_rpms(&self, state: &Path, url: &str, key: &Path) -> anyhow::Result<EnvironmentLock> {
         let release = self.suite.clone().map_or_else(|| SuiteName::new(RELEASE), Ok)?;
         let arch = native()?;
-        let mut asked: Vec<String> = self.package.iter().map(ToString::to_string).collect();
+        let mut asked: Vec<String> = self.package.iter().chain(&self.with).map(ToString::to_string).collect();
         match self.source.as_deref() {
             Some(what) if what.ends_with(".spec") || what.ends_with(".src.rpm") => {
                 asked.extend(source::rpm::read_rpm_source(Path::new(what), &[])?.requires);

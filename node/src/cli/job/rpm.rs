@@ -31,6 +31,7 @@ impl RpmWords {
         &self,
         archive: &Archive,
         what: &str,
+        with: &[PackageName],
         environment: Option<&EnvironmentLock>,
     ) -> anyhow::Result<Option<Prepared>> {
         if !what.ends_with(".spec") && !what.ends_with(".src.rpm") {
@@ -42,7 +43,7 @@ impl RpmWords {
             anyhow::ensure!(requires.is_empty(), "--requires names Debian packages, and the environment is of RPMs");
             return Ok(Some(submit::rpm_in(lock, &source, &self.macros)));
         }
-        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires)?))
+        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires, with)?))
     }
 }
 
