@@ -6,10 +6,11 @@
 //!                  |- cat: ends when the daemon ends, then kills everything; passes on what the daemon asks
 //!                  |- sh, du: says how much disk is used, when it is asked
 //!                  `- bwrap: mounts, network, ipc, uts, pid namespaces
-//!                       `- setpriv (becomes the build user, without any capability) = sh = the build
+//!                       `- enter (becomes the build user, without any capability) = sh = the build
 //! ```
 //!
-//! The build's output comes through stdout; stderr, which the build never gets, carries what the helpers say. When pid 1
+//! Everything up to `enter` is this machine's own, and `enter` is linked statically: nothing of the environment runs before the
+//! rights are gone. The build's output comes through stdout; stderr, which it never gets, carries what the helpers say. When pid 1
 //! ends the kernel kills the rest, and `unshare` ends only after that: when it was waited for, nothing is left.
 //!
 //! This module knows no job: what to run comes as a [`Plan`].

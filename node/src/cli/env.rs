@@ -87,7 +87,7 @@ async fn read(context: &Context, what: &str) -> anyhow::Result<EnvironmentLock> 
 
 /// Reads a lock from a file.
 pub(super) fn read_file(path: &Path) -> anyhow::Result<EnvironmentLock> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = bounded::read(path, limits::LOCK_MAX as u64).with_context(|| format!("cannot read {}", path.display()))?;
     EnvironmentLock::from_bytes(&bytes).with_context(|| format!("{} is no lock", path.display()))
 }
 

@@ -32,12 +32,11 @@ impl Elsewhere<'_> {
     /// # Errors
     /// When the key cannot be read, or a word cannot stand in a configuration.
     pub fn configure(&self, state: &Path) -> Result<PathBuf, Error> {
-        let size = fs::metadata(self.key).map_err(file_error("read", self.key))?.len();
-        let key = fs::read(self.key).map_err(file_error("read", self.key))?;
+        let key = bounded::read(self.key, KEY_MAX).map_err(file_error("read", self.key))?;
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-        if size > KEY_MAX || !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c))
+        if !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c))
         {
-            let why = "its key has at most 1 MiB, its address and components no spaces".to_owned();
+            let why = "its address and components no spaces".to_owned();
             return Err(Error::Elsewhere { url: self.url.chars().take(200).collect(), why });
         }
         let armored = key.starts_with(b"-----BEGIN PGP");

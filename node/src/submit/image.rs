@@ -146,7 +146,8 @@ impl Recipe {
     /// # Errors
     /// When it is not valid.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = bounded::read_text(path, RECIPE_MAX as u64);
+        let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| Error::Recipe { path: path.to_owned(), source: Box::new(source) })
     }
 
@@ -307,7 +308,7 @@ fn repository(source: &Source, folder: &Path, around: &Surroundings) -> Result<(
                 return Err(Error::Request(format!("the key {name} must end in .asc (text) or .gpg")));
             }
             let (key_name, components) = (word(&name)?, components.clone());
-            let key = fs::read(&path).map_err(|source| Error::Read { path, source })?;
+            let key = bounded::read(&path, KEY_MAX).map_err(|source| Error::Read { path, source })?;
             let repository = Repository { uri: uri.clone(), suite: suite.clone(), components, key_name, key };
             Ok((repository, uri.clone()))
         }
@@ -329,9 +330,10 @@ impl Store {
     }
 
     fn take(&mut self, path: &RelativePath, from: PathBuf) -> Result<(), Error> {
-        let bytes = fs::read(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
-        self.name(path, &bytes);
-        self.files.push((Hash::of(&bytes), from));
+        let got = Digest::of_file(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
+        let (hash, size, sha256) = (got.hash, got.size, got.sha256);
+        self.inputs.insert(path.clone(), InputFile { hash, path: path.clone(), size, sha256 });
+        self.files.push((hash, from));
         Ok(())
     }
 

@@ -137,7 +137,8 @@ impl Worker {
             let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
             log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
             if let Err(error) = self.shared.blobs.fetch_many(&self.shared.net, &missing, &providers).await {
-                let is_package = |hash: &Hash| lock.packages.iter().any(|package| package.hash == *hash);
+                let locks = [Some(lock), image].into_iter().flatten();
+                let is_package = |hash: &Hash| locks.clone().any(|lock| lock.packages.iter().any(|p| p.hash == *hash));
                 let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(|(hash, _)| is_package(hash));
                 if packages.is_empty() {
                     return Err(own_fault("fetch", &error));

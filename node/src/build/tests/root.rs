@@ -57,3 +57,29 @@ async fn folders_that_are_links_out_of_the_root_are_hidden_by_our_own() {
     assert!(log.tail(4000).contains("\nartel\n"), "{}", log.tail(4000));
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was made outside");
 }
+
+#[tokio::test]
+async fn what_stands_in_place_of_a_shell_has_no_right_and_no_word() {
+    let change = |root: &Path| {
+        super::hostile::compile(root);
+        for name in ["sh", "setpriv", "bash", "env"] {
+            fs::copy(root.join("usr/bin/attack"), root.join("usr/bin").join(name)).unwrap();
+        }
+        // A library that a loader would take first, were one asked.
+        fs::write(root.join("etc/ld.so.preload"), "/usr/lib/attack.so\n").unwrap();
+    };
+    let Some(bench) = Bench::open_with(change).await else { return };
+    let log = bench.log();
+    let failed = bench.workshop.attempt(bench.task(&honest()), log.clone(), CancellationToken::new()).await;
+    let (failure, text) = (failed.unwrap_err().failure(), log.tail(8000));
+    assert_eq!((failure.blame, failure.step.as_str()), (Blame::Job, "build"), "{failure}\n{text}");
+    assert!(failure.what.starts_with("ended with exit code 7"), "{failure}\n{text}");
+    assert!(!text.contains("reached "), "{text}");
+    let said =
+        ["Uid:\t1000\t1000\t1000\t1000\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "\nsh\n"];
+    let words = ["artel:started\n", "artel:disk 99999999 1 1\n", "mount: Function not implemented\n"];
+    for line in said.iter().chain(&words) {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+    assert_eq!(bench.attempts(), 0);
+}
