@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages boot bench sim blame chaos release setup clean
+.PHONY: demo test lint unit demos packages boot bench sim versions blame chaos judges fuzz fuzz-smoke release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -56,6 +56,11 @@ SEEDS ?= 20000
 sim:
 	SEEDS=$(SEEDS) $(CARGO) test --locked --release -p artel-ledger --lib sim -- --nocapture --test-threads=1
 
+# The orders of versions beside dpkg, its Perl modules and rpm, with so many pairs each: make versions PAIRS=100000
+PAIRS ?= 100000
+versions: setup
+	ARTEL_PAIRS=$(PAIRS) $(CARGO) test --locked -p artel --lib version::tests -- --nocapture
+
 # Black holes among the builders: the ledger's rules beside those that others use, as a table.
 BLAME_SEEDS ?= 10
 blame:
@@ -69,6 +74,11 @@ chaos: setup
 # A live system by two operators, bit for bit the same, and a job that starts it: about seven minutes once its packages are here.
 boot: setup
 	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
+
+# The transparency log, read by Go's checksum database.
+judges:
+	@.ci/setup judges
+	ARTEL_GO=required $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest

@@ -40,7 +40,12 @@ const DEB_BYPRODUCTS: [&str; 4] = [".buildinfo", ".changes", ".log", ".log.zst"]
 pub fn role(work: &Work, name: &RelativePath) -> Role {
     match work {
         Work::Deb { .. } if DEB_BYPRODUCTS.iter().any(|end| name.as_str().ends_with(end)) => Role::Byproduct,
-        Work::Deb { .. } | Work::Rpm { .. } | Work::Command { .. } | Work::Image { .. } | Work::Server => Role::Output,
+        Work::Deb { .. }
+        | Work::Rpm { .. }
+        | Work::Command { .. }
+        | Work::Image { .. }
+        | Work::Fetch { .. }
+        | Work::Server => Role::Output,
     }
 }
 

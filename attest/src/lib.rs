@@ -4,6 +4,7 @@
 //!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
+//!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
 //!
 //! This crate holds no tokio, no sockets, no files and no clock: time comes in as an argument, bytes come in as bytes.
@@ -14,6 +15,7 @@ pub mod bundle;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
+pub mod log;
 pub mod rpm;
 pub mod statement;
 pub mod testing;

@@ -154,6 +154,20 @@ pub fn sign(bytes: &[u8], signature: &[u8]) -> Result<Unsigned, Error> {
     Ok(Unsigned { bytes: beginning(bytes, &header), instead_of })
 }
 
+/// Gives the signature in the beginning of a file: of its header, by an EdDSA key.
+///
+/// # Errors
+/// As [`unsigned`], and when there is none, or another one: a reader might believe that instead.
+pub fn signature(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let (header, _) = signature_header(bytes)?;
+    let mut found = header.entries.into_iter().filter(|entry| SIGNATURES.contains(&entry.tag));
+    match (found.next(), found.next()) {
+        (Some(Entry { tag: SIGNATURE, kind: BIN, data, .. }), None) => Ok(data),
+        (None, _) => refuse("it is not signed"),
+        (Some(_), _) => refuse("it has other signatures than one of its header by an EdDSA key"),
+    }
+}
+
 /// Gives the SHA-256 that builders attested, of a file that may have been signed since. Anything that cannot be read as an RPM is
 /// hashed as it is.
 pub fn attested(bytes: &[u8]) -> Sha256 {
@@ -258,20 +272,38 @@ impl Header {
         self.entries.binary_search_by_key(&tag, |entry| entry.tag).ok().map(|at| &self.entries[at])
     }
 
-    /// Gives the texts of a tag; none where it is absent, of another type, or not UTF-8.
-    pub fn texts(&self, tag: u32) -> Option<Vec<&str>> {
-        let entry = self.entry(tag).filter(|entry| matches!(entry.kind, 6 | 8 | 9))?;
-        let parts = entry.data.split(|byte| *byte == 0).take(entry.count as usize);
-        parts.map(|part| std::str::from_utf8(part).ok()).collect()
+    /// Gives how many values a tag has, 0 where it is absent, without reading one.
+    pub fn count(&self, tag: u32) -> usize {
+        self.entry(tag).map_or(0, |entry| entry.count as usize)
     }
 
-    /// Gives the first text of a tag.
+    /// Gives the texts of a tag; none where it is absent, of another type, or not UTF-8.
+    pub fn texts(&self, tag: u32) -> Option<Vec<&str>> {
+        self.parts(tag)?.collect()
+    }
+
+    /// Gives the first text of a tag, and reads no other.
     pub fn text(&self, tag: u32) -> Option<&str> {
-        self.texts(tag)?.first().copied()
+        self.parts(tag)?.next().flatten()
+    }
+
+    fn parts(&self, tag: u32) -> Option<impl Iterator<Item = Option<&str>>> {
+        let entry = self.entry(tag).filter(|entry| matches!(entry.kind, 6 | 8 | 9))?;
+        let parts = entry.data.split(|byte| *byte == 0).take(entry.count as usize);
+        Some(parts.map(|part| std::str::from_utf8(part).ok()))
     }
 
     /// Gives the numbers of a tag; none where it is absent or of another type.
     pub fn numbers(&self, tag: u32) -> Option<Vec<u64>> {
+        Some(self.values(tag)?.collect())
+    }
+
+    /// Gives the first number of a tag, and reads no other.
+    pub fn number(&self, tag: u32) -> Option<u64> {
+        self.values(tag)?.next()
+    }
+
+    fn values(&self, tag: u32) -> Option<impl Iterator<Item = u64>> {
         let entry = self.entry(tag)?;
         let width = match entry.kind {
             2 => 1,
@@ -281,12 +313,7 @@ impl Header {
             _ => return None,
         };
         let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        Some(entry.data.chunks_exact(width).map(number).collect())
-    }
-
-    /// Gives the first number of a tag.
-    pub fn number(&self, tag: u32) -> Option<u64> {
-        self.numbers(tag)?.first().copied()
+        Some(entry.data.chunks_exact(width).map(number))
     }
 
     /// Says whether a tag is there.

@@ -62,6 +62,11 @@ pub enum Work {
         /// What the recipe is called.
         name: FileName,
     },
+    /// The sources of a fetch.
+    Fetch {
+        /// What the fetch is called.
+        name: FileName,
+    },
     /// A server job, which nobody builds: no statement of it is ever signed or read.
     Server,
 }
@@ -74,6 +79,7 @@ impl Work {
             Work::Rpm { .. } => "rpm",
             Work::Command { .. } => "command",
             Work::Image { .. } => "image",
+            Work::Fetch { .. } => "fetch",
             Work::Server => "server",
         }
     }
@@ -86,6 +92,7 @@ impl std::fmt::Display for Work {
             Work::Rpm { source, version } => write!(f, "rpm {source} {version}"),
             Work::Command { name } => write!(f, "command {name}"),
             Work::Image { name } => write!(f, "image {name}"),
+            Work::Fetch { name } => write!(f, "fetch {name}"),
             Work::Server => f.write_str("server job"),
         }
     }
@@ -116,6 +123,7 @@ impl Task {
             JobKind::Rpm(rpm) => Work::Rpm { source: rpm.name.clone(), version: rpm.version.clone() },
             JobKind::Command(command) => Work::Command { name: command.name.clone() },
             JobKind::Image(image) => Work::Image { name: image.name.clone() },
+            JobKind::Fetch(fetch) => Work::Fetch { name: fetch.name.clone() },
             JobKind::Server(_) => Work::Server,
         };
         Self {
@@ -168,7 +176,7 @@ impl Material {
                 command.inputs.iter().map(|f| Self { name: f.path.clone(), sha256: f.sha256 }).collect()
             }
             JobKind::Image(image) => Self::of_image(image),
-            JobKind::Server(_) => Vec::new(),
+            JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
         }
     }
 }
@@ -390,6 +398,9 @@ impl VerifiedAttestation {
             JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Server(_) => Ok(()),
             JobKind::Command(command) => {
                 same("outputs", &join(names(&self.value.outputs)), &join(command.outputs.iter().collect()))
+            }
+            JobKind::Fetch(fetch) => {
+                same("outputs", &join(names(&self.value.outputs)), &join(fetch.outputs().iter().collect()))
             }
             JobKind::Image(image) => {
                 let declared = image.outputs(request.get().arch);

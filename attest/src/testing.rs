@@ -1,5 +1,7 @@
 //! Samples for tests of this and other crates: signed attestations, votes and a whole bundle, over `protocol::testing`.
 
+pub mod log;
+
 use std::collections::BTreeMap;
 
 use protocol::{

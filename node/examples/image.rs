@@ -46,7 +46,7 @@ fn lay_out(prepared: &Prepared, inputs: &Path, packages: &Path) -> anyhow::Resul
             job.inputs().map(|(hash, _, path)| (hash, inputs.join(path))).chain(debs).collect()
         }
         JobKind::Command(job) => job.inputs.iter().map(|f| (f.hash, inputs.join(f.path.as_str()))).collect(),
-        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Server(_) => Vec::new(),
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     };
     wanted.extend(prepared.lock.packages.iter().map(|p| (p.hash, packages.join(p.file.as_str()))));
     for (hash, to) in wanted {

@@ -12,6 +12,8 @@ mod command;
 mod complaint;
 mod deb;
 mod environment;
+pub mod explain;
+mod fetch;
 mod image;
 mod info;
 mod inputs;

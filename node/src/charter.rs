@@ -75,6 +75,9 @@ pub struct ChannelEntry {
     pub ask_max: u8,
     /// Operators that must report the same failing step.
     pub fail_quorum: u8,
+    /// Whether jobs need an environment that was made here as an image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attested_environments: bool,
     /// Days that the repository's signed index stays valid.
     #[serde(default = "ChannelEntry::valid_days")]
     pub valid_days: u16,
@@ -220,6 +223,7 @@ fn channel(entry: &ChannelEntry) -> policy::Channel {
         ask_max: entry.ask_max,
         valid_secs: u32::from(entry.valid_days) * 86_400,
         fail_quorum: entry.fail_quorum,
+        attested_environments: entry.attested_environments,
     }
 }
 
@@ -232,6 +236,7 @@ fn channel_entry(channel: &policy::Channel) -> ChannelEntry {
         ask: channel.ask,
         ask_max: channel.ask_max,
         fail_quorum: channel.fail_quorum,
+        attested_environments: channel.attested_environments,
         valid_days: u16::try_from(channel.valid_secs / 86_400).unwrap_or(u16::MAX),
     }
 }

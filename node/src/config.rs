@@ -4,10 +4,14 @@
 //! and the control socket. Its place is `--home`, else `ARTEL_HOME`, else `/var/lib/artel` for root, whose own folder the
 //! build user could not enter, and `$XDG_STATE_HOME/artel` or `~/.local/state/artel` for everybody else.
 
+mod explaining;
+
 use std::path::{Path, PathBuf};
 
-use protocol::{ChannelName, NetworkId};
+use protocol::{ChannelName, NetworkId, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
+
+pub use explaining::{Explain, Tools};
 
 /// Why the configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,11 @@ impl Home {
         self.0.join("build")
     }
 
+    /// Comparisons of outputs that differ.
+    pub fn explain(&self) -> PathBuf {
+        self.0.join("explain")
+    }
+
     /// Uploads that are not whole yet.
     pub fn uploads(&self) -> PathBuf {
         self.0.join("uploads")
@@ -195,6 +204,9 @@ pub struct Builder {
     pub disk_mib: u32,
     /// Disk for unpacked environments, in MiB.
     pub environments_mib: u32,
+    /// Whom fetches may reach: `host`, `*.domain`, perhaps with `:port`. Without any, this node takes no fetch.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "hosts")]
+    pub fetch: Vec<HostRule>,
     /// The system user that builds when the daemon runs as root.
     pub user: String,
     /// For demonstrations and tests only: sign changed outputs, to show that the network notices.
@@ -207,6 +219,17 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+/// Reads a list of hosts in any order, and keeps it as a card carries it.
+fn hosts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<HostRule>, D::Error> {
+    let mut rules = Vec::<HostRule>::deserialize(deserializer)?;
+    rules.sort();
+    rules.dedup();
+    if rules.len() > HOSTS_MAX {
+        return Err(serde::de::Error::custom(format!("at most {HOSTS_MAX} hosts are listed: use *.domain")));
+    }
+    Ok(rules)
+}
+
 impl Default for Builder {
     fn default() -> Self {
         Self {
@@ -214,6 +237,7 @@ impl Default for Builder {
             memory_mib: 4096,
             disk_mib: 16 * 1024,
             environments_mib: 8 * 1024,
+            fetch: Vec::new(),
             user: "artel-builder".into(),
             lie: false,
         }
@@ -258,6 +282,9 @@ pub struct Config {
     /// Limits of the blob store.
     #[serde(default)]
     pub storage: Storage,
+    /// How differences are explained, while the node coordinates.
+    #[serde(default, skip_serializing_if = "Explain::is_usual")]
+    pub explain: Explain,
 }
 
 impl Config {
@@ -301,6 +328,7 @@ mod tests {
             builder: Some(Builder::default()),
             mirror: None,
             storage: Storage::default(),
+            explain: Explain { environment: Tools::Off, ..Explain::default() },
         };
         config.save(&home).unwrap();
         assert_eq!(Config::load(&home).unwrap(), config);

@@ -7,6 +7,7 @@ mod candidate;
 mod cards;
 pub(crate) mod decide;
 mod dial;
+mod explain;
 mod inbox;
 mod inputs;
 mod judge;
@@ -33,6 +34,7 @@ use web::server::{Access, Limits, Listener, Server};
 
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
+pub use explain::Errand;
 pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
@@ -289,12 +291,12 @@ async fn build_here(
         rig: build::RigConfig { user: settings.user.clone() },
         now: clock::now,
     };
-    let below = folder.clone();
+    let (below, reach) = (folder.clone(), settings.fetch.clone());
     let opened = tokio::task::spawn_blocking(move || {
         if rustix::process::geteuid().is_root() {
             build::Rig::prepare_user(&workshop.rig)?;
         }
-        let workshop = Workshop::open(workshop)?;
+        let workshop = Workshop::open(workshop)?.reaching(reach);
         let swept = workshop.sweep().and_then(|_| crate::worker::sweep(&below));
         Ok::<_, build::WorkshopError>((workshop, swept))
     });

@@ -3,8 +3,10 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod difference;
 mod duty;
 mod group;
+mod recipes;
 mod service_log;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -21,7 +23,7 @@ use protocol::{
     limits,
     message::{Octets, Refusal, Request, Response},
     release::{Manifest, Release},
-    words::RelativePath,
+    words::{RecipeName, RelativePath},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
@@ -33,8 +35,8 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, NetworkView,
-        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
+        Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -244,6 +246,28 @@ impl Backend for Handle {
         self.ask(Request::Order(Octets(order.to_vec()))).await.map(drop)
     }
 
+    async fn keep_recipe(&self, recipe: Bytes) -> Result<(), ApiError> {
+        self.ask(Request::Recipe(Octets(recipe.to_vec()))).await.map(drop)
+    }
+
+    async fn keep_run(&self, run: Bytes) -> Result<(), ApiError> {
+        self.ask(Request::RecipeRun(Octets(run.to_vec()))).await.map(drop)
+    }
+
+    async fn recipes(&self) -> Result<Vec<RecipeView>, ApiError> {
+        self.see(views::recipes::LIST.to_owned(), views::recipes::list).await
+    }
+
+    async fn recipe(&self, name: RecipeName) -> Result<RecipeView, ApiError> {
+        let (path, wanted) = (views::recipes::path(&name), name.clone());
+        let found = self.see(path, move |ledger| views::recipes::show(ledger, &wanted)).await?;
+        found.ok_or_else(|| ApiError::NotFound { what: format!("recipe {name}") })
+    }
+
+    async fn bring(&self, job: JobId) -> Result<Vec<FileView>, ApiError> {
+        recipes::bring(self, job).await
+    }
+
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
         let path = views::jobs_path(&filter);
         self.see(path, move |ledger| views::page(ledger, &filter)).await
@@ -263,6 +287,10 @@ impl Backend for Handle {
         let state = LogState { handle: self.clone(), request, at: request.from, rest: None };
         find_attempt(self, &request).await?;
         Ok(stream::try_unfold(state, LogState::next).boxed())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        difference::read(self, explanation, form).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

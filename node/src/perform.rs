@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ledger::{Cause, Command, Effect, Left, News};
+use ledger::{
+    Cause, Command, Effect, Left, News,
+    explain::{Dispute, Findings},
+};
 use protocol::{
     JobId, NodeId,
     lease::{Lease, LeaseNumber, Term},
@@ -20,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     clock,
-    daemon::{Decisions, Shared, Task, Work, chain},
+    daemon::{Decisions, Errand, Shared, Task, Work, chain},
     net::{AskError, Topic},
     serve::Desk,
 };
@@ -46,6 +49,8 @@ pub struct Performer {
     pub desk: Desk,
     /// The publisher's queue.
     pub publications: mpsc::Sender<Work>,
+    /// The explainer's queue.
+    pub disputes: mpsc::Sender<Errand>,
     /// Live news for pages and clients.
     pub news: broadcast::Sender<Arc<News>>,
     /// Logs that are fetched at one time; see [`LOGS`].
@@ -90,6 +95,7 @@ impl Performer {
                 Effect::Publish(publication) => {
                     drop(asked.spawn(Arc::clone(&this).publish(term, Task::Publish(publication))));
                 }
+                Effect::Explain(dispute) => drop(asked.spawn(Arc::clone(&this).explain(term, dispute))),
                 Effect::Notify(news) => {
                     if let News::Revealed { job, lease, node, .. } | News::AttemptFailed { job, lease, node, .. } = news
                     {
@@ -176,6 +182,16 @@ impl Performer {
             let (why, generation) = ("the publisher's queue is full".to_owned(), Some(generation));
             let (cause, left) = (Cause::Transient, Left::Nothing);
             self.decisions.tell(Command::PublishFailed { job, generation, cause, left, why }).await;
+        }
+    }
+
+    /// Hands a dispute to the explainer; what does not fit into its queue stays unexplained.
+    async fn explain(self: Arc<Self>, term: Term, dispute: Dispute) {
+        let explanation = dispute.id;
+        if self.disputes.try_send(Errand { term, dispute }).is_err() {
+            let trouble = "cannot explain here: too many differences wait already".to_owned();
+            let findings = Findings { trouble, ..Findings::default() };
+            self.decisions.tell(Command::Explained { explanation, findings }).await;
         }
     }
 

@@ -10,8 +10,10 @@
 //! publish, and whether enough operators agreed, was decided before anything comes here.
 
 pub mod apt;
+pub mod evidence;
 pub mod follow;
 pub mod incoming;
+pub mod kind;
 pub mod rpm;
 pub mod sign;
 pub mod version;

@@ -4,6 +4,7 @@
 //! connection; what a record inside says is verified here, before anything is decided.
 
 mod finding;
+mod recipes;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -115,6 +116,8 @@ impl Desk {
             Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
             Request::Submit(record) => self.submit(from, &record).await.unwrap_or_else(refused),
             Request::Order(record) => self.order(&record).await.unwrap_or_else(refused),
+            Request::Recipe(record) => self.recipe(&record).await.unwrap_or_else(refused),
+            Request::RecipeRun(record) => self.recipe_run(&record).await.unwrap_or_else(refused),
             Request::Open => self.open().await.unwrap_or_else(refused),
             Request::Job(job) => self.job(job).await.unwrap_or_else(refused),
             Request::Providers(job) => self.providers(job).await.unwrap_or_else(refused),

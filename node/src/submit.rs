@@ -2,10 +2,10 @@
 //! store, and named in the request. It knows nodes only through [`web::Backend`].
 
 pub mod boot;
+pub mod environment;
 pub mod image;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,10 +13,11 @@ use std::{
 use ed25519_dalek::SigningKey;
 use futures::{StreamExt, TryStreamExt};
 use protocol::{
-    ChannelName, FileName, Hash, NetworkId, PackageName, Sha256, Timestamp,
+    ChannelName, FileName, Hash, NetworkId, PackageName, Timestamp,
     envelope::{Record, Signed},
     environment::EnvironmentLock,
     job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest, Schedule},
+    limits,
     words::RelativePath,
 };
 use serde::Deserialize;
@@ -27,13 +28,17 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::resolve::{
-    self,
-    archive::Archive,
-    lock::{self, Locked},
-    source::{
-        self, SourcePackage,
-        rpm::{self, Requires, RpmSourcePackage},
+use crate::{
+    bounded,
+    resolve::{
+        self,
+        archive::Archive,
+        digest::Digest,
+        lock::{self, Locked},
+        source::{
+            self, SourcePackage,
+            rpm::{self, Requires, RpmSourcePackage},
+        },
     },
 };
 

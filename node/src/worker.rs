@@ -130,6 +130,7 @@ impl Worker {
     /// What this builder offers.
     pub fn capacity(&self) -> Capacity {
         Capacity {
+            fetch: self.settings.fetch.clone(),
             slots: self.settings.slots,
             arches: Arch::native().into_iter().collect(),
             disk_mib: self.settings.disk_mib,

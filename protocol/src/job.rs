@@ -14,7 +14,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use image::{ImageFormat, ImageJob};
-pub use kind::{CommandJob, DebJob, InputFile, JobKind, RpmJob, RpmSource, SourceFile};
+pub use kind::{
+    CommandJob, CommitRecord, DebJob, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, JobKind,
+    Origin, RpmJob, RpmSource, SourceFile, reaches,
+};
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
 pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
@@ -109,6 +112,7 @@ impl JobRequest {
             JobKind::Command(command) => format!("command {} {}", command.name, self.arch),
             JobKind::Image(image) => format!("image {}", image.stem(self.arch)),
             JobKind::Server(server) => server.title(&self.channel),
+            JobKind::Fetch(fetch) => format!("fetch {} {}", fetch.name, self.arch),
         }
     }
 
@@ -116,14 +120,24 @@ impl JobRequest {
     pub fn server(&self) -> Option<&ServerJob> {
         match &self.kind {
             JobKind::Server(server) => Some(server),
-            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) => None,
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Fetch(_) => None,
+        }
+    }
+
+    /// Gives where a fetch goes; nothing else has a network.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        match &self.kind {
+            JobKind::Fetch(fetch) => fetch.endpoints(),
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => {
+                Vec::new()
+            }
         }
     }
 
     /// Gives the hashes of the locks among the inputs, the environment's first: each names further inputs.
     pub fn locks(&self) -> Vec<Hash> {
         match &self.kind {
-            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) => vec![self.environment],
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Fetch(_) => vec![self.environment],
             JobKind::Image(image) => vec![self.environment, image.packages.hash],
             JobKind::Server(_) => Vec::new(),
         }
@@ -138,6 +152,7 @@ impl JobRequest {
             JobKind::Command(command) => all.extend(command.inputs.iter().map(|f| f.hash)),
             JobKind::Image(image) => all.extend(image.inputs().map(|(hash, ..)| hash)),
             JobKind::Server(_) => all.clear(),
+            JobKind::Fetch(_) => {}
         }
         all
     }
@@ -152,16 +167,15 @@ impl Record for JobRequest {
             return Err("the nonce has 16 bytes".into());
         }
         match (&self.kind, self.arch) {
-            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_), Arch::All) => {
-                return Err("a build runs on one real architecture, not on all".into());
-            }
             (JobKind::Server(_), arch) if arch != Arch::All => {
                 return Err("a server job is for all architectures".into());
             }
             (JobKind::Server(_), _) if self.environment != ServerJob::environment() => {
                 return Err("a server job has no environment: name the hash of nothing".into());
             }
-            (JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_), _) => {}
+            (JobKind::Server(_), _) => {}
+            (_, Arch::All) => return Err("a build runs on one real architecture, not on all".into()),
+            (_, _) => {}
         }
         if self.expires <= self.created {
             return Err("the job expires before it was created".into());

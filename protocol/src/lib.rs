@@ -18,6 +18,7 @@ pub mod limits;
 pub mod message;
 pub mod peer;
 pub mod policy;
+pub mod recipe;
 pub mod release;
 pub mod testing;
 pub mod words;

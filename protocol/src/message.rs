@@ -131,6 +131,10 @@ pub enum Request {
     Offer(Offer),
     /// Candidate to coordinator: the certificate of the key that signs its repositories.
     Signer(Octets),
+    /// Anybody to the coordinator: keep this signed recipe, which replaces the one before.
+    Recipe(Octets),
+    /// Anybody to the coordinator: keep this signed record of a recipe's run.
+    RecipeRun(Octets),
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
 }

@@ -7,8 +7,11 @@ use crate::{
     envelope::{Record, check_set},
     lease::Term,
     limits,
+    words::HostRule,
 };
 
+/// Rules of hosts on one card, which is small.
+pub const HOSTS_MAX: usize = 64;
 /// Bytes of the reason for draining.
 pub const DRAINING_MAX: usize = 256;
 
@@ -16,6 +19,9 @@ pub const DRAINING_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capacity {
+    /// Whom it fetches from, sorted; without any it takes no fetch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<HostRule>,
     /// Attempts at one time.
     pub slots: u16,
     /// Architectures that run natively, sorted.
@@ -54,6 +60,9 @@ impl Record for NodeCard {
 
     fn check(&self) -> Result<(), String> {
         check_set("roles", &self.roles, 8)?;
+        if let Some(capacity) = &self.capacity {
+            check_set("hosts of fetches", &capacity.fetch, HOSTS_MAX)?;
+        }
         if self.addresses.len() > 16 || self.addresses.iter().any(|a| a.len() > 256) {
             return Err("at most 16 addresses of at most 256 bytes".into());
         }

@@ -83,6 +83,9 @@ pub struct Channel {
     pub valid_secs: u32,
     /// Operators that must report the same failing step before a job has failed.
     pub fail_quorum: u8,
+    /// Whether jobs need an environment that was made here as an image, by as many operators as must agree.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attested_environments: bool,
 }
 
 /// Limits that all nodes of a network share.

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::job::Endpoint;
+
 /// A name that breaks the rules of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {got:?} is not valid: {rule}")]
@@ -114,6 +116,82 @@ word! {
 word! {
     /// A relative path of [`FileName`] parts joined by `/`.
     RelativePath, "path", 400, "use file names joined by single slashes, without . or ..", path
+}
+
+word! {
+    /// A recipe's name.
+    RecipeName, "recipe", 64, "use up to 64 of a-z, 0-9, - + . _", label
+}
+word! {
+    /// An address that sources are fetched from.
+    Url, "address", 1024, "use http:// or https://, a host in small letters, perhaps a port, and a path; no user, space or quote", url
+}
+word! {
+    /// Who may be reached by a fetch: `host`, or `*.domain` for everything below it, on ports 80 and 443, or on one
+    /// `:port` alone.
+    HostRule, "host rule", 256, "use a host's name or IPv4 address, or *.domain; perhaps with :port", host_rule
+}
+word! {
+    /// A branch or tag of a git repository.
+    RefName, "reference", 200, "use a branch or tag as git takes it, of A-Z a-z 0-9 . _ + - / and no ..", reference
+}
+word! {
+    /// A git commit's full id.
+    CommitId, "commit", 64, "use the full id: 40 or 64 of 0-9 a-f", commit
+}
+
+fn url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else { return false };
+    let Some((place, path)) = rest.split_once('/') else { return false };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-~+%=&?,:;@!$*()".contains(c);
+    host_and_port(place).is_some() && path.chars().all(plain)
+}
+
+fn host_rule(text: &str) -> bool {
+    host_and_port(text.strip_prefix("*.").unwrap_or(text)).is_some()
+}
+
+/// Splits and checks `host` or `host:port`.
+fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port > 0)?)),
+        None => (text, None),
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let part = |part: &str| !part.is_empty() && !part.starts_with('-') && part.chars().all(plain);
+    (host.len() <= 253 && host.split('.').all(part)).then_some((host, port))
+}
+
+fn reference(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-/".contains(c);
+    let part = |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with(".lock");
+    text.chars().all(plain) && !text.contains("..") && text.split('/').all(part)
+}
+
+fn commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
+}
+
+impl Url {
+    /// Gives the host and the port that it leads to.
+    pub fn endpoint(&self) -> Endpoint {
+        let (scheme, rest) = self.0.split_once("://").expect("checked when it was made");
+        let usual = if scheme == "https" { 443 } else { 80 };
+        let place = rest.split_once('/').and_then(|(place, _)| host_and_port(place));
+        let (host, port) = place.expect("checked when it was made");
+        Endpoint { host: host.to_owned(), port: port.unwrap_or(usual) }
+    }
+}
+
+impl HostRule {
+    /// Says whether a place may be reached.
+    pub fn covers(&self, place: &Endpoint) -> bool {
+        let wild = self.0.strip_prefix("*.");
+        let (host, port) = host_and_port(wild.unwrap_or(&self.0)).expect("checked when it was made");
+        let below = |of: &str| place.host.strip_suffix(of).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
+        let named = if wild.is_some() { below(host) } else { place.host == host };
+        named && port.map_or(matches!(place.port, 80 | 443), |port| place.port == port)
+    }
 }
 
 fn package(text: &str) -> bool {

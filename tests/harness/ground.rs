@@ -18,6 +18,7 @@ use std::{
 use artel::{
     build::{LogSink, Rig, RigConfig, Task, Workshop, WorkshopError},
     clock,
+    config::{Explain, Home, Tools},
     resolve::{
         archive::{self, Archive, Refresh},
         lock::lock_plain,
@@ -200,6 +201,26 @@ impl Ground {
         command.inputs.push(InputFile { hash, path: RelativePath::new(path).unwrap(), size, sha256 });
         prepared.files.push((hash, file.to_owned()));
         prepared
+    }
+
+    /// Has coordinators explain differences in this environment, which must have diffoscope.
+    ///
+    /// # Panics
+    /// When its lock cannot be written.
+    pub fn explain(&self) -> Explain {
+        let path = self.cache.join("locked").join(format!("explain-{}.lock", self.lock.id().short()));
+        fs::write(&path, self.lock.to_bytes()).unwrap();
+        Explain { environment: Tools::Lock(path), ..Explain::default() }
+    }
+
+    /// Lends a node the packages and environments of this machine's tests, for its comparisons.
+    ///
+    /// # Panics
+    /// When the node has its own already.
+    pub fn lend(&self, home: &Home) {
+        fs::create_dir_all(home.explain()).unwrap();
+        std::os::unix::fs::symlink(self.environments(), home.explain().join("environments")).unwrap();
+        std::os::unix::fs::symlink(self.cache.join("archive"), home.archive()).unwrap();
     }
 
     /// Gives the environments that the product installed here.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
-    config::{self, Builder, Config, Mirror, Reach, Storage},
+    config::{self, Builder, Config, Explain, Mirror, Reach, Storage, Tools},
     keys,
     resolve::archive,
     submit::{self, Prepared, Wish},
@@ -110,9 +110,13 @@ impl Network {
                 builder: builder.map(|b| Builder { lie: b.honesty == Honesty::Liar, ..Builder::default() }),
                 mirror: mirrors.then(|| Mirror { channels: vec![self.channel.clone()] }),
                 storage: Storage::default(),
+                explain: plan.explain.clone().unwrap_or(Explain { environment: Tools::Off, ..Explain::default() }),
             };
             config.save(&node.home).unwrap();
             fs::write(node.home.genesis(), genesis).unwrap();
+            if plan.explain.is_some() {
+                ground.lend(&node.home);
+            }
             if builder.is_some_and(|b| b.environments == Environments::Shared) {
                 fs::create_dir_all(node.home.build()).unwrap();
                 let link = node.home.build().join("environments");
@@ -427,6 +431,7 @@ fn charter(
             ask: plan.ask,
             ask_max: plan.ask_max,
             fail_quorum: plan.agree.min(2),
+            attested_environments: false,
             valid_days: 7,
         }],
     }

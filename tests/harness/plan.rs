@@ -1,5 +1,7 @@
 //! What a network is to consist of.
 
+use artel::config::Explain;
+
 /// The first coordinator's name.
 pub(crate) const FIRST: &str = "coordinator";
 
@@ -82,6 +84,8 @@ pub struct Plan {
     pub ask: u8,
     /// Operators that are asked at most.
     pub ask_max: u8,
+    /// How coordinators explain differences; none means that they do not.
+    pub explain: Option<Explain>,
 }
 
 impl Plan {
@@ -96,6 +100,7 @@ impl Plan {
             agree: 2,
             ask: 2,
             ask_max: count.max(2),
+            explain: None,
         }
     }
 

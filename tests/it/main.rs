@@ -9,6 +9,7 @@ mod cancel;
 mod chaos;
 mod crash;
 mod elected;
+mod explain;
 mod image;
 mod judges;
 mod line;

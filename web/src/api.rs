@@ -7,9 +7,11 @@
 mod circumstance;
 mod coordination;
 mod error;
+mod explanation;
 mod filter;
 mod job;
 mod network;
+mod recipe;
 mod reputation;
 mod state;
 mod time;
@@ -17,6 +19,7 @@ mod time;
 pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
+pub use explanation::{DifferenceForm, ExplanationView, QuoteView};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
     Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail, JobLink, JobSummary,
@@ -25,6 +28,7 @@ pub use job::{
 pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,
 };
+pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;

@@ -8,12 +8,15 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, NodeId, codec, job::Order, lease::LeaseNumber, words::RelativePath,
+    ChannelName, Envelope, Hash, JobId, NodeId, codec,
+    job::Order,
+    lease::LeaseNumber,
+    words::{RecipeName, RelativePath},
 };
 
 use crate::api::{
-    ApiError, Coordination, DutyView, JobDetail, JobFilter, JobPage, Metrics, News, PeerDetail, PeerView, PolicyView,
-    RepositoryView, Status, Submitted, Time,
+    ApiError, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage, Metrics, News,
+    PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -170,6 +173,21 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Cancels, suspends, resumes, retries or reprioritises a job by a signed order (envelope bytes), which names the job.
     fn order(&self, order: Bytes) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Has a signed recipe kept, or removed (envelope bytes); answers when it is durable.
+    fn keep_recipe(&self, recipe: Bytes) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Has the signed record of a recipe's run kept (envelope bytes); answers when it is durable.
+    fn keep_run(&self, run: Bytes) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Lists recipes, by name, without their runs.
+    fn recipes(&self) -> impl Future<Output = Result<Vec<RecipeView>, ApiError>> + Send;
+
+    /// Shows one recipe with its runs; a removed one too.
+    fn recipe(&self, name: RecipeName) -> impl Future<Output = Result<RecipeView, ApiError>> + Send;
+
+    /// Brings the agreed outputs of a reproduced job onto this node (owner only), and says what they are.
+    fn bring(&self, job: JobId) -> impl Future<Output = Result<Vec<FileView>, ApiError>> + Send;
+
     /// Lists jobs, newest first.
     fn jobs(&self, filter: JobFilter) -> impl Future<Output = Result<JobPage, ApiError>> + Send;
 
@@ -178,6 +196,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Streams the log of one attempt, from a byte on.
     fn log(&self, request: LogRequest) -> impl Future<Output = Result<ByteStream, ApiError>> + Send;
+
+    /// Gives the comparison of an explanation, named by its id as a job, at most [`DifferenceForm::BYTES_MAX`] bytes.
+    fn difference(
+        &self,
+        explanation: JobId,
+        form: DifferenceForm,
+    ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the bundle of evidence of a job, for an offline check.
     fn bundle(&self, job: JobId) -> impl Future<Output = Result<Bytes, ApiError>> + Send;

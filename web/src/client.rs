@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper_util::{client::legacy, rt::TokioExecutor};
-use protocol::{ChannelName, Hash, JobId, NodeId, words::RelativePath};
+use protocol::{
+    ChannelName, Hash, JobId, NodeId,
+    words::{RecipeName, RelativePath},
+};
 use serde::de::DeserializeOwned;
 
 pub use address::{Address, AddressError};
@@ -20,8 +23,9 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, ErrorBody, JobDetail, JobFilter, JobPage, Metrics, News,
-        PeerDetail, PeerView, PolicyView, RepositoryView, Status, Stored, Submitted, Time,
+        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody, FileView, JobDetail, JobFilter,
+        JobPage, Metrics, News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Stored,
+        Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -34,6 +38,8 @@ const BUNDLE_MAX: usize = 64 * 1024 * 1024;
 const ERROR_MAX: usize = 64 * 1024;
 /// The longest line of news, in bytes.
 const LINE_MAX: usize = 64 * 1024;
+/// How long a node may take to bring outputs from their builders.
+const BRING_TIME: Duration = Duration::from_secs(900);
 /// How long the head of an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
@@ -189,6 +195,27 @@ impl Backend for Client {
         self.post(&format!("/api/v1/jobs/{job}/orders"), order).await.map(drop)
     }
 
+    async fn keep_recipe(&self, recipe: Bytes) -> Result<(), ApiError> {
+        self.post("/api/v1/recipes", recipe).await.map(drop)
+    }
+
+    async fn keep_run(&self, run: Bytes) -> Result<(), ApiError> {
+        self.post("/api/v1/recipe-runs", run).await.map(drop)
+    }
+
+    async fn recipes(&self) -> Result<Vec<RecipeView>, ApiError> {
+        self.get_json("/api/v1/recipes").await
+    }
+
+    async fn recipe(&self, name: RecipeName) -> Result<RecipeView, ApiError> {
+        self.get_json(&format!("/api/v1/recipes/{name}")).await
+    }
+
+    async fn bring(&self, job: JobId) -> Result<Vec<FileView>, ApiError> {
+        let path = format!("/api/v1/jobs/{job}/outputs");
+        json(self.send(self.request(Method::POST, &path, HeaderMap::new(), Body::empty()), BRING_TIME).await?).await
+    }
+
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
         self.get_json(&format!("/api/v1/jobs?{}", filter.to_query())).await
     }
@@ -206,6 +233,11 @@ impl Backend for Client {
             path += "&follow=1";
         }
         Ok(self.get(&path, HeaderMap::new()).await?.into_body())
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        let answer = self.get(&form.address(&explanation), HeaderMap::new()).await?;
+        collect(answer.into_body(), DifferenceForm::BYTES_MAX).await
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

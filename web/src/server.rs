@@ -12,6 +12,7 @@ mod listener;
 mod live;
 mod metrics;
 mod node;
+mod recipes;
 mod reply;
 mod routes;
 mod stall;

@@ -17,7 +17,8 @@ use protocol::{
     job::{self, Change, JobRequest, Order},
     lease::{LeaseNumber, Term},
     policy::Policy,
-    words::RelativePath,
+    recipe::{Recipe, RecipeRun},
+    words::{RecipeName, RelativePath},
 };
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,9 +27,9 @@ pub use sample::{SampleJobs, detail, sample};
 
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority,
-        MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView, RepositoryView, Status, Submitted,
-        Time,
+        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, FileView, JobDetail, JobFilter, JobPage,
+        JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView,
+        RecipeView, RepositoryView, Status, Submitted, Time,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -60,6 +61,7 @@ struct State {
     blobs: BTreeMap<Hash, Bytes>,
     files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
     policy: Bytes,
+    recipes: BTreeMap<RecipeName, RecipeView>,
 }
 
 /// A log, and whether more will come.
@@ -95,6 +97,7 @@ impl Fake {
             blobs: BTreeMap::new(),
             files: BTreeMap::new(),
             policy: Bytes::new(),
+            recipes: BTreeMap::new(),
             status: status.clone(),
         };
         Self {
@@ -267,6 +270,42 @@ impl Backend for Fake {
         Ok(())
     }
 
+    async fn keep_recipe(&self, recipe: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<Recipe>::read(&recipe).map_err(refused)?;
+        let recipe = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
+        let mut state = self.state();
+        let kept = state.recipes.entry(recipe.name.clone());
+        kept.and_modify(|kept| kept.recipe = recipe.clone()).or_insert(RecipeView { recipe, runs: Vec::new() });
+        Ok(())
+    }
+
+    async fn keep_run(&self, run: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<RecipeRun>::read(&run).map_err(refused)?;
+        let run = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
+        let mut state = self.state();
+        let kept = state.recipes.get_mut(&run.recipe).ok_or_else(|| not_found(format!("recipe {}", run.recipe)))?;
+        kept.runs.push(run);
+        Ok(())
+    }
+
+    async fn recipes(&self) -> Result<Vec<RecipeView>, ApiError> {
+        let state = self.state();
+        let listed = state.recipes.values().filter(|kept| kept.recipe.plan.is_some());
+        Ok(listed.map(|kept| RecipeView { runs: Vec::new(), ..kept.clone() }).collect())
+    }
+
+    async fn recipe(&self, name: RecipeName) -> Result<RecipeView, ApiError> {
+        self.state().recipes.get(&name).cloned().ok_or_else(|| not_found(format!("recipe {name}")))
+    }
+
+    async fn bring(&self, job: JobId) -> Result<Vec<FileView>, ApiError> {
+        let detail = self.job(job).await?;
+        if detail.summary.state != JobState::Reproduced {
+            return Err(refused("the job is not reproduced"));
+        }
+        Ok(detail.attempts.into_iter().next().map(|attempt| attempt.outputs).unwrap_or_default())
+    }
+
     async fn jobs(&self, filter: JobFilter) -> Result<JobPage, ApiError> {
         let state = self.state();
         let start = match filter.after {
@@ -293,6 +332,14 @@ impl Backend for Fake {
         };
         let (_, log) = log.ok_or_else(|| not_found("a log of this attempt"))?;
         Ok(follow_log(log.subscribe(), request.from, request.follow))
+    }
+
+    async fn difference(&self, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
+        let state = self.state();
+        let known = state.jobs.iter().flat_map(|job| &job.explanations).find(|known| known.id == explanation);
+        let hash = known.and_then(|known| known.hash(form));
+        let bytes = hash.and_then(|hash| state.blobs.get(&hash).cloned());
+        bytes.ok_or_else(|| not_found(format!("a comparison of job {}", explanation.short())))
     }
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {

@@ -39,6 +39,17 @@ fn a_signed_file_gives_the_attested_one_back() {
 }
 
 #[test]
+fn one_signature_of_the_header_is_given_and_no_other() {
+    assert_eq!(signature(&signed(b"the signature")).unwrap(), b"the signature");
+    assert!(signature(UNSIGNED).unwrap_err().to_string().contains("not signed"));
+    let mut other = signed(b"x");
+    // The tag of a signature by an RSA key: 268 in place of 267.
+    let at = other.windows(8).position(|bytes| bytes == [0, 0, 1, 11, 0, 0, 0, 7]).unwrap();
+    other[at + 3] = 12;
+    assert!(signature(&other).unwrap_err().to_string().contains("other signatures"));
+}
+
+#[test]
 fn what_is_signed_is_not_signed_again() {
     let error = sign(&signed(b"x"), b"y").unwrap_err();
     assert!(error.to_string().contains("signed already"), "{error}");

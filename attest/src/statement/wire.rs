@@ -205,7 +205,7 @@ impl External {
             Work::Deb { source, version } | Work::Rpm { source, version } => {
                 (None, Some(source.clone()), Some(version.clone()))
             }
-            Work::Command { name } | Work::Image { name } => (Some(name.clone()), None, None),
+            Work::Command { name } | Work::Image { name } | Work::Fetch { name } => (Some(name.clone()), None, None),
             Work::Server => (None, None, None),
         };
         Self {
@@ -227,10 +227,12 @@ impl External {
             ("rpm", None, Some(source), Some(version)) => Work::Rpm { source, version },
             ("command", Some(name), None, None) => Work::Command { name },
             ("image", Some(name), None, None) => Work::Image { name },
+            ("fetch", Some(name), None, None) => Work::Fetch { name },
             (kind, ..) => {
                 let kind: String = kind.chars().take(40).collect();
-                let why =
-                    format!("kind {kind:?} needs source and version (deb, rpm) or name (command, image), and no more");
+                let why = format!(
+                    "kind {kind:?} needs source and version (deb, rpm) or name (command, image, fetch), and no more"
+                );
                 return Err(Error::Form { why });
             }
         };

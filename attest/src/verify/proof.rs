@@ -114,7 +114,7 @@ impl Proof {
         let plain = version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest);
         match &self.request.kind {
             JobKind::Rpm(_) => self.file(&format!("{name}-{plain}.{}.rpm", arch.rpm_name()), sha256),
-            JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => {
+            JobKind::Deb(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
                 self.file(&format!("{name}_{plain}_{arch}.deb"), sha256)
             }
         }

@@ -99,6 +99,7 @@ impl Network {
                 builder: plan.builder,
                 mirror: None,
                 storage: Storage::default(),
+                explain: config::Explain { environment: config::Tools::Off, ..config::Explain::default() },
             };
             config.save(&daemon.home)?;
             fs::write(daemon.home.genesis(), genesis.to_bytes())?;
@@ -232,6 +233,7 @@ fn charter(
             ask: 1,
             ask_max: 1,
             fail_quorum: 1,
+            attested_environments: false,
             valid_days: 7,
         }],
     })

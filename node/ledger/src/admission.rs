@@ -1,11 +1,13 @@
 //! Who may ask for what: job requests, cancels and new policies against the policy in force.
 
+use std::collections::BTreeSet;
+
 use protocol::{
-    JobId, MaintainerName, PublicKey, Timestamp, Verified,
+    ChannelName, JobId, MaintainerName, PublicKey, Timestamp, Verified,
     job::{JobRequest, job_id},
     limits,
     message::{Refusal, Response},
-    policy::{self, Maintainer, Policy},
+    policy::{self, Channel, Maintainer, Policy},
 };
 
 use crate::{
@@ -68,8 +70,8 @@ impl Ledger {
             }
             None => {
                 let of_keys = if planted::is(Fault::RevokedKeySubmits) { self.policies[0].get() } else { policy };
-                let maintainer = maintainer(request, of_keys)?;
-                check_channel(wish, policy)?;
+                let maintainer = maintainer(&request.signers(), &wish.channel, of_keys)?;
+                self.check_environment(wish, check_channel(wish, policy)?)?;
                 (maintainer.key, maintainer.name.clone())
             }
         };
@@ -86,6 +88,7 @@ impl Ledger {
             arch: wish.arch,
             kind: wish.kind.word().to_owned(),
             title: wish.title(),
+            endpoints: wish.endpoints(),
             channel: wish.channel.clone(),
             created: wish.created,
             expires: wish.expires,
@@ -153,17 +156,20 @@ impl Ledger {
 /// Finds who may ask for a server job: a maintainer of its channel, or a root.
 fn server_owner(request: &Verified<JobRequest>, policy: &Policy) -> Result<(PublicKey, MaintainerName), Refusal> {
     let root = request.signers().into_iter().find(|key| policy.roots.keys.contains(key));
-    match (maintainer(request, policy), root) {
+    match (maintainer(&request.signers(), &request.get().channel, policy), root) {
         (Ok(maintainer), _) => Ok((maintainer.key, maintainer.name.clone())),
         (Err(_), Some(root)) => Ok((root, MaintainerName::new("root").expect("a valid word"))),
         (Err(refusal), None) => Err(refusal),
     }
 }
 
-fn maintainer<'a>(request: &Verified<JobRequest>, policy: &'a Policy) -> Result<&'a Maintainer, Refusal> {
-    let signers = request.signers();
+/// Finds the maintainer among the signers who may submit to a channel.
+pub(crate) fn maintainer<'a>(
+    signers: &BTreeSet<PublicKey>,
+    channel: &ChannelName,
+    policy: &'a Policy,
+) -> Result<&'a Maintainer, Refusal> {
     let known: Vec<&Maintainer> = signers.iter().filter_map(|key| policy.maintainer(key)).collect();
-    let channel = &request.get().channel;
     if let Some(maintainer) = known.iter().find(|m| m.channels.binary_search(channel).is_ok()) {
         return Ok(maintainer);
     }
@@ -181,7 +187,7 @@ fn maintainer<'a>(request: &Verified<JobRequest>, policy: &'a Policy) -> Result<
     }))
 }
 
-fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
+fn check_channel<'a>(wish: &JobRequest, policy: &'a Policy) -> Result<&'a Channel, Refusal> {
     let Some(channel) = policy.channel(&wish.channel) else {
         return Err(Refusal::Invalid(format!("there is no channel {} in the policy", wish.channel)));
     };
@@ -190,7 +196,7 @@ fn check_channel(wish: &JobRequest, policy: &Policy) -> Result<(), Refusal> {
         let arches = arches.join(", ");
         return Err(Refusal::Invalid(format!("channel {} builds {arches}, not {}", channel.name, wish.arch)));
     }
-    Ok(())
+    Ok(channel)
 }
 
 fn check_times(wish: &JobRequest, at: Timestamp) -> Result<(), Refusal> {

@@ -12,10 +12,11 @@ use protocol::{
     message::{Bid, Failed, Octets, Offer, Renewal},
     peer::Capacity,
     policy::Policy,
+    recipe::{Recipe, RecipeRun},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{peers::Duty, service::Account};
+use crate::{explain::Findings, peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -135,6 +136,13 @@ pub enum Command {
         /// Steps, log and result.
         account: Account,
     },
+    /// A difference was looked into.
+    Explained {
+        /// The explanation.
+        explanation: JobId,
+        /// What was found.
+        findings: Findings,
+    },
     /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
     Signer {
         /// The coordinator.
@@ -142,6 +150,10 @@ pub enum Command {
         /// The certificate.
         certificate: Octets,
     },
+    /// A maintainer wants a recipe kept, or removed.
+    Recipe(Verified<Recipe>),
+    /// A maintainer tells how a run of a recipe goes.
+    RecipeRun(Verified<RecipeRun>),
     /// They could not be put there.
     PublishFailed {
         /// The job.
@@ -215,6 +227,7 @@ enum Stored {
     PublishFailed(JobId, String),
     Resign(ChannelName),
     Ran(JobId, Account),
+    Explained(JobId, Findings),
     /// As earlier versions wrote it, which took it for certain that nothing was out.
     PublishFailedOf(JobId, Cause, String),
     Signer(NodeId, Octets),
@@ -223,6 +236,8 @@ enum Stored {
     PublishFailedAs(JobId, u64, Cause, Left, String),
     Withdrawn(JobId, u64),
     Found(JobId, u64),
+    Recipe(Envelope),
+    RecipeRun(Envelope),
 }
 
 impl Command {
@@ -255,6 +270,9 @@ impl Command {
             Command::Signer { node, certificate } => Stored::Signer(*node, certificate.clone()),
             Command::Resign { channel } => Stored::Resign(channel.clone()),
             Command::Ran { job, account } => Stored::Ran(*job, account.clone()),
+            Command::Explained { explanation, findings } => Stored::Explained(*explanation, findings.clone()),
+            Command::Recipe(recipe) => Stored::Recipe(envelope(recipe)),
+            Command::RecipeRun(run) => Stored::RecipeRun(envelope(run)),
         };
         codec::encode(&stored)
     }
@@ -293,6 +311,9 @@ impl Command {
             Stored::Signer(node, certificate) => Command::Signer { node, certificate },
             Stored::Resign(channel) => Command::Resign { channel },
             Stored::Ran(job, account) => Command::Ran { job, account },
+            Stored::Explained(explanation, findings) => Command::Explained { explanation, findings },
+            Stored::Recipe(recipe) => Command::Recipe(verify(&recipe, network)?),
+            Stored::RecipeRun(run) => Command::RecipeRun(verify(&run, network)?),
         })
     }
 }

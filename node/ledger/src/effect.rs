@@ -9,7 +9,7 @@ use protocol::{
 };
 use serde::Serialize;
 
-use crate::service::Service;
+use crate::{explain::Dispute, service::Service};
 
 /// Something to perform, once the command that caused it is durable. Each may be performed twice after a crash, so each is
 /// idempotent.
@@ -49,6 +49,8 @@ pub enum Effect {
         /// The generation.
         generation: u64,
     },
+    /// To whoever explains differences: compare these; comes back as `Explained`.
+    Explain(Dispute),
     /// To whoever listens.
     Notify(News),
 }

@@ -82,7 +82,7 @@ impl Witness {
                     self.generations_strictly_grow(channel, *generation, nobody)?;
                 }
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
-                Effect::Revoke { .. } | Effect::Announce(_) | Effect::Notify(_) => {}
+                Effect::Revoke { .. } | Effect::Announce(_) | Effect::Explain(_) | Effect::Notify(_) => {}
             }
         }
         must(answers <= 1, || "one answer at most".into())?;

@@ -1,18 +1,21 @@
 //! One job: its facts, its state and its attempts. It knows which changes of state are legal, not when they are due.
 
+mod attempt;
+
 use std::collections::BTreeMap;
 
-use attest::compare::Output;
+pub use attempt::{Attempt, AttemptState, Late, LateReport, Vote};
 use protocol::{
-    Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
-    blame::{Blame, Failure},
-    job::{Schedule, ServerJob},
-    lease::{LeaseNumber, Profile},
+    Arch, ChannelName, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
+    blame::Blame,
+    job::{Endpoint, Schedule, ServerJob},
+    lease::LeaseNumber,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Left,
+    explain::Explanation,
     graph::Place,
     orders::Orders,
     service::Run,
@@ -51,6 +54,9 @@ pub struct Facts {
     /// When and where it may run, as it was signed.
     #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub schedule: Schedule,
+    /// Where a fetch goes, sorted; nothing else has a network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
     /// Memory that an attempt may use, in MiB.
@@ -314,187 +320,6 @@ impl JobState {
     }
 }
 
-/// What an attestation says, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vote {
-    /// BLAKE3 of the build log.
-    pub log: Hash,
-    /// The digest of the set of outputs: equal digests agree.
-    pub digest: Hash,
-    /// The outputs, by name; empty once the job is long over.
-    pub outputs: Vec<Output>,
-    /// The attestation's id.
-    pub attestation: Hash,
-}
-
-/// Where an attempt is in its life.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AttemptState {
-    /// The builder has not said that it started.
-    Granted,
-    /// The sandbox runs.
-    Running {
-        /// What it does now.
-        phase: String,
-        /// Since when.
-        started: Timestamp,
-    },
-    /// It has outputs.
-    Revealed {
-        /// What it built.
-        vote: Vote,
-        /// When.
-        ended: Timestamp,
-        /// When it started.
-        started: Timestamp,
-    },
-    /// It has none.
-    Failed {
-        /// BLAKE3 of the build log, where there is one.
-        log: Option<Hash>,
-        /// When.
-        ended: Timestamp,
-        /// Why.
-        failure: Failure,
-        /// When it started.
-        started: Timestamp,
-    },
-    /// It was cut off; nobody is blamed.
-    Interrupted {
-        /// How it was noticed.
-        why: String,
-        /// When that was noticed.
-        ended: Timestamp,
-        /// When it started; none when the builder never said so.
-        started: Option<Timestamp>,
-    },
-    /// We ended it, because its result was no longer needed.
-    Revoked {
-        /// When.
-        ended: Timestamp,
-        /// Why.
-        reason: String,
-        /// When it started; none when the builder never said so.
-        started: Option<Timestamp>,
-    },
-}
-
-impl AttemptState {
-    /// Gives the state's word.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            AttemptState::Granted => "granted",
-            AttemptState::Running { .. } => "running",
-            AttemptState::Revealed { .. } => "revealed",
-            AttemptState::Failed { .. } => "failed",
-            AttemptState::Interrupted { .. } => "interrupted",
-            AttemptState::Revoked { .. } => "revoked",
-        }
-    }
-
-    /// Says whether the attempt holds a live lease.
-    pub const fn is_live(&self) -> bool {
-        matches!(self, AttemptState::Granted | AttemptState::Running { .. })
-    }
-
-    /// Gives when it started, where it did.
-    pub const fn started(&self) -> Option<Timestamp> {
-        match self {
-            AttemptState::Granted => None,
-            AttemptState::Running { started, .. }
-            | AttemptState::Revealed { started, .. }
-            | AttemptState::Failed { started, .. } => Some(*started),
-            AttemptState::Interrupted { started, .. } | AttemptState::Revoked { started, .. } => *started,
-        }
-    }
-
-    /// Gives when it ended, where it did.
-    pub const fn ended(&self) -> Option<Timestamp> {
-        match self {
-            AttemptState::Granted | AttemptState::Running { .. } => None,
-            AttemptState::Revealed { ended, .. }
-            | AttemptState::Failed { ended, .. }
-            | AttemptState::Interrupted { ended, .. }
-            | AttemptState::Revoked { ended, .. } => Some(*ended),
-        }
-    }
-}
-
-/// One run of a job on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Seconds of a slot that its maintainer's share was charged when it was granted; corrected when it ends.
-    pub cost: u64,
-    /// The builder.
-    pub node: NodeId,
-    /// The lease.
-    pub lease: LeaseNumber,
-    /// Where it is.
-    pub state: AttemptState,
-    /// When the lease was granted.
-    pub granted: Timestamp,
-    /// The variation.
-    pub profile: Profile,
-    /// Who answered for the node at that time.
-    pub operator: OperatorName,
-}
-
-impl Attempt {
-    /// Says whether the operator has had its turn: it holds a lease, or its attempt ended in a way that is not repeated.
-    pub fn is_spent(&self) -> bool {
-        !matches!(self.state, AttemptState::Interrupted { .. })
-    }
-
-    /// Says whether a running builder was lost.
-    pub fn is_lost(&self) -> bool {
-        matches!(self.state, AttemptState::Interrupted { started: Some(_), .. })
-    }
-
-    /// Gives the vote, where there is one.
-    pub fn vote(&self) -> Option<&Vote> {
-        match &self.state {
-            AttemptState::Revealed { vote, .. } => Some(vote),
-            AttemptState::Granted
-            | AttemptState::Running { .. }
-            | AttemptState::Failed { .. }
-            | AttemptState::Interrupted { .. }
-            | AttemptState::Revoked { .. } => None,
-        }
-    }
-
-    /// Gives the failure, where there is one.
-    pub fn failure(&self) -> Option<&Failure> {
-        match &self.state {
-            AttemptState::Failed { failure, .. } => Some(failure),
-            AttemptState::Granted
-            | AttemptState::Running { .. }
-            | AttemptState::Revealed { .. }
-            | AttemptState::Interrupted { .. }
-            | AttemptState::Revoked { .. } => None,
-        }
-    }
-}
-
-/// A report that came under a dead lease: evidence, no vote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Late {
-    /// When it came.
-    pub at: Timestamp,
-    /// The lease that was over.
-    pub lease: LeaseNumber,
-    /// What it said.
-    pub report: LateReport,
-}
-
-/// What a late report said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LateReport {
-    /// Outputs, with a valid attestation.
-    Attested(Vote),
-    /// A failure.
-    Failed(Failure),
-}
-
 /// How long a builder stands back after its attempt ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -529,6 +354,9 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// Profile numbers given so far: the next lease's profile.
     pub profiles: u16,
+    /// Comparisons of attempts that disagree.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub explanations: Vec<Explanation>,
 }
 
 impl Job {
@@ -546,6 +374,7 @@ impl Job {
             wanted: 0,
             attempts: Vec::new(),
             profiles: 0,
+            explanations: Vec::new(),
         }
     }
 
@@ -576,6 +405,7 @@ impl Job {
     /// Drops what only an open job needs.
     pub(crate) fn slim(&mut self) {
         self.late.clear();
+        self.explanations.iter_mut().for_each(Explanation::give_up);
         for attempt in self.orders.earlier.iter_mut().chain(&mut self.attempts) {
             if let AttemptState::Revealed { vote, .. } = &mut attempt.state {
                 vote.outputs = Vec::new();

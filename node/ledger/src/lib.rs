@@ -33,7 +33,8 @@
 //!   a first interruption, 2 s after a first refusal, doubled each time up to 10 minutes. So a network of as many operators as
 //!   must agree goes on after any of them restarted.
 //!   A builder's own fault (disk, sandbox, wrong input) ends its operator's turn too, but is no opinion about the job: another
-//!   operator is asked instead. When nobody is left, the job ends as failed and says who could not try.
+//!   operator is asked instead. When nobody is left, those that could not try have another turn after a pause, doubled like the
+//!   others: the job waits and says so. It ends as failed only when its attempts are used up.
 //! * **Profiles.** Each lease of a job has another profile number, counted up from 0 and never given twice.
 //! * **Publication** is one at a time in each channel, in the order of the verdicts; generations only grow. What passes (a full
 //!   disk, a node that is away) is tried again, after at most an hour and until the job's time is over; what lasts ends the job at
@@ -43,6 +44,7 @@
 //!   see [`withdrawal`]. A generation whose publisher gave up is not used again, since parts of it may have been seen. What waits is held against the policy in
 //!   force when its turn comes; under an expired policy nothing is published.
 //! * **Jobs that wait for jobs** begin when all of those ended well and are skipped when one did not, see [`graph`].
+//! * **Explanations** of a disagreement are wanted beside the verdict and hold up nothing, see [`explain`].
 //! * **Server jobs** wait in the same line as publications and are run by the publisher, see [`service`].
 //! * **Failures** are the job's only when a quorum of operators, each of which has proven that it can build such jobs, names
 //!   the same step. Other endings: see [`tally`]. What verdicts say about builders: see [`reputation`].
@@ -60,6 +62,7 @@
 pub mod command;
 pub mod effect;
 pub mod evidence;
+pub mod explain;
 pub mod graph;
 pub mod job;
 pub mod reputation;
@@ -74,11 +77,13 @@ pub mod orders;
 
 mod admission;
 mod deadlines;
+mod environments;
 mod open;
 mod pace;
 mod peers;
 mod planted;
 mod queue;
+mod recipes;
 mod releases;
 mod reports;
 mod schedule;
@@ -113,6 +118,7 @@ use protocol::{
 
 use crate::{
     deadlines::{Deadlines, Due},
+    environments::Environments,
     evidence::Dossier,
     job::{Ended, IllegalTransition, Job, JobState, Outcome},
     open::Open,
@@ -158,6 +164,11 @@ pub struct Ledger {
     signers: BTreeMap<NodeId, Octets>,
     /// What builders have shown.
     reputation: Reputation,
+    /// The job of every explanation, by the explanation's id.
+    explained: BTreeMap<JobId, JobId>,
+    environments: Environments,
+    /// Recipes and their runs.
+    book: recipes::Book,
     deadlines: Deadlines,
     /// When the last command was applied, and the timer that was asked for then.
     clock: timer::Clock,
@@ -220,6 +231,9 @@ impl Ledger {
             pace: Pace::default(),
             signers: BTreeMap::new(),
             reputation: Reputation::default(),
+            explained: BTreeMap::new(),
+            environments: Environments::default(),
+            book: recipes::Book::default(),
             deadlines: Deadlines::default(),
             clock: timer::Clock::default(),
         })
@@ -240,7 +254,7 @@ impl Ledger {
             Command::Order(order) => self.order(&order, &mut turn),
             Command::Bid { node, bid } => self.bid(node, &bid, &mut turn),
             Command::Offer { node, offer } => self.offer(node, &offer, &mut turn),
-            Command::Card { node, capacity, duty } => self.peers.card(node, capacity, duty, at),
+            Command::Card { node, capacity, duty } => self.card(node, capacity, duty, &mut turn),
             Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
             Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
             Command::Started { node, lease } => self.started(node, lease, &mut turn),
@@ -260,6 +274,9 @@ impl Ledger {
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
+            Command::Explained { explanation, findings } => self.take_findings(explanation, findings, &turn),
+            Command::Recipe(recipe) => self.keep_recipe(recipe, &mut turn),
+            Command::RecipeRun(run) => self.keep_run(run, &mut turn),
         }
         self.fall_due(&mut turn);
         self.forget_old(at);
@@ -311,6 +328,7 @@ impl Ledger {
             }
             self.ended.pop_front();
             self.forget_publication(oldest);
+            self.forget_explanations(&oldest);
             self.jobs.remove(&oldest);
         }
     }

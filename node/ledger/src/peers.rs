@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{Arch, NodeId, OperatorName, Timestamp, message::Offer, peer::Capacity, policy::Policy};
+use protocol::{
+    Arch, NodeId, OperatorName, Timestamp, message::Offer, peer::Capacity, policy::Policy, words::HostRule,
+};
 use serde::{Deserialize, Serialize};
 
 /// Nodes of one operator that are looked at for one job; the rest do not fit either, or get it with the next look.
@@ -124,6 +126,11 @@ impl Peers {
     /// Gives one builder.
     pub(crate) fn get(&self, node: &NodeId) -> Option<&Peer> {
         self.known.peers.get(node)
+    }
+
+    /// Gives whom a node fetches from, by its card.
+    pub(crate) fn fetches_from(&self, node: &NodeId) -> &[HostRule] {
+        self.get(node).and_then(|peer| peer.capacity.as_ref()).map_or(&[], |capacity| &capacity.fetch)
     }
 
     /// Says whether a node is connected, as far as is known.

@@ -10,14 +10,18 @@
 //!   are, so that nobody saves up a monopoly. Three thousand jobs of one do not make another wait for more than one lease.
 //! * **Within a maintainer** the more urgent job comes first, then one that others have begun, then the older.
 //! * **A lane** holds jobs that the same nodes may take: size of memory, operators that had their turn, nodes that are asked
-//!   for or excluded. So what does not fit a node is skipped by the lane, not job by job, and a lease costs the same among ten
+//!   for or excluded, hosts that are fetched from. So what does not fit a node is skipped by the lane, not job by job, and a lease costs the same among ten
 //!   jobs or a hundred thousand.
 //!
 //! All of it but the shares is made from the jobs and is no part of a snapshot. It knows no nodes' state and grants nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{Arch, JobId, NodeId, OperatorName, PublicKey, Timestamp, job::Priority};
+use protocol::{
+    Arch, JobId, NodeId, OperatorName, PublicKey, Timestamp,
+    job::{Endpoint, Priority, reaches},
+    words::HostRule,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -66,6 +70,8 @@ struct Lane {
     spent: Vec<OperatorName>,
     only: Vec<NodeId>,
     without: Vec<NodeId>,
+    /// Where a fetch goes, sorted.
+    endpoints: Vec<Endpoint>,
 }
 
 /// Where a job is found.
@@ -110,6 +116,8 @@ pub(crate) struct Taker<'a> {
     pub(crate) operator: &'a OperatorName,
     pub(crate) arches: &'a [Arch],
     pub(crate) memory_mib: u32,
+    /// Whom it fetches from.
+    pub(crate) fetch: &'a [HostRule],
 }
 
 impl Queue {
@@ -317,6 +325,7 @@ impl Lane {
             && self.spent.binary_search(taker.operator).is_err()
             && (self.only.is_empty() || self.only.binary_search(&taker.node).is_ok())
             && self.without.binary_search(&taker.node).is_err()
+            && self.endpoints.iter().all(|endpoint| reaches(taker.fetch, endpoint))
     }
 }
 
@@ -334,6 +343,7 @@ fn place(id: JobId, job: &Job) -> Place {
         spent: if planted::is(Fault::OperatorTwice) { Vec::new() } else { spent.into_iter().cloned().collect() },
         only: facts.schedule.only.clone(),
         without: facts.schedule.without.clone(),
+        endpoints: facts.endpoints.clone(),
     };
     let urgency = Priority::MAX.0.saturating_sub(job.orders.priority.0);
     let rank = Rank { urgency, progress, accepted: facts.accepted, job: id };
@@ -346,7 +356,8 @@ mod tests {
 
     #[test]
     fn the_first_jobs_of_all_lanes_are_known_whatever_comes_and_goes() {
-        let lane = |size| Lane { size, spent: Vec::new(), only: Vec::new(), without: Vec::new() };
+        let lane =
+            |size| Lane { size, spent: Vec::new(), only: Vec::new(), without: Vec::new(), endpoints: Vec::new() };
         let rank = |urgency: u8, number: u8| Rank {
             urgency,
             progress: Progress::Fresh,

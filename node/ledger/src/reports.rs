@@ -99,12 +99,13 @@ impl Ledger {
             }
             Err(why) => {
                 let failure = Failure::new(Blame::Builder(blame::Fault::Other), "attest", &why);
-                attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started };
+                attempt.state = AttemptState::Failed { log: Some(log), ended, failure, started, excused: false };
                 turn.refuse(Refusal::Invalid(why.clone()));
                 turn.tell(News::AttemptFailed { job, lease: number, node, why });
                 self.note_failure(&lease, turn);
             }
         }
+        self.want_explanations(job, turn);
         self.settle(job, turn);
     }
 
@@ -145,6 +146,7 @@ impl Ledger {
         self.name_late_dissent(&was, &vote, turn);
         if self.keep_late(&was, LateReport::Attested(vote), turn) {
             self.dossiers.get_mut(&job).expect("it fits the dossier's request").late.push(attestation);
+            self.want_explanations(job, turn);
         }
         turn.done();
     }
@@ -199,7 +201,8 @@ impl Ledger {
             self.pause(job, node, turn);
         } else {
             let started = attempt.state.started().unwrap_or(attempt.granted);
-            attempt.state = AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started };
+            attempt.state =
+                AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started, excused: false };
             if is_breach(blame) {
                 self.breach(&lease, &failure, turn);
                 return;

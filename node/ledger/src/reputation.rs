@@ -297,7 +297,7 @@ impl Reputation {
         self.record_mut(operator, class, node).failed(lease, at);
     }
 
-    fn resolved(&mut self, (operator, class, node): Whom<'_>, lease: LeaseNumber) {
+    pub(crate) fn resolved(&mut self, (operator, class, node): Whom<'_>, lease: LeaseNumber) {
         if let Some(record) = self.records.get_mut(&(operator.clone(), class.clone(), node)) {
             record.resolved(lease);
         }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     JobId, NodeId, OperatorName, Timestamp,
-    job::Announcement,
+    job::{Announcement, Endpoint, reaches},
     lease::{Lease, LeaseNumber, Profile},
     limits,
     message::{Bid, Offer, Refusal},
@@ -32,6 +32,8 @@ pub(crate) const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PAUSE_INTERRUPTED: Duration = Duration::from_secs(10);
 /// How long a node stands back after it first declined; doubled each time.
 pub(crate) const PAUSE_DECLINED: Duration = Duration::from_secs(2);
+/// How long a node stands back that could not try, when nobody else is left; doubled each time.
+pub(crate) const PAUSE_EXCUSED: Duration = Duration::from_secs(10);
 /// The longest that a node stands back.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Jobs of one architecture that are announced at once or at one time. Builders with room are known, so that an announcement
@@ -79,6 +81,11 @@ impl Ledger {
         }
         if !job.facts.schedule.allows(&node) {
             return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
+        }
+        if let Some(place) = self.out_of_reach(node, job) {
+            return Err(Refusal::NotAllowed(format!(
+                "the job fetches from {place}, which this node's owner does not list"
+            )));
         }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
@@ -138,10 +145,25 @@ impl Ledger {
         !hindered && self.peers.is_online(&node) && room.as_ref() == known
     }
 
+    /// A builder says what it is. Whom it fetches from stands on its card alone, so what that opens is given out now.
+    pub(crate) fn card(&mut self, node: NodeId, capacity: Option<Capacity>, duty: Duty, turn: &mut Turn) {
+        let fetches = capacity.as_ref().is_some_and(|capacity| !capacity.fetch.is_empty());
+        self.peers.card(node, capacity, duty, turn.at);
+        if fetches {
+            self.fill(node, None, turn);
+        }
+    }
+
     /// Says whether a card changes nothing, so that it need not be applied.
     pub fn card_stands(&self, node: NodeId, capacity: Option<&Capacity>, duty: &Duty) -> bool {
         let Some(peer) = self.peers.get(&node) else { return self.peers.operator(&node).is_none() };
         self.peers.is_online(&node) && peer.capacity.as_ref() == capacity && peer.duty == *duty
+    }
+
+    /// Gives a place that a job fetches from and a node does not.
+    pub(crate) fn out_of_reach<'a>(&self, node: NodeId, job: &'a Job) -> Option<&'a Endpoint> {
+        let rules = self.peers.fetches_from(&node);
+        job.facts.endpoints.iter().find(|place| !reaches(rules, place))
     }
 
     fn operator(&self, node: &NodeId) -> Result<&OperatorName, Refusal> {
@@ -175,7 +197,8 @@ impl Ledger {
         at: Timestamp,
     ) -> Option<(JobId, Class)> {
         let (operator, room) = (self.peers.operator(&node)?, self.peers.room(&node)?);
-        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib };
+        let fetch = self.peers.fetches_from(&node);
+        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib, fetch };
         let fits = |id| {
             let job = &self.jobs[&id];
             rank(job, (node, operator), room, at).is_some() && {
@@ -225,6 +248,7 @@ impl Ledger {
                 self.say_publication(id, turn);
             }
         }
+        self.say_explanations(turn);
     }
 
     /// Brings an open job forward as far as it goes now: a verdict, or leases and announcements. Applying it twice changes
@@ -263,6 +287,10 @@ impl Ledger {
         let heard = self.heard(job, turn.at);
         match tally::stand(job, channel, (policy, self.peers.operators()), &heard.operators) {
             Standing::Decided(decision) => self.decide(id, decision, turn),
+            Standing::Excuses => {
+                self.excuse(id, turn);
+                self.settle(id, turn);
+            }
             Standing::Wants(wanted) => {
                 self.listen_again(id, heard.again);
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
@@ -272,9 +300,30 @@ impl Ledger {
         }
     }
 
+    /// Gives builders that could not try another turn, after a while: what they lack (a disk, a source) may come back, and
+    /// nobody else is left. A package does not fail because of it.
+    fn excuse(&mut self, id: JobId, turn: &mut Turn) {
+        let job = self.jobs.get_mut(&id).expect("settle found it");
+        let mut again = Vec::new();
+        for attempt in job.attempts.iter_mut().filter(|attempt| attempt.may_be_excused()) {
+            if let AttemptState::Failed { excused, .. } = &mut attempt.state {
+                *excused = true;
+            }
+            again.push((attempt.operator.clone(), attempt.node, attempt.lease));
+        }
+        let class = Class::of(&job.facts);
+        for (_, node, _) in &again {
+            stand_back(job, *node, PAUSE_EXCUSED, turn.at);
+        }
+        for (operator, node, lease) in again {
+            self.reputation.resolved((&operator, &class, node), lease);
+        }
+    }
+
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
         if let Decision::Reproduced(agreement) = &decision {
             self.judge(id, agreement, turn);
+            self.note_environment(id, agreement);
         }
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let (word, why) = words(&decision);
@@ -323,7 +372,8 @@ impl Ledger {
         let ranked = |node, operator: &OperatorName, room: &Room| {
             // Who is to show what it can first is served when it asks.
             let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
-            rank(job, (node, operator), room, turn.at).filter(|_| may)
+            let reach = self.out_of_reach(node, job).is_none();
+            rank(job, (node, operator), room, turn.at).filter(|_| may && reach)
         };
         let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };
         self.grant(id, node, turn);

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Steps that are kept of one run.
-const STEPS_MAX: usize = 32;
+pub(crate) const STEPS_MAX: usize = 32;
 
 /// One step of the publisher's work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

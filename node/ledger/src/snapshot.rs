@@ -18,11 +18,13 @@ use crate::{
     Ledger,
     command::{self, CommandError},
     deadlines::{Deadlines, Due},
+    environments::Environments,
     evidence::Dossier,
     job::Job,
     pace::Pace,
     peers::{Known, Peers},
     queue::{Queue, Shares},
+    recipes::{Book, StoredEntry},
     releases::Line,
     reputation::Reputation,
     shelf::Shelf,
@@ -65,6 +67,8 @@ struct Snapshot {
     shares: Shares,
     network: NetworkId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recipes: Vec<StoredEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     signers: Vec<(NodeId, Octets)>,
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
@@ -72,6 +76,8 @@ struct Snapshot {
     last_lease: u64,
     #[serde(default, skip_serializing_if = "Reputation::is_empty")]
     reputation: Reputation,
+    #[serde(default, skip_serializing_if = "Environments::is_empty")]
+    environments: Environments,
 }
 
 /// Whether a field that older snapshots lack may be left out, so that they are read, and written again, as they are.
@@ -97,11 +103,13 @@ impl Ledger {
             shares: self.queue.shares().clone(),
             network: self.network,
             signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
+            recipes: self.book.entries(),
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
             last_lease: self.last_lease,
             reputation: self.reputation.clone(),
+            environments: self.environments.clone(),
         })
     }
 
@@ -145,11 +153,18 @@ impl Ledger {
                 .collect(),
             ended: snapshot.ended.into(),
             job_of_lease: full.flat_map(|(id, job)| job.every_attempt().map(|a| (a.lease, *id))).collect(),
+            explained: snapshot
+                .jobs
+                .iter()
+                .flat_map(|(id, job)| job.explanations.iter().map(|e| (e.id(id), *id)))
+                .collect(),
             jobs: snapshot.jobs.into_iter().collect(),
             dossiers,
             leases: snapshot.leases.into_iter().map(|lease| (lease.number, lease)).collect(),
             last_lease: snapshot.last_lease,
             reputation: snapshot.reputation,
+            environments: snapshot.environments,
+            book: Book::from_entries(&snapshot.recipes, &network)?,
             lines: snapshot.lines.into_iter().collect(),
             signers: snapshot.signers.into_iter().collect(),
             deadlines: Deadlines::from_entries(snapshot.deadlines),
@@ -185,7 +200,11 @@ impl Ledger {
     }
 }
 
-fn verified<T: Record>(Octets(bytes): &Octets, network: Option<&NetworkId>) -> Result<Verified<T>, EnvelopeError> {
+/// Reads and verifies a signed record again.
+pub(crate) fn verified<T: Record>(
+    Octets(bytes): &Octets,
+    network: Option<&NetworkId>,
+) -> Result<Verified<T>, EnvelopeError> {
     Signed::read(bytes)?.verify(network)
 }
 

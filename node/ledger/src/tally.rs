@@ -6,7 +6,8 @@
 //!   [`crate::reputation`] decides: those of operators that have proven in this class that they can build, and the others'
 //!   where nobody could know better. A report that is not heard is no opinion: somebody else is asked.
 //! * Otherwise more operators are asked: n first, then one more at a time, up to `ask_max` opinions. An opinion is a set of
-//!   outputs or a failure that counts on the job; a builder's own fault is none, so another builder gets the chance.
+//!   outputs or a failure that counts on the job; a builder's own fault is none, so another builder gets the chance, and when
+//!   there is no other, the same one again after a while.
 //! * When nobody is left to ask (`ask_max` opinions, every operator of the policy had its turn, or the job used its
 //!   attempts): two or more agree, but fewer than k: **disputed**; two or more built it and no two agree:
 //!   **unreproducible**; otherwise there is nothing to compare and the job has **failed** for want of opinions.
@@ -130,6 +131,8 @@ pub enum Standing {
     Decided(Decision),
     /// So many more leases are wanted now; zero waits for those that run, or for the policy.
     Wants(u32),
+    /// Every operator had its turn, and some could not try: these have another one.
+    Excuses,
 }
 
 /// A verdict.
@@ -173,11 +176,12 @@ pub(crate) fn stand(
     let opinions = ballot.len() + failures;
     let live = job.live();
     let target = opinions.saturating_add(1).clamp(channel.ask.into(), channel.ask_max.into());
-    let may_ask = opinions < channel.ask_max.into()
-        && is_possible(job, (policy, operators))
-        && job.attempts.len() < limits::ATTEMPTS_MAX as usize;
-    if may_ask {
+    let may_go_on = opinions < channel.ask_max.into() && job.attempts.len() < limits::ATTEMPTS_MAX as usize;
+    if may_go_on && is_possible(job, (policy, operators)) {
         return Standing::Wants(u32::try_from(target.saturating_sub(opinions + live)).unwrap_or(0));
+    }
+    if may_go_on && live == 0 && job.attempts.iter().any(Attempt::may_be_excused) {
+        return Standing::Excuses;
     }
     if live > 0 || nothing_to_compare(job, &ballot) || too_few_spoke(job, channel, policy) {
         return Standing::Wants(0);

@@ -50,6 +50,8 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
     let mut request = match kind {
         "deb" => samples::deb_request(network),
         "rpm" => samples::rpm_request(network),
+        "fetch" => samples::fetch_request(network),
+        "environment" => samples::environment_request(network),
         _ => samples::command_request(network),
     };
     request.nonce = vec![number; 16];
@@ -58,7 +60,12 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
 
 /// Gives what a builder attests under a lease; equal contents give equal outputs.
 pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, content: &str) -> VerifiedAttestation {
+    let image = match &request.get().kind {
+        protocol::job::JobKind::Image(image) => image.outputs(request.get().arch).first().map(ToString::to_string),
+        _ => None,
+    };
     let name = match request.get().kind.word() {
+        "image" => image.as_deref().expect("an image has a format"),
         "deb" => "base-files_12.4_amd64.deb",
         "rpm" => "Answer-1.2^git3-1.x86_64.rpm",
         _ => "out/answer.txt",
@@ -122,6 +129,8 @@ impl Bench {
             | Command::Revealed { .. }
             | Command::Failed { .. }
             | Command::Found { .. }
+            | Command::Recipe(_)
+            | Command::RecipeRun(_)
             | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Card { .. }
@@ -132,6 +141,7 @@ impl Bench {
             | Command::PublishFailed { .. }
             | Command::Withdrawn { .. }
             | Command::Ran { .. }
+            | Command::Explained { .. }
             | Command::Resign { .. } => 0,
         };
         self.journal.push((self.now, command.to_bytes()));
@@ -210,7 +220,7 @@ impl Bench {
 
     /// Has a builder show its card.
     pub(crate) fn card(&mut self, node: NodeId, arch: Arch, (slots, memory_mib): (u16, u32), duty: Duty) {
-        let capacity = Some(Capacity { slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
+        let capacity = Some(Capacity { fetch: Vec::new(), slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
         self.apply(Command::Card { node, capacity, duty });
     }
 

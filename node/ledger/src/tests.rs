@@ -1,6 +1,8 @@
 //! Tables: commands in, effects and states out, one rule of the ledger each.
 
 mod admission;
+mod environments;
+mod explain;
 mod fairness;
 mod graph;
 mod leases;

@@ -1,6 +1,7 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
 mod crowd;
+mod explain;
 mod peer;
 mod phrase;
 mod service;
@@ -18,6 +19,7 @@ use protocol::{
 };
 use serde::Serialize;
 
+pub use explain::ExplanationView;
 pub use service::{Link, Relation, RunView};
 
 use crate::{
@@ -248,14 +250,18 @@ impl Ledger {
             channel: job.facts.channel.clone(),
             accepted: job.facts.accepted,
         });
-        let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).collect();
+        let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).chain(self.explanation_briefs()).collect();
         briefs.sort_by_key(|brief| (std::cmp::Reverse(brief.accepted), brief.id));
         briefs
     }
 
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        self.jobs.get(&id).map(|job| self.view(id, job)).or_else(|| self.publication(id))
+        self.jobs
+            .get(&id)
+            .map(|job| self.view(id, job))
+            .or_else(|| self.publication(id))
+            .or_else(|| self.explanation_job(id))
     }
 
     /// Counts the leases that live.

@@ -39,7 +39,7 @@ const PACK: &str = include_str!("image/pack.sh");
 pub(in crate::build) fn packages(request: &JobRequest, inputs: &Path) -> Result<Option<EnvironmentLock>, Error> {
     match &request.kind {
         JobKind::Image(job) => read_lock(job, request.arch, &inputs.join(ImageJob::LOCK)).map(Some),
-        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) => Ok(None),
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) | JobKind::Fetch(_) => Ok(None),
     }
 }
 

@@ -26,6 +26,7 @@ pub(in crate::build) mod rights;
 mod seccomp;
 pub(in crate::build) mod trace;
 pub(in crate::build) mod watch;
+pub(in crate::build) mod within;
 
 use std::{
     io,
@@ -44,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(in crate::build) use self::{base::Base, layout::allowed_cpus};
 use self::{
-    cgroup::{Controller, Group},
+    cgroup::{Controller, Group, Killed},
     disk::Disk,
     outputs::OutputError,
     rig::Rig,
@@ -109,6 +110,20 @@ impl Breach {
     }
 }
 
+/// Whom a script reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Network {
+    /// Nobody but itself.
+    None,
+    /// A socket in the attempt's folder [`Network::FOLDER`], with whoever serves it.
+    Gate,
+}
+
+impl Network {
+    /// The folder with the socket; the script finds it below `/run`.
+    pub(in crate::build) const FOLDER: &'static str = "gate";
+}
+
 /// What to run.
 #[derive(Debug)]
 pub(in crate::build) struct Plan<'a> {
@@ -126,6 +141,8 @@ pub(in crate::build) struct Plan<'a> {
     pub(in crate::build) variables: Vec<(String, String)>,
     /// What the script may do.
     pub(in crate::build) rights: Rights,
+    /// Whom the script reaches.
+    pub(in crate::build) network: Network,
     /// What `sh` runs in the build directory.
     pub(in crate::build) script: String,
     /// The script's arguments.
@@ -150,6 +167,8 @@ pub(in crate::build) enum Ending {
 pub(in crate::build) struct Ran {
     /// How it ended.
     pub(in crate::build) ending: Ending,
+    /// What the kernel killed in it for want of memory, where that is known.
+    pub(in crate::build) killed: Option<Killed>,
     /// CPU time, where it is known.
     pub(in crate::build) cpu: Option<Duration>,
     /// The most memory at one time, in bytes, where it is known.
@@ -408,6 +427,7 @@ impl Running {
         let (cpu, memory) = (self.group.cpu(), self.group.memory_peak());
         Ok(Ran {
             ending,
+            killed: self.group.killed(),
             cpu: cpu.or((self.peak.ticks > 0).then_some(ticks)),
             memory_peak: memory.or((self.peak.memory > 0).then_some(self.peak.memory)),
         })

@@ -13,7 +13,7 @@ use protocol::{
     environment::EnvironmentLock,
     job::{BuildLimits, JobKind},
     lease::LeaseNumber,
-    words::RelativePath,
+    words::{HostRule, RelativePath},
 };
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Built, Error, LogSink, OutputError, OutputFile, Phase, Rig, RigConfig, Task, command, complaint, deb,
     environment::{Environment, Environments},
-    image, info,
+    fetch, image, info,
     inputs::{self, Placing, Wanted},
     phases::{Patience, bounded},
     rpm,
-    sandbox::{self, Base, Ending, Plan, Ran, outputs::Leftovers, rights::Rights, trace},
+    sandbox::{self, Base, Ending, Network, Plan, Ran, outputs::Leftovers, rights::Rights, trace},
     vary::{Variation, variation},
     verdict::{Host, judge},
 };
@@ -83,6 +83,8 @@ pub struct Workshop {
     environments: Environments,
     patience: Patience,
     now: fn() -> Timestamp,
+    /// Whom fetches may reach.
+    reach: Vec<HostRule>,
 }
 
 impl Workshop {
@@ -96,7 +98,20 @@ impl Workshop {
         let outputs = make_folder(&rig, &config.state_dir, "outputs")?;
         let environments = make_folder(&rig, &config.cache_dir, "environments")?;
         let environments = Environments::new(environments, config.environment_bytes_max, rig.clone(), config.now);
-        Ok(Self { rig, attempts, outputs, environments, patience: Patience::default(), now: config.now })
+        Ok(Self {
+            rig,
+            attempts,
+            outputs,
+            environments,
+            patience: Patience::default(),
+            now: config.now,
+            reach: Vec::new(),
+        })
+    }
+
+    /// Gives a workshop that fetches from these hosts; without, it refuses fetches.
+    pub fn reaching(self, reach: Vec<HostRule>) -> Self {
+        Self { reach, ..self }
     }
 
     /// Gives a workshop that waits as long as a test wants.
@@ -177,6 +192,9 @@ impl Workshop {
 
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
         check(task)?;
+        if let JobKind::Fetch(job) = &task.request.kind {
+            fetch::check(job, &self.reach)?;
+        }
         let begun = Instant::now();
         let request = &task.request;
         let variation = variation(task.lease.profile, cpus(&request.limits));
@@ -209,8 +227,10 @@ impl Workshop {
         let host = Host::now();
         let plan = plan(task, packages.as_ref(), &folder, &environment, &variation);
         let plan = Plan { start: self.patience.start, ..plan };
-        let ran = sandbox::run(&self.rig, &plan, log, stop).await;
-        let ran = ran.map_err(Error::Sandbox)?;
+        let ran = match plan.network {
+            Network::None => sandbox::run(&self.rig, &plan, log, stop).await.map_err(Error::Sandbox)?,
+            Network::Gate => fetch::run(&self.rig, &plan, &self.reach, log, stop).await?,
+        };
         let judged = judge("build", &ran, &request.limits, &host.since(&self.attempts));
         judged.map_err(|failure| Error::Ended(explained(failure, &ran, log)))?;
         let built = Instant::now();
@@ -263,6 +283,7 @@ impl Workshop {
             JobKind::Rpm(_) => Ok((rpm::collect(&mut leftovers, &target)?, Vec::new())),
             JobKind::Command(job) => Ok((command::collect(job, &mut leftovers, &target)?, Vec::new())),
             JobKind::Image(job) => Ok((image::collect(job, arch, &mut leftovers, &target)?, Vec::new())),
+            JobKind::Fetch(job) => Ok((fetch::collect(job, &mut leftovers, &target)?, Vec::new())),
             // Its environment is none, so it never came so far.
             JobKind::Server(_) => Ok((Vec::new(), Vec::new())),
         });
@@ -328,7 +349,9 @@ fn check(task: &Task) -> Result<(), Error> {
 fn rights(kind: &JobKind) -> Rights {
     match kind {
         JobKind::Image(_) => Rights::Installer,
-        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) => Rights::Builder,
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
+            Rights::Builder
+        }
     }
 }
 
@@ -338,7 +361,7 @@ fn wanted(kind: &JobKind, packages: Option<&EnvironmentLock>) -> Vec<Wanted> {
         (JobKind::Rpm(job), _) => job.files.iter().map(Wanted::source).collect(),
         (JobKind::Command(job), _) => job.inputs.iter().map(Wanted::input).collect(),
         (JobKind::Image(job), Some(packages)) => image::wanted(job, packages),
-        (JobKind::Image(_), None) | (JobKind::Server(_), _) => Vec::new(),
+        (JobKind::Image(_), None) | (JobKind::Server(_) | JobKind::Fetch(_), _) => Vec::new(),
     }
 }
 
@@ -357,12 +380,14 @@ fn plan<'a>(
         (JobKind::Image(job), Some(packages)) => {
             (image::variables(job, arch, packages), image::script(v), image::arguments(packages))
         }
+        (JobKind::Fetch(job), _) => (command::variables(epoch), fetch::SCRIPT.to_owned(), fetch::arguments(job)),
         (JobKind::Image(_), None) | (JobKind::Server(_), _) => {
             (command::variables(epoch), command::script(v), vec!["false".to_owned()])
         }
     };
     Plan {
         rights: rights(&task.request.kind),
+        network: if matches!(task.request.kind, JobKind::Fetch(_)) { Network::Gate } else { Network::None },
         folder: &folder.path,
         base: Base::Environment(&environment.root),
         variation: v,

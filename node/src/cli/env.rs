@@ -2,7 +2,7 @@
 
 mod lock;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -19,6 +19,7 @@ use super::{
     output::{self, Format},
 };
 use crate::{
+    bounded,
     build::vary::variation,
     resolve::compare::{self, Comparison},
 };
@@ -33,6 +34,8 @@ const CPUS: u32 = 4;
 pub(super) enum Env {
     /// Resolve the exact packages of a build's environment and write them to a file
     Lock(lock::Words),
+    /// Have operators make an environment as an image, so that it is attested; exits with the job's result
+    Build(job::Submit),
     /// Show a lock
     Show {
         /// A lock file as `env lock` wrote it, an environment's id, or a job
@@ -56,6 +59,15 @@ impl Env {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
         match self {
             Env::Lock(words) => words.run(context).await,
+            Env::Build(submit) => {
+                let ending = format!(".{}", crate::submit::environment::SUFFIX);
+                if !submit.what().ends_with(&ending) {
+                    let what =
+                        format!("{} is not called as a lock: `env lock` writes one, ending in {ending}", submit.what());
+                    return Err(exit::failure(exit::USAGE, what).into());
+                }
+                submit.run(context, job::Until::Over).await
+            }
             Env::Show { what } => show(context, &read(context, &what).await?),
             Env::Diff { left, right } => {
                 let (left, right) = (read(context, &left).await?, read(context, &right).await?);
@@ -87,7 +99,8 @@ async fn read(context: &Context, what: &str) -> anyhow::Result<EnvironmentLock> 
 
 /// Reads a lock from a file.
 pub(super) fn read_file(path: &Path) -> anyhow::Result<EnvironmentLock> {
-    let bytes = bounded::read(path, limits::LOCK_MAX as u64).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes =
+        bounded::read(path, limits::LOCK_MAX as u64).with_context(|| format!("cannot read {}", path.display()))?;
     EnvironmentLock::from_bytes(&bytes).with_context(|| format!("{} is no lock", path.display()))
 }
 

@@ -11,7 +11,7 @@ use super::{Context, exit, output};
 use crate::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
-    config::{Builder, Config, Home, Mirror, Network, Reach, Storage},
+    config::{Builder, Config, Explain, Home, Mirror, Network, Reach, Storage},
     keys,
     ticket::Ticket,
 };
@@ -111,6 +111,7 @@ impl Init {
             ask,
             ask_max: self.ask_max.unwrap_or(ask.saturating_add(1)),
             fail_quorum: self.agree.min(2),
+            attested_environments: false,
             valid_days: 7,
         };
         let charter = Charter {
@@ -145,6 +146,7 @@ impl Init {
             builder: self.role.contains(&Role::Builder).then(Builder::default),
             mirror: self.role.contains(&Role::Mirror).then(|| Mirror { channels: vec![self.channel.clone()] }),
             storage: Storage::default(),
+            explain: Explain::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod diff;
 mod image;
 mod orders;
 mod rpm;
@@ -65,6 +66,8 @@ pub(super) enum Job {
         /// The job's id, or its first digits
         job: String,
     },
+    /// Print what diffoscope found between the attempts of a job that differ
+    Diff(diff::Diff),
     /// Print the log of one attempt
     Log(Log),
     /// End a job; every copy that runs is stopped
@@ -88,8 +91,8 @@ pub(super) enum Job {
 /// What to build, and how
 #[derive(Debug, clap::Args)]
 pub(super) struct Submit {
-    /// A .dsc, .spec or .src.rpm file, a command file or the recipe of an image (.toml), a live system to start (.iso), or the
-    /// name of a source package of the archive (NAME or NAME=VERSION)
+    /// A .dsc, .spec or .src.rpm file, a command file or the recipe of an image (.toml), a live system to start (.iso), an
+    /// environment to make as an image (.lock), or the name of a source package of the archive (NAME or NAME=VERSION)
     what: String,
     /// The channel
     #[arg(long, default_value = "main")]
@@ -135,7 +138,7 @@ pub(super) struct List {
     /// Only jobs of this channel
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff; or build, or server
+    /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff, explain; or build, or server
     #[arg(long)]
     kind: Option<String>,
     /// At most so many
@@ -180,6 +183,7 @@ impl Job {
             Job::Run(submit) => submit.run(context, Until::Over).await,
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
+            Job::Diff(diff) => diff.run(context).await,
             Job::Log(log) => log.run(context).await,
             Job::Cancel(target) => target.order(context, Change::Cancel).await,
             Job::Suspend(target) => target.order(context, Change::Suspend).await,
@@ -191,7 +195,12 @@ impl Job {
 }
 
 impl Submit {
-    async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
+    /// Gives what is to be built, as it was named.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    pub(super) async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
         let key = keys::load(&context.home.key(self.key.as_str()))?;
         Config::load(&context.home)?;
         let client = context.client();
@@ -264,6 +273,10 @@ fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> a
     let is_file = |ending: &str| path.extension().is_some_and(|e| e == ending);
     if is_file("toml") {
         return Ok(submit::command(archive, path)?);
+    }
+    if is_file(submit::environment::SUFFIX) {
+        let state = sources.parent().context("the sources lie in the archive's folder")?;
+        return Ok(submit::environment::environment(archive, &super::env::read_file(path)?, state)?);
     }
     if is_file("iso") {
         return Ok(submit::boot::boot(archive, path)?);

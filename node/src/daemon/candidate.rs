@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Decider, Ending, Shared, chain, inputs, publisher,
+    Decider, Ending, Shared, chain, explain, inputs, publisher,
     replica::{Applier, Replica},
     wires,
 };
@@ -142,6 +142,7 @@ impl Candidate {
         let shared = &self.shared;
         let (errands, errands_in) = mpsc::channel(ERRANDS);
         let (publications, publications_in) = mpsc::channel(PUBLICATIONS);
+        let (disputes, disputes_in) = mpsc::channel(explain::QUEUE);
         let parts_of_group = (group.clone(), Arc::clone(replica), health);
         let (decider, decisions) = Decider::new(Arc::clone(shared), parts_of_group, errands);
         self.desk.coordinate(Some(decisions.clone()));
@@ -150,13 +151,15 @@ impl Candidate {
             decisions: decisions.clone(),
             desk: self.desk.clone(),
             publications,
+            disputes,
             news: self.news.clone(),
             logs: Semaphore::new(perform::LOGS),
         };
         let publisher = publisher::Publisher::new(Arc::clone(shared), self.desk.clone(), decisions.clone());
         let heard = self.releases.subscribe();
+        let explainer = explain::Explainer::new(Arc::clone(shared), decisions.clone(), Arc::clone(self.desk.runs()));
         let keeper = inputs::Keeper::new(Arc::clone(shared), decisions, Arc::clone(replica));
-        let (a, b, c, d) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+        let [a, b, c, d, e] = std::array::from_fn(|_| stop.clone());
         parts.spawn(async move { ("ledger", decider.run(a).await.map_err(|e| chain(&e))) });
         parts.spawn(async move {
             performer.run(errands_in, b).await;
@@ -169,6 +172,10 @@ impl Candidate {
         parts.spawn(async move {
             keeper.run(d).await;
             ("keeper of inputs", Ok(()))
+        });
+        parts.spawn(async move {
+            explainer.run(disputes_in, e).await;
+            ("explainer", Ok(()))
         });
         let (this, of, until) = (self.clone(), group.clone(), stop.clone());
         parts.spawn(async move {

@@ -386,6 +386,7 @@ impl Decider {
             | Effect::Serve(_)
             | Effect::Withdraw(_)
             | Effect::Resign { .. }
+            | Effect::Explain(_)
             | Effect::Notify(_)) => match ours {
                 Some(term) => {
                     if self.errands.send((term, errand)).await.is_err() {

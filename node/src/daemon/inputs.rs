@@ -121,6 +121,6 @@ fn input_files(request: &JobRequest) -> Vec<(Hash, u64)> {
         JobKind::Rpm(rpm) => rpm.files.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Command(command) => command.inputs.iter().map(|f| (f.hash, f.size)).collect(),
         JobKind::Image(image) => image.inputs().map(|(hash, size, _)| (hash, size)).collect(),
-        JobKind::Server(_) => Vec::new(),
+        JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ mod withdraw;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use attest::{bundle::Bundle, verify};
+use attest::bundle::Bundle;
 use ledger::{
     Command, Doubt, Publication, Service, Withdrawal,
     service::{Account, publication_id},
@@ -39,6 +39,7 @@ use crate::{
     net::Topic,
     publish::{
         apt::{Addition, Order, Published, Repository, Settings},
+        evidence::{self, Bar},
         rpm,
         sign::{RepositoryKey, keyring::Certificate},
     },
@@ -304,7 +305,7 @@ impl Publisher {
         let bundle = self.bundle(job).await?;
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
         let additions = self.lay_out(publication, &bundle, &folder).await?;
-        prove(&self.shared, &bundle, &additions)?;
+        prove(&self.shared, publication, &bundle, &additions)?;
         record.step("write");
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
@@ -454,10 +455,11 @@ impl Publisher {
 
 /// Checks what every follower will check before it takes the packages: what they refuse must never be released, for they would
 /// refuse every later release, too.
-fn prove(shared: &Shared, bundle: &[u8], additions: &[Addition]) -> Result<(), Failure> {
+fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &[Addition]) -> Result<(), Failure> {
     let bundle = Bundle::from_bytes(bundle).map_err(|e| chain(&e))?;
-    let policy = verify::policy_in_force(&bundle, &shared.network, Timestamp::ZERO).map_err(|e| chain(&e))?;
-    let proof = verify::verify_under(&bundle, &shared.network, &policy).map_err(|e| chain(&e))?;
+    let policies = shared.policies().envelopes();
+    let bar = Bar { network: &shared.network, policies: &policies, channel: &publication.channel };
+    let proof = evidence::prove(&bar, &bundle, publication.job).map_err(|e| chain(&e))?;
     let is_rpm = matches!(proof.request.kind, JobKind::Rpm(_));
     for addition in additions {
         if addition.file.as_str().ends_with(rpm::SUFFIX) != is_rpm {

@@ -1,5 +1,7 @@
 //! From the ledger's views to the ones of the interface. They change nothing.
 
+mod explain;
+pub mod recipes;
 mod reputation;
 
 use std::collections::BTreeMap;
@@ -9,7 +11,7 @@ pub use reputation::peer;
 use ledger::{Ledger, News, view};
 use protocol::{
     JobId, NodeId, Timestamp, Verified,
-    job::{ImageJob, JobKind, JobRequest, ServerJob, SourceFile},
+    job::{FetchJob, ImageJob, JobKind, JobRequest, Origin, ServerJob, SourceFile},
     message::Refusal,
 };
 use web::api::{
@@ -49,6 +51,9 @@ pub async fn answer(
         let look = move |ledger: &Ledger| peer(ledger, node, clock::now());
         let detail = decisions.view(look).await.ok_or_else(busy)?;
         return Ok(serde_json::to_vec(&detail).expect("a view is plain data"));
+    }
+    if let Some(json) = recipes::answer(decisions, path).await {
+        return json.ok_or_else(busy);
     }
     let id = path.strip_prefix("job/").and_then(|id| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| Refusal::Unknown(format!("view {}", path.chars().take(80).collect::<String>())))?;
@@ -134,6 +139,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         published,
         service: ledger.service_run(id).map(service),
         links: ledger.links(id).into_iter().map(link).collect(),
+        explanations: ledger.explanations(id).into_iter().map(explain::view).collect(),
     })
 }
 
@@ -161,7 +167,7 @@ fn pool_path(request: Option<&JobRequest>, name: &str) -> String {
     let source = request.and_then(|request| match &request.kind {
         JobKind::Deb(deb) => Some(&deb.source),
         JobKind::Rpm(rpm) => Some(&rpm.name),
-        JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => None,
+        JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) | JobKind::Fetch(_) => None,
     });
     let path = source.and_then(|source| crate::publish::apt::pool_path(source, name));
     path.map_or_else(|| name.to_owned(), |path| path.to_string())
@@ -288,6 +294,7 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
             }
             JobKind::Image(image) => image_facts(image, &mut fact, &mut inputs),
             JobKind::Server(server) => server_facts(server, &mut fact),
+            JobKind::Fetch(fetch) => fetch_facts(fetch, &mut fact),
         }
         if request.server().is_none() {
             fact("memory", format!("{} MiB", request.limits.memory_mib));
@@ -316,6 +323,20 @@ fn image_facts(image: &ImageJob, fact: &mut impl FnMut(&str, String), inputs: &m
     let file = |name: String, size, sha256, hash| FileView { name, size, sha256, hash: Some(hash) };
     inputs.push(file(lock.name.to_string(), lock.size, lock.sha256, lock.hash));
     inputs.extend(image.files.iter().map(|f| file(f.path.to_string(), f.size, f.sha256, f.hash)));
+}
+
+/// Says what is to be fetched.
+fn fetch_facts(fetch: &FetchJob, fact: &mut impl FnMut(&str, String)) {
+    for source in &fetch.sources {
+        let what = match &source.origin {
+            Origin::Git(git) => format!("{} {} of {}", git.reference, git.commit, git.url),
+            Origin::File(file) => match file.sha256 {
+                Some(sha256) => format!("{} with sha256 {sha256}", file.url),
+                None => file.url.to_string(),
+            },
+        };
+        fact(source.name.as_str(), what);
+    }
 }
 
 /// Says what a server job was asked to do.

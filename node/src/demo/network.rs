@@ -115,6 +115,7 @@ impl Network {
                 ask: plan.agree,
                 ask_max: plan.nodes.max(plan.agree),
                 fail_quorum: plan.agree.min(2),
+                attested_environments: false,
                 valid_days: 7,
             }],
         })
@@ -140,6 +141,7 @@ impl Network {
                 builder: (node.part == Part::Builder).then(|| Builder { lie, ..Builder::default() }),
                 mirror: (node.part == Part::Mirror).then(|| Mirror { channels: vec![self.channel.clone()] }),
                 storage: Storage::default(),
+                explain: config::Explain { environment: config::Tools::Off, ..config::Explain::default() },
             };
             config.save(&node.home)?;
             fs::write(node.home.genesis(), genesis)?;

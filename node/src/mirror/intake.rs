@@ -11,12 +11,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use attest::{bundle::Bundle, verify};
+use attest::bundle::Bundle;
 use protocol::{
-    ChannelName, Hash, NodeId, Sha256, Timestamp, Verified, limits,
+    ChannelName, Hash, NodeId, Sha256, Verified, limits,
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     words::RelativePath,
 };
@@ -26,7 +29,12 @@ use crate::{
     daemon::{Shared, chain},
     publish::{
         apt::BUNDLE_SUFFIX,
-        follow::{self, covered::rpms::Rpms},
+        evidence::{self, Bar},
+        follow::{
+            self,
+            covered::{rpms::Rpms, signatures},
+        },
+        sign::keyring::Keyring,
     },
 };
 
@@ -34,6 +42,8 @@ use crate::{
 pub(super) const BYTES_MAX: u64 = 1 << 40;
 /// The largest index, in bytes.
 const INDEX_MAX: u64 = 256 << 20;
+/// The largest file with a signature of its own, in bytes: a `Release` names a few indexes.
+const SIGNED_MAX: u64 = 16 << 20;
 /// All indexes of a release together, in bytes: they are held in memory while they are compared.
 const INDEXES_MAX: u64 = 1 << 30;
 
@@ -77,7 +87,8 @@ impl Intake {
         let proven = self.prove_all(channel, &manifest, from).await?;
         self.check_covered(&manifest, from).await?;
         self.fetch_many(manifest.files.iter(), from).await?;
-        let rpms = self.check_rpms(release, &manifest).await?;
+        let keyring = self.check_signatures(&manifest).await?;
+        let rpms = self.check_rpms(release, &manifest, keyring).await?;
         self.rpms.insert(channel.clone(), rpms);
         self.proven.insert(channel.clone(), proven);
         let mut hashes: Vec<Hash> = manifest.files.iter().map(|f| f.hash).collect();
@@ -124,19 +135,31 @@ impl Intake {
         check.await.map_err(|e| format!("the check stopped: {e}"))?.map_err(|e| e.to_string())
     }
 
+    /// Checks the signatures that apt and dnf will check, and gives the release's keyring.
+    async fn check_signatures(&self, manifest: &Manifest) -> Result<Keyring, String> {
+        let mut bytes = BTreeMap::new();
+        for file in manifest.files.iter().filter(|file| signatures::is_read(file)) {
+            let read = self.shared.blobs.read(&file.hash, SIGNED_MAX).await.map_err(|e| chain(&e))?;
+            bytes.insert(file.hash, read.to_vec());
+        }
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let mut open = |file: &ReleaseFile| bytes.get(&file.hash).cloned().ok_or_else(missing);
+        signatures::check(manifest, &mut open).map_err(|e| chain(&e))
+    }
+
     /// Checks that each RPM is what was attested but for its signature, and that dnf is told of exactly these.
-    async fn check_rpms(&self, release: &Release, manifest: &Manifest) -> Result<Rpms, String> {
+    async fn check_rpms(&self, release: &Release, manifest: &Manifest, keyring: Keyring) -> Result<Rpms, String> {
         let known = self.rpms.get(&release.channel).cloned().unwrap_or_default();
         let folder = self.shared.home.path().join("incoming");
         let (blobs, runtime) = (self.shared.blobs.clone(), tokio::runtime::Handle::current());
-        let (manifest, at, staging) = (manifest.clone(), release.at, folder.join("rpm-of-a-release"));
+        let (manifest, at, staging) = (manifest.clone(), release.at, folder.join(staging_name()));
         let check = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
-            let checked = follow::covered::rpms::check(&manifest, at, known, &mut |file| {
+            let checked = follow::covered::rpms::check((&manifest, &keyring), at, known, &mut |file| {
                 open_blob(&runtime, &blobs, file, &staging)?;
                 Ok(staging.clone())
             });
-            // It is a leftover of the last file; the next one overwrites it anyway.
+            // It is a leftover of the last file.
             let _ = std::fs::remove_file(&staging);
             checked.map_err(|e| chain(&e))
         });
@@ -153,27 +176,21 @@ impl Intake {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
-        let ours = self.shared.policies().envelopes();
-        let theirs: Vec<&Vec<u8>> = bundle.policies.iter().map(|p| &p.0).collect();
-        // The evidence was judged under the policy of its time, which must be one of the chain that we follow.
-        if theirs.is_empty() || theirs.len() > ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| *a == b) {
-            return Err("its evidence names policies that this network does not have".into());
-        }
-        let network = self.shared.network;
-        let policy = verify::policy_in_force(&bundle, &network, Timestamp::ZERO).map_err(|e| chain(&e))?;
-        let proof = verify::verify_under(&bundle, &network, &policy).map_err(|e| chain(&e))?;
-        if proof.job != package.job {
-            return Err(format!("its evidence is for job {}", proof.job));
-        }
-        if proof.channel != *channel {
-            return Err(format!("its evidence is for channel {}, whose rules are others", proof.channel));
-        }
+        let policies = self.shared.policies().envelopes();
+        let bar = Bar { network: &self.shared.network, policies: &policies, channel };
+        let proof = evidence::prove(&bar, &bundle, package.job).map_err(|e| chain(&e))?;
         let attested = package.attested.as_ref().unwrap_or(sha256);
         let proven = proof.package(&package.name, &package.version, package.arch, attested);
         proven.map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
         Ok(())
     }
+}
+
+/// Names a file for one check: a mirror and a publisher of one node, or two channels, may look into RPMs at the same time.
+fn staging_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("rpm-of-a-release-{}", COUNT.fetch_add(1, Relaxed))
 }
 
 /// Finds the file with a package's evidence.

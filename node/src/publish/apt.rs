@@ -407,6 +407,7 @@ impl Repository {
         self.comes_later(at, generation)?;
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
         plan(self, &mut next)?;
+        self.sign_again(&mut next)?;
         self.check_pool(&next)?;
         self.still_leads(term)?;
         let outputs = self.retire(&mut next)?;
@@ -491,8 +492,7 @@ fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Erro
     package.since = Some(next.at);
     if order == Order::Downgrade {
         let meets = |p: &Pooled| {
-            p.rpm.is_some() == package.rpm.is_some()
-                && (p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All)
+            p.kind() == package.kind() && (p.arch == package.arch || p.arch == Arch::All || package.arch == Arch::All)
         };
         let above = |p: &Pooled| dominate::order(&package, p) == std::cmp::Ordering::Less;
         next.packages.retain(|p| p.name != package.name || !meets(p) || !above(p));
@@ -501,7 +501,7 @@ fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Erro
     let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
     next.packages = listed;
     if !next.packages.iter().any(|p| p.file.path == package.file.path) {
-        let same = |p: &&Pooled| p.name == package.name && p.rpm.is_some() == package.rpm.is_some();
+        let same = |p: &&Pooled| p.name == package.name && p.kind() == package.kind();
         let same = next.packages.iter().filter(same);
         let newest = same.max_by(|a, b| dominate::order(a, b)).map(|p| p.version.clone());
         let published = newest.unwrap_or_else(|| package.version.clone());
@@ -510,10 +510,8 @@ fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Erro
     for file in [&package.file, &package.bundle] {
         next.entering.push(Entering { path: file.path.clone(), size: file.size });
     }
-    let path = package.file.path;
-    if let Err(at) = next.seen.binary_search_by(|(p, _)| p.cmp(&path)) {
-        next.seen.insert(at, (path, package.file.sha256));
-    }
+    let (attested, path) = (package.attested(), package.file.path);
+    next.note(path, attested);
     Ok(())
 }
 

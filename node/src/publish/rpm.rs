@@ -21,7 +21,11 @@ use attest::rpm as form;
 use protocol::{FileName, Sha256};
 use sha2::Digest as _;
 
-use super::{disk, incoming::Error, sign::RepositoryKey};
+use super::{
+    disk,
+    incoming::Error,
+    sign::{RepositoryKey, check, keyring::Keyring},
+};
 use crate::resolve::digest::Digest;
 
 /// What an RPM's file name ends with.
@@ -65,6 +69,39 @@ pub(in crate::publish) fn sign(
     let signed = form::sign(&bytes, &signature).map_err(|e| refused(file, &e))?;
     rpm.seek(SeekFrom::Start(signed.instead_of as u64)).map_err(disk::failed("read", from))?;
     Ok(disk::copy(&mut signed.bytes.as_slice().chain(rpm), to, u64::MAX)?)
+}
+
+/// As [`sign`], for a file that somebody signed before: that signature comes off first.
+///
+/// # Errors
+/// As [`sign`].
+pub(in crate::publish) fn sign_anew(
+    (from, to): (&Path, &Path),
+    file: &FileName,
+    key: &RepositoryKey,
+) -> Result<Digest, super::apt::Error> {
+    let mut rpm = File::open(from).map_err(disk::failed("open", from))?;
+    let bytes = read_front(&mut rpm, file)?;
+    let unsigned = form::unsigned(&bytes).map_err(|e| refused(file, &e))?;
+    let plain = to.with_extension("unsigned");
+    rpm.seek(SeekFrom::Start(unsigned.instead_of as u64)).map_err(disk::failed("read", from))?;
+    disk::copy(&mut unsigned.bytes.as_slice().chain(rpm), &plain, u64::MAX)?;
+    let digest = sign((&plain, to), file, key)?;
+    disk::remove(&plain)?;
+    Ok(digest)
+}
+
+/// Checks that an RPM has one signature, of its header, by a key of the keyring; gives that key's fingerprint.
+///
+/// # Errors
+/// When it is no RPM as rpmbuild writes it, or the signature does not hold.
+pub(in crate::publish) fn check_signature(path: &Path, file: &FileName, keyring: &Keyring) -> Result<String, Error> {
+    let mut rpm = File::open(path).map_err(|source| unreadable(file, source))?;
+    let bytes = read_front(&mut rpm, file)?;
+    let front = form::front(&bytes).map_err(|e| refused(file, &e))?;
+    let packet = form::signature(&bytes).map_err(|e| refused(file, &e))?;
+    let signer = check::packet(keyring, "its header", &packet, &bytes[front.begin..front.end]);
+    signer.map_err(|error| Error::Container { file: file.clone(), why: error.to_string() })
 }
 
 /// Gives the SHA-256 that builders attested, of a file that may have been signed since.

@@ -3,6 +3,7 @@
 //! Signatures hold no chance and no clock: the same text, key and time give the same bytes. The key is no node's key; it
 //! signs Release files, RPMs' headers and their metadata, and nothing else.
 
+pub mod check;
 pub mod keyring;
 
 use std::{
@@ -70,6 +71,14 @@ pub enum Error {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A signature that no key of a keyring made, or that is not written as this program writes it.
+    #[error("{what} is not signed by a key of the repository: {why}")]
+    Unverified {
+        /// What should be signed.
+        what: String,
+        /// The rule that it breaks.
+        why: String,
     },
     /// A certificate that is not of this kind.
     #[error("not a repository key's certificate: {why}")]

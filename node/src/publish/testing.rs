@@ -106,6 +106,28 @@ pub(crate) fn addition_of(dir: &Path, id: (&str, &str, &str), bytes: &[u8]) -> A
     }
 }
 
+/// Puts an RPM `artel-answer-doc` of a version of eight bytes into a folder: the fixture, written over.
+pub(crate) fn rpm(dir: &Path, version: &str) -> Addition {
+    assert_eq!(version.len(), 8, "a header's offsets stay");
+    let mut bytes = include_bytes!("../../../fixtures/rpm/unsigned.rpm").to_vec();
+    for (old, new) in [(b"1.2^git3".as_slice(), version.as_bytes()), (b"Artel-", b"artel-")] {
+        let places: Vec<usize> = (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
+        places.into_iter().for_each(|at| bytes[at..at + old.len()].copy_from_slice(new));
+    }
+    let file = FileName::new(format!("artel-answer-doc-{version}-1.noarch.rpm")).unwrap();
+    let path = dir.join(file.as_str());
+    fs::write(&path, &bytes).unwrap();
+    Addition {
+        path,
+        file,
+        sha256: Sha256::of(&bytes),
+        size: bytes.len() as u64,
+        job: JobId::from(Hash::of(version.as_bytes())),
+        bundle: format!("evidence for {version}").into_bytes(),
+        order: Order::Upwards,
+    }
+}
+
 /// Gives every file below a folder with its content.
 pub(crate) fn tree(root: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     walkdir::WalkDir::new(root)

@@ -8,6 +8,7 @@ use std::{
 use protocol::{Hash, SuiteName};
 
 use super::archive::{Error, file_error};
+use crate::bounded;
 
 /// The largest key, in bytes.
 const KEY_MAX: u64 = 1 << 20;
@@ -34,8 +35,7 @@ impl Elsewhere<'_> {
     pub fn configure(&self, state: &Path) -> Result<PathBuf, Error> {
         let key = bounded::read(self.key, KEY_MAX).map_err(file_error("read", self.key))?;
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-        if !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c))
-        {
+        if !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c)) {
             let why = "its address and components no spaces".to_owned();
             return Err(Error::Elsewhere { url: self.url.chars().take(200).collect(), why });
         }

@@ -16,11 +16,20 @@ use protocol::{
 use serde::Deserialize;
 
 use super::{Error, Prepared, locked_files};
-use crate::resolve::{
-    archive::{Archive, Refresh},
-    further::{self, Repository},
-    lock::{self, Base},
+use crate::{
+    bounded,
+    resolve::{
+        archive::{Archive, Refresh},
+        digest::Digest,
+        further::{self, Repository},
+        lock::{self, Base},
+    },
 };
+
+/// The largest recipe, in bytes.
+pub(crate) const RECIPE_MAX: usize = 256 * 1024;
+/// The largest key of a repository, in bytes.
+const KEY_MAX: u64 = 1 << 20;
 
 /// Where keys and sources of repositories lie in an image.
 const KEYS: &str = "usr/share/keyrings";

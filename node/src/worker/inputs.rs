@@ -12,7 +12,7 @@ use protocol::{
 };
 use tracing::{debug, info};
 
-use super::Worker;
+use super::{Worker, image::image_inputs};
 use crate::{
     build::{LogSink, fault_behind},
     daemon::chain,
@@ -95,6 +95,8 @@ impl Worker {
         for path in [&inputs.files, &inputs.packages] {
             tokio::fs::create_dir_all(path).await.map_err(|e| own_fault("fetch", &e))?;
         }
+        // Whose packages the archive may have, too.
+        let mut locks = vec![lock.clone()];
         let mut wanted: Vec<(Hash, u64, PathBuf)> = match &request.kind {
             JobKind::Deb(deb) => {
                 deb.files.iter().map(|f| (f.hash, f.size, inputs.files.join(f.name.as_str()))).collect()
@@ -105,7 +107,13 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
-            JobKind::Image(image) => self.image_inputs(lease, image, &inputs.files).await?,
+            JobKind::Image(image) => {
+                let own = self.lock_of(lease.job, image.packages.hash).await?;
+                let wanted = image_inputs(image, &own, &inputs.files);
+                locks.push(own);
+                wanted
+            }
+            JobKind::Fetch(_) => Vec::new(),
             JobKind::Server(_) => {
                 return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
             }
@@ -117,12 +125,12 @@ impl Worker {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.fetch_and_export((lease, lock), &wanted, log).await
+        self.fetch_and_export((lease, &locks), &wanted, log).await
     }
 
     async fn fetch_and_export(
         &self,
-        (lease, lock): (&Lease, &EnvironmentLock),
+        (lease, locks): (&Lease, &[EnvironmentLock]),
         wanted: &[(Hash, u64, PathBuf)],
         log: &LogSink,
     ) -> Result<(), Failure> {
@@ -137,16 +145,18 @@ impl Worker {
             let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
             log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
             if let Err(error) = self.shared.blobs.fetch_many(&self.shared.net, &missing, &providers).await {
-                let locks = [Some(lock), image].into_iter().flatten();
-                let is_package = |hash: &Hash| locks.clone().any(|lock| lock.packages.iter().any(|p| p.hash == *hash));
-                let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(|(hash, _)| is_package(hash));
+                let names = |lock: &EnvironmentLock, hash: &Hash| lock.packages.iter().any(|p| p.hash == *hash);
+                let is_package = |(hash, _): &&(Hash, u64)| locks.iter().any(|lock| names(lock, hash));
+                let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(is_package);
                 if packages.is_empty() {
                     return Err(own_fault("fetch", &error));
                 }
                 // What is no package has no other origin than peers.
                 let others = self.shared.blobs.fetch_many(&self.shared.net, &others, &providers).await;
                 others.map_err(|e| own_fault("fetch", &e))?;
-                self.ask_origin(lease, lock, &providers, log).await?;
+                for lock in locks.iter().filter(|lock| packages.iter().any(|(hash, _)| names(lock, hash))) {
+                    self.ask_origin(lease, lock, &providers, log).await?;
+                }
             }
             info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
         }

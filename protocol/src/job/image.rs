@@ -68,6 +68,12 @@ impl ImageJob {
     /// The folder of the files that come into the image among the inputs.
     pub const FILES: &'static str = "files";
 
+    /// Says whether it is nothing but the packages of a lock as a tar file: then who reproduces it shows that this environment
+    /// can be installed bit for bit the same.
+    pub fn is_environment(&self) -> bool {
+        self.formats == [ImageFormat::Tar] && self.files.is_empty() && self.setup.is_empty()
+    }
+
     /// Gives every input that the request itself names, with its size and its path among the inputs. The image's packages
     /// are named by the lock.
     pub fn inputs(&self) -> impl Iterator<Item = (Hash, u64, String)> + '_ {

@@ -1,9 +1,11 @@
 //! The kinds of jobs, each with the fields that only it has.
 
+mod fetch;
 mod rpm;
 
 use serde::{Deserialize, Serialize};
 
+pub use fetch::{CommitRecord, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, Origin, reaches};
 pub use rpm::{RpmJob, RpmSource};
 
 use super::{ImageJob, ServerJob};
@@ -27,10 +29,12 @@ pub enum JobKind {
     Image(ImageJob),
     /// What the network does for itself; no builder is asked.
     Server(ServerJob),
+    /// Sources from elsewhere; the only builds with a network.
+    Fetch(FetchJob),
 }
 
 impl JobKind {
-    /// Gives the kind's word: `deb`, `rpm`, `command`, `image`, or one of [`ServerJob::WORDS`].
+    /// Gives the kind's word: `deb`, `rpm`, `command`, `image`, `fetch`, or one of [`ServerJob::WORDS`].
     pub fn word(&self) -> &'static str {
         match self {
             JobKind::Deb(_) => "deb",
@@ -38,6 +42,7 @@ impl JobKind {
             JobKind::Command(_) => "command",
             JobKind::Image(_) => "image",
             JobKind::Server(server) => server.word(),
+            JobKind::Fetch(_) => "fetch",
         }
     }
 
@@ -48,6 +53,7 @@ impl JobKind {
             JobKind::Command(command) => command.check(),
             JobKind::Image(image) => image.check(),
             JobKind::Server(server) => server.check(channel),
+            JobKind::Fetch(fetch) => fetch.check(),
         }
     }
 }

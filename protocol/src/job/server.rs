@@ -85,8 +85,9 @@ pub struct Diff {
 }
 
 impl ServerJob {
-    /// The words of all server jobs; `publish` is what the ledger derives from a build that was reproduced.
-    pub const WORDS: [&'static str; 5] = ["publish", "promote", "prune", "derive", "diff"];
+    /// The words of all server jobs; `publish` is what the ledger derives from a build that was reproduced, `explain` from builds
+    /// that differ.
+    pub const WORDS: [&'static str; 6] = ["publish", "promote", "prune", "derive", "diff", "explain"];
 
     /// Gives the kind's word.
     pub fn word(&self) -> &'static str {

@@ -30,7 +30,7 @@ fn broken_request(change: impl FnOnce(&mut JobRequest)) -> String {
 fn broken_deb(change: impl FnOnce(&mut DebJob)) -> String {
     broken_request(|request| match &mut request.kind {
         JobKind::Deb(deb) => change(deb),
-        JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) => {
+        JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
             panic!("the sample is a deb job")
         }
     })
@@ -40,7 +40,7 @@ fn broken_command(change: impl FnOnce(&mut CommandJob)) -> String {
     let mut request = samples::command_request(network());
     match &mut request.kind {
         JobKind::Command(command) => change(command),
-        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Image(_) | JobKind::Server(_) => {
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Image(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
             panic!("the sample is a command job")
         }
     }
@@ -51,7 +51,7 @@ fn broken_image(change: impl FnOnce(&mut ImageJob)) -> String {
     let mut request = samples::image_request(network());
     match &mut request.kind {
         JobKind::Image(image) => change(image),
-        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) => {
+        JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
             panic!("the sample is an image job")
         }
     }

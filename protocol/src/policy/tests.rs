@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Signed,
+    Signed, codec,
     envelope::EnvelopeError,
     testing::{node, public_key, samples, signing_key},
 };
@@ -110,4 +110,19 @@ fn members_are_operators_nodes_and_coordinators() {
     assert_eq!(policy.operator_of(&node(11)), Some(&samples::operator(1)));
     assert_eq!(policy.operator_of(&node(99)), None);
     assert!(policy.is_member(&node(10)) && !policy.is_member(&node(99)));
+}
+
+#[test]
+fn a_channel_that_does_not_ask_for_attested_environments_is_written_as_before() {
+    let channel = samples::channel(2, 2);
+    let plain = codec::encode(&channel);
+    let asks = codec::encode(&Channel { attested_environments: true, ..channel.clone() });
+    assert!(asks.len() > plain.len());
+    assert_eq!(codec::decode::<Channel>(&plain, 4096).unwrap(), channel);
+    assert!(codec::decode::<Channel>(&asks, 4096).unwrap().attested_environments);
+    let word = b"attested_environments";
+    assert!(!plain.windows(word.len()).any(|bytes| bytes == word));
+    let mut no = asks.clone();
+    *no.last_mut().unwrap() = 0xf4;
+    assert!(codec::decode::<Channel>(&no, 4096).is_err(), "an absent field has one form");
 }

@@ -17,6 +17,7 @@ use crate::{
     envelope::Record,
     job::{Change, JobRequest, Order, Priority},
     message::{Refusal, Request, Response},
+    recipe::Recipe,
     testing::signing_key,
 };
 
@@ -65,6 +66,10 @@ fn all() -> Vec<Golden> {
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
         golden("record-job-image", samples::image_request(network)),
+        golden("record-job-fetch", samples::fetch_request(network)),
+        golden("record-recipe", samples::recipe(network)),
+        golden("record-recipe-removed", Recipe { plan: None, ..samples::recipe(network) }),
+        golden("record-recipe-run", samples::recipe_run(network)),
         golden(
             "record-job-scheduled",
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
@@ -74,6 +79,7 @@ fn all() -> Vec<Golden> {
         golden("record-order-priority", Order { what: Change::Reprioritise(Priority(9)), ..samples::order() }),
         golden("record-announcement", samples::announcement()),
         golden("record-node-card", samples::node_card()),
+        golden("record-node-card-fetch", samples::node_card_of_fetcher()),
         golden("record-release", samples::release()),
         golden("record-manifest", samples::manifest()),
         golden("record-manifest-rpm", samples::manifest_of_rpm()),
@@ -150,6 +156,8 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Leader => 17,
         Request::Offer(_) => 18,
         Request::Signer(_) => 19,
+        Request::Recipe(_) => 20,
+        Request::RecipeRun(_) => 21,
     }
 }
 
@@ -175,7 +183,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=19).collect());
+    assert_eq!(requests, (0..=21).collect());
     assert_eq!(responses, (0..=12).collect());
 }
 

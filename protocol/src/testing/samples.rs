@@ -6,13 +6,15 @@ use crate::{
     blame::{Blame, Failure},
     environment::{EnvironmentLock, LockedPackage},
     job::{
-        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, ImageFormat, ImageJob, InputFile, JobKind,
-        JobRequest, Order, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
+        Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, FetchJob, FetchSource, FileOrigin,
+        GitOrigin, ImageFormat, ImageJob, InputFile, JobKind, JobRequest, Order, Origin, Priority, Promote, Prune,
+        RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
+    recipe::{Decision, Flavour, GitSource, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream},
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     testing::{node, public_key, signing_key},
     words::{DebVersion, NetworkName, RelativePath},
@@ -42,6 +44,7 @@ pub fn channel(agree: u8, ask: u8) -> Channel {
         ask_max: ask + 1,
         valid_secs: 7 * 86_400,
         fail_quorum: 2,
+        attested_environments: false,
     }
 }
 
@@ -180,6 +183,80 @@ pub fn image_request(network: NetworkId) -> JobRequest {
     )
 }
 
+/// Gives a request to make an environment, that of the other samples, as an image.
+pub fn environment_request(network: NetworkId) -> JobRequest {
+    let mut request = image_request(network);
+    let environment = request.environment;
+    request.environment = hash("tools");
+    if let JobKind::Image(image) = &mut request.kind {
+        (image.files, image.setup, image.formats) = (vec![], vec![], vec![ImageFormat::Tar]);
+        image.packages.hash = environment;
+    }
+    request
+}
+
+/// Gives a request to fetch a commit and a file.
+pub fn fetch_request(network: NetworkId) -> JobRequest {
+    let git = GitOrigin {
+        url: word("https://git.example/shop.git"),
+        commit: word("0123456789abcdef0123456789abcdef01234567"),
+        reference: word("refs/heads/main"),
+    };
+    let file = FileOrigin { url: word("https://example.org/shop-1.0.tar.gz"), sha256: Some(sha("tarball")) };
+    let sources = vec![
+        FetchSource { name: word("packaging"), origin: Origin::Git(git) },
+        FetchSource { name: word("shop-1.0.tar.gz"), origin: Origin::File(file) },
+    ];
+    request(network, JobKind::Fetch(FetchJob { name: word("shop"), sources }))
+}
+
+/// Gives the card of a builder that fetches.
+pub fn node_card_of_fetcher() -> NodeCard {
+    let mut card = node_card();
+    if let Some(capacity) = &mut card.capacity {
+        capacity.fetch = vec![word("*.debian.org"), word("github.com")];
+    }
+    card
+}
+
+/// Gives a recipe that follows version control.
+pub fn recipe(network: NetworkId) -> Recipe {
+    let git = |name: &str| GitSource { url: word(&format!("https://git.example/{name}.git")), reference: word("main") };
+    Recipe {
+        at: NOW,
+        name: word("shop"),
+        plan: Some(Plan {
+            kind: Product::Deb,
+            arches: vec![Arch::Amd64],
+            macros: Vec::new(),
+            flavour: Flavour::Ci,
+            requires: Vec::new(),
+            upstream: Upstream::Git(git("shop")),
+            packaging: Some(git("shop-debian")),
+        }),
+        number: 1,
+        channel: stable(),
+        network,
+    }
+}
+
+/// Gives a run of [`recipe`] that is over.
+pub fn recipe_run(network: NetworkId) -> RecipeRun {
+    let commit = Revision { name: word("upstream"), what: "0123456789abcdef0123456789abcdef01234567".to_owned() };
+    RecipeRun {
+        at: NOW,
+        run: 2,
+        jobs: RunJobs { fetch: Some(job()), builds: vec![job()], source: Some(job()) },
+        state: RunState::Ended,
+        number: 1,
+        recipe: word("shop"),
+        network,
+        version: Some(word("1.0+git20261121000000.3-1")),
+        decision: Some(Decision::Build("first build".to_owned())),
+        revisions: vec![commit],
+    }
+}
+
 /// Gives one server job of each kind, with the name of its golden file; all for channel `stable`.
 pub fn server_jobs() -> Vec<(&'static str, ServerJob)> {
     let (testing, hello) = (word::<ChannelName>("testing"), || vec![word::<PackageName>("hello")]);
@@ -252,7 +329,13 @@ pub fn node_card() -> NodeCard {
         roles: vec!["builder".to_owned(), "mirror".to_owned()],
         expires: YEAR_LATER,
         version: "0.1.0".to_owned(),
-        capacity: Some(Capacity { slots: 2, arches: vec![Arch::Amd64], disk_mib: 20_000, memory_mib: 8192 }),
+        capacity: Some(Capacity {
+            fetch: Vec::new(),
+            slots: 2,
+            arches: vec![Arch::Amd64],
+            disk_mib: 20_000,
+            memory_mib: 8192,
+        }),
         draining: None,
         sequence: 3,
         addresses: vec!["/ip4/127.0.0.1/tcp/4001".to_owned()],
@@ -350,6 +433,8 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("offer", Request::Offer(offer())),
         ("signer", Request::Signer(octets())),
         ("view", Request::View("/api/v1/jobs".to_owned())),
+        ("recipe", Request::Recipe(octets())),
+        ("recipe-run", Request::RecipeRun(octets())),
     ]
 }
 

@@ -12,8 +12,8 @@ pub struct JobFilter {
     /// Only jobs in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<JobState>,
-    /// Only jobs of this kind: `deb`, `rpm`, `command`, `image`, `publish`, `promote`, `prune`, `derive` or `diff`; `server` stands for all
-    /// that no builder runs, `build` for all that builders do.
+    /// Only jobs of this kind: `deb`, `rpm`, `command`, `image`, `publish`, `promote`, `prune`, `derive`,
+    /// `diff` or `explain`; `server` stands for all that no builder runs, `build` for all that builders do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Only jobs of this channel.

@@ -7,7 +7,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptState, JobState, Time, VerdictWord};
+use super::{AttemptState, ExplanationView, JobState, Time, VerdictWord};
 
 /// The receipt of a submitted job: it is durable since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct JobSummary {
     pub id: JobId,
     /// One line, for instance `deb base-files 12.4 amd64`.
     pub title: String,
-    /// `deb`, `rpm`, `command`, or a server job: `publish`, `promote`, `prune`, `derive` or `diff`.
+    /// `deb`, `rpm`, `command`, or a server job: `publish`, `promote`, `prune`, `derive`, `diff` or `explain`.
     pub kind: String,
     /// The architecture that the build runs on; `all` for most server jobs.
     pub arch: Arch,
@@ -228,6 +228,9 @@ pub struct JobDetail {
     /// Jobs that it waits for, that wait for it, and the publication of a build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<JobLink>,
+    /// Comparisons of attempts that differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explanations: Vec<ExplanationView>,
 }
 
 /// One step of a server job.
@@ -265,7 +268,7 @@ pub struct ServiceView {
 /// Another job that one belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobLink {
-    /// What it is to this one: `waits for`, `before`, `published by` or `publishes`.
+    /// What it is to this one: `waits for`, `before`, `published by`, `publishes`, `explained by` or `explains`.
     pub relation: String,
     /// The job.
     pub job: JobId,

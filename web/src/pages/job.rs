@@ -6,7 +6,9 @@ use askama::Template;
 use protocol::{Sha256, lease::LeaseNumber};
 
 use super::phrase;
-use crate::api::{AttemptView, Circumstance, FileView, JobDetail, JobState, Status, VerdictWord};
+use crate::api::{
+    AttemptView, Circumstance, DifferenceForm, ExplanationView, FileView, JobDetail, JobState, Status, VerdictWord,
+};
 
 /// What stands in the page.
 #[derive(Template)]
@@ -22,8 +24,16 @@ pub(super) struct Page {
     differing: Vec<Circumstance>,
     same: Vec<Circumstance>,
     rows: Vec<Row>,
+    explained: Vec<Explained>,
     tails: Vec<Tail>,
     json: String,
+}
+
+/// A comparison of two attempts.
+struct Explained {
+    view: ExplanationView,
+    /// What differed between their circumstances.
+    variations: String,
 }
 
 /// One builder's attempt.
@@ -64,6 +74,7 @@ impl Page {
         let who = |a: &&AttemptView| format!("{}, attempt {}", a.builder.operator, a.number);
         let told = detail.told().iter().map(who).collect();
         let (differing, same) = detail.circumstances().into_iter().partition(Circumstance::differs);
+        let explained = explained(&detail);
         let attempts = std::mem::take(&mut detail.attempts);
         let rows = rows(&attempts);
         let column = |attempt: AttemptView| {
@@ -74,7 +85,7 @@ impl Page {
         let (title, json) = (detail.summary.title.clone(), format!("/api/v1/jobs/{}", detail.summary.id));
         let sentence = sentence(&detail);
         let status = status.clone();
-        Self { title, sentence, columns, told, differing, same, rows, tails, json, status, detail }
+        Self { title, sentence, columns, told, differing, same, rows, explained, tails, json, status, detail }
     }
 
     fn took(&self) -> String {
@@ -105,6 +116,21 @@ impl Cell {
             Cell::File { .. } | Cell::Nothing => false,
         }
     }
+}
+
+impl Explained {
+    fn text(&self) -> String {
+        DifferenceForm::Text.address(&self.view.id)
+    }
+
+    fn html(&self) -> String {
+        DifferenceForm::Html.address(&self.view.id)
+    }
+}
+
+fn explained(detail: &JobDetail) -> Vec<Explained> {
+    let one = |view: &ExplanationView| Explained { variations: detail.variations(view).join(", "), view: view.clone() };
+    detail.explanations.iter().map(one).collect()
 }
 
 /// Puts the files of all attempts beside each other.

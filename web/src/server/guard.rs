@@ -16,6 +16,14 @@ use crate::{api::ApiError, backend::Backend};
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
+/// For what a stranger may have shaped: a document of its own origin, without scripts, forms, frames and connections.
+const SANDBOX_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// Marks an answer whose body is a hostile document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hostile;
+
 /// Headers that every answer carries.
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -39,7 +47,11 @@ pub(super) async fn pass<B: Backend>(State(app): State<App<B>>, request: Request
         Err(error) => error.into_response(),
     };
     app.server.counters.count(&method, route, response.status());
+    let hostile = response.extensions().get::<Hostile>().is_some();
     dress(response.headers_mut());
+    if hostile {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX_POLICY));
+    }
     response
 }
 

@@ -9,9 +9,9 @@ use axum::{
 use http::{StatusCode, header};
 use protocol::JobId;
 
-use super::{reply, routes::App};
+use super::{guard::Hostile, reply, routes::App};
 use crate::{
-    api::{ApiError, JobDetail, JobFilter, JobPage, Submitted},
+    api::{ApiError, DifferenceForm, JobDetail, JobFilter, JobPage, Submitted},
     backend::{Backend, ordered_job},
 };
 
@@ -65,4 +65,33 @@ pub(super) async fn bundle<B: Backend>(
     let name = format!("attachment; filename=\"{}.artel-bundle\"", job.short());
     let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, bytes).into_response())
+}
+
+/// `GET /api/v1/jobs/{id}/difference`: the comparison of an explanation, as text.
+pub(super) async fn difference<B: Backend>(
+    State(app): State<App<B>>,
+    Path(explanation): Path<String>,
+) -> Result<Response, ApiError> {
+    compared(&app, &explanation, DifferenceForm::Text, "text/plain; charset=utf-8").await
+}
+
+/// `GET /api/v1/jobs/{id}/difference.html`: the same as HTML, which runs nothing and reaches nothing.
+pub(super) async fn difference_page<B: Backend>(
+    State(app): State<App<B>>,
+    Path(explanation): Path<String>,
+) -> Result<Response, ApiError> {
+    compared(&app, &explanation, DifferenceForm::Html, "text/html; charset=utf-8").await
+}
+
+async fn compared<B: Backend>(
+    app: &App<B>,
+    explanation: &str,
+    form: DifferenceForm,
+    kind: &'static str,
+) -> Result<Response, ApiError> {
+    let explanation: JobId = reply::word(explanation)?;
+    let bytes = app.server.backend.difference(explanation, form).await?;
+    let mut response = ([(header::CONTENT_TYPE, kind)], bytes).into_response();
+    response.extensions_mut().insert(Hostile);
+    Ok(response)
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, Server, content, guard, jobs, live, metrics, node};
+use super::{Access, Server, content, guard, jobs, live, metrics, node, recipes};
 use crate::{api::ApiError, backend::Backend, pages};
 
 /// What every handler gets.
@@ -52,6 +52,12 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
         .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
         .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
+        .route("/api/v1/jobs/{id}/difference", get(jobs::difference::<B>))
+        .route("/api/v1/jobs/{id}/difference.html", get(jobs::difference_page::<B>))
+        .route("/api/v1/jobs/{id}/outputs", post(recipes::bring::<B>))
+        .route("/api/v1/recipes", get(recipes::list::<B>).post(recipes::keep::<B>))
+        .route("/api/v1/recipes/{name}", get(recipes::show::<B>))
+        .route("/api/v1/recipe-runs", post(recipes::keep_run::<B>))
         .route("/api/v1/news", get(live::news::<B>))
         .route("/api/v1/peers", get(node::peers::<B>))
         .route("/api/v1/peers/{node}", get(node::peer::<B>))

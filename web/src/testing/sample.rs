@@ -52,7 +52,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         }
         JobKind::Command(command) => vec![("command".to_owned(), command.argv.join(" "))],
         JobKind::Image(image) => vec![("version".to_owned(), image.version.to_string())],
-        JobKind::Server(_) => Vec::new(),
+        JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     };
     let summary = JobSummary {
         id,
@@ -84,6 +84,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         published: None,
         service: None,
         links: Vec::new(),
+        explanations: Vec::new(),
     }
 }
 
@@ -204,6 +205,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         published: None,
         service: None,
         links: Vec::new(),
+        explanations: Vec::new(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The pages as people get them.
 
-use web::Limits;
+use web::{
+    Limits,
+    api::{ExplanationView, QuoteView},
+};
 
 use crate::Site;
 
@@ -107,6 +110,51 @@ async fn hostile_text_stays_text() {
         assert!(!html.contains("<script>alert") && !html.contains("<img"), "{path}");
         assert!(html.contains("&#60;script&#62;"), "{path}");
     }
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_difference_is_explained_and_its_page_is_a_hostile_file() {
+    let site = Site::start(Limits::default()).await;
+    let mut job = web::Backend::job(&site.fake, site.jobs.unreproducible).await.unwrap();
+    let html = site.fake.add_blob(&b"<!DOCTYPE html><script>alert(1)</script>"[..]);
+    let text = site.fake.add_blob(&b"-year 2026\n+year 2028\n"[..]);
+    for (attempt, host) in job.attempts.iter_mut().zip(["one", "two"]) {
+        attempt.builder.info.insert("hostname".to_owned(), host.to_owned());
+    }
+    let (left, right) = (job.attempts[0].number, job.attempts[1].number);
+    let (place, variation) = ("hello.deb / <b>".to_owned(), "date".to_owned());
+    let quote = QuoteView { place, left: "year 2026".to_owned(), right: "year 2028".to_owned(), variation };
+    let operators = |number: usize| vec![job.attempts[number].builder.operator.clone()];
+    job.explanations = vec![ExplanationView {
+        id: protocol::JobId::from_bytes([4; 32]),
+        left,
+        right,
+        left_operators: operators(0),
+        right_operators: operators(1),
+        ended: Some(web::testing::at(9)),
+        text: Some(text),
+        html: Some(html),
+        quotes: vec![quote],
+        summary: "of 1 differing lines the attempts' circumstances show: date in 1".to_owned(),
+    }];
+    job.summary.id = protocol::JobId::from_bytes([3; 32]);
+    let path = format!("/jobs/{}", job.summary.id);
+    site.fake.add_job(job);
+    let shown = page(&site, &path).await;
+    for part in ["Why they differ", "hostname", "-year 2026", "+year 2028", "alder and birch differ", "&#60;b&#62;"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let address = format!("/api/v1/jobs/{}/difference", protocol::JobId::from_bytes([4; 32]));
+    assert!(shown.contains(&format!("{address}.html\"")) && shown.contains(&format!("{address}\"")), "{shown}");
+    let hostile = site.get(&format!("{address}.html"), &[]).await;
+    let policy = hostile.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("sandbox; default-src 'none'") && !policy.contains("script-src"), "{policy}");
+    assert_eq!(hostile.header("x-content-type-options"), Some("nosniff"));
+    let plain = site.get(&address, &[]).await;
+    assert_eq!((plain.header("content-type"), plain.status), (Some("text/plain; charset=utf-8"), 200));
+    let missing = format!("/api/v1/jobs/{}/difference", site.jobs.published);
+    assert_eq!(site.get(&missing, &[]).await.status, 404);
     site.stop().await;
 }
 

@@ -167,7 +167,10 @@ pub(crate) fn cpu() -> Duration {
 
 /// Gives what every peer says of itself.
 pub(crate) fn card() -> (Capacity, Duty) {
-    (Capacity { slots: 4, arches: vec![Arch::Amd64], disk_mib: 1 << 20, memory_mib: 1 << 15 }, Duty::Ready)
+    (
+        Capacity { fetch: Vec::new(), slots: 4, arches: vec![Arch::Amd64], disk_mib: 1 << 20, memory_mib: 1 << 15 },
+        Duty::Ready,
+    )
 }
 
 /// Gives what every peer offers.

@@ -3,7 +3,7 @@
 use super::*;
 
 fn agreement() -> Agreement {
-    Agreement { digest: Hash::of(b"a"), dissent: Vec::new(), builders: Vec::new(), operators: Vec::new() }
+    Agreement { digest: protocol::Hash::of(b"a"), dissent: Vec::new(), builders: Vec::new(), operators: Vec::new() }
 }
 
 fn ended(outcome: Outcome) -> JobState {

@@ -85,8 +85,9 @@ impl Ledger {
                 AttemptState::Revealed { vote, .. } if agreement.operators.len() >= 2 => {
                     Some(Claim::Differed { got: vote.digest, agreed: agreement.digest, attestation: vote.attestation })
                 }
-                AttemptState::Failed { failure, .. } => Some(Claim::Failed(short(failure))),
-                AttemptState::Granted
+                AttemptState::Failed { failure, excused: false, .. } => Some(Claim::Failed(short(failure))),
+                AttemptState::Failed { .. }
+                | AttemptState::Granted
                 | AttemptState::Running { .. }
                 | AttemptState::Revealed { .. }
                 | AttemptState::Interrupted { .. }

@@ -204,10 +204,13 @@ fn what_nobody_managed_blames_nobody() {
     let mut court = Court::new(4, 1, [2, 3]);
     for number in 0..20 {
         let job = court.submit();
-        for operator in 0..4 {
-            let lease = court.bench.lease(builder(operator, 0), job);
-            let blame = [Blame::Builder(Fault::Fetch), Blame::Builder(Fault::Sandbox)][number % 2];
-            court.bench.fail(&lease, blame, "fetch");
+        for _ in 0..protocol::limits::ATTEMPTS_MAX / 4 {
+            for operator in 0..4 {
+                let lease = court.bench.lease(builder(operator, 0), job);
+                let blame = [Blame::Builder(Fault::Fetch), Blame::Builder(Fault::Sandbox)][number % 2];
+                court.bench.fail(&lease, blame, "fetch");
+            }
+            court.bench.wait(600);
         }
         assert_eq!(court.bench.state(job), "failed", "nobody is left to ask");
         for operator in 0..4 {

@@ -235,7 +235,11 @@ impl Real {
                     assert!(is_black_hole(who), "an honest builder was disabled");
                     self.out.entry(who).or_insert(now);
                 }
-                Effect::Answer(_) | Effect::Announce(_) | Effect::WakeAt(_) | Effect::Notify(_) => {}
+                Effect::Answer(_)
+                | Effect::Announce(_)
+                | Effect::WakeAt(_)
+                | Effect::Explain(_)
+                | Effect::Notify(_) => {}
                 Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
                     unreachable!("a command has nothing to publish")
                 }

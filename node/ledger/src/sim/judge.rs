@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use attest::bundle::Bundle;
 use protocol::{
     OperatorName, Sha256,
+    blame::Blame,
     message::{Octets, Response},
     testing::samples,
 };
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     Command, Ledger,
-    view::{JobView, VerdictView},
+    view::{JobView, ResultView, VerdictView},
 };
 
 impl World {
@@ -68,7 +69,7 @@ impl World {
     fn judge_job(&mut self, job: &JobView) -> Result<(), String> {
         let (_, nature) = &self.requests[&job.id];
         let open = ["queued", "building", "publishing"].contains(&job.state.as_str());
-        if open && job.waiting.is_none() {
+        if open && job.waiting.is_none() && !is_tried_again(job) {
             return Err(format!("a job neither ended nor says why it waits: {job:?}"));
         }
         if job.state == "published" && !self.publishers.appeared(job.id) {
@@ -142,4 +143,12 @@ impl World {
         }
         text
     }
+}
+
+/// Says whether a builder is at a job that nobody could try before: that goes on, with pauses, for longer than a run.
+fn is_tried_again(job: &JobView) -> bool {
+    let could_not =
+        |result: &ResultView| matches!(result, ResultView::Failed(f) if matches!(f.blame, Blame::Builder(_)));
+    let live = job.attempts.iter().any(|attempt| ["granted", "running"].contains(&attempt.state.as_str()));
+    live && job.attempts.iter().any(|attempt| could_not(&attempt.result))
 }

@@ -187,6 +187,8 @@ impl World {
             Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
                 self.begin_work(order, effect);
             }
+            // Nobody looks at outputs here.
+            Effect::Explain(_) => {}
             Effect::Notify(news) => self.note(&news),
         }
         Ok(())

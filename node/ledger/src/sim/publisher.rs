@@ -115,6 +115,7 @@ impl World {
             | Effect::Revoke { .. }
             | Effect::Announce(_)
             | Effect::WakeAt(_)
+            | Effect::Explain(_)
             | Effect::Notify(_) => return,
         };
         let time = self.now + 100 + self.random.below(19_900);

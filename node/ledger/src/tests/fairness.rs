@@ -103,7 +103,8 @@ fn machine_time_is_shared_and_not_the_number_of_jobs() {
         protocol::job::JobKind::Deb(_)
         | protocol::job::JobKind::Rpm(_)
         | protocol::job::JobKind::Image(_)
-        | protocol::job::JobKind::Server(_) => {
+        | protocol::job::JobKind::Server(_)
+        | protocol::job::JobKind::Fetch(_) => {
             panic!("the sample is a command")
         }
     };

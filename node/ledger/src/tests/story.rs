@@ -21,6 +21,7 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
             Effect::Serve(service) => format!("serve {} as generation {}", service.work.word(), service.generation),
             Effect::Withdraw(w) => format!("withdraw from {} as generation {}", w.channel, w.generation),
             Effect::Resign { channel, generation } => format!("sign {channel} anew as generation {generation}"),
+            Effect::Explain(dispute) => format!("explain {} beside {}", dispute.right.lease, dispute.left.lease),
             Effect::Notify(news) => format!("news {}", first_word(&format!("{news:?}"))),
         };
         story.push_str(&format!("    {line}\n"));
@@ -88,6 +89,7 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     c reveals
         answer Done
         news Revealed
+        explain 3 beside 1
         announce, 2 excluded
         wake in 10 s
     d bids

@@ -3,6 +3,7 @@
 use protocol::{
     Sha256,
     blame::{Blame, Fault},
+    limits,
     message::{Refusal, Response},
 };
 
@@ -92,7 +93,7 @@ fn failures_count_by_blame_and_step() {
         ("building", &[(BUILDER, "build"), (BUILDER, "build"), (InputMismatch, "fetch")]),
         ("building", &[(BUILDER, "sandbox"), (Job, "build"), (BUILDER, "sandbox")]),
         ("failed", &[(BUILDER, "sandbox"), (Job, "build"), (BUILDER, "sandbox"), (Job, "build")]),
-        ("failed", &[(BUILDER, "a"), (BUILDER, "a"), (BUILDER, "a"), (BUILDER, "a"), (BUILDER, "a")]),
+        ("building", &[(BUILDER, "a"), (Job, "a"), (BUILDER, "a"), (BUILDER, "a"), (BUILDER, "a")]),
     ];
     for (expect, failures) in table {
         let mut bench = Bench::of(5, 2, 2, 4);
@@ -107,6 +108,62 @@ fn failures_count_by_blame_and_step() {
         assert_eq!(bench.state(job), *expect, "{failures:?}");
         bench.assert_replays();
     }
+}
+
+#[test]
+fn a_job_that_nobody_could_try_waits_and_is_tried_again() {
+    const FULL: Blame = Blame::Builder(Fault::DiskFull);
+    let mut bench = Bench::of(2, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    for pause in [10, 20, 40] {
+        for operator in 0..2 {
+            let lease = bench.lease(builder(operator, 0), job);
+            bench.fail(&lease, FULL, "inputs");
+        }
+        assert_eq!(bench.state(job), "queued", "nobody has had a turn that counts");
+        let why = bench.why(job);
+        assert!(why.contains("nobody could try it (inputs failed (disk-full)") && why.contains("again in"), "{why}");
+        (0..2).for_each(|operator| drop(bench.offer(builder(operator, 0), 1)));
+        assert_eq!(bench.granted().len(), 0, "it stands back for {pause} s");
+        bench.wait(pause);
+    }
+    for operator in 0..2 {
+        let lease = bench.lease(builder(operator, 0), job);
+        bench.reveal(&lease, "a");
+    }
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
+fn one_that_could_not_try_has_another_turn_when_the_other_has_built() {
+    let mut bench = Bench::of(2, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let leases: Vec<_> = (0..2).map(|at| bench.lease(builder(at, 0), job)).collect();
+    bench.fail(&leases[0], Blame::Builder(Fault::Fetch), "inputs");
+    assert_eq!(bench.state(job), "building");
+    bench.reveal(&leases[1], "a");
+    assert_eq!(bench.state(job), "building", "one set of outputs is not compared with a full disk");
+    bench.wait(10);
+    let lease = bench.lease(builder(0, 0), job);
+    bench.reveal(&lease, "a");
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
+fn a_job_whose_attempts_are_used_up_ends() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let job = bench.submit("deb", 1);
+    let mut attempts = 0;
+    while bench.state(job) != "failed" {
+        let lease = bench.lease(builder(0, 0), job);
+        bench.fail(&lease, Blame::Builder(Fault::Sandbox), "sandbox");
+        attempts += 1;
+        bench.wait(600);
+    }
+    assert_eq!(attempts, limits::ATTEMPTS_MAX);
+    bench.assert_replays();
 }
 
 #[test]

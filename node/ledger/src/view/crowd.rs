@@ -1,6 +1,6 @@
 //! The builders that could take one job, and what keeps the others from it.
 
-use protocol::{NodeId, OperatorName, Timestamp};
+use protocol::{NodeId, OperatorName, Timestamp, job::Endpoint};
 
 use crate::{
     Ledger,
@@ -20,6 +20,8 @@ pub(super) struct Crowd<'a> {
     pub(super) draining: usize,
     /// The most memory among those that have too little.
     pub(super) largest_mib: Option<u32>,
+    /// A place that one of them does not fetch from.
+    pub(super) out_of_reach: Option<Endpoint>,
     /// Those that are online and had their turn.
     pub(super) had_turn: usize,
     /// Those that could, but are away.
@@ -57,6 +59,9 @@ impl Ledger {
                 (Presence::Online, _) if job.is_spent(operator) => crowd.had_turn += 1,
                 (Presence::Online, _) if capacity.is_some_and(|c| c.memory_mib < facts.memory_mib) => {
                     crowd.largest_mib = crowd.largest_mib.max(capacity.map(|c| c.memory_mib));
+                }
+                (Presence::Online, _) if self.out_of_reach(*node, job).is_some() => {
+                    crowd.out_of_reach = self.out_of_reach(*node, job).cloned();
                 }
                 (Presence::Online, Duty::Draining { .. }) => crowd.draining += 1,
                 (Presence::Online, Duty::Ready) => {

@@ -48,6 +48,10 @@ pub enum Relation {
     Publication,
     /// It made what is published.
     Build,
+    /// It says what is different in the outputs of the one that is shown.
+    Explanation,
+    /// Its attempts differ.
+    Explained,
 }
 
 impl Relation {
@@ -58,6 +62,8 @@ impl Relation {
             Relation::After => "before",
             Relation::Publication => "published by",
             Relation::Build => "publishes",
+            Relation::Explanation => "explained by",
+            Relation::Explained => "explains",
         }
     }
 }
@@ -68,7 +74,10 @@ impl Ledger {
         let (id, job) = match self.jobs.get(&id) {
             Some(job) if job.facts.is_server() => (id, job),
             Some(_) => return None,
-            None => self.build_of(id)?,
+            None => match self.build_of(id) {
+                Some(build) => build,
+                None => return self.explanation_run(id),
+            },
         };
         let account = &job.run.account;
         Some(RunView {
@@ -87,6 +96,10 @@ impl Ledger {
 
     /// Gives the jobs that one belongs to.
     pub fn links(&self, id: JobId) -> Vec<Link> {
+        if let Some((about, _)) = self.explanation(&id) {
+            let title = self.jobs.get(&about).map_or("", |job| job.facts.title.as_str());
+            return vec![link(Relation::Explained, about, title)];
+        }
         let Some(job) = self.jobs.get(&id) else {
             let build = self.build_of(id);
             return build.into_iter().map(|(build, job)| link(Relation::Build, build, &job.facts.title)).collect();
@@ -100,6 +113,8 @@ impl Ledger {
         if let Some(publication) = self.publication(publication_id(&id)) {
             links.push(link(Relation::Publication, publication.id, &publication.title));
         }
+        let explanations = job.explanations.iter();
+        links.extend(explanations.map(|e| link(Relation::Explanation, e.id(&id), &super::explain::title(job, e))));
         links
     }
 

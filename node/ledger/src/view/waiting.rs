@@ -117,6 +117,11 @@ impl Ledger {
             let peers = phrase::count(crowd.draining, "peer");
             return Some(format!("{peers} that could build it will take nothing new until the drain is over"));
         }
+        if let Some(place) = &crowd.out_of_reach {
+            return Some(format!(
+                "no other peer's owner lets it fetch from {place}: `fetch` in the [builder] part of its artel.toml"
+            ));
+        }
         if let Some(largest) = crowd.largest_mib {
             let (needs, largest) = (phrase::memory(job.facts.memory_mib), phrase::memory(largest));
             return Some(format!("it needs {needs}, the largest peer has {largest}: it waits for a peer to join"));
@@ -139,6 +144,10 @@ impl Ledger {
         let now = self.last_command();
         let paused = crowd.fitting.iter().filter_map(|peer| job.pauses.get(&peer.node)).map(|pause| pause.until);
         let paused: Vec<Timestamp> = paused.filter(|until| *until > now).collect();
+        let all_stand_back = paused.len() == crowd.fitting.len();
+        if let (Some(failure), Some(until), true) = (could_not_try(job), paused.iter().min(), all_stand_back) {
+            return format!("nobody could try it ({failure}); it is tried again in {}", phrase::span(until.since(now)));
+        }
         let next = self.next_slot(crowd).map(|span| format!(", next slot in about {}", phrase::span(span)));
         let next = next.unwrap_or_default();
         let operators: BTreeSet<&OperatorName> = crowd.fitting.iter().map(|peer| peer.operator).collect();
@@ -222,6 +231,12 @@ impl Ledger {
         let begun = job.attempts.iter().any(|a| matches!(a.state, AttemptState::Running { .. }));
         Expected { start: (!begun).then_some(start), end: Some(start.after(takes)) }
     }
+}
+
+/// Gives the last reason of a builder that could not try and has another turn.
+fn could_not_try(job: &Job) -> Option<String> {
+    let excused = |a: &&Attempt| matches!(a.state, AttemptState::Failed { excused: true, .. });
+    job.attempts.iter().rfind(excused).and_then(Attempt::failure).map(ToString::to_string)
 }
 
 /// Says what keeps builders from a job, and for how long: `2 builders are in quarantine, the next for 40 s more`.

@@ -17,7 +17,7 @@ use super::{Complete, EnvironmentError, Environments, SEAL_WITHIN, includes, var
 use crate::build::{
     inputs::{self, Placing, Wanted},
     log::LogSink,
-    sandbox::{self, Base, Ending, Plan, SandboxError, rights::Rights},
+    sandbox::{self, Base, Ending, Network, Plan, SandboxError, rights::Rights},
     vary::{Variation, variation},
     verdict::{Host, judge},
 };
@@ -114,6 +114,7 @@ impl Environments {
             start: START_WITHIN,
             variables: vec![epoch, ("HOME".to_owned(), "/nonexistent".to_owned())],
             rights: Rights::Installer,
+            network: Network::None,
             script: INSTALL.to_owned(),
             arguments: words.into_iter().chain(includes(lock)).collect(),
             name: sandbox::name(new),

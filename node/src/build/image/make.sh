@@ -26,11 +26,21 @@ cat > "$here/end.sh" <<'HOOK'
 set -eu
 root=$1 here=$2
 rm -f "$root/etc/apt/sources.list"
+# A link that a package put there would lead to another file of this sandbox, or to none.
+rm -f "$root/etc/hostname" "$root/etc/hosts" "$root/etc/resolv.conf"
 printf '%s\n' "$IMAGE_HOSTNAME" > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "$IMAGE_HOSTNAME" > "$root/etc/hosts"
 : > "$root/etc/resolv.conf"
 chmod 644 "$root/etc/hostname" "$root/etc/hosts" "$root/etc/resolv.conf"
-[ ! -d "$here/files" ] || cp -r --no-preserve=mode,ownership,timestamps "$here/files/." "$root/"
+# Each file goes where its name leads to in the image, whose links are the image's own.
+if [ -d "$here/files" ]; then
+  (cd "$here/files" && find . -type f) > "$here/names"
+  while read -r name; do
+    target=$(chroot "$root" realpath -m "/$name")
+    mkdir -p "$root${target%/*}"
+    cp --no-preserve=mode,ownership,timestamps "$here/files/$name" "$root$target"
+  done < "$here/names"
+fi
 if [ "$IMAGE_LOCALE" != C ]; then
   case $IMAGE_LOCALE in
     C.*) ;;

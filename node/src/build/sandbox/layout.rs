@@ -9,15 +9,16 @@
 //! upper/       what the build sees changed: its user, its host's name, its home, /proc's constant files
 //! work merged  the overlay's
 //! ```
-//! Nothing here follows a link that a package of the environment put there: files of it are opened below its root without
-//! following any, and every folder that something is mounted on exists in `upper`, where it hides what lies below.
+//! Nothing here follows a link that a package of the environment put there: its lists of users and groups are opened below its
+//! root without following any. `/etc`, `/dev`, `/proc`, `/run` and `/build` exist in `upper`, where they hide what the
+//! environment has in place of them; other folders of it are as they are.
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path};
 
 use rustix::fs::{FileType, Mode};
 
 use super::{
-    MIB, Plan, SandboxError,
+    MIB, Network, Plan, SandboxError,
     cgroup::{Controller, Group},
     outputs::{Leftovers, OutputError},
     proc,
@@ -159,6 +160,10 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
         v.place
     );
     command.extend(mounts.split_whitespace().map(str::to_owned));
+    if plan.network == Network::Gate {
+        let inside = format!("/run/{}", Network::FOLDER);
+        command.extend(["--ro-bind", Network::FOLDER, &inside].map(str::to_owned));
+    }
     command.extend(plan.rights.mounts(Path::new(ROOT), &v.place));
     // Last: the kernel mounts no other /proc where all that are seen are covered in part.
     command.extend(plan.rights.processes(&v.place).iter().flat_map(|at| proc::mounts(ROOT, at)));

@@ -79,8 +79,12 @@ fn greedy() -> Vec<Attack> {
             .says(&["No space left on device", "67108864 bytes"]),
         attack("disk", script!("disk-filler"), Fails("build", "disk limit of 64 MiB reached")),
         attack("disk, without names", script!("unlinked"), Fails("build", "disk limit of 64 MiB reached")),
-        attack("disk, without names or accounts", "attack unnamed 4096", Fails("build", "disk limit of 64 MiB reached"))
-            .says(&["room without writing: Operation not supported\n"]),
+        attack(
+            "disk, without names or accounts",
+            "attack unnamed 4096",
+            Fails("build", "disk limit of 64 MiB reached"),
+        )
+        .says(&["room without writing: Operation not supported\n"]),
         attack("disk, mapped only", "attack mapped 4096", Fails("build", "disk limit of 64 MiB reached")),
         attack("disk, counted with trouble", script!("restless"), Fails("build", "disk limit of 64 MiB reached")),
         attack(

@@ -77,6 +77,12 @@ pub(super) fn text(detail: &JobDetail) -> String {
         attempt_lines(attempt, &mut line);
     }
     difference_lines(detail, &mut line);
+    for one in &detail.explanations {
+        let words = super::diff::lines(detail, one);
+        for (number, text) in words.into_iter().enumerate() {
+            line(if number == 0 { format!("explained  {text}") } else { text });
+        }
+    }
     if let Some(verdict) = &detail.verdict {
         let names: Vec<_> = verdict.agree.iter().map(ToString::to_string).collect();
         line(format!("verdict    {} {}", verdict.word, names.join(", ")));

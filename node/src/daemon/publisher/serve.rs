@@ -5,14 +5,13 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use attest::{bundle::Bundle, verify};
+use attest::bundle::Bundle;
 use ledger::{Doubt, Service};
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
     limits,
     message::Octets,
-    policy::Policy,
     release::{Manifest, Release},
     words::RelativePath,
 };
@@ -28,7 +27,7 @@ use crate::{
             carry::{Fate, Stock, Takeover},
             diff::{self, Comparison},
         },
-        version,
+        evidence::{self, Bar},
     },
 };
 
@@ -161,7 +160,7 @@ impl Publisher {
         let policies = self.shared.policies();
         let evidence = Evidence {
             network: self.shared.network,
-            policy: policies.current().clone(),
+            channel: service.channel.clone(),
             envelopes: policies.envelopes(),
             promotion: service.request.clone(),
         };
@@ -333,9 +332,8 @@ fn choose(
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
     for stock in all.into_iter().filter(|s| named(s) && arch(s)) {
         let newer = there.iter().find(|t| {
-            t.name == stock.name
-                && t.arch == stock.arch
-                && version::compare(&t.version, &stock.version) == std::cmp::Ordering::Greater
+            (t.kind, &t.name, t.arch) == (stock.kind, &stock.name, stock.arch)
+                && stock.kind.order(&t.version, &stock.version) == std::cmp::Ordering::Greater
         });
         match newer {
             Some(newer) => left_out.push(format!("{}: {} is published, which is newer", stock.title(), newer.version)),
@@ -351,7 +349,7 @@ fn choose(
 /// What proves a package in its new channel: its own evidence, the newest policies, and the request that moves it.
 struct Evidence {
     network: NetworkId,
-    policy: Policy,
+    channel: ChannelName,
     envelopes: Vec<Vec<u8>>,
     promotion: Vec<u8>,
 }
@@ -372,10 +370,8 @@ impl Evidence {
     /// Checks that enough operators built a package for the channel that it is to come into.
     fn check(&self, root: &Path, stock: &Stock) -> Result<(), String> {
         let bundle = self.of(&root.join(stock.bundle.as_str()))?;
-        let proof = verify::verify_under(&bundle, &self.network, &self.policy).map_err(|e| chain(&e))?;
-        if proof.job != stock.job {
-            return Err(format!("its evidence is for job {}", proof.job));
-        }
+        let bar = Bar { network: &self.network, policies: &self.envelopes, channel: &self.channel };
+        let proof = evidence::prove(&bar, &bundle, stock.job).map_err(|e| chain(&e))?;
         proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
     }
 }
@@ -403,4 +399,27 @@ fn carry(
     }
     let (target, carried) = take(&paths, evidence);
     Ok((target, carried.map(|(published, fates)| (published, titles, fates)), lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::testing::{AT, addition, repository, rpm};
+
+    /// Debian's order puts `1.2^git3` above `1.2.1git`, rpm's below; and a `.deb` of that name has nothing to do with it.
+    #[test]
+    fn rpms_are_chosen_by_their_own_order_beside_debs_of_the_same_name() {
+        let (a, b, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut source, mut target) = (repository(a.path()), repository(b.path()));
+        source.publish(&[rpm(files.path(), "1.2.1git")], AT, 1).unwrap();
+        let there = [rpm(files.path(), "1.2^git3"), addition(files.path(), ("artel-answer-doc", "9", "all"), "a")];
+        target.publish(&there, AT, 1).unwrap();
+        let wanted = Wanted { packages: &[], arches: &[], others: Others::Refuse };
+        let from = "testing".parse().unwrap();
+        let (chosen, left_out) = choose(&source, &target, &from, &wanted).unwrap();
+        assert_eq!((chosen.len(), left_out), (1, vec![]));
+        let (back, why) = (choose(&target, &source, &from, &Wanted { others: Others::LeaveOut, ..wanted })).unwrap();
+        assert_eq!(back.iter().map(Stock::title).collect::<Vec<_>>(), ["artel-answer-doc 9 all"]);
+        assert_eq!(why, ["artel-answer-doc 1.2^git3-1 all: 1.2.1git-1 is published, which is newer"]);
+    }
 }

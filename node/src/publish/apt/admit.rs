@@ -10,7 +10,7 @@ use protocol::{
 
 use super::{
     Addition, BUNDLE_MAX, BUNDLE_SUFFIX, Error, Repository, enter, pool_path, staged,
-    state::{Pooled, State},
+    state::{Entering, Pooled, State},
 };
 use crate::{
     publish::{
@@ -89,18 +89,14 @@ pub(super) enum Room {
 }
 
 impl Room {
-    /// Looks at what the name of a package has or had. Of an RPM that is listed, what was attested counts: another publisher
-    /// signs the same package otherwise.
+    /// Looks at what the name of a package has or had. What was attested counts: another publisher signs the same RPM otherwise.
     pub(super) fn of(package: &Pooled, next: &State) -> Result<Self, Error> {
         let path = &package.file.path;
-        let listed = next.packages.iter().find(|p| p.file.path == *path);
-        match (next.content_of(path), listed) {
-            (_, Some(listed)) if listed.rpm.is_some() && listed.attested() == package.attested() => Ok(Room::Taken),
-            (Some(published), _) if published != package.file.sha256 => {
-                Err(Error::Different { path: path.clone(), published, got: package.file.sha256 })
-            }
-            (Some(_), Some(_)) => Ok(Room::Taken),
-            (Some(_), None) | (None, _) => Ok(Room::Free),
+        let (got, listed) = (package.attested(), next.packages.iter().any(|p| p.file.path == *path));
+        match next.attested_of(path) {
+            Some(published) if published != got => Err(Error::Different { path: path.clone(), published, got }),
+            Some(_) if listed => Ok(Room::Taken),
+            Some(_) | None => Ok(Room::Free),
         }
     }
 }
@@ -141,6 +137,39 @@ impl Repository {
         disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &addition.bundle)?;
         self.step()?;
         enter(next, package, addition.order)
+    }
+}
+
+impl Repository {
+    /// Signs every RPM whose signer's key is not published any more, a former coordinator's for instance: dnf would refuse it.
+    pub(super) fn sign_again(&self, next: &mut State) -> Result<(), Error> {
+        let incoming = self.dir.join("state/incoming");
+        for place in 0..next.packages.len() {
+            let package = &next.packages[place];
+            let Some(entry) = &package.rpm else { continue };
+            if entry.signer.as_ref().is_some_and(|signer| self.keyring.has(signer)) {
+                continue;
+            }
+            let path = package.file.path.clone();
+            let name = path.as_str().rsplit('/').next().unwrap_or_default();
+            let name = FileName::new(name).expect("it was one when the package entered");
+            let (waiting, signed) = (incoming.join(staged(&path)), incoming.join("signing"));
+            let from = if waiting.exists() { waiting.clone() } else { self.root().join(path.as_str()) };
+            let Digest { hash, sha256, size } = rpm::sign_anew((&from, &signed), &name, &self.key)?;
+            let file = ReleaseFile { hash, path: path.clone(), size, sha256 };
+            let described = Described::read(&signed, &name, &[package.arch])?;
+            let (bundle, job, since, attested) =
+                (package.bundle.clone(), package.job, package.since, package.attested());
+            if rpm::attested(&signed, &name)? != attested {
+                return Err(Error::Damaged { path });
+            }
+            disk::rename(&signed, &waiting)?;
+            next.packages[place] = Pooled { since, ..described.pooled((file, bundle), job, attested) };
+            next.entering.retain(|entering| entering.path != path);
+            next.entering.push(Entering { path, size });
+            self.step()?;
+        }
+        Ok(())
     }
 }
 

@@ -178,10 +178,9 @@ impl Repository {
             if bundle.hash != package.bundle {
                 return Err(foreign(&bundle.path, "it is not the evidence that its package names").into());
             }
-            if let Some(seen) = self.state.content_of(&file.path).filter(|seen| *seen != file.sha256)
-                && known.get(&file.path).is_none_or(|p| Some(p.attested()) != package.attested)
-            {
-                return Err(AptError::Different { path: file.path, published: seen, got: file.sha256 });
+            let got = package.attested.unwrap_or(file.sha256);
+            if let Some(published) = self.state.attested_of(&file.path).filter(|seen| *seen != got) {
+                return Err(AptError::Different { path: file.path, published, got });
             }
             let pooled = match known.get(&file.path).filter(|p| p.file == file && self.lies(&file)) {
                 Some(known) => Pooled { job: package.job, bundle: bundle.clone(), ..(*known).clone() },
@@ -190,10 +189,7 @@ impl Repository {
             if known.get(&pooled.file.path).is_none_or(|p| p.bundle != bundle) || !self.lies(&bundle) {
                 self.take(next, &bundle, fetch)?;
             }
-            match next.seen.binary_search_by(|(path, _)| path.cmp(&pooled.file.path)) {
-                Ok(at) => next.seen[at].1 = pooled.file.sha256,
-                Err(at) => next.seen.insert(at, (pooled.file.path.clone(), pooled.file.sha256)),
-            }
+            next.note(pooled.file.path.clone(), pooled.attested());
             packages.push(pooled);
         }
         next.packages = packages;

@@ -9,11 +9,16 @@ use protocol::{
 };
 
 use super::{Error, Order, Pooled, Published, Repository, admit::Room, enter, staged, state::State};
-use crate::{publish::disk, resolve::digest::Digest};
+use crate::{
+    publish::{disk, kind::Kind},
+    resolve::digest::Digest,
+};
 
 /// One package of a repository, as another one may want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stock {
+    /// What kind of package it is.
+    pub kind: Kind,
     /// The package's name.
     pub name: PackageName,
     /// Its version.
@@ -79,6 +84,7 @@ impl Repository {
     /// Gives every package that the newest generation lists.
     pub fn stock(&self) -> Vec<Stock> {
         let stock = |p: &Pooled| Stock {
+            kind: p.kind(),
             name: p.name.clone(),
             version: p.version.clone(),
             arch: p.arch,

@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::{Arch, PackageName, Sha256, release::Manifest, words::DebVersion};
 use serde::Serialize;
 
-/// One package in one generation.
+use crate::publish::kind::Kind;
+
+/// One package in one generation. Kinds never meet, and of an RPM what was attested counts: who signed it is no change of the package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Item {
+    /// What kind of package it is.
+    pub kind: Kind,
     /// The package's name.
     pub name: PackageName,
     /// Its architecture.
     pub arch: Arch,
     /// Its version.
     pub version: DebVersion,
-    /// SHA-256 of its file.
+    /// The SHA-256 that was attested.
     pub sha256: Sha256,
 }
 
@@ -57,12 +61,14 @@ pub fn compare(left: &Manifest, right: &Manifest) -> Comparison {
     comparison
 }
 
-fn items(manifest: &Manifest) -> BTreeMap<(PackageName, Arch), BTreeSet<Item>> {
+fn items(manifest: &Manifest) -> BTreeMap<(Kind, PackageName, Arch), BTreeSet<Item>> {
     let mut items: BTreeMap<_, BTreeSet<Item>> = BTreeMap::new();
     for package in &manifest.packages {
         let Some(file) = manifest.file(&package.path) else { continue };
         let (name, arch, version) = (package.name.clone(), package.arch, package.version.clone());
-        items.entry((name.clone(), arch)).or_default().insert(Item { name, arch, version, sha256: file.sha256 });
+        let (kind, sha256) = (Kind::of(package), package.attested.unwrap_or(file.sha256));
+        let item = Item { kind, name: name.clone(), arch, version, sha256 };
+        items.entry((kind, name, arch)).or_default().insert(item);
     }
     items
 }
@@ -75,7 +81,10 @@ impl Comparison {
 
     /// Gives one line for each difference, as `diff` marks them.
     pub fn lines(&self) -> Vec<String> {
-        let item = |mark: char, i: &Item| format!("{mark} {} {} {} sha256 {}", i.name, i.version, i.arch, i.sha256);
+        let item = |mark: char, i: &Item| {
+            let kind = if i.kind == Kind::Rpm { "rpm " } else { "" };
+            format!("{mark} {kind}{} {} {} sha256 {}", i.name, i.version, i.arch, i.sha256)
+        };
         let mut lines: Vec<String> = self.removed.iter().map(|i| item('-', i)).collect();
         lines.extend(self.added.iter().map(|i| item('+', i)));
         for changed in &self.changed {
@@ -89,7 +98,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::testing::{AT, addition, repository};
+    use crate::publish::testing::{AT, addition, repository, repository_of, rpm};
 
     #[test]
     fn what_came_went_and_changed_is_named() {
@@ -106,5 +115,20 @@ mod tests {
         assert_eq!(shown, ["+ news 1 amd64", "< tiny 1 amd64", "> tiny 2 amd64"]);
         assert_eq!(compare(&right, &left).summary(), "0 added, 1 removed, 1 changed");
         assert_eq!(compare(&left, &left), Comparison::default());
+    }
+
+    #[test]
+    fn packages_of_two_kinds_are_not_compared_and_another_signature_is_no_change() {
+        let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (deb, rpm) = (addition(debs.path(), ("artel-answer-doc", "1", "all"), "a"), rpm(debs.path(), "1.2^git3"));
+        let mut repository = repository(a.path());
+        let left = repository.publish(std::slice::from_ref(&deb), AT, 1).unwrap().manifest;
+        let right = repository.publish(std::slice::from_ref(&rpm), AT, 2).unwrap().manifest;
+        let comparison = compare(&left, &right);
+        assert_eq!(comparison.summary(), "1 added, 0 removed, 0 changed");
+        assert!(comparison.lines()[0].starts_with("+ rpm artel-answer-doc 1.2^git3-1 all sha256"));
+        assert_eq!(comparison.added[0].sha256, rpm.sha256, "what was attested");
+        let other = repository_of(b.path(), 8).publish(&[deb, rpm], AT, 1).unwrap().manifest;
+        assert_eq!(compare(&right, &other), Comparison::default());
     }
 }

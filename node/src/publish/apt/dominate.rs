@@ -12,11 +12,11 @@ use std::{
 use protocol::{Arch, PackageName};
 
 use super::state::Pooled;
-use crate::publish::{rpm, version};
+use crate::publish::kind::Kind;
 
 /// Gives the packages of one architecture's index, sorted by name and path.
 pub(super) fn index(packages: &[Pooled], arch: Arch) -> Vec<&Pooled> {
-    let mut newest: BTreeMap<(bool, &PackageName), &Pooled> = BTreeMap::new();
+    let mut newest: BTreeMap<(Kind, &PackageName), &Pooled> = BTreeMap::new();
     let here = || packages.iter().filter(|p| p.arch == arch || p.arch == Arch::All);
     for package in here() {
         let best = newest.entry(name(package)).or_insert(package);
@@ -25,8 +25,8 @@ pub(super) fn index(packages: &[Pooled], arch: Arch) -> Vec<&Pooled> {
         }
     }
     let own = newest.values().filter(|p| p.arch == arch);
-    let sources: BTreeSet<_> = own.map(|p| (p.rpm.is_some(), &p.source, &p.source_version)).collect();
-    let sibling = |p: &Pooled| sources.contains(&(p.rpm.is_some(), &p.source, &p.source_version));
+    let sources: BTreeSet<_> = own.map(|p| (p.kind(), &p.source, &p.source_version)).collect();
+    let sibling = |p: &Pooled| sources.contains(&(p.kind(), &p.source, &p.source_version));
     let reprieved = here().filter(|p| p.arch == Arch::All && newest[&name(p)].arch == Arch::All && sibling(p));
     let mut listed: Vec<&Pooled> = newest.values().copied().chain(reprieved).collect();
     listed.sort_by(|a, b| (&a.name, &a.file.path).cmp(&(&b.name, &b.file.path)));
@@ -35,8 +35,8 @@ pub(super) fn index(packages: &[Pooled], arch: Arch) -> Vec<&Pooled> {
 }
 
 /// Gives what packages compete for.
-fn name(package: &Pooled) -> (bool, &PackageName) {
-    (package.rpm.is_some(), &package.name)
+fn name(package: &Pooled) -> (Kind, &PackageName) {
+    (package.kind(), &package.name)
 }
 
 /// Splits packages into those that some index lists and those that none does.
@@ -49,6 +49,5 @@ pub(super) fn split(packages: Vec<Pooled>, arches: &[Arch]) -> (Vec<Pooled>, Vec
 /// Orders two packages of one name and kind: version, then the architecture's own before `all`, then path.
 pub(super) fn order(a: &Pooled, b: &Pooled) -> Ordering {
     let own = |p: &Pooled| p.arch != Arch::All;
-    let version = if a.rpm.is_some() { rpm::version::compare } else { version::compare };
-    version(&a.version, &b.version).then_with(|| own(a).cmp(&own(b))).then_with(|| a.file.path.cmp(&b.file.path))
+    a.kind().order(&a.version, &b.version).then_with(|| own(a).cmp(&own(b))).then_with(|| a.file.path.cmp(&b.file.path))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use protocol::{Arch, Hash, PackageName, Timestamp, job::Prune};
 
 use super::{Error, Pooled, Published, Repository, dominate};
+use crate::publish::kind::Kind;
 
 impl Repository {
     /// Takes packages out as the next generation and names each one. `request` names what was asked for: repeating the
@@ -37,9 +38,9 @@ impl Repository {
 
 /// Gives the paths of the packages to take out.
 fn taken_out(packages: &[Pooled], prune: &Prune) -> Vec<protocol::words::RelativePath> {
-    let mut versions: BTreeMap<(bool, &PackageName, Arch), Vec<&Pooled>> = BTreeMap::new();
+    let mut versions: BTreeMap<(Kind, &PackageName, Arch), Vec<&Pooled>> = BTreeMap::new();
     for package in packages {
-        versions.entry((package.rpm.is_some(), &package.name, package.arch)).or_default().push(package);
+        versions.entry((package.kind(), &package.name, package.arch)).or_default().push(package);
     }
     let named = |p: &Pooled| prune.packages.is_empty() || prune.packages.binary_search(&p.name).is_ok();
     // What was published by a version that did not note when is not known to be old.

@@ -14,7 +14,11 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Settings};
-use crate::publish::{disk, rpm::package::Entry};
+use crate::publish::{
+    disk,
+    kind::Kind,
+    rpm::{self, package::Entry},
+};
 
 /// One binary package in the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,11 @@ impl Pooled {
     /// Gives the SHA-256 that the builders attested: of an RPM, before it was signed.
     pub(super) fn attested(&self) -> Sha256 {
         self.rpm.as_ref().map_or(self.file.sha256, |rpm| rpm.attested)
+    }
+
+    /// Says what kind of package it is.
+    pub(super) fn kind(&self) -> Kind {
+        if self.rpm.is_some() { Kind::Rpm } else { Kind::Deb }
     }
 
     /// Gives the manifest's line.
@@ -86,8 +95,12 @@ pub(super) struct State {
     #[serde(default)]
     pub(super) written: Vec<ReleaseFile>,
     pub(super) retired: Vec<Retired>,
-    /// Every name that was ever in the pool, with its one content; sorted.
+    /// Every name that was ever in the pool, with what was attested under it; sorted. Whoever publishes signs an RPM otherwise.
+    #[serde(rename = "attested", default)]
     pub(super) seen: Vec<(RelativePath, Sha256)>,
+    /// As former versions kept it: of an RPM, the digest with a signature.
+    #[serde(rename = "seen", default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) former: Vec<(RelativePath, Sha256)>,
 }
 
 impl State {
@@ -105,6 +118,7 @@ impl State {
             written: vec![],
             retired: vec![],
             seen: vec![],
+            former: vec![],
         }
     }
 
@@ -115,7 +129,9 @@ impl State {
 
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
         let Some(record) = disk::read_sealed(path)? else { return Ok(None) };
-        serde_json::from_slice(&record).map(Some).map_err(|e| Error::State { path: path.into(), why: e.to_string() })
+        let read = serde_json::from_slice::<Self>(&record);
+        let state = read.map_err(|e| Error::State { path: path.into(), why: e.to_string() })?;
+        Ok(Some(state.upgraded()))
     }
 
     pub(super) fn write(&self, temporary: &Path, path: &Path) -> Result<(), Error> {
@@ -123,8 +139,54 @@ impl State {
         Ok(disk::write_sealed(temporary, path, &record)?)
     }
 
-    /// Gives the content that a pool name has or had.
-    pub(super) fn content_of(&self, path: &RelativePath) -> Option<Sha256> {
+    /// Takes over the names that a former version noted. What was attested of an RPM is known while it is listed; the name of one
+    /// that was taken out is free again.
+    fn upgraded(mut self) -> Self {
+        for (path, sha256) in std::mem::take(&mut self.former) {
+            let listed = self.packages.iter().find(|p| p.file.path == path);
+            let attested = match (listed, path.as_str().ends_with(rpm::SUFFIX)) {
+                (Some(package), _) => package.attested(),
+                (None, false) => sha256,
+                (None, true) => continue,
+            };
+            self.note(path, attested);
+        }
+        self
+    }
+
+    /// Remembers what was attested under a name of the pool.
+    pub(super) fn note(&mut self, path: RelativePath, attested: Sha256) {
+        if let Err(at) = self.seen.binary_search_by(|(known, _)| known.cmp(&path)) {
+            self.seen.insert(at, (path, attested));
+        }
+    }
+
+    /// Gives what was attested under a pool name, now or before.
+    pub(super) fn attested_of(&self, path: &RelativePath) -> Option<Sha256> {
         self.seen.binary_search_by(|(p, _)| p.cmp(path)).ok().map(|at| self.seen[at].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::testing::{AT, addition, repository, rpm};
+
+    #[test]
+    fn names_that_a_former_version_noted_are_taken_over() {
+        let (dir, packages) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let add = [addition(packages.path(), ("tiny", "1", "amd64"), "a"), rpm(packages.path(), "1.2^git3")];
+        let path = dir.path().join("state/state");
+        repository(dir.path()).publish(&add, AT, 1).unwrap();
+        let state = State::read(&path).unwrap().unwrap();
+        let signed: Vec<_> = state.packages.iter().map(|p| (p.file.path.clone(), p.file.sha256)).collect();
+        let gone: RelativePath = "pool/main/g/gone/gone-1-1.noarch.rpm".parse().unwrap();
+        let former = signed.into_iter().chain([(gone.clone(), Sha256::of(b"signed"))]).collect();
+        State { seen: vec![], former, ..state.clone() }.write(&dir.path().join("state"), &path).unwrap();
+        let read = State::read(&path).unwrap().unwrap();
+        assert_eq!(read, state);
+        assert_eq!(read.seen.len(), 2);
+        assert!(read.packages.iter().all(|p| read.attested_of(&p.file.path) == Some(p.attested())));
+        assert_eq!(read.attested_of(&gone), None);
     }
 }

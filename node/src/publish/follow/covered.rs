@@ -3,6 +3,7 @@
 //! again from the packages, see [`rpms`].
 
 pub mod rpms;
+pub mod signatures;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -14,7 +14,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{read_front, refused, unreadable, version::Evr};
-use crate::publish::incoming::Error;
+use crate::publish::{incoming::Error, sign::check};
 
 /// The most files, and the most relations of one kind, that a package may have.
 const ENTRIES_MAX: usize = 500_000;
@@ -22,6 +22,8 @@ const ENTRIES_MAX: usize = 500_000;
 const PATH_MAX: usize = 4096;
 /// All paths of a package together, in bytes: several times those of the largest package of a distribution.
 const PATHS_MAX: usize = 64 << 20;
+/// The longest single text, in bytes.
+const TEXT_MAX: usize = 1 << 20;
 /// The changelog entries that the metadata tells, the newest first.
 const CHANGES_MAX: usize = 10;
 /// The flag of a file that the package owns but does not bring.
@@ -62,6 +64,10 @@ mod tag {
     pub(super) const LONG_SIZE: u32 = 5009;
 }
 
+/// Texts that the metadata tells, of which the first is read.
+const ALONE: [u32; 8] =
+    [tag::SUMMARY, tag::DESCRIPTION, tag::BUILD_HOST, tag::VENDOR, tag::LICENSE, tag::PACKAGER, tag::GROUP, tag::URL];
+
 /// Relations: the metadata's word, and the tags of names, flags and versions.
 const RELATIONS: [(&str, [u32; 3]); 8] = [
     ("provides", [1047, 1112, 1113]),
@@ -79,6 +85,9 @@ const RELATIONS: [(&str, [u32; 3]); 8] = [
 pub(in crate::publish) struct Entry {
     /// The SHA-256 that the builders attested.
     pub(in crate::publish) attested: Sha256,
+    /// The fingerprint of the key that signed it; none where that was not noted.
+    #[serde(default)]
+    pub(in crate::publish) signer: Option<String>,
     /// The package in `primary.xml`.
     pub(in crate::publish) primary: String,
     /// The package in `filelists.xml`.
@@ -96,6 +105,8 @@ pub(in crate::publish) struct Package {
     pub(in crate::publish) arch: Arch,
     pub(in crate::publish) source: PackageName,
     pub(in crate::publish) source_version: DebVersion,
+    /// The fingerprint of the key that signed it, as it says itself; none of an unsigned one.
+    pub(in crate::publish) signer: Option<String>,
     front: form::Front,
 }
 
@@ -107,6 +118,7 @@ pub(in crate::publish) fn inspect(path: &Path, file: &FileName, arches: &[Arch])
     let mut rpm = File::open(path).map_err(|source| unreadable(file, source))?;
     let bytes = read_front(&mut rpm, file)?;
     let front = form::front(&bytes).map_err(|e| refused(file, &e))?;
+    let signer = form::signature(&bytes).ok().and_then(|packet| check::issuer(&packet));
     let package = package(front).map_err(|why| Error::Control { file: file.clone(), why })?;
     let wanted = format!(
         "{}-{}.{}.rpm",
@@ -120,7 +132,7 @@ pub(in crate::publish) fn inspect(path: &Path, file: &FileName, arches: &[Arch])
     if package.arch != Arch::All && !arches.contains(&package.arch) {
         return Err(Error::Arch { file: file.clone(), arch: package.arch });
     }
-    Ok(package)
+    Ok(Package { signer, ..package })
 }
 
 fn package(front: form::Front) -> Result<Package, String> {
@@ -147,10 +159,8 @@ fn package(front: form::Front) -> Result<Package, String> {
         Some((name, format!("{version}-{release}")))
     });
     let (source, source_version) = source.ok_or_else(|| format!("its source {srpm:?} is no source RPM's name"))?;
-    let too_many = |tags: &[u32]| tags.iter().any(|tag| header.texts(*tag).is_some_and(|t| t.len() > ENTRIES_MAX));
-    if too_many(&[tag::BASE_NAMES]) || RELATIONS.iter().any(|(_, tags)| too_many(tags)) {
-        return Err(format!("it has over {ENTRIES_MAX} files or relations"));
-    }
+    check_lists(header)?;
+    check_texts(header)?;
     check_paths(header)?;
     Ok(Package {
         name: PackageName::new(field(tag::NAME, "name")?).map_err(word)?,
@@ -158,8 +168,51 @@ fn package(front: form::Front) -> Result<Package, String> {
         arch,
         source: PackageName::new(source).map_err(word)?,
         source_version: DebVersion::new(source_version).map_err(word)?,
+        signer: None,
         front,
     })
+}
+
+/// Refuses lists that are too long, before any of them is read, and lists that belong together and have not one length.
+fn check_lists(header: &Header) -> Result<(), String> {
+    let files = [tag::BASE_NAMES, tag::DIRECTORY_OF, tag::FILE_MODES, tag::FILE_FLAGS];
+    let changes = [tag::CHANGE_NAMES, tag::CHANGE_TEXTS, tag::CHANGE_TIMES];
+    let relations = RELATIONS.iter().map(|(word, tags)| (*word, tags.as_slice()));
+    for (word, tags) in relations.chain([("files", files.as_slice()), ("changes", &changes)]) {
+        let counts: Vec<usize> = tags.iter().map(|tag| header.count(*tag)).collect();
+        if counts.iter().any(|count| *count > ENTRIES_MAX) {
+            return Err(format!("it has over {ENTRIES_MAX} {word}"));
+        }
+        if counts.iter().any(|count| *count != counts[0]) {
+            return Err(format!("its lists of {word} have different lengths: {counts:?}"));
+        }
+    }
+    let directories = header.count(tag::DIRECTORIES);
+    let strays = |at: u64| usize::try_from(at).map_or(true, |at| at >= directories);
+    if directories > ENTRIES_MAX || header.numbers(tag::DIRECTORY_OF).unwrap_or_default().into_iter().any(strays) {
+        return Err(format!("a file lies in none of its {directories} directories, or those are over {ENTRIES_MAX}"));
+    }
+    Ok(())
+}
+
+/// Refuses what the metadata could not tell as it is: a text of another type or that is not UTF-8, and one that is longer than
+/// anybody reads. What is missing may be missing.
+fn check_texts(header: &Header) -> Result<(), String> {
+    for tag in ALONE.into_iter().filter(|tag| header.has(*tag)) {
+        let text = header.text(tag).ok_or_else(|| format!("tag {tag} is not a text in UTF-8"))?;
+        if text.len() > TEXT_MAX {
+            return Err(format!("tag {tag} has a text of {} bytes, at most {TEXT_MAX} are allowed", text.len()));
+        }
+    }
+    let names = RELATIONS.iter().flat_map(|(_, [names, _, versions])| [*names, *versions]);
+    let lists = [tag::BASE_NAMES, tag::DIRECTORIES, tag::CHANGE_NAMES, tag::CHANGE_TEXTS];
+    for tag in names.chain(lists).filter(|tag| header.has(*tag)) {
+        let texts = header.texts(tag).ok_or_else(|| format!("tag {tag} is not a list of texts in UTF-8"))?;
+        if let Some(text) = texts.iter().find(|text| text.len() > TEXT_MAX) {
+            return Err(format!("tag {tag} has a text of {} bytes, at most {TEXT_MAX} are allowed", text.len()));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses lists of files whose paths, written out, are larger than any package's: in the header a directory stands once.
@@ -190,6 +243,7 @@ impl Package {
         let listed: String = files.iter().map(|f| f.element("  ")).collect();
         Entry {
             attested,
+            signer: self.signer.clone(),
             primary: self.primary(file, &files),
             filelists: format!("{title}{listed}</package>\n"),
             other: format!("{title}{}</package>\n", self.changes()),
@@ -291,7 +345,7 @@ impl Package {
         // The oldest of them comes first, as createrepo_c writes them.
         let lines: Vec<String> = newest
             .map(|((name, change), time)| {
-                let (name, change) = (escaped(name), escaped(change));
+                let (name, change) = (attribute(name), escaped(change));
                 format!("  <changelog author=\"{name}\" date=\"{time}\">{change}</changelog>\n")
             })
             .collect();
@@ -300,7 +354,7 @@ impl Package {
 }
 
 fn relation(name: &str, flags: u64, version: &str, may_be_before: bool) -> String {
-    let mut line = format!("<rpm:entry name=\"{}\"", escaped(name));
+    let mut line = format!("<rpm:entry name=\"{}\"", attribute(name));
     let comparison = match flags >> 1 & 0b111 {
         0b001 => Some("LT"),
         0b010 => Some("GT"),
@@ -311,9 +365,9 @@ fn relation(name: &str, flags: u64, version: &str, may_be_before: bool) -> Strin
     };
     if let Some(comparison) = comparison.filter(|_| !version.is_empty()) {
         let Evr { epoch, version, release } = Evr::parse(version);
-        let _ = write!(line, " flags=\"{comparison}\" epoch=\"{}\" ver=\"{}\"", escaped(epoch), escaped(version));
+        let _ = write!(line, " flags=\"{comparison}\" epoch=\"{}\" ver=\"{}\"", attribute(epoch), attribute(version));
         if !release.is_empty() {
-            let _ = write!(line, " rel=\"{}\"", escaped(release));
+            let _ = write!(line, " rel=\"{}\"", attribute(release));
         }
     }
     let before = if may_be_before && flags & BEFORE != 0 { " pre=\"1\"" } else { "" };
@@ -353,6 +407,11 @@ fn element(name: &str, text: &str) -> String {
     if text.is_empty() { format!("<{name}/>") } else { format!("<{name}>{}</{name}>", escaped(text)) }
 }
 
+/// Writes text as the value of an attribute, where a reader would take a line's end for a space.
+fn attribute(text: &str) -> String {
+    escaped(text).replace('\n', "&#10;").replace('\t', "&#9;")
+}
+
 /// Writes text so that it is nothing but text in XML.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -369,3 +428,6 @@ fn escaped(text: &str) -> String {
     }
     safe
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,8 @@ fn signed(folder: &Path, key: &RepositoryKey) -> PathBuf {
 }
 
 fn check(manifest: &Manifest, root: &Path, known: Rpms) -> Result<Rpms, covered::rpms::Error> {
-    covered::rpms::check(manifest, AT, known, &mut |file| Ok(root.join(file.path.as_str())))
+    let keyring = Keyring::read(&fs::read(root.join("archive-key.gpg")).unwrap()).unwrap();
+    covered::rpms::check((manifest, &keyring), AT, known, &mut |file| Ok(root.join(file.path.as_str())))
 }
 
 #[test]
@@ -115,8 +116,17 @@ fn a_channel_has_both_and_a_mirror_can_write_the_metadata_again() {
     assert!(packages.contains("Package: tiny") && !packages.contains("answer"), "{packages}");
     assert_eq!(Manifest::from_bytes(&manifest.to_bytes()).unwrap(), *manifest);
     let known = check(manifest, &published.root, Rpms::new()).unwrap();
-    let unread = covered::rpms::check(manifest, AT, known, &mut |_| panic!("what is known is not read again"));
+    let keyring = Keyring::new([key().certificate().unwrap()]);
+    let unread = covered::rpms::check((manifest, &keyring), AT, known.clone(), &mut |_| {
+        panic!("what is known is not read again")
+    });
     assert_eq!(unread.unwrap().len(), 1);
+    let stranger = Keyring::new([key_of(8).certificate().unwrap()]);
+    let open = &mut |file: &ReleaseFile| Ok(published.root.join(file.path.as_str()));
+    let why = |known| covered::rpms::check((manifest, &stranger), AT, known, open).unwrap_err().to_string();
+    let (again, first) = [known, Rpms::new()].map(why).into();
+    assert!(again.contains("signer's key is not in the release"), "{again}");
+    assert!(first.contains("none of its keys made the signature"), "{first}");
     let again = repository.publish(&[rpm(debs.path())], AT, 3).unwrap();
     assert_eq!(again.manifest.packages.len(), 2, "it is there already");
 }
@@ -155,27 +165,30 @@ fn a_mirror_refuses_metadata_and_packages_that_were_not_attested() {
     assert!(Manifest::from_bytes(&manifest.to_bytes()).is_err(), "an RPM says what was attested");
 }
 
+/// Has a repository take over what another one published.
+fn adopt(repository: &mut apt::Repository, published: &Published) -> Result<Published, apt::Error> {
+    let bytes = published.manifest.to_bytes();
+    let (term, generation, channel) = (published.term, published.generation, "main".parse().unwrap());
+    let release = Release { at: AT, term, channel, manifest: Hash::of(&bytes), generation };
+    let root = published.root.clone();
+    let mut fetch =
+        |file: &ReleaseFile| -> io::Result<Box<dyn Read>> { Ok(Box::new(File::open(root.join(file.path.as_str()))?)) };
+    repository.adopt(&release, &bytes, &mut fetch)
+}
+
 #[test]
 fn another_coordinator_continues_and_signs_nothing_twice() {
     let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut first = repository(a.path());
     let published = first.publish(&[rpm(debs.path())], AT, 1).unwrap();
-    let bytes = published.manifest.to_bytes();
-    let release = Release {
-        at: AT,
-        term: published.term,
-        channel: "main".parse().unwrap(),
-        manifest: Hash::of(&bytes),
-        generation: 1,
-    };
     let mut second = repository_of(b.path(), 8);
-    let root = published.root.clone();
-    let mut fetch =
-        |file: &ReleaseFile| -> io::Result<Box<dyn Read>> { Ok(Box::new(File::open(root.join(file.path.as_str()))?)) };
-    second.adopt(&release, &bytes, &mut fetch).unwrap();
+    adopt(&mut second, &published).unwrap();
     assert_eq!(tree(&second.root()), tree(&first.root()));
+    second.trust([key().certificate().unwrap()]).unwrap();
     let next = second.publish(&[rpm(debs.path())], AT, 2).unwrap();
-    assert_eq!(next.manifest.packages, published.manifest.packages, "the first signature stays");
+    let signed = |published: &Published| fs::read(published.root.join(POOL)).unwrap();
+    assert_eq!(next.manifest.packages, published.manifest.packages);
+    assert_eq!(signed(&next), signed(&published), "the first signature stays");
     check(&next.manifest, &next.root, Rpms::new()).unwrap();
     let mut changed = UNSIGNED.to_vec();
     *changed.last_mut().unwrap() ^= 1;
@@ -221,6 +234,57 @@ fn a_mirror_takes_the_same_rpm_signed_again_by_a_later_term_and_no_other() {
     let mut other = first.manifest.clone();
     other.packages[0].attested = Some(Sha256::of(b"another"));
     assert!(matches!(apply(&first, &other, 3), Err(follow::Error::Equivocation { .. })));
+}
+
+/// What was taken out comes back under whoever publishes then, and the former publisher follows.
+#[test]
+fn an_rpm_that_was_taken_out_comes_back_under_another_key() {
+    let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut first, mut second) = (repository(a.path()), repository_of(b.path(), 8));
+    let prune = protocol::job::Prune { keep: 0, before: None, packages: vec![] };
+    let published = first.publish(&[rpm(debs.path())], AT, 1).unwrap();
+    adopt(&mut second, &published).unwrap();
+    let (published, _) = first.prune(&prune, Hash::of(b"prune"), (AT, 2)).unwrap();
+    adopt(&mut second, &published).unwrap();
+    let again = second.publish(&[rpm(debs.path())], AT, 3).unwrap();
+    assert_eq!(again.manifest.packages.len(), 1);
+    adopt(&mut first, &again).unwrap();
+    assert_eq!(tree(&first.root())[POOL], tree(&second.root())[POOL]);
+    first.prune(&prune, Hash::of(b"again"), (AT, 4)).unwrap();
+    let mut changed = UNSIGNED.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    let mut other = rpm(debs.path());
+    fs::write(&other.path, &changed).unwrap();
+    other.sha256 = Sha256::of(&changed);
+    let error = first.publish(&[other], AT, 5).unwrap_err();
+    assert!(matches!(error, apt::Error::Different { .. }), "one name has one attested content: {error}");
+}
+
+/// A coordinator that is none any more is not in the keyring: its signatures would not hold.
+#[test]
+fn what_a_former_coordinator_signed_is_signed_again() {
+    let (a, b, debs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let published = repository(a.path()).publish(&[rpm(debs.path())], AT, 1).unwrap();
+    let mut second = repository_of(b.path(), 8);
+    adopt(&mut second, &published).unwrap();
+    let next = second.resign(AT, 2).unwrap();
+    let signed = |published: &Published| fs::read(published.root.join(POOL)).unwrap();
+    assert_ne!(signed(&next), signed(&published));
+    check(&next.manifest, &next.root, Rpms::new()).unwrap();
+    let manifests = (&next.manifest, &published.manifest);
+    assert!(apt::adopt::same_packages(manifests.0, manifests.1), "what was attested is the same");
+    assert_eq!(tree(&next.root).len(), next.manifest.files.len() + index_files(&published, &next));
+    let dir = tempfile::tempdir().unwrap();
+    let mut third = repository(dir.path());
+    adopt(&mut third, &published).unwrap();
+    adopt(&mut third, &next).unwrap();
+    assert_eq!(signed(&third.published().unwrap()), signed(&next), "who has the first takes the second");
+}
+
+/// Counts the files by hash of one generation that the next one does not name: they stay for a day.
+fn index_files(before: &Published, after: &Published) -> usize {
+    let gone = |file: &&ReleaseFile| after.manifest.file(&file.path).is_none();
+    before.manifest.files.iter().filter(gone).count()
 }
 
 #[test]

@@ -15,6 +15,9 @@ use super::{Error, refused};
 /// The largest certificate, in bytes; ours have about 300.
 pub const CERTIFICATE_MAX: usize = 4096;
 
+/// The largest keyring, in bytes.
+const KEYRING_MAX: usize = 1 << 20;
+
 /// The public half of one repository key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Certificate {
@@ -65,6 +68,38 @@ impl Keyring {
         certificates.sort();
         certificates.dedup();
         Self(certificates)
+    }
+
+    /// Reads a keyring that [`Keyring::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`], when it is none, or holds another certificate than one of ours.
+    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let refuse = |why: &str| Error::Certificate { why: why.to_owned() };
+        if bytes.is_empty() || bytes.len() > KEYRING_MAX {
+            return Err(refuse("a keyring has at least one certificate and no more than a MiB"));
+        }
+        let read = SignedPublicKey::from_bytes_many(bytes).map_err(|e| refuse(&e.to_string()))?;
+        let certificate = |key: pgp::errors::Result<SignedPublicKey>| {
+            let key = key.map_err(|e| refuse(&e.to_string()))?;
+            Certificate::read(&key.to_bytes().map_err(refused("read"))?)
+        };
+        let keyring = Self::new(read.map(certificate).collect::<Result<Vec<_>, _>>()?);
+        if keyring.to_bytes() == bytes {
+            Ok(keyring)
+        } else {
+            Err(refuse("it is not written as this program writes it"))
+        }
+    }
+
+    /// Gives the certificates.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.0
+    }
+
+    /// Says whether a key is in it, by its fingerprint.
+    pub fn has(&self, fingerprint: &str) -> bool {
+        self.0.iter().any(|certificate| certificate.fingerprint == fingerprint)
     }
 
     /// Gives the binary form that `Signed-By` takes (`.gpg`).

@@ -19,6 +19,7 @@ use crate::publish::{
         self, metadata,
         package::{self, Entry},
     },
+    sign::keyring::Keyring,
 };
 
 /// What the metadata says of each RPM, by the hash of its file: who checks the next release reads only what is new.
@@ -29,6 +30,8 @@ pub type Rpms = BTreeMap<Hash, Known>;
 pub struct Known {
     package: PublishedPackage,
     entry: Entry,
+    /// The fingerprint of the key whose signature holds.
+    signer: String,
 }
 
 /// Why a manifest's RPMs were not taken.
@@ -59,13 +62,13 @@ pub enum Error {
     Metadata(String),
 }
 
-/// Checks every RPM of a manifest and the metadata, for a release of the time `at`. `open` gives a file's bytes, verified, as a
+/// Checks every RPM of a manifest, its signature by the release's keyring, and the metadata, for a release of the time `at`. `open` gives a file's bytes, verified, as a
 /// file on disk that may be replaced by the next one.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn check(
-    manifest: &Manifest,
+    (manifest, keyring): (&Manifest, &Keyring),
     at: Timestamp,
     mut known: Rpms,
     open: &mut dyn FnMut(&ReleaseFile) -> io::Result<PathBuf>,
@@ -77,8 +80,11 @@ pub fn check(
         let file = manifest.file(&package.path).ok_or_else(|| other("the manifest does not list it"))?;
         let checked = match known.remove(&file.hash).filter(|known| known.package == *package) {
             Some(known) => known,
-            None => Known { package: package.clone(), entry: read(package, file, open)? },
+            None => read(package, file, keyring, open)?,
         };
+        if !keyring.has(&checked.signer) {
+            return Err(other("its signer's key is not in the release"));
+        }
         order.push(file.hash);
         rpms.insert(file.hash, checked);
     }
@@ -90,8 +96,9 @@ pub fn check(
 fn read(
     package: &PublishedPackage,
     file: &ReleaseFile,
+    keyring: &Keyring,
     open: &mut dyn FnMut(&ReleaseFile) -> io::Result<PathBuf>,
-) -> Result<Entry, Error> {
+) -> Result<Known, Error> {
     let other = |why| Error::Other { path: package.path.clone(), why };
     let path = open(file).map_err(|source| Error::Open { path: package.path.clone(), source })?;
     let name = package.path.as_str().rsplit('/').next().unwrap_or_default();
@@ -104,7 +111,8 @@ fn read(
     if (&read.name, &read.version, read.arch) != (&package.name, &package.version, package.arch) {
         return Err(other("its header says otherwise than the manifest"));
     }
-    Ok(read.entry(attested, file))
+    let signer = rpm::check_signature(&path, &name, keyring)?;
+    Ok(Known { package: package.clone(), entry: read.entry(attested, file), signer })
 }
 
 /// Compares the metadata of a manifest with what the packages give.

@@ -1,0 +1,199 @@
+//! One run of a job on one node: where it is, what it built, and whether its operator's turn is over.
+
+use attest::compare::Output;
+use protocol::{
+    Hash, NodeId, OperatorName, Timestamp,
+    blame::{Blame, Failure},
+    lease::{LeaseNumber, Profile},
+};
+use serde::{Deserialize, Serialize};
+
+/// What an attestation says, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// BLAKE3 of the build log.
+    pub log: Hash,
+    /// The digest of the set of outputs: equal digests agree.
+    pub digest: Hash,
+    /// The outputs, by name; empty once the job is long over.
+    pub outputs: Vec<Output>,
+    /// The attestation's id.
+    pub attestation: Hash,
+}
+
+/// Where an attempt is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttemptState {
+    /// The builder has not said that it started.
+    Granted,
+    /// The sandbox runs.
+    Running {
+        /// What it does now.
+        phase: String,
+        /// Since when.
+        started: Timestamp,
+    },
+    /// It has outputs.
+    Revealed {
+        /// What it built.
+        vote: Vote,
+        /// When.
+        ended: Timestamp,
+        /// When it started.
+        started: Timestamp,
+    },
+    /// It has none.
+    Failed {
+        /// BLAKE3 of the build log, where there is one.
+        log: Option<Hash>,
+        /// When.
+        ended: Timestamp,
+        /// It was the builder's fault and nobody else was left, so that the operator has another turn.
+        #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+        excused: bool,
+        /// Why.
+        failure: Failure,
+        /// When it started.
+        started: Timestamp,
+    },
+    /// It was cut off; nobody is blamed.
+    Interrupted {
+        /// How it was noticed.
+        why: String,
+        /// When that was noticed.
+        ended: Timestamp,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
+    },
+    /// We ended it, because its result was no longer needed.
+    Revoked {
+        /// When.
+        ended: Timestamp,
+        /// Why.
+        reason: String,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
+    },
+}
+
+impl AttemptState {
+    /// Gives the state's word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            AttemptState::Granted => "granted",
+            AttemptState::Running { .. } => "running",
+            AttemptState::Revealed { .. } => "revealed",
+            AttemptState::Failed { .. } => "failed",
+            AttemptState::Interrupted { .. } => "interrupted",
+            AttemptState::Revoked { .. } => "revoked",
+        }
+    }
+
+    /// Says whether the attempt holds a live lease.
+    pub const fn is_live(&self) -> bool {
+        matches!(self, AttemptState::Granted | AttemptState::Running { .. })
+    }
+
+    /// Gives when it started, where it did.
+    pub const fn started(&self) -> Option<Timestamp> {
+        match self {
+            AttemptState::Granted => None,
+            AttemptState::Running { started, .. }
+            | AttemptState::Revealed { started, .. }
+            | AttemptState::Failed { started, .. } => Some(*started),
+            AttemptState::Interrupted { started, .. } | AttemptState::Revoked { started, .. } => *started,
+        }
+    }
+
+    /// Gives when it ended, where it did.
+    pub const fn ended(&self) -> Option<Timestamp> {
+        match self {
+            AttemptState::Granted | AttemptState::Running { .. } => None,
+            AttemptState::Revealed { ended, .. }
+            | AttemptState::Failed { ended, .. }
+            | AttemptState::Interrupted { ended, .. }
+            | AttemptState::Revoked { ended, .. } => Some(*ended),
+        }
+    }
+}
+
+/// One run of a job on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Seconds of a slot that its maintainer's share was charged when it was granted; corrected when it ends.
+    pub cost: u64,
+    /// The builder.
+    pub node: NodeId,
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// Where it is.
+    pub state: AttemptState,
+    /// When the lease was granted.
+    pub granted: Timestamp,
+    /// The variation.
+    pub profile: Profile,
+    /// Who answered for the node at that time.
+    pub operator: OperatorName,
+}
+
+impl Attempt {
+    /// Says whether the operator has had its turn: it holds a lease, or its attempt ended in a way that is not repeated.
+    pub fn is_spent(&self) -> bool {
+        !matches!(self.state, AttemptState::Interrupted { .. } | AttemptState::Failed { excused: true, .. })
+    }
+
+    /// Says whether the builder could not try, and its operator's turn is over because of that.
+    pub fn may_be_excused(&self) -> bool {
+        let AttemptState::Failed { failure, excused, .. } = &self.state else { return false };
+        !excused && matches!(failure.blame, Blame::Builder(_))
+    }
+
+    /// Says whether a running builder was lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, AttemptState::Interrupted { started: Some(_), .. })
+    }
+
+    /// Gives the vote, where there is one.
+    pub fn vote(&self) -> Option<&Vote> {
+        match &self.state {
+            AttemptState::Revealed { vote, .. } => Some(vote),
+            AttemptState::Granted
+            | AttemptState::Running { .. }
+            | AttemptState::Failed { .. }
+            | AttemptState::Interrupted { .. }
+            | AttemptState::Revoked { .. } => None,
+        }
+    }
+
+    /// Gives the failure, where there is one.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.state {
+            AttemptState::Failed { failure, .. } => Some(failure),
+            AttemptState::Granted
+            | AttemptState::Running { .. }
+            | AttemptState::Revealed { .. }
+            | AttemptState::Interrupted { .. }
+            | AttemptState::Revoked { .. } => None,
+        }
+    }
+}
+
+/// A report that came under a dead lease: evidence, no vote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// When it came.
+    pub at: Timestamp,
+    /// The lease that was over.
+    pub lease: LeaseNumber,
+    /// What it said.
+    pub report: LateReport,
+}
+
+/// What a late report said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LateReport {
+    /// Outputs, with a valid attestation.
+    Attested(Vote),
+    /// A failure.
+    Failed(Failure),
+}

@@ -1,0 +1,60 @@
+# Brings sources: for each, `git NAME URL COMMIT REFERENCE` or `file NAME URL SHA256`, the last perhaps empty. The sandbox
+# has no network but a socket to the builder's gate, which socat gives a port that git and curl can use.
+set -eu
+export GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
+unset http_proxy https_proxy all_proxy no_proxy
+proxy=socks5h://127.0.0.1:1080
+
+fail() {
+  printf 'error: %s\n' "$*"
+  exit 1
+}
+
+fetch_file() {
+  printf 'fetching %s\n' "$2"
+  curl -q --globoff --fail --silent --show-error --location --max-redirs 5 --proto =http,https --proto-redir =http,https \
+    --connect-timeout 30 --proxy "$proxy" --output "$1" --url "$2" || fail "$1 cannot be fetched from $2"
+  actual=$(sha256sum < "$1")
+  actual=${actual%% *}
+  [ -z "$3" ] || [ "$actual" = "$3" ] || fail "$1 has sha256 $actual, wanted $3: the file behind $2 has changed"
+  printf '%s  %s\n' "$actual" "$1"
+}
+
+fetch_commit() {
+  tree=$1.git
+  format=sha1
+  [ ${#3} = 40 ] || format=sha256
+  git init --quiet --bare --object-format "$format" "$tree"
+  # What a repository says about its own files must change nothing of them.
+  printf '* -export-subst -export-ignore -text -eol -ident -filter -working-tree-encoding\n' > "$tree/info/attributes"
+  brings() {
+    git -C "$tree" -c http.proxy="$proxy" -c protocol.allow=never -c protocol.http.allow=always \
+      -c protocol.https.allow=always -c http.followRedirects=true -c credential.helper= -c gc.auto=0 \
+      fetch --quiet --no-tags --no-recurse-submodules "$2" "+$1:refs/artel/source" 2>&1 | sed 's/^/git: /'
+    git -C "$tree" cat-file -e "$3^{commit}" 2>/dev/null
+  }
+  printf 'fetching %s of %s\n' "$4" "$2"
+  brings "$4" "$2" "$3" || brings "$3" "$2" "$3" || fail "$2 gave no commit $3, neither by $4 nor by its id"
+  ! git -C "$tree" ls-tree -r "$3" | grep -q '^160000 ' || fail "$2 has submodules, which are not fetched"
+  git -C "$tree" -c tar.umask=0022 archive --format=tar "$3" > "$1.tar"
+  time=$(git -C "$tree" show --no-patch --format=%ct "$3")
+  ordinal=$(git -C "$tree" rev-list --count "$3")
+  printf '{"commit":"%s","time":%s,"ordinal":%s}\n' "$3" "$time" "$ordinal" > "$1.json"
+  printf 'commit %s, number %s, committed %s\n' "$3" "$ordinal" "$time"
+  rm -rf "$tree"
+}
+
+socat TCP-LISTEN:1080,bind=127.0.0.1,fork,reuseaddr UNIX-CONNECT:/run/gate/socks &
+tries=0
+until socat -u OPEN:/dev/null TCP:127.0.0.1:1080 2>/dev/null; do
+  tries=$((tries + 1))
+  [ $tries -lt 400 ] || fail "socat does not listen"
+  sleep 0.05
+done
+while [ $# -gt 0 ]; do
+  case $1 in
+    git) fetch_commit "$2" "$3" "$4" "$5"; shift 5 ;;
+    file) fetch_file "$2" "$3" "$4"; shift 4 ;;
+    *) fail "no kind of source: $1" ;;
+  esac
+done
