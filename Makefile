@@ -80,6 +80,17 @@ judges:
 	@.ci/setup judges
 	ARTEL_GO=required $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
 
+# Fuzzing, with cargo-fuzz: every target for a minute, or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
+# Those that need the whole node are built and run with FEATURES=node.
+TARGETS ?=
+SECONDS_EACH ?= 600
+fuzz:
+	@.ci/setup fuzz
+	.ci/fuzz $(SECONDS_EACH) $(TARGETS)
+
+fuzz-smoke:
+	@$(MAKE) --no-print-directory fuzz SECONDS_EACH=60
+
 release:
 	$(CARGO) build --locked --release -p artel -p artel-attest
 

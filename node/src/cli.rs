@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod peer;
 mod policy;
+mod recipe;
 mod repo;
 mod status;
 
@@ -65,6 +66,9 @@ enum Command {
     /// Submit and watch jobs
     #[command(subcommand)]
     Job(job::Job),
+    /// Follow version control and releases: keep recipes and run them
+    #[command(subcommand)]
+    Recipe(recipe::Recipe),
     /// Show and check evidence
     #[command(subcommand)]
     Attest(attest::Attest),
@@ -130,6 +134,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Policy(command) => block(command.run(&context)),
         Command::Env(command) => block(command.run(&context)),
         Command::Job(command) => block(command.run(&context)),
+        Command::Recipe(command) => block(command.run(&context)),
         Command::Attest(command) => block(command.run(&context)),
         Command::Mirror(command) => block(command.run(&context)),
         Command::Coordinator(command) => block(command.run(&context)),

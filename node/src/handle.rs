@@ -295,9 +295,9 @@ impl Backend for Handle {
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let Some(decisions) = self.desk.decisions() else {
-            return Err(ApiError::Unavailable {
-                reason: "only a coordinator bundles evidence; mirrors serve the bundle beside each package".into(),
-            });
+            let response = self.ask(Request::View(format!("bundle/{job}"))).await?;
+            let Response::View(bundle) = response else { return Err(unexpected(&response)) };
+            return Ok(bundle.0.into());
         };
         let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })

@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod net;
 pub mod perform;
 pub mod publish;
+pub mod recipe;
 pub mod resolve;
 pub mod serve;
 pub mod store;

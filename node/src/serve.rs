@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Runs, Shared, decide::refusal, views},
+    daemon::{Decisions, Policies, Runs, Shared, bundle, decide::refusal, views},
     net::AskError,
     publish::sign::keyring::Certificate,
     worker::Worker,
@@ -310,6 +310,13 @@ impl Desk {
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
         let decisions = self.leader()?;
+        if let Some(job) = path.strip_prefix("bundle/").and_then(|job| job.parse::<JobId>().ok()) {
+            let bytes = bundle(&self.shared, &decisions, job).await.map_err(Refusal::Unknown)?;
+            if bytes.len() > limits::RESPONSE_MAX - 64 {
+                return Err(Refusal::Invalid("the bundle is too large; ask at a coordinator".into()));
+            }
+            return Ok(Response::View(Octets(bytes)));
+        }
         let json = match path.strip_prefix("log/") {
             Some(rest) => self.live_log(rest)?,
             None => {

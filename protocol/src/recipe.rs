@@ -165,7 +165,8 @@ pub const UPSTREAM: &str = "upstream";
 /// The name of the packaging among the sources of a run.
 pub const PACKAGING: &str = "packaging";
 
-/// What one run of a recipe found, decided and began. It is signed again as it goes on; the newest counts.
+/// What one run of a recipe found, decided and began. It is signed again as it goes on; the newest
+/// counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeRun {
@@ -175,6 +176,8 @@ pub struct RecipeRun {
     pub run: u64,
     /// Its jobs.
     pub jobs: RunJobs,
+    /// How often it was signed before; who signs the same step twice, or at the same time as somebody else, is refused.
+    pub step: u64,
     /// How far it is.
     pub state: RunState,
     /// The recipe's number.

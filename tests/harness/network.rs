@@ -107,7 +107,11 @@ impl Network {
             let config = Config {
                 network: config::Network { id: self.id, bootstrap },
                 reach: Reach { listen, web, mdns: false, ..Reach::default() },
-                builder: builder.map(|b| Builder { lie: b.honesty == Honesty::Liar, ..Builder::default() }),
+                builder: builder.map(|b| Builder {
+                    lie: b.honesty == Honesty::Liar,
+                    fetch: plan.fetch.clone(),
+                    ..Builder::default()
+                }),
                 mirror: mirrors.then(|| Mirror { channels: vec![self.channel.clone()] }),
                 storage: Storage::default(),
                 explain: plan.explain.clone().unwrap_or(Explain { environment: Tools::Off, ..Explain::default() }),

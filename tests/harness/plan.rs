@@ -1,6 +1,7 @@
 //! What a network is to consist of.
 
 use artel::config::Explain;
+use protocol::words::HostRule;
 
 /// The first coordinator's name.
 pub(crate) const FIRST: &str = "coordinator";
@@ -76,6 +77,8 @@ pub struct Plan {
     pub cables: Cables,
     /// The builders.
     pub builders: Vec<BuilderPlan>,
+    /// Whom the builders fetch from.
+    pub fetch: Vec<HostRule>,
     /// Mirrors, by name.
     pub mirrors: Vec<String>,
     /// Operators that must agree.
@@ -96,6 +99,7 @@ impl Plan {
             coordinators: 1,
             cables: Cables::Loopback,
             builders,
+            fetch: Vec::new(),
             mirrors: Vec::new(),
             agree: 2,
             ask: 2,

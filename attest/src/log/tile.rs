@@ -234,11 +234,47 @@ impl Tile {
     pub fn filled(&self) -> Self {
         Self { slice: Slice { width: WIDTH as u16, ..self.slice }, ..*self }
     }
+
+    /// Takes this tile's bytes out of those of [`Tile::filled`].
+    ///
+    /// # Errors
+    /// [`TileError::Length`] where these are not the bytes of a full tile.
+    pub fn cut<'a>(&self, filled: &'a [u8]) -> Result<&'a [u8], TileError> {
+        let whole = filled.len() == TILE_MAX;
+        let bytes = filled.get(..self.slice.width() as usize * 32).filter(|_| whole);
+        bytes.ok_or(TileError::Length { tile: self.filled(), got: filled.len() })
+    }
 }
 
 impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.level, self.slice)
+    }
+}
+
+impl Resource {
+    /// Says whether a log of this size has it. A partial tile or bundle is there as long as the log is as large as it, also
+    /// when it has grown since.
+    pub fn is_within(&self, size: u64) -> bool {
+        let (slice, row) = match self {
+            Resource::Checkpoint => return true,
+            Resource::Tile(tile) => (tile.slice, Tile::row(tile.level, size)),
+            Resource::Entries(slice) => (*slice, size),
+        };
+        slice.first() + slice.width() <= row
+    }
+
+    /// Gives the HTTP content type.
+    pub fn content_type(&self) -> &'static str {
+        match self {
+            Resource::Checkpoint => "text/plain; charset=utf-8",
+            Resource::Tile(_) | Resource::Entries(_) => "application/octet-stream",
+        }
+    }
+
+    /// Says whether its bytes never change, so that caches may keep them.
+    pub fn is_immutable(&self) -> bool {
+        *self != Resource::Checkpoint
     }
 }
 

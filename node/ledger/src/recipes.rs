@@ -1,7 +1,8 @@
 //! Recipes by name, and what their runs found. Both are signed by maintainers; nothing here is run.
 //!
 //! * **No way back.** A recipe's numbers and a recipe's runs are counted, and each record is one more than the one before or
-//!   continues the open run with a later time. A recipe that was removed leaves its number, so that no old record brings it
+//!   continues the open run with its next step, so of two who run a recipe at
+//!   one time one is told to look again. A recipe that was removed leaves its number, so that no old record brings it
 //!   back.
 //! * **Who.** A maintainer of the recipe's channel; who moves a recipe to another channel may submit to both.
 
@@ -140,7 +141,7 @@ impl Ledger {
         let open = last.map(Verified::get).filter(|last| last.state == RunState::Open);
         match open {
             Some(open) if record.run == open.run => {
-                if record.at <= open.at || record.number != open.number {
+                if record.step != open.step + 1 || record.at <= open.at || record.number != open.number {
                     return Err(Refusal::Invalid(format!("run {} went on meanwhile: look again", open.run)));
                 }
             }
@@ -150,7 +151,7 @@ impl Ledger {
             None => {
                 let next = last.map_or(0, |last| last.get().run) + 1;
                 let number = entry.recipe.get().number;
-                if record.run != next || record.number != number {
+                if record.run != next || record.step != 0 || record.number != number {
                     return Err(Refusal::Invalid(format!(
                         "the next run of recipe {} is run {next} of number {number}: look again",
                         record.recipe

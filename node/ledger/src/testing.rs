@@ -60,9 +60,10 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
 
 /// Gives what a builder attests under a lease; equal contents give equal outputs.
 pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, content: &str) -> VerifiedAttestation {
-    let image = match &request.get().kind {
-        protocol::job::JobKind::Image(image) => image.outputs(request.get().arch).first().map(ToString::to_string),
-        _ => None,
+    let image = if let protocol::job::JobKind::Image(image) = &request.get().kind {
+        image.outputs(request.get().arch).first().map(ToString::to_string)
+    } else {
+        None
     };
     let name = match request.get().kind.word() {
         "image" => image.as_deref().expect("an image has a format"),

@@ -27,6 +27,7 @@ use web::{
     backend::{Follow, LogRequest},
 };
 
+pub(super) use rpm::mapping;
 pub(super) use show::exit_code;
 pub(crate) use watch::{Until, watch};
 pub(super) use when::Begin;

@@ -247,6 +247,7 @@ pub fn recipe_run(network: NetworkId) -> RecipeRun {
         at: NOW,
         run: 2,
         jobs: RunJobs { fetch: Some(job()), builds: vec![job()], source: Some(job()) },
+        step: 3,
         state: RunState::Ended,
         number: 1,
         recipe: word("shop"),

@@ -90,6 +90,35 @@ fn a_log_of_seventy_thousand() {
     assert_eq!(Tile::partial(SIZE_MAX).count(), 8);
 }
 
+/// What a server asks before it reads anything.
+#[test]
+fn only_what_is_there_is_served() {
+    for (path, expected) in [
+        ("checkpoint", true),
+        ("tile/0/000", true),
+        ("tile/0/273.p/112", true),
+        ("tile/0/273.p/3", true),
+        ("tile/0/273.p/113", false),
+        ("tile/0/273", false),
+        ("tile/1/001.p/17", true),
+        ("tile/1/001.p/18", false),
+        ("tile/2/000.p/1", true),
+        ("tile/3/000.p/1", false),
+        ("tile/entries/273.p/112", true),
+        ("tile/entries/274.p/1", false),
+        ("tile/entries/x036/x028/x797/x018/x963/967", false),
+    ] {
+        assert_eq!(resource(path).is_within(SIZE), expected, "{path}");
+    }
+    assert!(resource("checkpoint").is_within(0) && !resource("tile/0/000.p/1").is_within(0));
+    assert!(resource("tile/0/000").is_immutable() && !resource("checkpoint").is_immutable());
+    assert_eq!(resource("checkpoint").content_type(), "text/plain; charset=utf-8");
+    assert_eq!(resource("tile/entries/000").content_type(), "application/octet-stream");
+    let partial = tile("0/000.p/7");
+    assert_eq!(partial.cut(&TREE.tile(tile("0/000"))), Ok(&TREE.tile(partial)[..]));
+    assert!(partial.cut(&TREE.tile(partial)).is_err());
+}
+
 /// Writing what was added each time leaves the same files as writing all at once.
 #[test]
 fn growing_leaves_nothing_out() {

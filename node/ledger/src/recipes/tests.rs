@@ -33,7 +33,9 @@ fn refused(answer: Response) -> String {
 }
 
 fn run(bench: &Bench, number: u64, state: RunState) -> RecipeRun {
-    RecipeRun { run: number, at: bench.now, state, ..samples::recipe_run(bench.network) }
+    let open = bench.ledger.recipe(&"shop".parse().unwrap()).and_then(|(_, runs)| runs.last().copied().cloned());
+    let step = open.filter(|run| run.run == number).map_or(0, |run| run.step + 1);
+    RecipeRun { run: number, at: bench.now, step, state, ..samples::recipe_run(bench.network) }
 }
 
 #[test]
@@ -77,6 +79,10 @@ fn runs_follow_each_other_and_an_open_one_is_continued() {
     assert_eq!(tell(&mut bench, &open), Response::Done);
     assert!(refused(tell_state(&mut bench, 2, RunState::Open)).contains("run 1 of the recipe is not over"));
     bench.wait(1);
+    let mut late = RecipeRun { at: bench.now, ..open.clone() };
+    assert!(refused(tell(&mut bench, &late)).contains("went on meanwhile"), "the same step twice");
+    late.step = 2;
+    assert!(refused(tell(&mut bench, &late)).contains("went on meanwhile"), "a step is missing");
     assert_eq!(tell_state(&mut bench, 1, RunState::Ended), Response::Done);
     assert!(refused(tell(&mut bench, &open)).contains("is run 2"), "an older record changes nothing");
     for number in 2..60 {

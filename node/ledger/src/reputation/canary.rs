@@ -73,7 +73,8 @@ impl Ledger {
         // The older half may lose its evidence while the canary runs.
         let newest = self.ended.iter().rev().take(ENDED_FULL_MAX / 2);
         let fitting = newest.filter_map(|id| {
-            let job = self.jobs.get(id).filter(|job| class.is_of(&job.facts))?;
+            let fits = |job: &&Job| class.is_of(&job.facts) && job.facts.endpoints.is_empty();
+            let job = self.jobs.get(id).filter(fits)?;
             let open = job.facts.expires > at && self.dossiers.contains_key(id);
             let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;
             let others: Vec<_> = agreement.operators.iter().filter(|other| *other != operator).collect();

@@ -76,6 +76,10 @@ impl Ledger {
     /// Judges the builders by what k operators agreed on.
     pub(crate) fn judge(&mut self, id: JobId, agreement: &Agreement, turn: &mut Turn) {
         let job = &self.jobs[&id];
+        if !job.facts.endpoints.is_empty() {
+            // What a host serves may change between two attempts: to have got something else is no contradiction.
+            return;
+        }
         let class = Class::of(&job.facts);
         let (against, attestations) = of(job, agreement);
         let mut found = Vec::new();
@@ -115,7 +119,8 @@ impl Ledger {
     pub(crate) fn judge_late(&mut self, was: &Lease, got: (Hash, Hash), turn: &mut Turn) {
         let Some((operator, class)) = self.subject(was) else { return };
         let job = &self.jobs[&was.job];
-        let Some(agreement) = job.state.agreement().filter(|a| a.operators.len() >= 2) else { return };
+        let agreement = job.state.agreement().filter(|a| a.operators.len() >= 2 && job.facts.endpoints.is_empty());
+        let Some(agreement) = agreement else { return };
         let (against, attestations) = of(job, agreement);
         let claim = Claim::Differed { got: got.0, agreed: agreement.digest, attestation: got.1 };
         let evidence = Contradiction { at: turn.at, job: was.job, lease: was.number, claim, against, attestations };

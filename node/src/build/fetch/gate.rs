@@ -115,7 +115,11 @@ async fn pass(mut client: UnixStream, rules: &[HostRule], log: &LogSink) {
             }
         }
         Err(refusal) => {
-            log.note(&format!("error: {}", refusal.why));
+            // As a line of the build's own, so that it is what the failure quotes.
+            let line = format!("error: {}\n", refusal.why);
+            if log.append(line.as_bytes()).is_err() {
+                tracing::debug!(why = refusal.why, "the log is full");
+            }
             // Nobody may be there any more.
             let _ = answer(&mut client, refusal.code).await;
         }

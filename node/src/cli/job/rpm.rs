@@ -34,7 +34,8 @@ impl RpmWords {
     }
 }
 
-fn mapping(text: &str) -> anyhow::Result<(String, Vec<PackageName>)> {
+/// Reads which Debian packages give what an RPM requires: `RPM=DEB[,DEB]`.
+pub(in crate::cli) fn mapping(text: &str) -> anyhow::Result<(String, Vec<PackageName>)> {
     let (from, to) = text.split_once('=').with_context(|| format!("--requires {text:?} is not RPM=DEB"))?;
     let packages = to.split(',').filter(|name| !name.is_empty()).map(PackageName::new).collect::<Result<_, _>>();
     Ok((from.to_owned(), packages.with_context(|| format!("--requires {text:?}"))?))

@@ -74,8 +74,11 @@ impl Publisher {
         }
         let policies = self.shared.policies();
         for channel in policies.current().channels.iter().map(|c| &c.name) {
-            if let Some(release) = self.newest(channel).await {
+            for release in self.newest(channel).await {
                 self.follow(&release).await;
+                if self.must_be_had(&release) {
+                    break;
+                }
             }
         }
     }
@@ -96,15 +99,9 @@ impl Publisher {
         let look = move |ledger: &ledger::Ledger| (ledger.released(&of), ledger.generation(&of));
         let (released, given) = self.decisions.view(look).await.unwrap_or_default();
         let newest = if certain { self.newest(channel).await } else { self.newest_anywhere(channel, given).await };
+        let (found, trouble) = self.take_newest(newest).await;
         // In doubt what was found counts, even when its files cannot be had: it is out.
-        let found = newest.as_ref().filter(|_| !certain).map_or(0, |release| release.get().generation);
-        let mut trouble = String::new();
-        if let Some(release) = newest
-            && let Err(why) = self.take_from(&release).await
-        {
-            trouble = format!(": {why}");
-        }
-        let wanted = released.max(found);
+        let wanted = if certain { released } else { released.max(found) };
         let have = self.repository(channel)?.generation();
         if have < wanted {
             return Err(Failure::from(format!(
@@ -114,6 +111,29 @@ impl Publisher {
         }
         self.caught_up.insert(channel.clone(), term);
         Ok(())
+    }
+
+    /// Takes over the first of these releases, the newest first, and gives its generation, and why its files cannot be had. One
+    /// of a former coordinator is passed over when it cannot be had: whoever left could name what never was, for ever.
+    async fn take_newest(&mut self, releases: Vec<Verified<Release>>) -> (u64, String) {
+        for release in releases {
+            let generation = release.get().generation;
+            match self.take_from(&release).await {
+                Ok(_) => return (generation, String::new()),
+                Err(why) if self.must_be_had(&release) => return (generation, format!(": {why}")),
+                Err(why) => {
+                    let channel = &release.get().channel;
+                    warn!(%channel, generation, %why, "a release of a former coordinator cannot be had; it does not count");
+                }
+            }
+        }
+        (0, String::new())
+    }
+
+    /// Says whether a release counts even when its files cannot be had.
+    fn must_be_had(&self, release: &Verified<Release>) -> bool {
+        let policies = self.shared.policies();
+        is_signed_by(release, policies.current().coordinators.candidates())
     }
 
     /// Waits until a majority of the coordinators holds a generation.
@@ -240,23 +260,24 @@ impl Publisher {
         Ok(self.repositories.get_mut(channel).expect("inserted just now"))
     }
 
-    /// Asks the other coordinators for their newest release of a channel; when none gives any, mirrors and other members.
-    async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
+    /// Asks the other coordinators for their newest release of a channel; when none gives any, mirrors and other members. Gives
+    /// each once, the newest first.
+    async fn newest(&self, channel: &ChannelName) -> Vec<Verified<Release>> {
         let mut releases = self.ask_releases(channel, &self.others()).await;
         if releases.is_empty() {
             let members: Vec<NodeId> = self.members().into_iter().take(OTHERS_MAX).collect();
             releases = self.ask_releases(channel, &members).await;
         }
-        newest(releases)
+        newest_first(releases)
     }
 
     /// Asks the other coordinators and every member within reach. What is above every generation that was given to anybody is
     /// none of ours.
-    async fn newest_anywhere(&self, channel: &ChannelName, given: u64) -> Option<Verified<Release>> {
+    async fn newest_anywhere(&self, channel: &ChannelName, given: u64) -> Vec<Verified<Release>> {
         let everybody: Vec<NodeId> = self.others().into_iter().chain(self.members()).collect();
         let mut releases = self.ask_releases(channel, &everybody).await;
         releases.retain(|release| release.get().generation <= given);
-        newest(releases)
+        newest_first(releases)
     }
 
     /// The members within reach that are no coordinators: mirrors among them.
@@ -320,8 +341,16 @@ impl Publisher {
     }
 }
 
-fn newest(releases: Vec<Verified<Release>>) -> Option<Verified<Release>> {
-    releases.into_iter().max_by_key(|r| (r.get().generation, r.get().term))
+/// Sorts releases, the newest first, each once.
+fn newest_first(mut releases: Vec<Verified<Release>>) -> Vec<Verified<Release>> {
+    let order = |r: &Verified<Release>| std::cmp::Reverse((r.get().generation, r.get().term, r.id()));
+    releases.sort_by_key(order);
+    releases.dedup_by_key(|release| release.id());
+    releases
+}
+
+fn is_signed_by(release: &Verified<Release>, nodes: &[NodeId]) -> bool {
+    release.signers().iter().any(|signer| nodes.contains(&NodeId::from(*signer)))
 }
 
 /// Nodes that were asked for their newest release, each in a task that ends with this.
@@ -344,5 +373,34 @@ impl Asked {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        Hash, Signed, Timestamp,
+        lease::Term,
+        testing::{node, signing_key},
+    };
+
+    use super::*;
+
+    fn release(generation: u64, term: u64, seed: u8) -> Verified<Release> {
+        let (at, manifest) = (Timestamp::ZERO, Hash::of(b"manifest"));
+        let release = Release { at, term: Term(term), channel: "main".parse().unwrap(), manifest, generation };
+        Signed::sign(&release, None, &[&signing_key(seed)]).verify(None).unwrap()
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_only_one_of_a_coordinator_must_be_had() {
+        let all = vec![release(2, 9, 10), release(7, 1, 11), release(3, 1, 10), release(2, 9, 10), release(3, 2, 10)];
+        let sorted = newest_first(all);
+        let order: Vec<_> = sorted.iter().map(|r| (r.get().generation, r.get().term.0)).collect();
+        assert_eq!(order, [(7, 1), (3, 2), (3, 1), (2, 9)]);
+        // What somebody signed who is no coordinator any more hides nothing of those who are.
+        let must = sorted.iter().find(|release| is_signed_by(release, &[node(10), node(12)])).unwrap();
+        assert_eq!(must.get().generation, 3);
+        assert!(!is_signed_by(&sorted[0], &[node(10)]));
     }
 }

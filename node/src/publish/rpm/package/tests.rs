@@ -159,8 +159,11 @@ fn shown(text: &str) -> String {
     text.chars().map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Reads the metadata of a package with Python's reader: every element's name, attributes and text, in order.
-fn read_back(package: &Package) -> Option<Vec<(String, BTreeMap<String, String>, String)>> {
+/// An element's name, attributes and text.
+type Element = (String, BTreeMap<String, String>, String);
+
+/// Reads the metadata of a package with Python's reader: every element, in order.
+fn read_back(package: &Package) -> Option<Vec<Element>> {
     let file = ReleaseFile {
         hash: Hash::of(b"x"),
         path: "pool/main/x/xy/xy-1-1.noarch.rpm".parse().unwrap(),

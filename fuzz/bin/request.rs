@@ -1,0 +1,11 @@
+//! Requests of the exchange protocol.
+
+#![no_main]
+
+use artel_fuzz::canonical;
+use libfuzzer_sys::fuzz_target;
+use protocol::message::Request;
+
+fuzz_target!(|bytes: &[u8]| {
+    canonical::<Request>(bytes);
+});

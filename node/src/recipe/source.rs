@@ -1,0 +1,241 @@
+//! From fetched trees to a source package: the command job that makes it, and what it leaves.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use protocol::{
+    FileName, Hash, PackageName, Sha256,
+    job::{CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Origin},
+    recipe::{Flavour, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
+    words::{CommitId, RecipeName, RelativePath, Url},
+};
+
+use super::decide;
+
+/// Packages that a fetch needs beside the buildd set.
+pub const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+/// What the job leaves: a tar file of the source package's files.
+pub const OUTPUT: &str = "source.tar";
+/// The file in it that says an RPM's version.
+const EVR: &str = "evr";
+/// The most bytes of a source package.
+const SOURCE_MAX: u64 = 2 << 30;
+/// The most files of a source package.
+const FILES_MAX: usize = 512;
+
+/// Why a source package cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tarball's address has no file name at its end.
+    #[error("the address {url} of the tarball does not end in a name such as shop-1.0.tar.gz")]
+    Name {
+        /// The address.
+        url: Url,
+    },
+    /// The fetch did not leave what was agreed.
+    #[error("the fetched sources have no {name}")]
+    Missing {
+        /// The file.
+        name: String,
+    },
+    /// The record of a commit is not one.
+    #[error("the record {name} of a commit is not valid")]
+    Record {
+        /// The file.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The tar file is not what the script makes.
+    #[error("the source package of the job is not acceptable: {why}")]
+    Archive {
+        /// What is wrong.
+        why: String,
+    },
+    /// A file cannot be written or read.
+    #[error("{path} cannot be used")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives the packages that making the source needs beside the buildd set.
+pub fn tools(product: Product) -> Vec<PackageName> {
+    let names: &[&str] = match product {
+        Product::Deb => &[],
+        Product::Rpm => &["rpm"],
+    };
+    names.iter().map(|name| PackageName::new(name).expect("a valid name")).collect()
+}
+
+/// Gives the name of a release's tarball.
+///
+/// # Errors
+/// When its address ends in none.
+pub fn tarball_name(url: &Url) -> Result<FileName, Error> {
+    let path = url.as_str().split(['?', '#']).next().unwrap_or_default();
+    let name = path.rsplit('/').next().and_then(|name| FileName::new(name).ok());
+    name.filter(|name| name.as_str().contains(".tar.")).ok_or_else(|| Error::Name { url: url.clone() })
+}
+
+/// Gives what a run's sources are, by the commits that the references lead to now.
+///
+/// # Errors
+/// [`Error::Name`].
+pub fn revisions(plan: &Plan, commits: &BTreeMap<&'static str, CommitId>) -> Result<Vec<Revision>, Error> {
+    let revision = |name: &str, what: String| Revision { name: FileName::new(name).expect("a plain word"), what };
+    let mut revisions: Vec<Revision> =
+        commits.iter().map(|(name, commit)| revision(name, commit.to_string())).collect();
+    if let Upstream::Tarball(tarball) = &plan.upstream {
+        let sha256 = tarball.sha256.map(|sha256| format!(" {sha256}")).unwrap_or_default();
+        revisions.push(Revision { name: tarball_name(&tarball.url)?, what: format!("{}{sha256}", tarball.url) });
+    }
+    revisions.sort();
+    Ok(revisions)
+}
+
+/// Gives the job that brings a run's sources.
+///
+/// # Errors
+/// [`Error::Name`], or a revision that is no commit.
+pub fn fetch(name: &RecipeName, plan: &Plan, revisions: &[Revision]) -> Result<FetchJob, Error> {
+    let mut sources = Vec::new();
+    for (word, git) in plan.repositories() {
+        let found = revisions.iter().find(|revision| revision.name.as_str() == word);
+        let commit = found.and_then(|revision| CommitId::new(&revision.what).ok());
+        let commit = commit.ok_or_else(|| Error::Missing { name: word.to_owned() })?;
+        let origin = Origin::Git(GitOrigin { url: git.url.clone(), commit, reference: git.reference.clone() });
+        sources.push(FetchSource { name: FileName::new(word).expect("a plain word"), origin });
+    }
+    if let Upstream::Tarball(tarball) = &plan.upstream {
+        let origin = Origin::File(FileOrigin { url: tarball.url.clone(), sha256: tarball.sha256 });
+        sources.push(FetchSource { name: tarball_name(&tarball.url)?, origin });
+    }
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(FetchJob { name: FileName::new(name).expect("a recipe's name is a file's name"), sources })
+}
+
+/// One agreed file of a fetch.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Its name.
+    pub name: RelativePath,
+    /// Its BLAKE3.
+    pub hash: Hash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub sha256: Sha256,
+}
+
+/// Says whether a fetched file is the record of a commit, which the client reads itself.
+pub fn is_record(name: &RelativePath) -> bool {
+    [UPSTREAM, PACKAGING].iter().any(|word| name.as_str() == format!("{word}.json"))
+}
+
+/// Gives the job that makes the source package. `records` are the commits' records, by file name.
+///
+/// # Errors
+/// When the fetch left something else than was asked for.
+pub fn make(
+    name: &RecipeName,
+    plan: &Plan,
+    fetched: &[Fetched],
+    records: &BTreeMap<String, Vec<u8>>,
+) -> Result<CommandJob, Error> {
+    let mut commits = Vec::new();
+    for (name, bytes) in records {
+        let read: Result<CommitRecord, _> = serde_json::from_slice(bytes);
+        commits.push(read.map_err(|source| Error::Record { name: name.clone(), source })?);
+    }
+    if commits.len() != plan.repositories().len() {
+        return Err(Error::Missing { name: "record of each commit".to_owned() });
+    }
+    let (suffix, time) = match plan.flavour {
+        Flavour::Ci => {
+            let time = commits.iter().map(|commit| commit.time).max().unwrap_or(0);
+            let ordinal = commits.iter().map(|commit| commit.ordinal).fold(0, u64::saturating_add);
+            (decide::suffix(plan.kind, time, ordinal), time)
+        }
+        Flavour::Release => (String::new(), 0),
+    };
+    let tarball = match &plan.upstream {
+        Upstream::Git(_) => String::new(),
+        Upstream::Tarball(tarball) => tarball_name(&tarball.url)?.to_string(),
+    };
+    let of: Vec<String> = commits.iter().map(|commit| commit.commit.to_string()).collect();
+    let script = match plan.kind {
+        Product::Deb => include_str!("source/deb.sh"),
+        Product::Rpm => include_str!("source/rpm.sh"),
+    };
+    let said = format!("Built from {}.", of.join(" and "));
+    let argv = ["sh", "-c", script, "artel-source", &suffix, &time.to_string(), &tarball, &said];
+    let inputs = fetched.iter().filter(|file| !is_record(&file.name)).map(|file| InputFile {
+        hash: file.hash,
+        path: file.name.clone(),
+        size: file.size,
+        sha256: file.sha256,
+    });
+    Ok(CommandJob {
+        argv: argv.map(str::to_owned).to_vec(),
+        name: FileName::new(format!("{name}-source")).expect("a recipe's name is a file's name"),
+        inputs: inputs.collect(),
+        outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
+    })
+}
+
+/// What a source job made, on disk.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
+    /// The `.dsc` or `.spec`.
+    pub begins_with: PathBuf,
+    /// Epoch, version and release of an RPM; empty for Debian packages, whose `.dsc` says it.
+    pub evr: String,
+}
+
+/// Unpacks what a source job made into an empty folder. Nothing in it is believed: plain files with plain names only.
+///
+/// # Errors
+/// [`Error::Archive`] or [`Error::File`].
+pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
+    let refuse = |why: &str| Error::Archive { why: why.to_owned() };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { path, source }
+    };
+    let file = fs::File::open(archive).map_err(failed(archive))?;
+    let mut archive = tar::Archive::new(file);
+    let (mut left, mut names) = (SOURCE_MAX, Vec::new());
+    for entry in archive.entries().map_err(failed(into))? {
+        let mut entry = entry.map_err(failed(into))?;
+        let name = entry.path().ok().and_then(|path| FileName::new(path.to_str()?).ok());
+        let name = name.ok_or_else(|| refuse("it has a name that is not plain"))?;
+        left = left.checked_sub(entry.size()).ok_or_else(|| refuse("it is too large"))?;
+        if !entry.header().entry_type().is_file() || names.len() >= FILES_MAX {
+            return Err(refuse("it has something else than a few files"));
+        }
+        let path = into.join(name.as_str());
+        let mut out = fs::File::create_new(&path).map_err(failed(&path))?;
+        io::copy(&mut entry, &mut out).map_err(failed(&path))?;
+        names.push(name);
+    }
+    let begins = |name: &&FileName| name.as_str().ends_with(".dsc") || name.as_str().ends_with(".spec");
+    let mut first = names.iter().filter(begins);
+    let (Some(begins_with), None) = (first.next(), first.next()) else {
+        return Err(refuse("it has not exactly one .dsc or .spec"));
+    };
+    let evr = if names.iter().any(|name| name.as_str() == EVR) {
+        fs::read_to_string(into.join(EVR)).map_err(failed(&into.join(EVR)))?
+    } else {
+        String::new()
+    };
+    Ok(Unpacked { begins_with: into.join(begins_with.as_str()), evr: evr.trim().to_owned() })
+}
