@@ -86,7 +86,8 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
     table.add(Row::new("sandbox start, p50", sandbox_ms, "ms").at_most(START_MS_MAX));
     table.add(Row::new("sandbox start, p95", percentile(&alone, 95), "ms"));
     let root = folder.join("environments").join(locked.lock.id().to_string()).join("root");
-    let overlays = (0..options.amount(20, 5)).map(|number| overlay_ms(&folder.join(format!("overlay-{number}")), &root));
+    let overlays =
+        (0..options.amount(20, 5)).map(|number| overlay_ms(&folder.join(format!("overlay-{number}")), &root));
     let overlays: Vec<f64> = overlays.collect::<anyhow::Result<_>>()?;
     table.add(Row::new("of it the overlay, p50", percentile(&overlays, 50), "ms"));
     let attempts_per_second = here.attempts_per_second(options.amount(60, 20), crate::jobs::AT_ONCE).await?;

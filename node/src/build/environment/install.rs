@@ -107,7 +107,6 @@ impl Environments {
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), lock.epoch.to_string());
         let words = [lock.suite.to_string(), variant(lock).to_owned()];
         let plan = Plan {
-            network: Network::None,
             folder: new,
             base: Base::Machine,
             variation: v,
