@@ -371,6 +371,9 @@ impl Running {
         if let Some(breach) = self.group.breach() {
             return Some(breach);
         }
+        if self.disk.is_overdue() {
+            return Some(Breach::Disk);
+        }
         if self.group.limits(Controller::Memory) && self.group.limits(Controller::Pids) {
             return None;
         }

@@ -8,29 +8,35 @@ folder=$1 place=$2 uid=$3 modes=$4 processes=$5 domain=$6
 shift 6
 cd "$folder"
 
-# Counts what is used, and what was ever written, once for each line that the daemon writes: what has a name, what has none
-# but is open somewhere, and how many files have no name, are open nowhere, and are mapped. `du` fails when files go
-# meanwhile, and counts the rest.
+# Gives how many KiB the files without a name have that somebody has open, and how many more there may be which nobody has:
+# they are only mapped, or lie in a socket's queue. Every thread may have open files of its own, and a first thread that ended
+# has none.
+nameless() {
+  {
+    find -L /proc/[0-9]*/task/[0-9]*/fd -maxdepth 1 -type f -links 0 -printf 'open %D %i %k\n' -o \
+      -type s -printf 'socket %p\n'
+    sed -n 's/^[^ ]* [^ ]* [^ ]* \([^ ]*\) \([0-9]*\) .* (deleted)$/mapped \1 \2/p' /proc/[0-9]*/task/[0-9]*/maps
+  } 2>/dev/null | awk -v devices=" $devices " '
+    $1 == "socket" {
+      sub("/fd/", "/fdinfo/", $2)
+      while ((getline told < $2) > 0) if (told ~ /^scm_fds:[ \t]*[1-9]/) kept++
+      close($2)
+      next
+    }
+    index(devices, " " $2 " ") == 0 || $3 in seen { next }
+    { seen[$3] }
+    $1 == "open" { kib += $4 }
+    $1 == "mapped" { kept++ }
+    END { print kib + 0, kept + 0 }'
+}
+
+# Counts what is used, once for each line that the daemon writes. `du` fails when files go meanwhile, and counts the rest.
 count() {
   while read -r _; do
     blocks=$(du -sk upper 2>/dev/null) || :
     files=$(du -s --inodes upper 2>/dev/null) || :
-    unnamed=0 mapped=0 seen=' '
-    while read -r inode kib; do
-      unnamed=$((unnamed + kib)) seen="$seen$inode "
-    done <<OPEN
-$(find -L /proc/[0-9]*/fd -maxdepth 1 -type f -links 0 -printf '%D %i %k\n' 2>/dev/null | sed -n "s/^$device //p" | sort -u)
-OPEN
-    for inode in $(sed -n 's/^\([^ ]* \)\{4\}\([0-9]*\) *\/.* (deleted)$/\2/p' /proc/[0-9]*/maps 2>/dev/null | sort -u); do
-      case $seen in *" $inode "*) ;; *) mapped=$((mapped + 1)) ;; esac
-    done
-    written=0
-    for process in /proc/[0-9]*/io; do
-      while read -r what bytes; do
-        case $what in write_bytes:) written=$((written + bytes)) ;; esac
-      done < "$process" || :
-    done 2>/dev/null
-    echo "artel:disk $((${blocks%%[!0-9]*} + unnamed)) ${files%%[!0-9]*} $written $mapped" >&2
+    unnamed=$(nameless)
+    echo "artel:disk $((${blocks%%[!0-9]*} + ${unnamed% *})) ${files%%[!0-9]*} ${unnamed#* }" >&2
   done
 }
 # The lifeline: a pipe that only the daemon holds.
@@ -41,8 +47,10 @@ chown -R "$uid:$uid" "upper$place" upper/build/home
 domainname "$domain"
 # Relative names: the options can be read in the sandbox.
 mount -t overlay overlay -o userxattr,lowerdir=environment,upperdir=upper,workdir=work merged
-# What the files of a build are known by, among all that processes have open.
-device=$(stat -c %d merged/etc/hostname)
+# What the files of a build are known by, among all that processes have open or mapped: by number, and as in their maps.
+devices=$(stat -c '%d %Hd:%Ld' merged merged/etc/hostname upper | while read -r number pair; do
+  printf '%s %02x:%02x ' "$number" "${pair%:*}" "${pair#*:}"
+done)
 count 3<&- <ask >/dev/null &
 # No user namespace below this one: a build would get capabilities in it.
 echo 0 > /proc/sys/user/max_user_namespaces

@@ -61,6 +61,8 @@ const PERSONALITIES: u32 = 0x8 | 0x2_0000 | 0x4_0000;
 const WHICH_PERSONALITY: u32 = u32::MAX;
 /// `TIOCSTI` and `TIOCLINUX`: they type into a terminal.
 const TYPING: [u32; 2] = [0x5412, 0x541c];
+/// `FS_IOC_RESVSP`, `FS_IOC_RESVSP64` and `FS_IOC_ZERO_RANGE`: they are `fallocate` by another way.
+const RESERVING: [u32; 3] = [0x4030_5828, 0x4030_582a, 0x4030_5839];
 const UNIX: u32 = 1;
 const INET: u32 = 2;
 const INET6: u32 = 10;
@@ -122,10 +124,11 @@ fn conditional() -> Vec<Value> {
     let sockets = [UNIX, INET, INET6].map(|family| json!([is(0, family)]));
     let netlinks = NETLINKS.map(|protocol| json!([is(0, NETLINK), is(2, protocol)]));
     let personalities = [is(0, WHICH_PERSONALITY), without(0, !PERSONALITIES)].map(|condition| json!([condition]));
+    let ioctls = TYPING.iter().chain(&RESERVING).map(|request| compare(1, json!("ne"), *request));
     let mut rules = vec![
         json!({ "syscall": "clone", "args": [without(0, NAMESPACES)] }),
         json!({ "syscall": "unshare", "args": [without(0, NAMESPACES | TIME_NAMESPACE)] }),
-        json!({ "syscall": "ioctl", "args": TYPING.map(|request| compare(1, json!("ne"), request)) }),
+        json!({ "syscall": "ioctl", "args": ioctls.collect::<Vec<_>>() }),
         json!({ "syscall": "socketpair", "args": [is(0, UNIX)] }),
     ];
     rules.extend(personalities.map(|args| json!({ "syscall": "personality", "args": args })));

@@ -84,8 +84,10 @@ fn greedy() -> Vec<Attack> {
             "attack unnamed 4096",
             Fails("build", "disk limit of 64 MiB reached"),
         )
-        .says(&["room without writing: Operation not supported\n"]),
+        .says(&["room without writing: Operation not supported\n", "room in another way: Function not implemented\n"]),
+        attack("disk, in one thread", "attack thread 4096", Fails("build", "disk limit of 64 MiB reached")),
         attack("disk, mapped only", "attack mapped 4096", Fails("build", "disk limit of 64 MiB reached")),
+        attack("disk, queued only", "attack queued 4096", Fails("build", "disk limit of 64 MiB reached")),
         attack("disk, counted with trouble", script!("restless"), Fails("build", "disk limit of 64 MiB reached")),
         attack(
             "a million empty files",

@@ -75,6 +75,9 @@ fn arguments_decide_where_they_must() {
         // The kernel looks at the lower half only.
         (ioctl, [0, 0xffff_ffff_0000_5412, 0], ABSENT),
         (ioctl, [0, 0x541c, 0], ABSENT),
+        (ioctl, [0, 0x4030_5828, 0], ABSENT),
+        (ioctl, [0, 0x4030_582a, 0], ABSENT),
+        (ioctl, [0, 0x4030_5839, 0], ABSENT),
         (personality, [0, 0, 0], ALLOW),
         (personality, [0xffff_ffff, 0, 0], ALLOW),
         (personality, [0x0006_0008, 0, 0], ALLOW),
