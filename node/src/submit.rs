@@ -310,3 +310,6 @@ pub async fn submit(
     let request = prepared.sign(wish, network, now, key)?;
     Ok(node.submit(request.to_bytes().into()).await?)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,7 +6,8 @@
 //!                  |- cat: ends when the daemon ends, then kills everything; passes on what the daemon asks
 //!                  |- sh, du: says how much disk is used, when it is asked
 //!                  `- bwrap: mounts, network, ipc, uts, pid namespaces
-//!                       `- enter (becomes the build user, without any capability) = sh = the build
+//!                       `- enter: pid 1 of the sandbox, without any capability; waits
+//!                            `- enter (becomes the build user, without any capability) = sh = the build
 //! ```
 //!
 //! Everything up to `enter` is this machine's own, and `enter` is linked statically: nothing of the environment runs before the

@@ -145,16 +145,14 @@ impl Worker {
             let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
             log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
             if let Err(error) = self.shared.blobs.fetch_many(&self.shared.net, &missing, &providers).await {
-                let names = |lock: &EnvironmentLock, hash: &Hash| lock.packages.iter().any(|p| p.hash == *hash);
-                let is_package = |(hash, _): &&(Hash, u64)| locks.iter().any(|lock| names(lock, hash));
-                let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(is_package);
-                if packages.is_empty() {
+                let (origins, others) = origins(&missing, locks);
+                if origins.is_empty() {
                     return Err(own_fault("fetch", &error));
                 }
                 // What is no package has no other origin than peers.
                 let others = self.shared.blobs.fetch_many(&self.shared.net, &others, &providers).await;
                 others.map_err(|e| own_fault("fetch", &e))?;
-                for lock in locks.iter().filter(|lock| packages.iter().any(|(hash, _)| names(lock, hash))) {
+                for lock in origins {
                     self.ask_origin(lease, lock, &providers, log).await?;
                 }
             }
@@ -170,5 +168,29 @@ impl Worker {
             self.shared.blobs.export(hash, path).await.map_err(|e| own_fault("fetch", &e))?;
         }
         Ok(())
+    }
+}
+
+/// Gives the locks whose archive may have some of the missing files, and the files that no archive has.
+fn origins<'a>(missing: &[(Hash, u64)], locks: &'a [EnvironmentLock]) -> (Vec<&'a EnvironmentLock>, Vec<(Hash, u64)>) {
+    let names = |lock: &EnvironmentLock, hash: &Hash| lock.packages.iter().any(|package| package.hash == *hash);
+    let others = missing.iter().filter(|(hash, _)| !locks.iter().any(|lock| names(lock, hash)));
+    let of = locks.iter().filter(|lock| missing.iter().any(|(hash, _)| names(lock, hash)));
+    (of.collect(), others.copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submit::tests::{lock, package};
+
+    #[test]
+    fn an_archive_is_asked_for_what_any_lock_of_the_job_names() {
+        let (tools, own) = (lock(&[package("tool")]), lock(&[package("shop"), package("kernel")]));
+        let file = |name: &str| (package(name).hash, 1);
+        let locks = [tools.clone(), own.clone()];
+        assert_eq!(origins(&[file("kernel"), file("recipe")], &locks), (vec![&own], vec![file("recipe")]));
+        assert_eq!(origins(&[file("tool"), file("shop")], &locks), (vec![&tools, &own], vec![]));
+        assert_eq!(origins(&[file("recipe")], &locks), (vec![], vec![file("recipe")]));
     }
 }

@@ -1,5 +1,5 @@
-/* The last step into a sandbox: gives up every right but those that it is told to keep, says that the build starts, and
- * becomes it.
+/* The last step into a sandbox, and its first process: a child of it gives up every right but those that it is told to keep,
+ * says that the build starts, and becomes it. The first process has none, waits for whatever ends, and ends with the build.
  *
  * It is linked statically and started by its descriptor, so nothing of the environment is run, linked or read before the
  * rights are gone: what an environment has in place of a shell, a loader, a locale or a list of users gets none of them.
@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char STARTED[] = "artel:started\n";
@@ -54,9 +55,24 @@ static void give_up(unsigned long user, uint64_t keep) {
     must("no new rights", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
+/* An installation has this process's user: what cannot be dumped, nobody without a right of its own may trace or look into. */
+static void stand_by(pid_t build) {
+    must("descriptors", syscall(SYS_close_range, 0, ~0U, 0));
+    for (;;) {
+        int status;
+        pid_t ended = wait(&status);
+        if (ended == build) _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+        if (ended < 0 && errno != EINTR) _exit(CANNOT);
+    }
+}
+
 int main(int count, char **words) {
     errno = EINVAL;
     if (count < 5) must("arguments", -1);
+    must("dumps", prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+    pid_t build = fork();
+    must("fork", build);
+    if (build) give_up(0, 0), stand_by(build);
     unsigned long user = number(words[1], 10);
     give_up(user, number(words[2], 16));
     umask(number(words[3], 8));

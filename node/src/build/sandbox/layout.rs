@@ -146,7 +146,7 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     }
     words.push_str(
         "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent \
-         --new-session --cap-add ALL --clearenv --add-seccomp-fd 4 --add-seccomp-fd 6",
+         --new-session --as-pid-1 --cap-add ALL --clearenv --add-seccomp-fd 4 --add-seccomp-fd 6",
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     command.extend(["--bind", ROOT, "/"].map(str::to_owned));

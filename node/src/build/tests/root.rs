@@ -1,12 +1,12 @@
 //! A root file system is made of packages that a stranger names: what stands in it leads nobody out of it.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
 use protocol::blame::Blame;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bench::{Bench, Job, limits},
+    bench::{Bench, Job, limits, stage},
     honest,
 };
 
@@ -82,4 +82,40 @@ async fn what_stands_in_place_of_a_shell_has_no_right_and_no_word() {
         assert!(text.contains(line), "{line:?} is not in {text}");
     }
     assert_eq!(bench.attempts(), 0);
+}
+
+#[test]
+fn what_finishes_an_image_follows_no_link_out_of_it() {
+    let script = include_str!("../image/make.sh");
+    let (_, script) = script.split_once("end.sh\" <<'HOOK'\n").expect("it writes this script");
+    let (script, _) = script.split_once("\nHOOK\n").unwrap();
+    let keep = tempfile::tempdir().unwrap();
+    let (root, outside) = (keep.path().join("root"), keep.path().join("outside"));
+    stage(&root, &["realpath"]);
+    fs::create_dir_all(keep.path().join("files/etc")).unwrap();
+    fs::create_dir_all(outside.join("apt")).unwrap();
+    let untouched = ["hostname", "hosts", "motd", "apt/sources.list"];
+    untouched.iter().for_each(|name| fs::write(outside.join(name), "untouched").unwrap());
+    // The whole folder leads out; in it, where it leads to in the image, single files do.
+    fs::remove_dir_all(root.join("etc")).unwrap();
+    symlink(&outside, root.join("etc")).unwrap();
+    let within = root.join(outside.strip_prefix("/").unwrap());
+    fs::create_dir_all(within.join("default")).unwrap();
+    symlink(format!("..{}/hostname", outside.display()), within.join("hostname")).unwrap();
+    symlink("/another", within.join("motd")).unwrap();
+    fs::write(keep.path().join("files/etc/motd"), "hello").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-euc", script, "end.sh"]).arg(&root).arg(keep.path());
+    command.envs([("IMAGE_HOSTNAME", "kiosk"), ("IMAGE_LOCALE", "C.UTF-8"), ("IMAGE_SETUP", "cat /etc/hostname")]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("unshare failed") {
+        return eprintln!("skipped: {said}");
+    }
+    assert!(output.status.success() && output.stdout == b"kiosk\n", "{said}");
+    for name in untouched {
+        assert_eq!(fs::read_to_string(outside.join(name)).unwrap(), "untouched", "{name}");
+    }
+    assert_eq!(fs::read_to_string(within.join("default/locale")).unwrap(), "LANG=C.UTF-8\n");
+    assert_eq!(fs::read_to_string(root.join("another")).unwrap(), "hello", "links lead where they lead in the image");
 }

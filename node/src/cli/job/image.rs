@@ -49,3 +49,18 @@ pub(super) async fn surroundings(
     }
     Ok(Surroundings { channel: channel.clone(), address: public.unwrap_or(here), own, now: clock::now() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_a_recipe_is_none_and_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = folder.path().join("recipe.toml");
+        std::fs::write(&recipe, "formats = [\"tar\"]\n").unwrap();
+        assert!(is_recipe(&recipe));
+        // Endless, as far as anybody reads.
+        assert!(!is_recipe(Path::new("/dev/zero")));
+    }
+}
