@@ -81,6 +81,8 @@ pub(in crate::build) enum Breach {
     Pids,
     /// More disk.
     Disk,
+    /// More than the disk limit is gone from the disk, and the attempt keeps files that cannot be measured.
+    Hidden,
     /// More files than the disk limit has blocks for.
     Inodes,
     /// A longer log.
@@ -100,6 +102,10 @@ impl Breach {
             Breach::Memory => format!("memory limit of {} MiB reached", limits.memory_mib),
             Breach::Pids => format!("process limit of {} reached", limits.pids),
             Breach::Disk => format!("disk limit of {} MiB reached", limits.disk_mib),
+            Breach::Hidden => format!(
+                "more than its disk limit of {} MiB is gone from this disk, and not all of its files can be measured",
+                limits.disk_mib
+            ),
             Breach::Inodes => {
                 format!("file count limit of {} reached", u64::from(limits.disk_mib) * INODES_PER_MIB)
             }
@@ -373,7 +379,7 @@ impl Running {
             return Some(breach);
         }
         if self.disk.is_overdue() {
-            return Some(Breach::Disk);
+            return Some(Breach::Hidden);
         }
         if self.group.limits(Controller::Memory) && self.group.limits(Controller::Pids) {
             return None;

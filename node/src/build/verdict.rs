@@ -74,6 +74,8 @@ pub(in crate::build) fn judge(step: &str, ran: &Ran, limits: &BuildLimits, lack:
         Ending::Broke(Breach::Start) => {
             return Err(Failure::new(Blame::Builder(Fault::Sandbox), "sandbox", Breach::Start.words(limits)));
         }
+        // Whose it is nobody here can say: another builder will.
+        Ending::Broke(Breach::Hidden) => (Blame::Builder(Fault::DiskFull), Breach::Hidden.words(limits)),
         Ending::Broke(breach) => (Blame::Job, breach.words(limits)),
         Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
     };

@@ -7,8 +7,8 @@
 //! Looking at the free space costs nothing, counting costs as much as there are files: so what is counted is at most one
 //! look old when it matters, and a build of many files is not slowed down. Files without a name are counted where a process
 //! has them open. Where one is only mapped, or lies in a socket's queue, nobody can say how large it is: then space that is
-//! gone and in no count is held against the attempt, and so it is when a count does not come in time. Otherwise such space is
-//! somebody else's. Room cannot be taken without writing ([`super::seccomp`]).
+//! gone and in no count ends the attempt, and so it does when a count does not come in time; but it may be somebody else's, so
+//! the job is not blamed. Room cannot be taken without writing ([`super::seccomp`]).
 
 use std::{
     path::{Path, PathBuf},
@@ -114,8 +114,11 @@ impl Disk {
         }
         let (used, kept) = read(words)?;
         self.used = used;
-        if self.used.bytes > self.limit.bytes || self.is_hidden(kept) {
+        if self.used.bytes > self.limit.bytes {
             return Some(Breach::Disk);
+        }
+        if self.is_hidden(kept) {
+            return Some(Breach::Hidden);
         }
         (self.used.files > self.limit.files).then_some(Breach::Inodes)
     }
@@ -164,7 +167,7 @@ mod tests {
             assert_eq!(disk.counted(words), expect, "{words}");
         }
         disk.begun.bytes = u64::MAX;
-        assert_eq!(disk.counted("1 1 1"), Some(Breach::Disk), "files that cannot be measured");
+        assert_eq!(disk.counted("1 1 1"), Some(Breach::Hidden), "files that cannot be measured");
         assert_eq!(disk.counted("1 1 0"), None, "somebody else used it");
         disk.count = Count::Asked { at: Instant::now().checked_sub(COUNT_WITHIN * 2).unwrap() };
         assert!(disk.is_overdue());

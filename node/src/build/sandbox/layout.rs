@@ -130,7 +130,9 @@ pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
 pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     // Where a group limits processes it also tells; the resource limit then only stands behind it.
-    let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
+    // An installation shares the resource limit with all that the account runs.
+    let shares = group.limits(Controller::Pids) || plan.rights == Rights::Installer;
+    let spare = if shares { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
     let mut words = format!("{processes} {} ", v.domain);

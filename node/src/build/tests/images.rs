@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, time::
 
 use protocol::{
     Hash, Sha256,
-    blame::Blame,
+    blame::{Blame, Fault},
     environment::EnvironmentLock,
     job::{BuildLimits, ImageFormat, ImageJob, InputFile, JobKind},
     testing::samples,
@@ -57,7 +57,10 @@ fn attacks() -> Vec<Attack> {
         attack("dd if=/dev/zero of=/fill bs=1M count=4096; sleep 300", disk),
         attack("dd if=/dev/zero of=root/dev/shm/fill bs=1M count=4096; sleep 300", disk),
         attack("attack unnamed 4096", disk).says(&["room without writing: Operation not supported\n"]),
-        attack("attack mapped 4096", disk),
+        Attack {
+            blame: Blame::Builder(Fault::DiskFull),
+            ..attack("attack mapped 4096", "not all of its files can be measured")
+        },
         Attack {
             limits: BuildLimits { disk_mib: 16, ..limits() },
             ..attack("attack files 1000000; sleep 300", "file count limit of 4096 reached")
