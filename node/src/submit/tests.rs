@@ -24,6 +24,7 @@ pub(crate) fn lock(packages: &[LockedPackage]) -> EnvironmentLock {
     EnvironmentLock {
         arch: Arch::Amd64,
         epoch: 1,
+        family: protocol::environment::Family::Dpkg,
         packages: packages.to_vec(),
         suite: SuiteName::new("bookworm").unwrap(),
     }
