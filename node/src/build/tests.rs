@@ -5,6 +5,7 @@ mod bench;
 mod census;
 mod classes;
 mod hostile;
+mod images;
 mod packages;
 mod phases;
 mod root;

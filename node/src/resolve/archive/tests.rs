@@ -258,3 +258,16 @@ fn packages_of_a_lock_come_again_from_the_archive_or_are_named() {
     let gone = origin::fetch(&archive, &packages, &into).unwrap_err().to_string();
     assert_eq!(gone, "the archive has 1 of the lock's packages no more: apt");
 }
+
+#[test]
+fn suites_that_share_a_beginning_have_folders_of_their_own() {
+    let state = tempfile::tempdir().unwrap();
+    let etc = state.path().join("etc");
+    fs::create_dir_all(&etc).unwrap();
+    let root = |suite: &str| {
+        let beside = Beside { sources: "other".into(), ..Beside::default() };
+        let suite = (SuiteName::new(suite).unwrap(), Arch::Amd64);
+        Archive::open_beside(&etc, &state.path().join("state"), suite, beside).unwrap().root
+    };
+    assert_ne!(root("shop-1.0"), root("shop-1.1"));
+}
