@@ -7,7 +7,6 @@ pub mod image;
 pub mod variants;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,10 +14,11 @@ use std::{
 use ed25519_dalek::SigningKey;
 use futures::{StreamExt, TryStreamExt};
 use protocol::{
-    ChannelName, FileName, Hash, NetworkId, PackageName, Sha256, Timestamp,
+    ChannelName, FileName, Hash, NetworkId, PackageName, Timestamp,
     envelope::{Record, Signed},
     environment::EnvironmentLock,
     job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest, Schedule},
+    limits,
     words::RelativePath,
 };
 use serde::Deserialize;
@@ -29,13 +29,17 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::resolve::{
-    self,
-    archive::Archive,
-    lock::{self, Locked},
-    source::{
-        self, SourcePackage,
-        rpm::{self, Requires, RpmSourcePackage},
+use crate::{
+    bounded,
+    resolve::{
+        self,
+        archive::Archive,
+        digest::Digest,
+        lock::{self, Locked},
+        source::{
+            self, SourcePackage,
+            rpm::{self, Requires, RpmSourcePackage},
+        },
     },
 };
 
@@ -176,7 +180,12 @@ impl Prepared {
     pub fn with_environment(mut self, lock: EnvironmentLock, state: &Path) -> Result<Self, Error> {
         let files = lock::files_of(&lock, state)?;
         let resolved = self.lock;
-        self.files.retain(|(hash, _)| !resolved.packages.iter().any(|package| package.hash == *hash));
+        // Each once: an image may name some of them a second time, for itself.
+        for package in &resolved.packages {
+            if let Some(at) = self.files.iter().rposition(|(hash, _)| *hash == package.hash) {
+                self.files.remove(at);
+            }
+        }
         self.files.extend(lock.packages.iter().map(|p| p.hash).zip(files));
         Ok(Self { lock, ..self })
     }
@@ -214,7 +223,7 @@ pub fn command(archive: &Archive, path: &Path) -> Result<Prepared, Error> {
         let path = path.to_owned();
         move |source| Error::Read { path, source }
     };
-    let text = fs::read_to_string(path).map_err(unreadable(path))?;
+    let text = bounded::read_text(path, limits::JOB_MAX as u64).map_err(unreadable(path))?;
     let file: CommandFile = toml::from_str(&text)
         .map_err(|source| Error::CommandFile { path: path.to_owned(), source: Box::new(source) })?;
     let base = path.parent().unwrap_or(Path::new("."));
@@ -223,10 +232,9 @@ pub fn command(archive: &Archive, path: &Path) -> Result<Prepared, Error> {
     let mut inputs = Vec::new();
     for (path, from) in &file.inputs {
         let from = base.join(from);
-        let bytes = fs::read(&from).map_err(unreadable(&from))?;
-        let hash = Hash::of(&bytes);
-        inputs.push(InputFile { hash, path: path.clone(), size: bytes.len() as u64, sha256: Sha256::of(&bytes) });
-        files.push((hash, from));
+        let got = Digest::of_file(&from).map_err(unreadable(&from))?;
+        inputs.push(InputFile { hash: got.hash, path: path.clone(), size: got.size, sha256: got.sha256 });
+        files.push((got.hash, from));
     }
     let mut outputs = file.outputs;
     outputs.sort();
@@ -311,3 +319,6 @@ pub async fn submit(
     let request = prepared.sign(wish, network, now, key)?;
     Ok(node.submit(request.to_bytes().into()).await?)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

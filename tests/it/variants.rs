@@ -79,6 +79,8 @@ async fn variants_are_a_group_that_is_asked_for_again() {
     let group = said.lines().find_map(|line| line.strip_prefix("group ")).unwrap().to_owned();
     let listed = job(&ground, &mut network, &["ls", "--group", &group[..8]], 0).await;
     assert!(listed.contains("[amd64-terse of ") && listed.contains("[amd64-quick of "), "{listed}");
+    let other = job(&ground, &mut network, &["ls", "--arch", "riscv64"], 0).await;
+    assert!(!other.contains("terse"), "{other}");
     let into = network.folder().join("all");
     job(&ground, &mut network, &["fetch", &group, "--into", into.to_str().unwrap()], 0).await;
     let deb = "artel-tiny_1.0_amd64.deb";

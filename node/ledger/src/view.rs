@@ -70,6 +70,8 @@ pub struct Brief {
     pub id: JobId,
     /// `deb`, `rpm`, `command` or what a server job does.
     pub kind: String,
+    /// What it is built for.
+    pub arch: Arch,
     /// The state's word.
     pub state: &'static str,
     /// The channel.
@@ -250,6 +252,7 @@ impl Ledger {
         let submitted = self.jobs.iter().map(|(id, job)| Brief {
             id: *id,
             kind: job.facts.kind.clone(),
+            arch: job.facts.arch,
             state: job.state.word(),
             channel: job.facts.channel.clone(),
             accepted: job.facts.accepted,

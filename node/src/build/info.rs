@@ -11,7 +11,7 @@ use protocol::{Arch, Hash, Timestamp};
 use super::{
     environment::Environment,
     lint::Lint,
-    sandbox::Ran,
+    sandbox::{Ran, within},
     vary::{Kernel, Sh, Variation},
 };
 
@@ -107,7 +107,7 @@ fn machine(place: &Place<'_>, put: &mut impl FnMut(&str, String)) {
     put("memory_mib_of_machine", kib.map_or_else(String::new, |kib| (kib / 1024).to_string()));
     put("filesystem", filesystem(place.attempts));
     let root = &place.environment.root;
-    let own = fs::read_link(root.join("bin/sh")).map(|to| to.to_string_lossy().into_owned()).unwrap_or_default();
+    let own = within::link(root, "bin", "sh").unwrap_or_default();
     put("sh", if place.variation.system.sh == Sh::Bash { "bash".into() } else { own });
     put("usrmerge", if root.join("bin").is_symlink() { "yes".into() } else { "no".into() });
 }

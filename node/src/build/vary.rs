@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 use protocol::lease::Profile;
 
+use super::sandbox::within;
+
 const DAY: u64 = 86_400;
 /// The smallest shift of the date of a varied attempt: over a year, so that the year itself is another.
 const DAYS_MIN: u64 = 398;
@@ -139,8 +141,8 @@ impl Variation {
 
     /// Fits the profile to an environment: without the sources of its locale, that stays `C.UTF-8`.
     pub(in crate::build) fn fit(mut self, environment: &std::path::Path) -> Self {
-        let sources = environment.join("usr/share/i18n/locales");
-        self.system.locale = self.system.locale.filter(|locale| sources.join(locale).is_file());
+        let has = |locale: &&str| within::is_file(environment, &format!("usr/share/i18n/locales/{locale}"));
+        self.system.locale = self.system.locale.filter(has);
         self
     }
 

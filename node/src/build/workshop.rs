@@ -267,8 +267,6 @@ impl Workshop {
         halt: CancellationToken,
     ) -> Result<(Vec<OutputFile>, Vec<OutputFile>), Error> {
         let disk = |source| Error::Folder { folder: into.to_owned(), source };
-        self.rig.remove_tree(into).map_err(disk)?;
-        fs::create_dir(into).map_err(disk)?;
         let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
         let leftovers =
             Leftovers::open_place(upper, place, limit).map_err(|source| match Errno::from_io_error(&source) {
@@ -279,6 +277,8 @@ impl Workshop {
                 }
                 Some(_) | None => disk(source),
             })?;
+        self.rig.remove_tree(into).map_err(disk)?;
+        fs::create_dir(into).map_err(disk)?;
         let mut leftovers = leftovers.until(halt);
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {

@@ -2,7 +2,7 @@
 
 mod lock;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -19,6 +19,7 @@ use super::{
     output::{self, Format},
 };
 use crate::{
+    bounded,
     build::vary::variation,
     resolve::compare::{self, Comparison},
 };
@@ -98,7 +99,8 @@ async fn read(context: &Context, what: &str) -> anyhow::Result<EnvironmentLock> 
 
 /// Reads a lock from a file.
 pub(super) fn read_file(path: &Path) -> anyhow::Result<EnvironmentLock> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes =
+        bounded::read(path, limits::LOCK_MAX as u64).with_context(|| format!("cannot read {}", path.display()))?;
     EnvironmentLock::from_bytes(&bytes).with_context(|| format!("{} is no lock", path.display()))
 }
 

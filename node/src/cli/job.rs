@@ -166,6 +166,9 @@ pub(super) struct List {
     /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff, explain; or build, or server
     #[arg(long)]
     kind: Option<String>,
+    /// Only jobs of this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
     /// Only jobs of this group (its id, or its first digits)
     #[arg(long)]
     group: Option<String>,
@@ -416,6 +419,7 @@ impl List {
         let filter = JobFilter {
             state,
             kind: self.kind,
+            arch: self.arch,
             channel: self.channel,
             group,
             limit: Some(self.limit),

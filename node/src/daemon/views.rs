@@ -78,7 +78,7 @@ pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
     // What a job waits for is looked up for the jobs of the page only.
     let briefs = ledger.briefs().into_iter();
     let mut ids = briefs
-        .filter(|b| filter.asks_for(b.group.as_ref()) && filter.passes(state(b.state), &b.kind, &b.channel))
+        .filter(|b| filter.asks_for(b.arch, b.group.as_ref()) && filter.passes(state(b.state), &b.kind, &b.channel))
         .map(|b| b.id);
     if let Some(after) = filter.after {
         let _ = ids.by_ref().find(|id| *id == after);

@@ -8,6 +8,7 @@ use std::{
 use protocol::{Hash, SuiteName};
 
 use super::archive::{Error, file_error};
+use crate::bounded;
 
 /// The largest key, in bytes.
 const KEY_MAX: u64 = 1 << 20;
@@ -62,10 +63,5 @@ impl Elsewhere<'_> {
 
 /// Reads a key.
 pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, Error> {
-    let size = fs::metadata(path).map_err(file_error("read", path))?.len();
-    if size > KEY_MAX {
-        let source = std::io::Error::other(format!("it has {size} bytes, and a key has at most {KEY_MAX}"));
-        return Err(file_error("use the key", path)(source));
-    }
-    fs::read(path).map_err(file_error("read", path))
+    bounded::read(path, KEY_MAX).map_err(file_error("read", path))
 }

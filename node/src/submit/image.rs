@@ -16,11 +16,20 @@ use protocol::{
 use serde::Deserialize;
 
 use super::{Error, Prepared, locked_files};
-use crate::resolve::{
-    archive::{Archive, Refresh},
-    further::{self, Repository},
-    lock::{self, Base},
+use crate::{
+    bounded,
+    resolve::{
+        archive::{Archive, Refresh},
+        digest::Digest,
+        further::{self, Repository},
+        lock::{self, Base},
+    },
 };
+
+/// The largest recipe, in bytes.
+pub(crate) const RECIPE_MAX: usize = 256 * 1024;
+/// The largest key of a repository, in bytes.
+const KEY_MAX: u64 = 1 << 20;
 
 /// Where keys and sources of repositories lie in an image.
 const KEYS: &str = "usr/share/keyrings";
@@ -172,7 +181,8 @@ impl Recipe {
     /// # Errors
     /// When it is not valid.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = bounded::read_text(path, RECIPE_MAX as u64);
+        let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| Error::Recipe { path: path.to_owned(), source: Box::new(source) })
     }
 
@@ -360,7 +370,7 @@ fn repository(source: &Source, folder: &Path, around: &Surroundings) -> Result<(
                 return Err(Error::Request(format!("the key {name} must end in .asc (text) or .gpg")));
             }
             let (key_name, components) = (word(&name)?, components.clone());
-            let key = fs::read(&path).map_err(|source| Error::Read { path, source })?;
+            let key = bounded::read(&path, KEY_MAX).map_err(|source| Error::Read { path, source })?;
             let repository = Repository { uri: uri.clone(), suite: suite.clone(), components, key_name, key };
             Ok((repository, uri.clone()))
         }
@@ -382,9 +392,10 @@ impl Store {
     }
 
     fn take(&mut self, path: &RelativePath, from: PathBuf) -> Result<(), Error> {
-        let bytes = fs::read(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
-        self.name(path, &bytes);
-        self.files.push((Hash::of(&bytes), from));
+        let got = Digest::of_file(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
+        let (hash, size, sha256) = (got.hash, got.size, got.sha256);
+        self.inputs.insert(path.clone(), InputFile { hash, path: path.clone(), size, sha256 });
+        self.files.push((hash, from));
         Ok(())
     }
 

@@ -21,6 +21,14 @@ async fn the_overview() {
     insta::assert_snapshot!("overview", page(&site, "/").await);
     let chosen = page(&site, "/?state=failed").await;
     assert!(chosen.contains("figlet") && !chosen.contains("base-files"));
+    let native = page(&site, "/?arch=amd64").await;
+    assert!(
+        native.contains("base-files")
+            && !native.contains("promote testing")
+            && native.contains(">every architecture</a>")
+    );
+    let other = page(&site, "/?arch=arm64&kind=build").await;
+    assert!(other.contains("No job of this choice.") && other.contains("href=\"/?kind=build\""), "{other}");
     site.stop().await;
 }
 

@@ -106,9 +106,10 @@ impl Ledger {
     pub(super) fn explanation_briefs(&self) -> impl Iterator<Item = Brief> {
         self.explained.keys().filter_map(|id| {
             let (about, explanation) = self.explanation(id)?;
-            let channel = self.jobs.get(&about)?.facts.channel.clone();
+            let facts = &self.jobs.get(&about)?.facts;
+            let (channel, arch) = (facts.channel.clone(), facts.arch);
             let (state, accepted) = (word(explanation), explanation.wanted);
-            Some(Brief { id: *id, kind: KIND.to_owned(), state, channel, accepted, group: None })
+            Some(Brief { id: *id, kind: KIND.to_owned(), arch, state, channel, accepted, group: None })
         })
     }
 

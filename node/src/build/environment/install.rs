@@ -117,7 +117,6 @@ impl Environments {
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), lock.epoch.to_string());
         let (script, arguments) = installer(lock);
         let plan = Plan {
-            network: Network::None,
             folder: new,
             base: Base::Machine,
             variation: v,
@@ -125,6 +124,7 @@ impl Environments {
             start: START_WITHIN,
             variables: vec![epoch, ("HOME".to_owned(), "/nonexistent".to_owned())],
             rights: Rights::Installer,
+            network: Network::None,
             script: script.to_owned(),
             arguments,
             name: sandbox::name(new),

@@ -18,7 +18,7 @@ mv "upper$place/root" root
 # What the sandbox mounted things on.
 rm -rf root/dev/shm
 rm -f root/dev/null root/dev/zero root/dev/full root/dev/random root/dev/urandom
-rm -rf upper work merged machine environment filter ask
+rm -rf upper work merged machine environment filter refused enter ask
 
 mib=$(du -s --apparent-size --block-size=1M root)
 mib=${mib%%[!0-9]*}

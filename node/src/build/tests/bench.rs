@@ -17,7 +17,7 @@ use protocol::{
 
 use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError, phases::Patience};
 
-const PROGRAMS: [&str; 31] = [
+const PROGRAMS: [&str; 33] = [
     "bash",
     "cat",
     "chmod",
@@ -35,6 +35,7 @@ const PROGRAMS: [&str; 31] = [
     "mkfifo",
     "mknod",
     "mount",
+    "mv",
     "nproc",
     "printf",
     "readlink",
@@ -46,6 +47,7 @@ const PROGRAMS: [&str; 31] = [
     "tail",
     "touch",
     "tr",
+    "umount",
     "uname",
     "unshare",
     "yes",

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use attest::bundle::Bundle;
 use protocol::{
     FileName, Hash, JobId, MaintainerName, Signed,
-    environment::EnvironmentLock,
+    environment::{EnvironmentLock, Family},
     job::{Group, JobKind, JobRequest, Schedule},
     limits,
 };
@@ -130,6 +130,11 @@ impl Respin {
         let network = Config::load(&context.home)?.network.id;
         let request = Signed::<JobRequest>::read(&bundle.request.0)?.verify(Some(&network))?.into_inner();
         let environment = EnvironmentLock::from_bytes(&bundle.lock.0)?;
+        if environment.family == Family::Rpm {
+            let what = format!("job {} has an environment of RPMs, which respin does not lock", job.short());
+            let hint = "lock it with artel env lock, and submit the job with --environment";
+            return Err(exit::failure(exit::FAILED, what).hint(hint).into());
+        }
         let system = if let JobKind::Image(image) = &request.kind {
             let content = client.blob(image.packages.hash, ByteRange::All).await?.collect(limits::LOCK_MAX).await?;
             Some(EnvironmentLock::from_bytes(&content)?)
