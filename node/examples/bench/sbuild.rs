@@ -95,11 +95,15 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
     let peer = Peer::prepare(&here.workshop, &folder.join("peer"), &here.subject).await?;
     let (mut ours, mut theirs, mut installs) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 1..=options.amount(3, 1) {
+        settle();
         ours.push(here.build(turn).await?);
+        settle();
         let (built, install) = peer.build().await?;
         theirs.push(built);
         installs.push(install.as_secs_f64());
     }
+    say("here", &ours);
+    say("sbuild", &theirs);
     let same = ours.iter().chain(&theirs).all(|built| built.packages == ours[0].packages);
     eprintln!("   packages of all builds: {}", if same { "the same, bit for bit" } else { "they differ" });
     let median = |of: &[Measured], what: fn(&Measured) -> Duration| {
@@ -114,6 +118,16 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
     let install = percentile(&installs, 50);
     table.add(Row::new("of sbuild's time, its build dependencies (they are there; whole seconds)", install, "s"));
     Ok(())
+}
+
+/// Writes what is waiting to be: an unpacked and removed chroot must not be at the cost of the build that comes next.
+fn settle() {
+    rustix::fs::sync();
+}
+
+fn say(who: &str, builds: &[Measured]) {
+    let seconds = |build: &Measured| format!("{:.2} ({:.2})", build.whole.as_secs_f64(), build.alone.as_secs_f64());
+    eprintln!("   {who}, s: {}", builds.iter().map(seconds).collect::<Vec<_>>().join(", "));
 }
 
 impl Subject {
