@@ -55,7 +55,7 @@ enum Part {
 #[command(about = "Measures artel against its targets and against this machine")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {
-    /// Less of everything: under two minutes.
+    /// Less of everything: a few minutes.
     #[arg(long)]
     quick: bool,
     /// Print one JSON object instead of the table.
