@@ -369,7 +369,7 @@ async fn a_release_is_built_once_and_strange_hosts_and_changed_tarballs_are_refu
 const SPEC: &str = "\
 Name:           tinier
 Version:        1.0
-Release:        1
+Release:        1%{?dist}
 Summary:        One word
 License:        Apache-2.0
 Source0:        https://example.org/%{name}-%{version}.tar.gz
@@ -411,7 +411,7 @@ async fn rpms_follow_two_repositories_too() {
     packaging.push(&scene.site, "2026-11-20T09:00:00 +0000");
     scene
         .add(&format!(
-            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"ci\"\nrequires = [\"gcc=\"]\n\n[upstream]\n\
+            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"ci\"\nrequires = [\"gcc=\"]\nmacros = [\"dist .art1\"]\n\n[upstream]\n\
              git = \"{}\"\n\n[packaging]\ngit = \"{}\"\nreference = \"refs/heads/main\"\n",
             scene.site.url("tinier.git"),
             scene.site.url("tinier-rpm.git")
@@ -419,10 +419,10 @@ async fn rpms_follow_two_repositories_too() {
         .await;
     let (code, run, talk) = scene.run("tinier").await;
     assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
-    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.2-1");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.2-1.art1");
     let detail = scene.network.coordinator().job(run.jobs.builds[0]).await.unwrap();
     let files = &detail.published.as_ref().unwrap().files;
-    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0^git20261120100000.2-1.x86_64.rpm")), "{files:?}");
+    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0^git20261120100000.2-1.art1.x86_64.rpm")), "{files:?}");
     let (code, run, talk) = scene.run("tinier").await;
     assert_eq!((code, skip_reason(&run)), (0, "same commit, skipped"), "{talk}");
 
@@ -431,5 +431,5 @@ async fn rpms_follow_two_repositories_too() {
     packaging.push(&scene.site, "2026-11-20T09:30:00 +0000");
     let (code, run, talk) = scene.run("tinier").await;
     assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
-    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.3-1");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.3-1.art1");
 }

@@ -185,7 +185,7 @@ pub fn make(
         sha256: file.sha256,
     });
     Ok(CommandJob {
-        argv: argv.map(str::to_owned).to_vec(),
+        argv: argv.map(str::to_owned).into_iter().chain(plan.macros.iter().cloned()).collect(),
         name: FileName::new(format!("{name}-source")).expect("a recipe's name is a file's name"),
         inputs: inputs.collect(),
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
