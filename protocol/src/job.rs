@@ -14,9 +14,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use image::{ImageFormat, ImageJob};
+pub(crate) use kind::check_hosts;
 pub use kind::{
     CommandJob, CommitRecord, DebJob, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, JobKind,
-    Origin, RpmJob, RpmSource, SourceFile, reaches,
+    NamedOrigin, Origin, Pointer, RpmJob, RpmSource, SourceFile, reaches,
 };
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};

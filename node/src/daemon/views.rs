@@ -334,6 +334,10 @@ fn fetch_facts(fetch: &FetchJob, fact: &mut impl FnMut(&str, String)) {
                 Some(sha256) => format!("{} with sha256 {sha256}", file.url),
                 None => file.url.to_string(),
             },
+            Origin::Named(named) => {
+                let hosts: Vec<&str> = named.hosts.iter().map(|host| host.as_str()).collect();
+                format!("what the {} of {} names, at {}", named.by.word(), named.tree, hosts.join(" "))
+            }
         };
         fact(source.name.as_str(), what);
     }

@@ -5,7 +5,10 @@ mod rpm;
 
 use serde::{Deserialize, Serialize};
 
-pub use fetch::{CommitRecord, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, Origin, reaches};
+pub(crate) use fetch::check_hosts;
+pub use fetch::{
+    CommitRecord, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, NamedOrigin, Origin, Pointer, reaches,
+};
 pub use rpm::{RpmJob, RpmSource};
 
 use super::{ImageJob, ServerJob};

@@ -68,6 +68,7 @@ fn all() -> Vec<Golden> {
         golden("record-job-image", samples::image_request(network)),
         golden("record-job-fetch", samples::fetch_request(network)),
         golden("record-recipe", samples::recipe(network)),
+        golden("record-recipe-named", samples::recipe_named(network)),
         golden("record-recipe-removed", Recipe { plan: None, ..samples::recipe(network) }),
         golden("record-recipe-run", samples::recipe_run(network)),
         golden(

@@ -7,14 +7,16 @@ use crate::{
     environment::{EnvironmentLock, LockedPackage},
     job::{
         Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, FetchJob, FetchSource, FileOrigin,
-        GitOrigin, ImageFormat, ImageJob, InputFile, JobKind, JobRequest, Order, Origin, Priority, Promote, Prune,
-        RpmJob, Schedule, ServerJob, Side, SourceFile,
+        GitOrigin, ImageFormat, ImageJob, InputFile, JobKind, JobRequest, NamedOrigin, Order, Origin, Pointer,
+        Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
-    recipe::{Decision, Flavour, GitSource, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream},
+    recipe::{
+        Decision, Flavour, GitSource, Named, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream,
+    },
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     testing::{node, public_key, signing_key},
     words::{DebVersion, NetworkName, RelativePath},
@@ -203,9 +205,16 @@ pub fn fetch_request(network: NetworkId) -> JobRequest {
         reference: word("refs/heads/main"),
     };
     let file = FileOrigin { url: word("https://example.org/shop-1.0.tar.gz"), sha256: Some(sha("tarball")) };
+    let named = NamedOrigin {
+        by: Pointer::Spec,
+        tree: word("packaging"),
+        hosts: vec![word("example.org"), word("mirror.example:8080")],
+        macros: vec!["dist .art1".to_owned()],
+    };
     let sources = vec![
         FetchSource { name: word("packaging"), origin: Origin::Git(git) },
         FetchSource { name: word("shop-1.0.tar.gz"), origin: Origin::File(file) },
+        FetchSource { name: word("upstream"), origin: Origin::Named(named) },
     ];
     request(network, JobKind::Fetch(FetchJob { name: word("shop"), sources }))
 }
@@ -217,6 +226,16 @@ pub fn node_card_of_fetcher() -> NodeCard {
         capacity.fetch = vec![word("*.debian.org"), word("github.com")];
     }
     card
+}
+
+/// Gives a recipe that follows what its packaging names.
+pub fn recipe_named(network: NetworkId) -> Recipe {
+    let mut recipe = recipe(network);
+    if let Some(plan) = &mut recipe.plan {
+        plan.flavour = Flavour::Release;
+        plan.upstream = Upstream::Named(Named { by: Pointer::Watch, hosts: vec![word("example.org")] });
+    }
+    recipe
 }
 
 /// Gives a recipe that follows version control.

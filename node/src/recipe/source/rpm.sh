@@ -17,7 +17,9 @@ fail() {
 printf '%s\n' "$said"
 mkdir tree out
 packaging=tree
-if [ -n "$tarball" ]; then
+if [ -f upstream.files.tar ]; then
+  tar -xf upstream.files.tar -C tree
+elif [ -n "$tarball" ]; then
   tar -xf "$tarball" --strip-components=1 --no-same-owner -C tree
 else
   tar -xf upstream.tar -C tree
@@ -42,7 +44,9 @@ first=
 rpmspec --parse "$@" | sed -n 's/^\([Ss]ource\|[Pp]atch\)[0-9]*:[[:space:]]*//p' \
   | sed 's,.*/,,' > names
 while read -r file; do
-  if [ -n "$first" ] || [ -f "$packaging/$file" ]; then
+  if [ -f upstream.files.tar ] && [ -f "tree/$file" ]; then
+    cp "tree/$file" "out/$file"
+  elif [ -n "$first" ] || [ -f "$packaging/$file" ]; then
     cp "$packaging/$file" "out/$file"
   elif [ -n "$tarball" ]; then
     [ "$file" = "$tarball" ] || fail "the spec's first source is $file, the recipe's tarball is $tarball"
