@@ -1,3 +1,5 @@
+//! Which recipes and runs are kept, in which order, and what is refused.
+
 use protocol::{
     Signed, Verified,
     envelope::Record,
