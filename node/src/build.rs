@@ -17,6 +17,7 @@ mod fetch;
 mod image;
 mod info;
 mod inputs;
+mod lint;
 pub mod log;
 mod phases;
 mod rpm;

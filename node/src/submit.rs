@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod environment;
 pub mod image;
+pub mod variants;
 
 use std::{
     fs,
@@ -141,7 +142,7 @@ pub fn deb(archive: &Archive, source: &SourcePackage, words: &DebWords) -> Resul
     Ok(Prepared { kind, lock: locked.lock, files })
 }
 
-/// Prepares a source of RPMs that lies on this machine. Blocking: runs apt.
+/// Prepares a source of RPMs that lies on this machine; its environment has the packages `with` too. Blocking: runs apt.
 ///
 /// # Errors
 /// When a requirement has no Debian package, or the environment cannot be had.
@@ -150,8 +151,10 @@ pub fn rpm(
     source: &RpmSourcePackage,
     macros: &[String],
     requires: &Requires,
+    with: &[PackageName],
 ) -> Result<Prepared, Error> {
     let mut packages = source.packages(requires)?;
+    packages.extend(with.iter().cloned());
     packages.insert(PackageName::new(RPMBUILD).expect("a valid name"));
     let locked = lock::lock_plain(archive, &packages.into_iter().collect::<Vec<_>>())?;
     let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();

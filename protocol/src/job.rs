@@ -3,6 +3,7 @@
 //! A job's id is the hash of the signed payload; every input is named by hash, the environment too, so the same request
 //! means the same bytes on every node.
 
+mod group;
 mod image;
 mod kind;
 mod order;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use group::Group;
 pub use image::{ImageFormat, ImageJob};
 pub(crate) use kind::check_hosts;
 pub use kind::{

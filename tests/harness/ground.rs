@@ -108,6 +108,11 @@ impl Ground {
         Prepared { kind: JobKind::Deb(source.job(Vec::new(), Vec::new())), lock: self.lock.clone(), files }
     }
 
+    /// Gives the path of a fixture.
+    pub fn fixture(&self, path: &str) -> PathBuf {
+        self.fixtures.join(path)
+    }
+
     /// Gives a ground whose environment has further packages of the archive; installed once, too.
     ///
     /// # Panics

@@ -118,7 +118,7 @@ impl Network {
             };
             config.save(&node.home).unwrap();
             fs::write(node.home.genesis(), genesis).unwrap();
-            if plan.explain.is_some() {
+            if plan.explain.is_some() || plan.lend {
                 ground.lend(&node.home);
             }
             if builder.is_some_and(|b| b.environments == Environments::Shared) {

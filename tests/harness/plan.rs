@@ -89,6 +89,8 @@ pub struct Plan {
     pub ask_max: u8,
     /// How coordinators explain differences; none means that they do not.
     pub explain: Option<Explain>,
+    /// Whether nodes may use the packages of this machine's tests, for locks of their own.
+    pub lend: bool,
 }
 
 impl Plan {
@@ -105,6 +107,7 @@ impl Plan {
             ask: 2,
             ask_max: count.max(2),
             explain: None,
+            lend: false,
         }
     }
 

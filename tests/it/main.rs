@@ -14,6 +14,7 @@ mod explain;
 mod image;
 mod judges;
 mod line;
+mod lint;
 mod partition;
 mod patience;
 mod recipe;
@@ -23,6 +24,7 @@ mod sandbox;
 mod server;
 mod tidy;
 mod transcript;
+mod variants;
 mod verdicts;
 
 use harness::{Ground, Site};

@@ -59,6 +59,8 @@ pub struct JobView {
     pub waiting: Option<String>,
     /// When it begins and ends, as far as is known.
     pub expected: Expected,
+    /// The jobs that it was asked for with.
+    pub group: Option<protocol::job::Group>,
 }
 
 /// As much of a job as a list is chosen by.
@@ -74,6 +76,8 @@ pub struct Brief {
     pub channel: ChannelName,
     /// When it became durable here.
     pub accepted: Timestamp,
+    /// The group that it belongs to.
+    pub group: Option<Hash>,
 }
 
 /// When an open job begins and ends, judged by what such jobs took; a guess for people.
@@ -249,6 +253,7 @@ impl Ledger {
             state: job.state.word(),
             channel: job.facts.channel.clone(),
             accepted: job.facts.accepted,
+            group: job.facts.schedule.group.as_ref().map(|group| group.id),
         });
         let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).chain(self.explanation_briefs()).collect();
         briefs.sort_by_key(|brief| (std::cmp::Reverse(brief.accepted), brief.id));
@@ -338,6 +343,7 @@ impl Ledger {
             late: job.late.iter().map(late).collect(),
             waiting: self.why_waiting(id, job),
             expected: self.expected(id, job),
+            group: facts.schedule.group.clone(),
         }
     }
 }

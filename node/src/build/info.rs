@@ -10,6 +10,7 @@ use protocol::{Arch, Hash, Timestamp};
 
 use super::{
     environment::Environment,
+    lint::Lint,
     sandbox::Ran,
     vary::{Kernel, Sh, Variation},
 };
@@ -42,7 +43,7 @@ pub(in crate::build) struct Place<'a> {
 pub(in crate::build) fn table(
     arch: Arch,
     place: &Place<'_>,
-    ran: &Ran,
+    (ran, lint): (&Ran, &Lint),
     started: Timestamp,
 ) -> BTreeMap<String, String> {
     let mut table = BTreeMap::new();
@@ -67,6 +68,9 @@ pub(in crate::build) fn table(
     }
     if let Some(bytes) = ran.memory_peak {
         put("memory_peak_mib", bytes.div_ceil(1 << 20).to_string());
+    }
+    if let Some(summary) = lint.summary() {
+        put("lint", summary);
     }
     put("environment_tree", place.environment.tree.clone());
     table

@@ -23,6 +23,7 @@ use super::{
     environment::{Environment, Environments},
     fetch, image, info,
     inputs::{self, Placing, Wanted},
+    lint::Lint,
     phases::{Patience, bounded},
     rpm,
     sandbox::{self, Base, Ending, Network, Plan, Ran, outputs::Leftovers, rights::Rights, trace},
@@ -231,6 +232,8 @@ impl Workshop {
             Network::None => sandbox::run(&self.rig, &plan, log, stop).await.map_err(Error::Sandbox)?,
             Network::Gate => fetch::run(&self.rig, &plan, &self.reach, log, stop).await?,
         };
+        let lint = Lint::of(&request.kind, log.path());
+        let ran = Ran { ending: lint.forgive(ran.ending), ..ran };
         let judged = judge("build", &ran, &request.limits, &host.since(&self.attempts));
         judged.map_err(|failure| Error::Ended(explained(failure, &ran, log)))?;
         let built = Instant::now();
@@ -252,7 +255,7 @@ impl Workshop {
             cpu: ran.cpu,
             memory_peak: ran.memory_peak,
             environment_took: environment.took,
-            node_info: info::table(request.arch, &place, &ran, started),
+            node_info: info::table(request.arch, &place, (&ran, &lint), started),
         })
     }
 
@@ -374,8 +377,8 @@ fn plan<'a>(
 ) -> Plan<'a> {
     let (arch, epoch) = (task.request.arch, task.lock.epoch);
     let (variables, script, arguments) = match (&task.request.kind, packages) {
-        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
-        (JobKind::Rpm(job), _) => (rpm::variables(v), rpm::script(v), rpm::arguments(job, epoch)),
+        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v, &task.request.limits), deb::arguments(job)),
+        (JobKind::Rpm(job), _) => (rpm::variables(v), rpm::script(v, &task.request.limits), rpm::arguments(job, epoch)),
         (JobKind::Command(job), _) => (command::variables(epoch), command::script(v), job.argv.clone()),
         (JobKind::Image(job), Some(packages)) => {
             (image::variables(job, arch, packages), image::script(v), image::arguments(packages))

@@ -123,6 +123,32 @@ pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Er
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
 }
 
+/// Locks the packages of an earlier environment as the archive has them now. A package that the archive no longer has is left out:
+/// what needed it needs another one now.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_again(archive: &Archive, earlier: &EnvironmentLock) -> Result<Locked, Error> {
+    lock_plain(archive, &still_there(archive, earlier)?)
+}
+
+/// The same for the packages of a system.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_system_again(archive: &Archive, earlier: &EnvironmentLock) -> Result<Locked, Error> {
+    lock_system(archive, Base::Required, &still_there(archive, earlier)?)
+}
+
+fn still_there(archive: &Archive, earlier: &EnvironmentLock) -> Result<Vec<PackageName>, Error> {
+    let mut known = BTreeSet::new();
+    index::each_package(archive, |package| {
+        known.insert(package.name.clone());
+    })?;
+    let names = earlier.packages.iter().map(|package| &package.name);
+    Ok(names.filter(|name| known.contains(name.as_str())).cloned().collect())
+}
+
 /// What a system has that is not asked for by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,10 +12,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{assert_canonical, samples};
 use crate::{
-    Envelope, Signed,
+    Envelope, Hash, Signed,
     codec::{self, DoorError},
     envelope::Record,
-    job::{Change, JobRequest, Order, Priority},
+    job::{Change, Group, JobRequest, Order, Priority, Schedule},
     message::{Refusal, Request, Response},
     recipe::Recipe,
     testing::signing_key,
@@ -75,6 +75,11 @@ fn all() -> Vec<Golden> {
             "record-job-scheduled",
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
         ),
+        golden("record-job-grouped", {
+            let group = Some(Group { id: Hash::of(b"group"), variant: "arm64".parse().unwrap() });
+            let schedule = Schedule { group, ..samples::schedule() };
+            JobRequest { schedule, ..samples::command_request(network) }
+        }),
         golden("record-leadership", samples::leadership()),
         golden("record-order", samples::order()),
         golden("record-order-priority", Order { what: Change::Reprioritise(Priority(9)), ..samples::order() }),

@@ -372,6 +372,7 @@ pub fn schedule() -> Schedule {
     Schedule {
         only: vec![node(10)],
         after: vec![job()],
+        group: None,
         without: vec![node(11)],
         priority: Priority(9),
         not_before: Some(NOW),

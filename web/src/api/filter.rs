@@ -1,6 +1,6 @@
 //! Which jobs to list, and one page of the list.
 
-use protocol::{ChannelName, JobId, job::ServerJob};
+use protocol::{ChannelName, Hash, JobId, job::ServerJob};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, JobState, JobSummary};
@@ -19,6 +19,9 @@ pub struct JobFilter {
     /// Only jobs of this channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
+    /// Only jobs of this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Hash>,
     /// At most so many; the server cuts it at [`JobFilter::LIMIT_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u16>,
@@ -49,10 +52,11 @@ impl JobFilter {
                 "state" => filter.state = Some(parse(value)?),
                 "kind" => filter.kind = Some(value.chars().take(40).collect()),
                 "channel" => filter.channel = Some(parse(value)?),
+                "group" => filter.group = Some(parse(value)?),
                 "limit" => filter.limit = Some(parse(value)?),
                 "after" => filter.after = Some(parse(value)?),
                 _ => {
-                    let reason = "the words of this query are state, kind, channel, limit and after".to_owned();
+                    let reason = "the words of this query are state, kind, channel, group, limit and after".to_owned();
                     return Err(ApiError::Refused { reason });
                 }
             }
@@ -66,6 +70,7 @@ impl JobFilter {
             ("state", self.state.map(|s| s.word().to_owned())),
             ("kind", self.kind.as_ref().map(|kind| percent_encode(kind))),
             ("channel", self.channel.as_ref().map(|c| percent_encode(c.as_str()))),
+            ("group", self.group.map(|id| id.to_string())),
             ("limit", self.limit.map(|n| n.to_string())),
             ("after", self.after.map(|id| id.to_string())),
         ];
@@ -75,7 +80,12 @@ impl JobFilter {
 
     /// Says whether a job passes (`limit` and `after` aside).
     pub fn matches(&self, job: &JobSummary) -> bool {
-        self.passes(job.state, &job.kind, &job.channel)
+        self.passes(job.state, &job.kind, &job.channel) && self.asks_for(job.group.as_ref().map(|group| &group.id))
+    }
+
+    /// Says whether a job of a group, or of none, passes.
+    pub fn asks_for(&self, group: Option<&Hash>) -> bool {
+        self.group.is_none() || self.group.as_ref() == group
     }
 
     /// Says whether a job of which only this is known passes (`limit` and `after` aside).

@@ -61,6 +61,18 @@ pub struct JobSummary {
     /// When it begins and ends, judged by what such jobs took; absent when nothing is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<ExpectedView>,
+    /// The jobs that it was asked for with, and what tells it from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupView>,
+}
+
+/// Which group a job belongs to, and as what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// The group.
+    pub id: Hash,
+    /// The job's name in it.
+    pub variant: String,
 }
 
 /// When an open job begins and ends, judged by what such jobs took. It promises nothing.

@@ -55,6 +55,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     };
     let summary = JobSummary {
+        group: None,
         id,
         title: request.title(),
         kind: request.kind.word().to_owned(),
@@ -176,6 +177,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
     };
     let why = if state == JobState::Waiting { "no builder for amd64 has a free slot; 2 are busy" } else { "" };
     let summary = JobSummary {
+        group: None,
         id: JobId::from(Hash::of(title.as_bytes())),
         title: title.to_owned(),
         kind,

@@ -108,7 +108,7 @@ impl Ledger {
             let (about, explanation) = self.explanation(id)?;
             let channel = self.jobs.get(&about)?.facts.channel.clone();
             let (state, accepted) = (word(explanation), explanation.wanted);
-            Some(Brief { id: *id, kind: KIND.to_owned(), state, channel, accepted })
+            Some(Brief { id: *id, kind: KIND.to_owned(), state, channel, accepted, group: None })
         })
     }
 
@@ -145,6 +145,7 @@ impl Ledger {
             late: Vec::new(),
             waiting: None,
             expected: Expected { start: None, end: None },
+            group: facts.schedule.group.clone(),
         })
     }
 

@@ -22,8 +22,9 @@ const LINE_MAX: usize = 240;
 /// The shortest value that is looked for: shorter ones stand everywhere.
 const VALUE_MIN: usize = 3;
 /// Circumstances that are measured, or that a program hardly writes down.
-const SILENT: [&str; 9] = [
+const SILENT: [&str; 10] = [
     "cpu_seconds",
+    "lint",
     "memory_peak_mib",
     "profile",
     "profile_name",

@@ -35,6 +35,9 @@ pub(in crate::cli) struct Words {
     /// Further packages
     #[arg(long, value_delimiter = ',')]
     package: Vec<PackageName>,
+    /// Further packages beside a source package's build dependencies, for instance lintian
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGE", requires = "source")]
+    with: Vec<PackageName>,
     /// The archive's suite [default: this system's]
     #[arg(long)]
     suite: Option<SuiteName>,
@@ -115,6 +118,7 @@ impl Words {
         } else {
             source::fetch_source(&archive, what, &state.join("sources").join("lock"))?
         };
+        let source = source.with_packages(&self.with);
         Ok((lock::lock_for_source(&archive, &source, &self.profile)?.lock, Vec::new()))
     }
 

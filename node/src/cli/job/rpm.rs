@@ -24,13 +24,18 @@ pub(super) struct RpmWords {
 
 impl RpmWords {
     /// Prepares a .spec or .src.rpm; gives nothing for anything else. Blocking: runs apt.
-    pub(super) fn prepare(&self, archive: &Archive, what: &str) -> anyhow::Result<Option<Prepared>> {
+    pub(super) fn prepare(
+        &self,
+        archive: &Archive,
+        what: &str,
+        with: &[PackageName],
+    ) -> anyhow::Result<Option<Prepared>> {
         if !what.ends_with(".spec") && !what.ends_with(".src.rpm") {
             return Ok(None);
         }
         let requires = self.requires.iter().map(|text| mapping(text)).collect::<anyhow::Result<rpm::Requires>>()?;
         let source = rpm::read_rpm_source(Path::new(what), &self.macros)?;
-        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires)?))
+        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires, with)?))
     }
 }
 

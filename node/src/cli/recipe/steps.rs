@@ -199,7 +199,7 @@ impl Steps {
             MadeSource::Rpm(source, _) => {
                 let requires = plan.requires.iter().map(|text| mapping(text)).collect::<anyhow::Result<_>>()?;
                 let (source, macros) = (source.clone(), plan.macros.clone());
-                self.locked(arch, move |archive| Ok(submit::rpm(archive, &source, &macros, &requires)?)).await
+                self.locked(arch, move |archive| Ok(submit::rpm(archive, &source, &macros, &requires, &[])?)).await
             }
         }
     }
