@@ -42,7 +42,7 @@ pub struct EnvironmentLock {
     pub epoch: u64,
     /// The archive's codename, for instance `bookworm`.
     pub suite: SuiteName,
-    /// Every package, sorted by name; libfaketime is always among them.
+    /// Every package, sorted by name; libfaketime is always among them. None for a light command.
     pub packages: Vec<LockedPackage>,
 }
 

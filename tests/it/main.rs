@@ -13,6 +13,7 @@ mod environments;
 mod explain;
 mod image;
 mod judges;
+mod light;
 mod line;
 mod lint;
 mod partition;

@@ -5,6 +5,7 @@ mod bench;
 mod census;
 mod classes;
 mod hostile;
+mod light;
 mod packages;
 mod phases;
 mod root;

@@ -288,6 +288,9 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                 fact("command", command.argv.join(" "));
                 let outputs: Vec<_> = command.outputs.iter().map(ToString::to_string).collect();
                 fact("outputs", outputs.join(" "));
+                if !command.isolation.is_rootfs() {
+                    fact("isolation", "light".to_owned());
+                }
                 inputs.extend(command.inputs.iter().map(|f| FileView {
                     name: f.path.to_string(),
                     size: f.size,

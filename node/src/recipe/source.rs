@@ -9,7 +9,8 @@ use std::{
 use protocol::{
     FileName, Hash, PackageName, Sha256,
     job::{
-        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, NamedOrigin, Origin, Pointer,
+        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation, NamedOrigin,
+        Origin, Pointer,
     },
     recipe::{Flavour, Named, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
     words::{CommitId, RecipeName, RelativePath, Url},
@@ -215,6 +216,7 @@ pub fn make(
         name: FileName::new(format!("{name}-source")).expect("a recipe's name is a file's name"),
         inputs: inputs.collect(),
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
+        isolation: Isolation::Rootfs,
     })
 }
 

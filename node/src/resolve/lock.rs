@@ -123,6 +123,15 @@ pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Er
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
 }
 
+/// Locks nothing: the environment of a command that finds a builder's own programs.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_nothing(archive: &Archive) -> Result<EnvironmentLock, Error> {
+    let (suite, epoch) = release(archive)?;
+    Ok(EnvironmentLock { arch: archive.arch(), epoch, suite, packages: Vec::new() })
+}
+
 /// Locks the packages of an earlier environment as the archive has them now. A package that the archive no longer has is left out:
 /// what needed it needs another one now.
 ///

@@ -65,6 +65,7 @@ fn all() -> Vec<Golden> {
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
+        golden("record-job-command-light", samples::light_request(network)),
         golden("record-job-image", samples::image_request(network)),
         golden("record-job-fetch", samples::fetch_request(network)),
         golden("record-recipe", samples::recipe(network)),

@@ -7,8 +7,8 @@ use crate::{
     environment::{EnvironmentLock, LockedPackage},
     job::{
         Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, FetchJob, FetchSource, FileOrigin,
-        GitOrigin, ImageFormat, ImageJob, InputFile, JobKind, JobRequest, NamedOrigin, Order, Origin, Pointer,
-        Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
+        GitOrigin, ImageFormat, ImageJob, InputFile, Isolation, JobKind, JobRequest, NamedOrigin, Order, Origin,
+        Pointer, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
@@ -158,6 +158,7 @@ pub fn command_request(network: NetworkId) -> JobRequest {
     request(
         network,
         JobKind::Command(CommandJob {
+            isolation: Isolation::Rootfs,
             argv: vec!["sh".to_owned(), "-c".to_owned(), "sort in.txt > out/answer.txt".to_owned()],
             name: word("answer"),
             inputs: vec![InputFile { hash: hash("in"), path: word("in.txt"), size: 2, sha256: sha("in") }],
@@ -197,6 +198,15 @@ pub fn environment_request(network: NetworkId) -> JobRequest {
     request
 }
 
+/// Gives a command that finds its builder's own programs.
+pub fn light_request(network: NetworkId) -> JobRequest {
+    let mut request = command_request(network);
+    if let JobKind::Command(command) = &mut request.kind {
+        command.isolation = Isolation::Light;
+    }
+    request
+}
+
 /// Gives a request to fetch a commit and a file.
 pub fn fetch_request(network: NetworkId) -> JobRequest {
     let git = GitOrigin {
@@ -208,7 +218,7 @@ pub fn fetch_request(network: NetworkId) -> JobRequest {
     let named = NamedOrigin {
         by: Pointer::Spec,
         tree: word("packaging"),
-        hosts: vec![word("example.org"), word("mirror.example:8080")],
+        hosts: vec![word("example.org"), word("mirror.example")],
         macros: vec!["dist .art1".to_owned()],
     };
     let sources = vec![
@@ -350,6 +360,7 @@ pub fn node_card() -> NodeCard {
         expires: YEAR_LATER,
         version: "0.1.0".to_owned(),
         capacity: Some(Capacity {
+            isolation: Isolation::Rootfs,
             fetch: Vec::new(),
             slots: 2,
             arches: vec![Arch::Amd64],
