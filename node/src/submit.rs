@@ -168,6 +168,12 @@ pub fn rpm(
     Ok(Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: locked.lock, files })
 }
 
+/// Prepares a source of RPMs for an environment of RPMs: what it requires is that lock's matter.
+pub fn rpm_in(lock: &EnvironmentLock, source: &RpmSourcePackage, macros: &[String]) -> Prepared {
+    let files = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
+    Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: lock.clone(), files }
+}
+
 impl Prepared {
     /// Takes another environment than the one that was resolved: one that was locked before, from wherever.
     ///

@@ -20,7 +20,7 @@ async fn each_builder_says_what_lintian_says_and_the_package_is_published_all_th
     assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
     let said: Vec<&str> = detail.attempts.iter().filter_map(|attempt| attempt.lint()).collect();
     assert_eq!(said.len(), 2, "{detail:#?}");
-    assert!(said.iter().all(|said| said.starts_with("lintian: ") && said.contains(" errors, ")), "{said:?}");
+    assert!(said.iter().all(|said| said.starts_with("lintian: ") && said.contains(" error")), "{said:?}");
     assert!(said[0].contains("; E: artel-tiny") || said[0].contains("; W: artel-tiny"), "{said:?}");
     assert!(detail.circumstances().iter().all(|circumstance| circumstance.key != "lint"));
 }

@@ -65,6 +65,12 @@ pub enum EnvironmentError {
     /// The sandbox of the installation did not run.
     #[error("sandbox of the installation")]
     Sandbox(#[source] SandboxError),
+    /// This machine has nothing that installs packages of the lock's family.
+    #[error("this machine has no {tool}, which installs environments of RPMs: install the package {tool}")]
+    Tool {
+        /// The program.
+        tool: &'static str,
+    },
     /// What its packages made cannot be an environment.
     #[error("the lock's packages make no environment: {why}")]
     Refused {

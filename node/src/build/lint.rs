@@ -130,7 +130,9 @@ impl Said {
     }
 
     fn words(&self, end: &str) -> String {
-        let mut words = format!("{}: {} errors, {} warnings{end}", self.by, self.errors, self.warnings);
+        let count = |count, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (errors, warnings) = (count(self.errors, "error"), count(self.warnings, "warning"));
+        let mut words = format!("{}: {errors}, {warnings}{end}", self.by);
         for line in &self.first {
             words = format!("{words}; {line}");
         }
@@ -150,11 +152,10 @@ mod tests {
     fn errors_and_warnings_are_counted_between_the_marks() {
         let log = "E: this is the build's\nartel: lint by lintian\nE: tiny: no-copyright-file\nW: tiny: no-manual-page \
                    [usr/bin/tiny]\nI: tiny: x\nN: note\nartel: lint ended\nW: later\n";
-        let expect =
-            "lintian: 1 errors, 1 warnings; E: tiny: no-copyright-file; W: tiny: no-manual-page [usr/bin/tiny]";
+        let expect = "lintian: 1 error, 1 warning; E: tiny: no-copyright-file; W: tiny: no-manual-page [usr/bin/tiny]";
         assert_eq!(summary(log).unwrap(), expect);
         let rpm = "artel: lint by rpmlint\nhello.x86_64: W: no-documentation\nhello.x86_64: E: no-binary\n";
-        assert!(summary(rpm).unwrap().starts_with("rpmlint: 1 errors, 1 warnings, cut short; hello.x86_64: W: "));
+        assert!(summary(rpm).unwrap().starts_with("rpmlint: 1 error, 1 warning, cut short; hello.x86_64: W: "));
         assert_eq!(summary("E: x\n"), None);
     }
 

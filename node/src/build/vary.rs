@@ -33,6 +33,9 @@ const COMPILE: &str = "localedef --no-archive -c -i LOCALE -f UTF-8 /usr/lib/loc
 const SITE: &str = "printf '%s\\n' gl_cv_func_working_utimes=yes gl_cv_func_utimensat_works=yes > /build/home/config.site\n\
      export CONFIG_SITE=/build/home/config.site\n";
 
+/// Where a Debian package or an RPM has what moves the date.
+const LIBRARIES: &str = "/usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1";
+
 /// The circumstances of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variation {
@@ -165,9 +168,8 @@ impl Variation {
             return compile;
         }
         format!(
-            "{compile}{SITE}for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
+            "{compile}{SITE}for library in {LIBRARIES}; do [ ! -e \"$library\" ] || break; done\n\
              [ -e \"$library\" ] || {{ echo 'the environment has no libfaketime: lock it again'; exit 1; }}\n\
-             done\n\
              export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=+{} LD_PRELOAD=\"$library\"\n",
             self.shift_secs
         )

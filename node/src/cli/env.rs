@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use protocol::{
     Hash,
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     lease::Profile,
     limits,
 };
@@ -108,8 +108,12 @@ fn show(context: &Context, lock: &EnvironmentLock) -> anyhow::Result<u8> {
         Format::People => {
             let bytes: u64 = lock.packages.iter().map(|p| p.size).sum();
             output::line(&format!(
-                "environment {}\nsuite {} on {}, {} packages, {:.1} MiB",
+                "environment {}\n{} {} on {}, {} packages, {:.1} MiB",
                 lock.id(),
+                match lock.family {
+                    Family::Dpkg => "suite",
+                    Family::Rpm => "RPMs, release",
+                },
                 lock.suite,
                 lock.arch,
                 lock.packages.len(),

@@ -314,7 +314,7 @@ impl Submit {
             let words = variant.as_ref().map_or_else(|| words.clone(), |variant| variant.words(&words));
             let prepared = match around {
                 Some(around) => recipe(&archive, Path::new(&what), &around, variant.as_ref())?,
-                None => match rpm.prepare(&archive, &what, &with)? {
+                None => match rpm.prepare(&archive, &what, &with, environment.as_ref())? {
                     Some(prepared) => prepared,
                     None => prepare(&archive, &what, (&words, &with), &state.join("sources"))?,
                 },

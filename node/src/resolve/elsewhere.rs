@@ -32,12 +32,10 @@ impl Elsewhere<'_> {
     /// # Errors
     /// When the key cannot be read, or a word cannot stand in a configuration.
     pub fn configure(&self, state: &Path) -> Result<PathBuf, Error> {
-        let size = fs::metadata(self.key).map_err(file_error("read", self.key))?.len();
-        let key = fs::read(self.key).map_err(file_error("read", self.key))?;
+        let key = read_key(self.key)?;
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-        if size > KEY_MAX || !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c))
-        {
-            let why = "its key has at most 1 MiB, its address and components no spaces".to_owned();
+        if !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c)) {
+            let why = "its address and components have no spaces".to_owned();
             return Err(Error::Elsewhere { url: self.url.chars().take(200).collect(), why });
         }
         let armored = key.starts_with(b"-----BEGIN PGP");
@@ -60,4 +58,14 @@ impl Elsewhere<'_> {
         fs::write(&path, stanza).map_err(file_error("write", &path))?;
         Ok(folder)
     }
+}
+
+/// Reads a key.
+pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, Error> {
+    let size = fs::metadata(path).map_err(file_error("read", path))?.len();
+    if size > KEY_MAX {
+        let source = std::io::Error::other(format!("it has {size} bytes, and a key has at most {KEY_MAX}"));
+        return Err(file_error("use the key", path)(source));
+    }
+    fs::read(path).map_err(file_error("read", path))
 }

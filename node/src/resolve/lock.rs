@@ -12,7 +12,7 @@ use std::{
 
 use protocol::{
     Arch, FileName, PackageName, Sha256, SuiteName,
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     words::DebVersion,
 };
 
@@ -29,6 +29,9 @@ const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "lib
 
 /// What a profile compiles its locale from; an environment of an archive without it keeps to `C.UTF-8`.
 const LOCALES: &str = "locales";
+
+/// Where the RPMs of locks lie, below the private directory of their repository.
+pub(super) const RPMS: &str = "rpms";
 
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";
@@ -72,7 +75,7 @@ pub enum Error {
 pub struct Locked {
     /// The lock.
     pub lock: EnvironmentLock,
-    /// The `.deb`s, in the order of the lock's packages.
+    /// The packages' files, in the order of the lock's packages.
     pub files: Vec<PathBuf>,
 }
 
@@ -101,7 +104,11 @@ pub fn files_of(lock: &EnvironmentLock, state: &Path) -> Result<Vec<PathBuf>, Er
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     };
     let elsewhere = below(&state.join("elsewhere")).iter().flat_map(|folder| below(folder)).collect();
-    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join("debs")).collect();
+    let kept = match lock.family {
+        Family::Dpkg => "debs",
+        Family::Rpm => RPMS,
+    };
+    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join(kept)).collect();
     let find = |package: &LockedPackage| {
         let here = |folder: &PathBuf| {
             let path = folder.join(package.file.as_str());
@@ -129,7 +136,7 @@ pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Er
 /// As [`lock_for_source`].
 pub fn lock_nothing(archive: &Archive) -> Result<EnvironmentLock, Error> {
     let (suite, epoch) = release(archive)?;
-    Ok(EnvironmentLock { arch: archive.arch(), epoch, suite, packages: Vec::new() })
+    Ok(EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages: Vec::new() })
 }
 
 /// Locks the packages of an earlier environment as the archive has them now. A package that the archive no longer has is left out:
@@ -226,7 +233,7 @@ fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error
         packages.push(LockedPackage { arch, file, hash: got.hash, name, size, sha256, version });
         files.push(path);
     }
-    let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, packages };
+    let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages };
     lock.check().map_err(Error::Lock)?;
     Ok(Locked { lock, files })
 }

@@ -91,6 +91,7 @@ fn all() -> Vec<Golden> {
         golden("record-manifest", samples::manifest()),
         golden("record-manifest-rpm", samples::manifest_of_rpm()),
         golden("record-lock", samples::lock()),
+        golden("record-lock-rpm", samples::lock_of_rpm()),
         golden("record-lease", samples::lease()),
         golden("record-failure", samples::failure()),
         golden("envelope-job-deb", signed(&samples::deb_request(network))),

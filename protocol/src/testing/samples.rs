@@ -4,7 +4,7 @@ use crate::{
     Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, Sha256,
     Signed, SuiteName, Timestamp, Verified,
     blame::{Blame, Failure},
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     job::{
         Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, FetchJob, FetchSource, FileOrigin,
         GitOrigin, ImageFormat, ImageJob, InputFile, Isolation, JobKind, JobRequest, NamedOrigin, Order, Origin,
@@ -120,8 +120,23 @@ pub fn lock() -> EnvironmentLock {
         arch: Arch::Amd64,
         epoch: 1_700_000_000,
         suite: word("bookworm"),
+        family: Family::Dpkg,
         packages: vec![package("base-files", "12.4", Arch::Amd64), package("libfaketime", "0.9.10-2.1", Arch::Amd64)],
     }
+}
+
+/// Gives an environment of one RPM.
+pub fn lock_of_rpm() -> EnvironmentLock {
+    let package = LockedPackage {
+        arch: Arch::All,
+        file: word("Artel-shell-1.2^git3-1.art1.noarch.rpm"),
+        hash: hash("rpm"),
+        name: word("Artel-shell"),
+        size: 4096,
+        sha256: sha("rpm"),
+        version: word("3:1.2^git3-1.art1"),
+    };
+    EnvironmentLock { suite: word("40"), family: Family::Rpm, packages: vec![package], ..lock() }
 }
 
 /// Gives a request to build `base-files 12.4`.

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{environment::EnvironmentLock, job::BuildLimits, lease::Profile};
+use protocol::{
+    environment::{EnvironmentLock, Family},
+    job::BuildLimits,
+    lease::Profile,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +27,10 @@ use crate::build::{
 };
 
 const INSTALL: &str = include_str!("install.sh");
+const INSTALL_RPMS: &str = include_str!("rpm.sh");
 pub(super) const SEAL: &str = include_str!("seal.sh");
+/// What installs RPMs, as the sandbox finds it.
+const DNF: &str = "/usr/bin/dnf";
 const SAID_MAX: u64 = 256 * 1024;
 /// Lines that are quoted of what an installation said.
 const LINES: usize = 9;
@@ -59,6 +66,9 @@ impl Environments {
         folder: &Path,
         stop: &CancellationToken,
     ) -> Result<(), EnvironmentError> {
+        if lock.family == Family::Rpm && !Path::new(DNF).exists() {
+            return Err(EnvironmentError::Tool { tool: "dnf" });
+        }
         let id = lock.id();
         tracing::info!(environment = %id, packages = lock.packages.len(), "environment is installed");
         let begun = Instant::now();
@@ -105,7 +115,7 @@ impl Environments {
         let log = LogSink::create(new.join("log"), u64::from(limits.log_kib) * 1024);
         let log = log.map_err(|error| EnvironmentError::Sandbox(SandboxError::Log(error)))?;
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), lock.epoch.to_string());
-        let words = [lock.suite.to_string(), variant(lock).to_owned()];
+        let (script, arguments) = installer(lock);
         let plan = Plan {
             network: Network::None,
             folder: new,
@@ -115,8 +125,8 @@ impl Environments {
             start: START_WITHIN,
             variables: vec![epoch, ("HOME".to_owned(), "/nonexistent".to_owned())],
             rights: Rights::Installer,
-            script: INSTALL.to_owned(),
-            arguments: words.into_iter().chain(includes(lock)).collect(),
+            script: script.to_owned(),
+            arguments,
             name: sandbox::name(new),
         };
         let host = Host::now();
@@ -164,6 +174,17 @@ impl Environments {
             (true, Some(tree), Some(kib)) => Ok(Complete { tree, kib: kib.parse().unwrap_or(0) }),
             _ => Err(EnvironmentError::Seal { said: end_of(&said) }),
         }
+    }
+}
+
+/// Gives what installs a lock's packages, and its arguments.
+fn installer(lock: &EnvironmentLock) -> (&'static str, Vec<String>) {
+    match lock.family {
+        Family::Dpkg => {
+            let words = [lock.suite.to_string(), variant(lock).to_owned()];
+            (INSTALL, words.into_iter().chain(includes(lock)).collect())
+        }
+        Family::Rpm => (INSTALL_RPMS, vec![lock.suite.to_string()]),
     }
 }
 

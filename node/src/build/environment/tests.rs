@@ -31,7 +31,7 @@ fn open(folder: &Path, bytes_max: u64) -> Option<(Environments, PathBuf)> {
 
 fn lock(epoch: u64) -> EnvironmentLock {
     let (arch, suite) = (protocol::Arch::Amd64, protocol::SuiteName::new("test").unwrap());
-    EnvironmentLock { arch, epoch, suite, packages: Vec::new() }
+    EnvironmentLock { arch, epoch, suite, family: protocol::environment::Family::Dpkg, packages: Vec::new() }
 }
 
 #[tokio::test]

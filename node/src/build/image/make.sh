@@ -50,8 +50,12 @@ mkdir index
 apt-ftparchive -o "APT::FTPArchive::Release::Codename=$IMAGE_SUITE" -o "APT::FTPArchive::Release::Suite=$IMAGE_SUITE" \
   release index > Release
 mv index/Packages Release packages/
+# A root that has one /usr from its beginning. `usrmerge` provides the same name and moves the files itself.
+for deb in packages/usr-is-merged_*.deb; do
+  [ ! -e "$deb" ] || set -- "$@" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
+done
 mmdebstrap --verbose --mode=root --format=directory --variant="$IMAGE_VARIANT" "$@" --skip=check/empty \
-  --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr --setup-hook='sh ./begin.sh "$1"' \
+  --setup-hook='sh ./begin.sh "$1"' \
   --customize-hook="sh '$here/end.sh' \"\$1\" '$here'" --aptopt='APT::Sandbox::User "root"' \
   --dpkgopt=force-unsafe-io --dpkgopt=path-exclude=/proc "$IMAGE_SUITE" root "deb [trusted=yes] copy://$here/packages ./"
 rm -rf packages "$root/$moved" "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/log/apt/* \

@@ -9,7 +9,7 @@ use std::{
 
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, Sha256, SuiteName, Timestamp,
-    environment::EnvironmentLock,
+    environment::{EnvironmentLock, Family},
     job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
@@ -121,8 +121,8 @@ impl Bench {
             Err(error) => panic!("{error}"),
         };
         let arch = Arch::native().unwrap();
-        let lock =
-            EnvironmentLock { arch, epoch: 1_000_000_000, suite: SuiteName::new("test").unwrap(), packages: vec![] };
+        let (suite, family) = (SuiteName::new("test").unwrap(), Family::Dpkg);
+        let lock = EnvironmentLock { arch, epoch: 1_000_000_000, suite, family, packages: vec![] };
         Some(Self { workshop, folder: folder.to_owned(), lock, leases: AtomicU64::new(1), _keep: None })
     }
 
