@@ -13,7 +13,6 @@ mod environments;
 mod explain;
 mod image;
 mod judges;
-mod light;
 mod line;
 mod lint;
 mod partition;
