@@ -33,6 +33,7 @@ fn lock(debs: &Path) -> anyhow::Result<EnvironmentLock> {
         packages.push(LockedPackage {
             arch: arch.parse()?,
             file: FileName::new(&file)?,
+            from: None,
             hash: Hash::of(&bytes),
             name: PackageName::new(name)?,
             size: bytes.len() as u64,

@@ -17,7 +17,7 @@ use protocol::{
     ChannelName, FileName, Hash, NetworkId, PackageName, Timestamp,
     envelope::{Record, Signed},
     environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest, Schedule},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest, Schedule},
     limits,
     words::RelativePath,
 };
@@ -71,6 +71,12 @@ pub enum Error {
         /// The system's words.
         #[source]
         source: std::io::Error,
+    },
+    /// A light command asks for packages.
+    #[error("{path} has isolation light, which finds the builders' own programs: leave `packages` out")]
+    Light {
+        /// The file.
+        path: PathBuf,
     },
     /// A command file is not valid.
     #[error("{path} is not a valid command file")]
@@ -209,6 +215,9 @@ pub struct CommandFile {
     /// Packages beside the buildd set.
     #[serde(default)]
     pub packages: Vec<PackageName>,
+    /// `light` for the builders' own programs instead of packages, where their owners allow it.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Input files: where they appear = where they lie, relative to the command file.
     #[serde(default)]
     pub inputs: std::collections::BTreeMap<RelativePath, PathBuf>,
@@ -227,8 +236,15 @@ pub fn command(archive: &Archive, path: &Path) -> Result<Prepared, Error> {
     let file: CommandFile = toml::from_str(&text)
         .map_err(|source| Error::CommandFile { path: path.to_owned(), source: Box::new(source) })?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let locked = lock::lock_plain(archive, &file.packages)?;
-    let mut files: Vec<(Hash, PathBuf)> = locked_files(&locked).collect();
+    let (lock, mut files): (_, Vec<(Hash, PathBuf)>) = match file.isolation {
+        Isolation::Light if !file.packages.is_empty() => return Err(Error::Light { path: path.to_owned() }),
+        Isolation::Light => (lock::lock_nothing(archive)?, Vec::new()),
+        Isolation::Rootfs => {
+            let locked = lock::lock_plain(archive, &file.packages)?;
+            let files = locked_files(&locked).collect();
+            (locked.lock, files)
+        }
+    };
     let mut inputs = Vec::new();
     for (path, from) in &file.inputs {
         let from = base.join(from);
@@ -238,8 +254,8 @@ pub fn command(archive: &Archive, path: &Path) -> Result<Prepared, Error> {
     }
     let mut outputs = file.outputs;
     outputs.sort();
-    let kind = JobKind::Command(CommandJob { argv: file.argv, name: file.name, inputs, outputs });
-    Ok(Prepared { kind, lock: locked.lock, files })
+    let (argv, name, isolation) = (file.argv, file.name, file.isolation);
+    Ok(Prepared { kind: JobKind::Command(CommandJob { argv, name, inputs, outputs, isolation }), lock, files })
 }
 
 impl Prepared {

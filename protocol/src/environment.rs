@@ -11,7 +11,7 @@ use crate::{
     codec::{self, DoorError},
     envelope::check_set,
     limits,
-    words::DebVersion,
+    words::{DebVersion, RelativePath},
 };
 
 /// One package of an environment.
@@ -22,6 +22,10 @@ pub struct LockedPackage {
     pub arch: Arch,
     /// The package's file, without a folder.
     pub file: FileName,
+    /// Where in its archive the file lies, below the root that all mirrors have alike (`pool/main/t/tree/..`); none in locks
+    /// of old, and where an archive has no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<RelativePath>,
     /// The file's BLAKE3: how peers ask each other for it.
     pub hash: Hash,
     /// The package's name.
@@ -82,7 +86,7 @@ pub struct EnvironmentLock {
     /// Which tools install the packages.
     #[serde(default, skip_serializing_if = "Family::is_unsaid")]
     pub family: Family,
-    /// Every package, sorted by name; libfaketime is always among them.
+    /// Every package, sorted by name; libfaketime is always among them. None for a light command.
     pub packages: Vec<LockedPackage>,
 }
 

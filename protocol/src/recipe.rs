@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Arch, ChannelName, FileName, JobId, NetworkId, Sha256, Timestamp,
     envelope::{Record, check_set},
+    job::{Pointer, check_hosts},
     limits,
-    words::{DebVersion, RecipeName, RefName, Url},
+    words::{DebVersion, HostRule, RecipeName, RefName, Url},
 };
 
 /// Bytes of a reason.
@@ -103,6 +104,18 @@ pub enum Upstream {
     Git(GitSource),
     /// A release's tarball.
     Tarball(Tarball),
+    /// What the packaging names.
+    Named(Named),
+}
+
+/// Files that the packaging names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// What in the packaging names them.
+    pub by: Pointer,
+    /// Hosts that they are expected at, sorted.
+    pub hosts: Vec<HostRule>,
 }
 
 /// A release's tarball.
@@ -143,8 +156,16 @@ impl Plan {
             (Product::Deb, ..) if !self.macros.is_empty() || !self.requires.is_empty() => {
                 Err("only recipes of RPMs have macros and requirements".into())
             }
-            (_, Upstream::Tarball(_), Flavour::Ci) => {
+            (_, Upstream::Tarball(_) | Upstream::Named(_), Flavour::Ci) => {
                 Err("a tarball has no commits: use flavour release, or a git repository".into())
+            }
+            (kind, Upstream::Named(named), Flavour::Release) => {
+                check_hosts(&named.hosts)?;
+                match (self.packaging.is_some(), kind == Product::Rpm, named.by) {
+                    (false, ..) => Err("what names the sources is in the packaging's repository: name it".into()),
+                    (true, true, Pointer::Spec) | (true, false, Pointer::Watch | Pointer::WatchPackaged) => Ok(()),
+                    (true, ..) => Err("Debian packages have a watch file, RPMs a spec".into()),
+                }
             }
             (..) => Ok(()),
         }
@@ -154,7 +175,7 @@ impl Plan {
     pub fn repositories(&self) -> Vec<(&'static str, &GitSource)> {
         let upstream = match &self.upstream {
             Upstream::Git(git) => Some((UPSTREAM, git)),
-            Upstream::Tarball(_) => None,
+            Upstream::Tarball(_) | Upstream::Named(_) => None,
         };
         self.packaging.iter().map(|git| (PACKAGING, git)).chain(upstream).collect()
     }

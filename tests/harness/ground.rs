@@ -29,7 +29,7 @@ use artel::{
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, PackageName, Sha256,
     environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
 };
@@ -190,7 +190,13 @@ impl Ground {
     pub fn script(&self, name: &str, script: &str) -> Prepared {
         let argv = ["sh", "-euc", script].map(str::to_owned).to_vec();
         let outputs = vec![RelativePath::new("out").unwrap()];
-        let command = CommandJob { argv, name: FileName::new(name).unwrap(), inputs: Vec::new(), outputs };
+        let command = CommandJob {
+            argv,
+            name: FileName::new(name).unwrap(),
+            inputs: Vec::new(),
+            outputs,
+            isolation: Isolation::Rootfs,
+        };
         Prepared { kind: JobKind::Command(command), lock: self.lock.clone(), files: self.package_files().collect() }
     }
 

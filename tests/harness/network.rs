@@ -110,6 +110,7 @@ impl Network {
                 builder: builder.map(|b| Builder {
                     lie: b.honesty == Honesty::Liar,
                     fetch: plan.fetch.clone(),
+                    isolation: plan.isolation,
                     ..Builder::default()
                 }),
                 mirror: mirrors.then(|| Mirror { channels: vec![self.channel.clone()] }),

@@ -1,7 +1,7 @@
 //! What a network is to consist of.
 
 use artel::config::Explain;
-use protocol::words::HostRule;
+use protocol::{job::Isolation, words::HostRule};
 
 /// The first coordinator's name.
 pub(crate) const FIRST: &str = "coordinator";
@@ -79,6 +79,8 @@ pub struct Plan {
     pub builders: Vec<BuilderPlan>,
     /// Whom the builders fetch from.
     pub fetch: Vec<HostRule>,
+    /// The lightest isolation that the builders' owners allow.
+    pub isolation: Isolation,
     /// Mirrors, by name.
     pub mirrors: Vec<String>,
     /// Operators that must agree.
@@ -102,6 +104,7 @@ impl Plan {
             cables: Cables::Loopback,
             builders,
             fetch: Vec::new(),
+            isolation: Isolation::Rootfs,
             mirrors: Vec::new(),
             agree: 2,
             ask: 2,

@@ -119,6 +119,7 @@ fn lock_environment() -> anyhow::Result<Locked> {
 
 fn kind() -> anyhow::Result<JobKind> {
     Ok(JobKind::Command(CommandJob {
+        isolation: protocol::job::Isolation::Rootfs,
         argv: ["bash", "-c", SCRIPT].map(str::to_owned).to_vec(),
         name: FileName::new("bench")?,
         inputs: Vec::new(),

@@ -89,6 +89,7 @@ impl Ledger {
             kind: wish.kind.word().to_owned(),
             title: wish.title(),
             endpoints: wish.endpoints(),
+            isolation: wish.isolation(),
             channel: wish.channel.clone(),
             created: wish.created,
             expires: wish.expires,

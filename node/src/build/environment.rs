@@ -118,7 +118,14 @@ pub(in crate::build) struct Environment {
     /// How long it took to have it.
     pub(in crate::build) took: Duration,
     /// Locked shared for as long as it is used.
-    _lock: File,
+    _lock: Option<File>,
+}
+
+impl Environment {
+    /// Gives this machine as an environment.
+    pub(in crate::build) fn machine() -> Self {
+        Self { root: PathBuf::from("/"), tree: "this machine's own".to_owned(), took: Duration::ZERO, _lock: None }
+    }
 }
 
 impl Environments {
@@ -169,7 +176,7 @@ impl Environments {
             // Locked before it is looked for, so that it cannot be evicted in between.
             if file.try_lock_shared().is_ok() && self.has(&id) {
                 let tree = self.touch(&folder)?.tree;
-                return Ok(Environment { root: folder.join("root"), tree, took: begun.elapsed(), _lock: file });
+                return Ok(Environment { root: folder.join("root"), tree, took: begun.elapsed(), _lock: Some(file) });
             }
             file.unlock().map_err(disk)?;
             if file.try_lock().is_ok() {

@@ -6,6 +6,7 @@ mod census;
 mod classes;
 mod hostile;
 mod images;
+mod light;
 mod packages;
 mod phases;
 mod root;

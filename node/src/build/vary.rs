@@ -154,6 +154,11 @@ impl Variation {
         self
     }
 
+    /// Fits the profile to a machine's own programs, which nothing is added to: no other `sh`, locale or date.
+    pub(in crate::build) fn light(self) -> Self {
+        Self { shift_secs: 0, ..self.installing() }
+    }
+
     /// Gives the lines of shell that come before what is built: they compile the locale and move the date for what follows.
     /// Empty for the plain profile.
     ///

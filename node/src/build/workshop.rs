@@ -11,7 +11,7 @@ use protocol::{
     Arch, Timestamp,
     blame::{Blame, Failure, Fault},
     environment::EnvironmentLock,
-    job::{BuildLimits, JobKind},
+    job::{BuildLimits, Isolation, JobKind},
     lease::LeaseNumber,
     words::{HostRule, RelativePath},
 };
@@ -86,6 +86,8 @@ pub struct Workshop {
     now: fn() -> Timestamp,
     /// Whom fetches may reach.
     reach: Vec<HostRule>,
+    /// The lightest isolation that is allowed.
+    isolation: Isolation,
 }
 
 impl Workshop {
@@ -107,12 +109,18 @@ impl Workshop {
             patience: Patience::default(),
             now: config.now,
             reach: Vec::new(),
+            isolation: Isolation::Rootfs,
         })
     }
 
     /// Gives a workshop that fetches from these hosts; without, it refuses fetches.
     pub fn reaching(self, reach: Vec<HostRule>) -> Self {
         Self { reach, ..self }
+    }
+
+    /// Gives a workshop that allows an isolation as light as this; without, it refuses light commands.
+    pub fn allowing(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
     }
 
     /// Gives a workshop that waits as long as a test wants.
@@ -192,14 +200,11 @@ impl Workshop {
     }
 
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
-        check(task)?;
-        if let JobKind::Fetch(job) = &task.request.kind {
-            fetch::check(job, &self.reach)?;
-        }
-        let begun = Instant::now();
         let request = &task.request;
-        let variation = variation(task.lease.profile, cpus(&request.limits));
-        let variation = if rights(&request.kind) == Rights::Installer { variation.installing() } else { variation };
+        self.check(task)?;
+        let begun = Instant::now();
+        let light = !request.isolation().is_rootfs();
+        let variation = varied(task);
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
@@ -218,6 +223,9 @@ impl Workshop {
         let placed = Instant::now();
         log.enter(Phase::Environment);
         let environment = bounded(Phase::Environment, self.patience.environment, stop, async |halt| {
+            if light {
+                return Ok(Environment::machine());
+            }
             self.environments.get(&task.lock, &task.packages, &halt).await.map_err(Error::Environment)
         })
         .await?;
@@ -257,6 +265,15 @@ impl Workshop {
             environment_took: environment.took,
             node_info: info::table(request.arch, &place, (&ran, &lint), started),
         })
+    }
+
+    /// Says whether the task is whole, and one that this builder's owner allows.
+    fn check(&self, task: &Task) -> Result<(), Error> {
+        check(task)?;
+        if let JobKind::Fetch(job) = &task.request.kind {
+            fetch::check(job, &self.reach)?;
+        }
+        command::check(task.request.isolation(), self.isolation, &task.lock)
     }
 
     async fn collect(
@@ -349,6 +366,14 @@ fn check(task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives what an attempt varies: all that its profile says and its job can bear.
+fn varied(task: &Task) -> Variation {
+    let request = &task.request;
+    let variation = variation(task.lease.profile, cpus(&request.limits));
+    let variation = if rights(&request.kind) == Rights::Installer { variation.installing() } else { variation };
+    if request.isolation().is_rootfs() { variation } else { variation.light() }
+}
+
 fn rights(kind: &JobKind) -> Rights {
     match kind {
         JobKind::Image(_) => Rights::Installer,
@@ -392,7 +417,7 @@ fn plan<'a>(
         rights: rights(&task.request.kind),
         network: if matches!(task.request.kind, JobKind::Fetch(_)) { Network::Gate } else { Network::None },
         folder: &folder.path,
-        base: Base::Environment(&environment.root),
+        base: if task.request.isolation().is_rootfs() { Base::Environment(&environment.root) } else { Base::Machine },
         variation: v,
         limits: &task.request.limits,
         start: Patience::default().start,

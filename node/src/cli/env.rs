@@ -122,9 +122,10 @@ fn show(context: &Context, lock: &EnvironmentLock) -> anyhow::Result<u8> {
                 bytes as f64 / f64::from(1 << 20)
             ))?;
             let row = |p: &LockedPackage| {
-                vec![p.name.to_string(), p.version.to_string(), p.arch.to_string(), p.sha256.to_string()]
+                let from = p.from.as_ref().map_or_else(|| p.file.to_string(), ToString::to_string);
+                vec![p.name.to_string(), p.version.to_string(), p.arch.to_string(), p.sha256.to_string(), from]
             };
-            output::table(&["PACKAGE", "VERSION", "ARCH", "SHA256"], lock.packages.iter().map(row).collect())?;
+            output::table(&["PACKAGE", "VERSION", "ARCH", "SHA256", "FROM"], lock.packages.iter().map(row).collect())?;
         }
     }
     Ok(exit::DONE)

@@ -219,5 +219,6 @@ fn upstream(upstream: &Upstream) -> String {
     match upstream {
         Upstream::Git(source) => git(source),
         Upstream::Tarball(tarball) => tarball.url.to_string(),
+        Upstream::Named(named) => format!("by the packaging's {}", named.by.word()),
     }
 }

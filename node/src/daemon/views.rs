@@ -288,6 +288,9 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                 fact("command", command.argv.join(" "));
                 let outputs: Vec<_> = command.outputs.iter().map(ToString::to_string).collect();
                 fact("outputs", outputs.join(" "));
+                if !command.isolation.is_rootfs() {
+                    fact("isolation", "light".to_owned());
+                }
                 inputs.extend(command.inputs.iter().map(|f| FileView {
                     name: f.path.to_string(),
                     size: f.size,
@@ -337,6 +340,10 @@ fn fetch_facts(fetch: &FetchJob, fact: &mut impl FnMut(&str, String)) {
                 Some(sha256) => format!("{} with sha256 {sha256}", file.url),
                 None => file.url.to_string(),
             },
+            Origin::Named(named) => {
+                let hosts: Vec<&str> = named.hosts.iter().map(|host| host.as_str()).collect();
+                format!("what the {} of {} names, at {}", named.by.word(), named.tree, hosts.join(" "))
+            }
         };
         fact(source.name.as_str(), what);
     }

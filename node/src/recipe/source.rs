@@ -8,15 +8,21 @@ use std::{
 
 use protocol::{
     FileName, Hash, PackageName, Sha256,
-    job::{CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Origin},
-    recipe::{Flavour, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
+    job::{
+        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation, NamedOrigin,
+        Origin, Pointer,
+    },
+    recipe::{Flavour, Named, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
     words::{CommitId, RecipeName, RelativePath, Url},
 };
 
 use super::decide;
 
 /// Packages that a fetch needs beside the buildd set.
-pub const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+/// And to follow a watch file.
+const WATCH_TOOLS: [&str; 4] =
+    ["devscripts", "liblwp-protocol-https-perl", "liblwp-protocol-socks-perl", "libwww-perl"];
 /// What the job leaves: a tar file of the source package's files.
 pub const OUTPUT: &str = "source.tar";
 /// The file in it that says an RPM's version.
@@ -65,6 +71,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Gives the packages that a fetch needs beside the buildd set.
+pub fn fetch_tools(plan: &Plan) -> Vec<PackageName> {
+    let more: &[&str] = match &plan.upstream {
+        Upstream::Git(_) | Upstream::Tarball(_) => &[],
+        Upstream::Named(Named { by: Pointer::Watch | Pointer::WatchPackaged, .. }) => &WATCH_TOOLS,
+        Upstream::Named(Named { by: Pointer::Spec, .. }) => &["rpm"],
+    };
+    FETCH_TOOLS.iter().chain(more).map(|name| PackageName::new(name).expect("a valid name")).collect()
+}
+
+/// Says whether a plan's sources are the same whenever they are fetched, as far as its revisions name them.
+pub fn is_pinned(plan: &Plan) -> bool {
+    !matches!(plan.upstream, Upstream::Named(Named { by: Pointer::Watch, .. }))
 }
 
 /// Gives the packages that making the source needs beside the buildd set.
@@ -119,6 +140,12 @@ pub fn fetch(name: &RecipeName, plan: &Plan, revisions: &[Revision]) -> Result<F
         let origin = Origin::File(FileOrigin { url: tarball.url.clone(), sha256: tarball.sha256 });
         sources.push(FetchSource { name: tarball_name(&tarball.url)?, origin });
     }
+    if let Upstream::Named(Named { by, hosts }) = &plan.upstream {
+        let tree = FileName::new(PACKAGING).expect("a plain word");
+        let named = NamedOrigin { by: *by, tree, hosts: hosts.clone(), macros: plan.macros.clone() };
+        let name = FileName::new(UPSTREAM).expect("a plain word");
+        sources.push(FetchSource { name, origin: Origin::Named(named) });
+    }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(FetchJob { name: FileName::new(name).expect("a recipe's name is a file's name"), sources })
 }
@@ -168,7 +195,7 @@ pub fn make(
         Flavour::Release => (String::new(), 0),
     };
     let tarball = match &plan.upstream {
-        Upstream::Git(_) => String::new(),
+        Upstream::Git(_) | Upstream::Named(_) => String::new(),
         Upstream::Tarball(tarball) => tarball_name(&tarball.url)?.to_string(),
     };
     let of: Vec<String> = commits.iter().map(|commit| commit.commit.to_string()).collect();
@@ -185,10 +212,11 @@ pub fn make(
         sha256: file.sha256,
     });
     Ok(CommandJob {
-        argv: argv.map(str::to_owned).to_vec(),
+        argv: argv.map(str::to_owned).into_iter().chain(plan.macros.iter().cloned()).collect(),
         name: FileName::new(format!("{name}-source")).expect("a recipe's name is a file's name"),
         inputs: inputs.collect(),
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
+        isolation: Isolation::Rootfs,
     })
 }
 

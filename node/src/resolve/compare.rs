@@ -98,6 +98,7 @@ mod tests {
         let package = |(name, version, content): &(&str, &str, &str)| LockedPackage {
             arch: Arch::All,
             file: FileName::new(format!("{name}_{version}_all.deb")).unwrap(),
+            from: None,
             hash: Hash::of(content.as_bytes()),
             name: PackageName::new(*name).unwrap(),
             size: content.len() as u64,

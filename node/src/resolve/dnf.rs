@@ -316,7 +316,7 @@ fn read(path: &Path) -> Result<(LockedPackage, u64), Error> {
     }
     let Digest { hash, sha256, size } = digest;
     let built = header.number(tag::BUILD_TIME).unwrap_or_default();
-    Ok((LockedPackage { arch, file, hash, name, size, sha256, version }, built))
+    Ok((LockedPackage { arch, file, from: None, hash, name, size, sha256, version }, built))
 }
 
 fn identity(header: &Header) -> Result<(PackageName, DebVersion, Arch), String> {

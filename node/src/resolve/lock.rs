@@ -13,7 +13,7 @@ use std::{
 use protocol::{
     Arch, FileName, PackageName, Sha256, SuiteName,
     environment::{EnvironmentLock, Family, LockedPackage},
-    words::DebVersion,
+    words::{DebVersion, RelativePath},
 };
 
 use super::{
@@ -130,6 +130,15 @@ pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Er
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
 }
 
+/// Locks nothing: the environment of a command that finds a builder's own programs.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_nothing(archive: &Archive) -> Result<EnvironmentLock, Error> {
+    let (suite, epoch) = release(archive)?;
+    Ok(EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages: Vec::new() })
+}
+
 /// Locks the packages of an earlier environment as the archive has them now. A package that the archive no longer has is left out:
 /// what needed it needs another one now.
 ///
@@ -189,6 +198,7 @@ pub fn lock_system(archive: &Archive, base: Base, extra: &[PackageName]) -> Resu
 /// One file that apt would download.
 struct Wanted {
     file: FileName,
+    from: Option<RelativePath>,
     name: PackageName,
     version: DebVersion,
     arch: Arch,
@@ -220,8 +230,8 @@ fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error
         if (got.sha256, got.size) != (package.sha256, package.size) {
             return Err(Error::WrongFile { file: path, wanted: package.sha256, got: got.sha256 });
         }
-        let Wanted { file, name, version, arch, size, sha256 } = package;
-        packages.push(LockedPackage { arch, file, hash: got.hash, name, size, sha256, version });
+        let Wanted { file, from, name, version, arch, size, sha256 } = package;
+        packages.push(LockedPackage { arch, file, from, hash: got.hash, name, size, sha256, version });
         files.push(path);
     }
     let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages };
@@ -292,6 +302,7 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
         let (name, version, arch) = (stem.next()?, stem.next()?, stem.next()?);
         Some(Wanted {
             file: FileName::new(file).ok()?,
+            from: below_pool(parts.next()?),
             name: PackageName::new(name).ok()?,
             version: DebVersion::new(version.replace("%3a", ":")).ok()?,
             arch: arch.parse().ok()?,
@@ -300,6 +311,13 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
         })
     };
     parse().ok_or_else(|| Error::Solve(format!("apt printed {line:?}, which names no .deb with its SHA-256")))
+}
+
+/// Gives the part of a quoted address that every mirror of an archive has alike.
+fn below_pool(uri: &str) -> Option<RelativePath> {
+    let path = uri.trim_matches('\'').rsplit_once("/pool/")?.1;
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+    RelativePath::new(format!("pool/{path}")).ok()
 }
 
 /// Removes what an interrupted run left with a wrong hash, so that it is fetched once more.

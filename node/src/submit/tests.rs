@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use protocol::{Arch, Sha256, SuiteName, environment::LockedPackage, words::DebVersion};
+use protocol::{Arch, Sha256, SuiteName, environment::LockedPackage, job::Isolation, words::DebVersion};
 
 use super::*;
 
@@ -11,6 +11,7 @@ pub(crate) fn package(name: &str) -> LockedPackage {
     LockedPackage {
         arch: Arch::All,
         file: FileName::new(format!("{name}_1_all.deb")).unwrap(),
+        from: None,
         hash: Hash::of(name.as_bytes()),
         name: PackageName::new(name).unwrap(),
         size: name.len() as u64,
@@ -43,7 +44,13 @@ fn another_environment_takes_nothing_from_an_images_own_packages() {
     // The environment's two, then the image's own.
     let files = vec![file(&shared), file(&tool), file(&shared)];
     let name = FileName::new("test").unwrap();
-    let job = CommandJob { argv: vec!["true".into()], inputs: Vec::new(), name, outputs: Vec::new() };
+    let job = CommandJob {
+        argv: vec!["true".into()],
+        name,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        isolation: Isolation::Rootfs,
+    };
     let prepared = Prepared { kind: JobKind::Command(job), lock: lock(&[shared.clone(), tool]), files };
     let taken = prepared.with_environment(lock(std::slice::from_ref(&other)), state.path()).unwrap();
     assert_eq!(taken.files, [file(&shared), file(&other)]);

@@ -24,6 +24,14 @@ fn a_lock_is_a_set_of_packages_for_one_architecture() {
 }
 
 #[test]
+fn a_lock_says_where_its_packages_are_from() {
+    let mut lock = samples::lock();
+    lock.packages[0].from = Some(RelativePath::new("pool/main/b/base-files/base-files_12.4_amd64.deb").unwrap());
+    assert_eq!(EnvironmentLock::from_bytes(&lock.to_bytes()), Ok(lock.clone()));
+    assert_ne!(lock.id(), samples::lock().id());
+}
+
+#[test]
 fn every_byte_of_a_lock_is_in_its_id() {
     let mut other = samples::lock();
     other.packages[0].sha256 = Sha256::of(b"tampered");

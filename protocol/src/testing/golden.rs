@@ -65,9 +65,11 @@ fn all() -> Vec<Golden> {
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
+        golden("record-job-command-light", samples::light_request(network)),
         golden("record-job-image", samples::image_request(network)),
         golden("record-job-fetch", samples::fetch_request(network)),
         golden("record-recipe", samples::recipe(network)),
+        golden("record-recipe-named", samples::recipe_named(network)),
         golden("record-recipe-removed", Recipe { plan: None, ..samples::recipe(network) }),
         golden("record-recipe-run", samples::recipe_run(network)),
         golden(

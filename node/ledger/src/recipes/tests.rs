@@ -108,8 +108,14 @@ fn a_fetch_goes_only_to_builders_whose_owner_lists_its_hosts() {
     let arch = protocol::Arch::Amd64;
     let lists = |bench: &mut Bench, seed: u8, rules: &[&str]| {
         let fetch = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let capacity =
-            protocol::peer::Capacity { fetch, slots: 2, arches: vec![arch], disk_mib: 1, memory_mib: 1 << 20 };
+        let capacity = protocol::peer::Capacity {
+            fetch,
+            isolation: protocol::job::Isolation::Rootfs,
+            slots: 2,
+            arches: vec![arch],
+            disk_mib: 1,
+            memory_mib: 1 << 20,
+        };
         bench.apply(Command::Card { node: node(seed), capacity: Some(capacity), duty: Duty::Ready });
     };
     for seed in [10, 11] {
@@ -118,10 +124,35 @@ fn a_fetch_goes_only_to_builders_whose_owner_lists_its_hosts() {
         assert!(bench.granted().is_empty());
     }
     assert!(bench.why(job).contains("fetch from example.org:443"), "{}", bench.why(job));
-    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not list"));
+    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not let it fetch from"));
     lists(&mut bench, 10, &["git.example"]);
     assert!(bench.granted().is_empty(), "one host of two is not enough");
     lists(&mut bench, 11, &["*.example", "example.org"]);
+    assert_eq!(bench.granted().iter().map(|lease| lease.node).collect::<Vec<_>>(), vec![node(11)]);
+    bench.assert_replays();
+}
+
+#[test]
+fn a_light_command_goes_only_to_builders_whose_owner_allows_it() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let job = bench.submit("light", 1);
+    let arch = protocol::Arch::Amd64;
+    for seed in [10, 11] {
+        bench.card(node(seed), arch, (2, 1 << 20), Duty::Ready);
+        bench.offer(node(seed), 2);
+        assert!(bench.granted().is_empty());
+    }
+    assert!(bench.why(job).contains("its machine's own programs: `isolation = \"light\"`"), "{}", bench.why(job));
+    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not let it run commands"));
+    let capacity = protocol::peer::Capacity {
+        fetch: Vec::new(),
+        isolation: protocol::job::Isolation::Light,
+        slots: 2,
+        arches: vec![arch],
+        disk_mib: 1,
+        memory_mib: 1 << 20,
+    };
+    bench.apply(Command::Card { node: node(11), capacity: Some(capacity), duty: Duty::Ready });
     assert_eq!(bench.granted().iter().map(|lease| lease.node).collect::<Vec<_>>(), vec![node(11)]);
     bench.assert_replays();
 }

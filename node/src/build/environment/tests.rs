@@ -100,6 +100,7 @@ async fn a_tampered_package_is_refused_before_anything_is_installed() {
     lock.packages.push(protocol::environment::LockedPackage {
         arch: protocol::Arch::All,
         file: protocol::FileName::new("a_1_all.deb").unwrap(),
+        from: None,
         hash: Hash::of(b"original"),
         name: protocol::PackageName::new("aa").unwrap(),
         size: 8,

@@ -10,7 +10,7 @@ use std::{
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, Sha256, SuiteName, Timestamp,
     environment::{EnvironmentLock, Family},
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
 };
@@ -152,6 +152,7 @@ impl Bench {
         };
         let shell = ["bash", "-c", job.script, "test"].into_iter().chain(job.arguments.iter().copied());
         let kind = JobKind::Command(CommandJob {
+            isolation: Isolation::Rootfs,
             argv: shell.map(str::to_owned).collect(),
             name: FileName::new("test").unwrap(),
             inputs: vec![input],
@@ -186,6 +187,11 @@ impl Bench {
     /// Changes what an installation may use.
     pub(super) fn installing_within(self, limits: BuildLimits) -> Self {
         Self { workshop: self.workshop.installing_within(limits), ..self }
+    }
+
+    /// Allows an isolation.
+    pub(super) fn allowing(self, isolation: Isolation) -> Self {
+        Self { workshop: self.workshop.allowing(isolation), ..self }
     }
 
     /// Puts a file into the installed environment.

@@ -74,6 +74,7 @@ impl Stranger {
         let package = LockedPackage {
             arch: Arch::All,
             file: FileName::new("attack_1_all.deb").unwrap(),
+            from: None,
             hash: Hash::of(&bytes),
             name: PackageName::new("attack").unwrap(),
             size: bytes.len() as u64,

@@ -125,8 +125,8 @@ impl<'a> Walk<'a> {
         let steps = Steps::open(self.context, &self.view.recipe, &self.key)?;
         if self.run.jobs.fetch.is_none() {
             self.run.jobs.fetch = match self.fetched_before(&steps).await {
-                Some(job) => Some(job),
-                None => Some(steps.fetch(&self.plan, &self.run.revisions).await?),
+                Some(job) if source::is_pinned(&self.plan) => Some(job),
+                Some(_) | None => Some(steps.fetch(&self.plan, &self.run.revisions).await?),
             };
             self.record().await?;
         }

@@ -88,8 +88,7 @@ impl Steps {
     /// Asks for the sources.
     pub(super) async fn fetch(&self, plan: &Plan, revisions: &[Revision]) -> anyhow::Result<JobId> {
         let job = source::fetch(&self.recipe.name, plan, revisions)?;
-        let tools = source::FETCH_TOOLS.map(|name| PackageName::new(name).expect("a valid name"));
-        let prepared = self.plain(JobKind::Fetch(job), tools.to_vec()).await?;
+        let prepared = self.plain(JobKind::Fetch(job), source::fetch_tools(plan)).await?;
         self.submit(&prepared, Vec::new()).await
     }
 

@@ -112,6 +112,8 @@ fn a_lock_has_the_system_and_the_build_dependencies_and_is_the_same_each_time() 
     };
     assert_eq!(names(&locked), with(&["helper", "ofall", "ofarch", "tester"]));
     assert!(locked.lock.packages.iter().all(|p| p.version.as_str() == "1:1"), "the stranger's packages stay out");
+    let from = |name: &str| locked.lock.package(name).unwrap().from.clone().unwrap().to_string();
+    assert_eq!(from("helper"), "pool/main/h/helper/helper_1_amd64.deb");
     assert_eq!((locked.lock.suite.as_str(), locked.lock.epoch), ("main", AT.as_secs()));
     for (package, file) in locked.lock.packages.iter().zip(&locked.files) {
         let got = crate::resolve::digest::Digest::of_file(file).unwrap();
