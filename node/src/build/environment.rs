@@ -148,7 +148,8 @@ impl Environments {
             let (Ok(id), true) = (id, entry.path().is_dir()) else { continue };
             let half = name.starts_with("new-") || !entry.path().join(COMPLETE).is_file();
             // A locked one is being installed by another daemon.
-            if half && self.lock_file(&id)?.try_lock().is_ok() {
+            let file = self.lock_file(&id)?;
+            if half && file.try_lock().is_ok() {
                 trace::clean(&self.rig, &entry.path())?;
             }
         }

@@ -154,7 +154,12 @@ impl Environments {
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (mut result, mut said) = (String::new(), Vec::new());
         let (mut stdout, mut stderr) = (stdout.take(SAID_MAX), stderr.take(SAID_MAX));
-        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), stderr.read_to_end(&mut said)) };
+        // Whoever says more is heard to the end, or it would wait for ever.
+        let words = async {
+            stderr.read_to_end(&mut said).await?;
+            tokio::io::copy(stderr.get_mut(), &mut tokio::io::sink()).await
+        };
+        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), words) };
         let read = tokio::select! {
             biased;
             () = stop.cancelled() => Err(EnvironmentError::Cancelled),

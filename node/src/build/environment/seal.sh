@@ -26,6 +26,10 @@ if [ "$mib" -gt "$mib_max" ]; then
   echo "artel:refused their files have $mib MiB in all, holes included, over $mib_max MiB"
   exit 0
 fi
+if [ -n "$(find root -xdev -type s -print -quit)" ]; then
+  echo "artel:refused they left a socket, which no archive keeps"
+  exit 0
+fi
 find root -xdev -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
 tree=$(tar --sort=name --numeric-owner --format=gnu -C root -cf - . | sha256sum)
 kib=$(du -sk root)
