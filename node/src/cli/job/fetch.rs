@@ -6,9 +6,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use attest::{bundle::Bundle, verify};
 use futures::StreamExt;
-use protocol::{JobId, Sha256, words::RelativePath};
+use protocol::{FileName, JobId, Sha256, words::RelativePath};
 use sha2::Digest as _;
 use web::{
     Backend, Client,
@@ -16,13 +15,13 @@ use web::{
     backend::ByteRange,
 };
 
-use super::{group, show, watch, watch::Until};
+use super::{evidence, group, show, watch, watch::Until};
 use crate::{
     cli::{
         Context, exit,
         output::{self, Format},
     },
-    clock,
+    config::Config,
 };
 
 /// Which jobs, and where to
@@ -34,6 +33,16 @@ pub(in crate::cli) struct Fetch {
     /// The folder; each job of a group gets its own in it
     #[arg(long, value_name = "DIR", default_value = ".")]
     into: PathBuf,
+    /// Take also what no evidence can be had for, on this node's word
+    #[arg(long)]
+    unchecked: bool,
+}
+
+/// Whether files may come without evidence of who made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    Needed,
+    WhereThereIsAny,
 }
 
 /// A file that was brought.
@@ -50,7 +59,8 @@ impl Fetch {
         for what in &self.what {
             jobs.extend(group::members(context, what).await?);
         }
-        wait_and_fetch(context, &jobs, Some(&self.into)).await.map(|(code, _)| code)
+        let evidence = if self.unchecked { Evidence::WhereThereIsAny } else { Evidence::Needed };
+        wait_and_fetch(context, &jobs, Some(&self.into), evidence).await.map(|(code, _)| code)
     }
 }
 
@@ -59,6 +69,7 @@ pub(super) async fn wait_and_fetch(
     context: &Context,
     jobs: &[JobId],
     into: Option<&Path>,
+    evidence: Evidence,
 ) -> anyhow::Result<(u8, Vec<JobDetail>)> {
     let (client, mut code, mut ended) = (context.client(), exit::DONE, Vec::new());
     let mut fetched = Vec::new();
@@ -67,11 +78,8 @@ pub(super) async fn wait_and_fetch(
         let own = show::exit_code(&detail);
         code = if code == exit::DONE { own } else { code };
         if let Some(folder) = into.filter(|_| own == exit::DONE) {
-            let folder = match &detail.summary.group {
-                Some(group) => folder.join(&group.variant),
-                None => folder.to_owned(),
-            };
-            fetched.extend(fetch(context, &client, *job, &folder).await?);
+            let folder = own_folder(folder, detail.summary.group.as_ref().map(|group| &group.variant));
+            fetched.extend(fetch(context, *job, &folder, evidence).await?);
         } else if into.is_some() {
             anstream::eprintln!("job {} is {}: it has no agreed outputs", job.short(), detail.summary.state);
         }
@@ -90,38 +98,44 @@ pub(super) async fn wait_and_fetch(
     Ok((code, ended))
 }
 
-/// Brings a job's agreed outputs here and checks each, against the job's evidence where the node has it.
-async fn fetch(context: &Context, client: &Client, job: JobId, folder: &Path) -> anyhow::Result<Vec<Fetched>> {
+/// Gives the folder of a job's files: its own where it has a name among others.
+fn own_folder(folder: &Path, variant: Option<&FileName>) -> PathBuf {
+    variant.map_or_else(|| folder.to_owned(), |variant| folder.join(variant.as_str()))
+}
+
+/// Brings a job's agreed outputs here and checks each, against the job's evidence.
+async fn fetch(context: &Context, job: JobId, folder: &Path, evidence: Evidence) -> anyhow::Result<Vec<Fetched>> {
+    let client = context.client();
     let files = client.bring(job).await?;
-    let proof = proof(context, client, job).await?;
+    check(context, job, &files, evidence).await?;
     let mut fetched = Vec::new();
     for file in &files {
         // The node is ours, but what it repeats is a builder's word.
         let name = RelativePath::new(file.name.as_str()).map_err(|error| anyhow::anyhow!("{}: {error}", file.name))?;
-        if let Some(proof) = &proof {
-            proof.file(&file.name, &file.sha256).with_context(|| format!("{} is not proven", file.name))?;
-        }
         let path = folder.join(name.as_str());
-        write(client, file, &path).await?;
+        write(&client, file, &path).await?;
         fetched.push(Fetched { job, file: path, sha256: file.sha256 });
     }
     Ok(fetched)
 }
 
-/// Checks the evidence of a job, without belief in who gave it.
-async fn proof(context: &Context, client: &Client, job: JobId) -> anyhow::Result<Option<verify::Proof>> {
-    let bytes = match client.bundle(job).await {
-        Ok(bytes) => bytes,
-        Err(ApiError::Unavailable { reason }) => {
-            anstream::eprintln!("not checked against the evidence: {reason}");
-            return Ok(None);
+/// Checks files against the evidence of the job; none is an error, unless that was allowed.
+async fn check(context: &Context, job: JobId, files: &[FileView], evidence: Evidence) -> anyhow::Result<()> {
+    let network = Config::load(&context.home)?.network.id;
+    match evidence::prove(&context.client(), &network, job).await {
+        Ok(proof) => evidence::check(&proof, files),
+        Err(error) if evidence == Evidence::WhereThereIsAny && is_missing(&error) => {
+            anstream::eprintln!("not checked: {}", output::printable(&format!("{error:#}")));
+            Ok(())
         }
-        Err(error) => return Err(error.into()),
-    };
-    let network = crate::config::Config::load(&context.home)?.network.id;
-    let proof = verify::verify(&Bundle::from_bytes(&bytes)?, &network, clock::now())?;
-    anyhow::ensure!(proof.job == job, "the evidence is for job {}", proof.job);
-    Ok(Some(proof))
+        Err(error) => Err(error),
+    }
+}
+
+/// Says whether there is no evidence to be had, unlike evidence that proves nothing.
+fn is_missing(error: &anyhow::Error) -> bool {
+    let api = error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
+    matches!(api, Some(ApiError::Unavailable { .. } | ApiError::NotFound { .. }))
 }
 
 /// Writes one file; it appears under its name only when its content is what was agreed.
@@ -147,4 +161,32 @@ async fn write(client: &Client, file: &FileView, path: &Path) -> anyhow::Result<
     }
     std::fs::rename(&part, path).with_context(cannot)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use web::api::GroupView;
+
+    use super::*;
+
+    #[test]
+    fn a_variant_from_elsewhere_names_a_folder_in_the_one_that_was_given() {
+        let read = |variant: &str| {
+            let json = serde_json::json!({ "id": protocol::Hash::of(b"group"), "variant": variant });
+            serde_json::from_value::<GroupView>(json)
+        };
+        let group = read("amd64-full").unwrap();
+        assert_eq!(own_folder(Path::new("out"), Some(&group.variant)), Path::new("out/amd64-full"));
+        for hostile in ["/home/alice/.ssh", "../../.ssh", "..", ".", "", "a/b", "a\u{1b}[2J"] {
+            assert!(read(hostile).is_err(), "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_that_proves_nothing_is_not_missing() {
+        let busy = Err::<(), _>(ApiError::Unavailable { reason: "busy".into() }).context("the evidence").unwrap_err();
+        assert!(is_missing(&busy));
+        assert!(!is_missing(&anyhow::anyhow!("no operator attests it")));
+    }
 }

@@ -16,7 +16,11 @@ use web::{
     backend::ByteRange,
 };
 
-use super::{Until, exit, fetch, find, image};
+use super::{
+    Until, exit,
+    fetch::{self, Evidence},
+    find, image,
+};
 use crate::{
     cli::{
         Context,
@@ -192,14 +196,14 @@ pub(super) async fn finish(
         }
         return Ok(exit::DONE);
     }
-    let (code, ended) = fetch::wait_and_fetch(context, jobs, download).await?;
+    let (code, ended) = fetch::wait_and_fetch(context, jobs, download, Evidence::Needed).await?;
     if download.is_none() {
         match context.format {
             Format::Json => output::json(&ended)?,
             Format::People => {
                 let row = |detail: &web::api::JobDetail| {
                     let summary = &detail.summary;
-                    let variant = summary.group.as_ref().map(|group| group.variant.clone()).unwrap_or_default();
+                    let variant = summary.group.as_ref().map_or_else(String::new, |group| group.variant.to_string());
                     vec![
                         summary.id.short(),
                         format!("{} {}", summary.state.symbol(), summary.state),
