@@ -10,6 +10,16 @@ use web::{Backend, Client, api::FileView};
 
 use crate::clock;
 
+/// Brings what a job made onto the node, and proves it by the attestations of those who made it.
+///
+/// # Errors
+/// When the job made nothing that is agreed, or what came is not proven.
+pub(in crate::cli) async fn bring(client: &Client, network: &NetworkId, job: JobId) -> anyhow::Result<Vec<FileView>> {
+    let files = client.bring(job).await?;
+    check(&prove(client, network, job).await?, &files)?;
+    Ok(files)
+}
+
 /// Asks for the evidence of a job and checks it, without belief in who gave it.
 ///
 /// # Errors
