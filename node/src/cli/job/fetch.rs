@@ -1,7 +1,10 @@
 //! `artel job fetch`, and what `--download` does: waits for jobs, and brings their agreed outputs into a folder.
 
 use std::{
-    io::Write as _,
+    collections::BTreeMap,
+    fs::{File, Permissions},
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +14,7 @@ use protocol::{FileName, JobId, Sha256, words::RelativePath};
 use sha2::Digest as _;
 use web::{
     Backend, Client,
-    api::{ApiError, FileView, JobDetail},
+    api::{ApiError, FileView, JobDetail, JobSummary},
     backend::ByteRange,
 };
 
@@ -59,6 +62,7 @@ impl Fetch {
         for what in &self.what {
             jobs.extend(group::members(context, what).await?);
         }
+        apart(&folders(context, &jobs).await?)?;
         let evidence = if self.unchecked { Evidence::WhereThereIsAny } else { Evidence::Needed };
         wait_and_fetch(context, &jobs, Some(&self.into), evidence).await.map(|(code, _)| code)
     }
@@ -78,8 +82,7 @@ pub(super) async fn wait_and_fetch(
         let own = show::exit_code(&detail);
         code = if code == exit::DONE { own } else { code };
         if let Some(folder) = into.filter(|_| own == exit::DONE) {
-            let folder = own_folder(folder, detail.summary.group.as_ref().map(|group| &group.variant));
-            fetched.extend(fetch(context, *job, &folder, evidence).await?);
+            fetched.extend(fetch(context, &detail.summary, folder, evidence).await?);
         } else if into.is_some() {
             anstream::eprintln!("job {} is {}: it has no agreed outputs", job.short(), detail.summary.state);
         }
@@ -98,16 +101,46 @@ pub(super) async fn wait_and_fetch(
     Ok((code, ended))
 }
 
+/// Gives the names that jobs have in their groups: what folders they get.
+async fn folders(context: &Context, jobs: &[JobId]) -> anyhow::Result<Vec<(JobId, FileName)>> {
+    let (client, mut folders) = (context.client(), Vec::new());
+    for job in jobs {
+        let group = client.job(*job).await?.summary.group;
+        folders.extend(group.map(|group| (*job, group.variant)));
+    }
+    Ok(folders)
+}
+
+/// Refuses two jobs with one folder: the files of both would pass for those of one.
+fn apart(folders: &[(JobId, FileName)]) -> anyhow::Result<()> {
+    let mut taken: BTreeMap<&FileName, JobId> = BTreeMap::new();
+    for (job, folder) in folders {
+        if let Some(other) = taken.insert(folder, *job).filter(|other| other != job) {
+            let what = format!("jobs {} and {} would both get the folder {folder}", other.short(), job.short());
+            return Err(exit::failure(exit::FAILED, what)
+                .hint("fetch them one by one, each --into its own folder")
+                .into());
+        }
+    }
+    Ok(())
+}
+
 /// Gives the folder of a job's files: its own where it has a name among others.
 fn own_folder(folder: &Path, variant: Option<&FileName>) -> PathBuf {
     variant.map_or_else(|| folder.to_owned(), |variant| folder.join(variant.as_str()))
 }
 
 /// Brings a job's agreed outputs here and checks each, against the job's evidence.
-async fn fetch(context: &Context, job: JobId, folder: &Path, evidence: Evidence) -> anyhow::Result<Vec<Fetched>> {
-    let client = context.client();
+async fn fetch(
+    context: &Context,
+    summary: &JobSummary,
+    folder: &Path,
+    evidence: Evidence,
+) -> anyhow::Result<Vec<Fetched>> {
+    let (client, job) = (context.client(), summary.id);
     let files = client.bring(job).await?;
-    check(context, job, &files, evidence).await?;
+    check(context, summary, &files, evidence).await?;
+    let folder = own_folder(folder, summary.group.as_ref().map(|group| &group.variant));
     let mut fetched = Vec::new();
     for file in &files {
         // The node is ours, but what it repeats is a builder's word.
@@ -120,10 +153,15 @@ async fn fetch(context: &Context, job: JobId, folder: &Path, evidence: Evidence)
 }
 
 /// Checks files against the evidence of the job; none is an error, unless that was allowed.
-async fn check(context: &Context, job: JobId, files: &[FileView], evidence: Evidence) -> anyhow::Result<()> {
+async fn check(context: &Context, job: &JobSummary, files: &[FileView], evidence: Evidence) -> anyhow::Result<()> {
     let network = Config::load(&context.home)?.network.id;
-    match evidence::prove(&context.client(), &network, job).await {
-        Ok(proof) => evidence::check(&proof, files),
+    match evidence::prove(&context.client(), &network, job.id).await {
+        Ok(proof) => {
+            let asked = proof.request.schedule.group.as_ref().map(|group| (group.id, &group.variant));
+            let told = job.group.as_ref().map(|group| (group.id, &group.variant));
+            anyhow::ensure!(asked == told, "job {} was asked for in another group, or none", job.id.short());
+            evidence::check(&proof, files)
+        }
         Err(error) if evidence == Evidence::WhereThereIsAny && is_missing(&error) => {
             anstream::eprintln!("not checked: {}", output::printable(&format!("{error:#}")));
             Ok(())
@@ -138,14 +176,18 @@ fn is_missing(error: &anyhow::Error) -> bool {
     matches!(api, Some(ApiError::Unavailable { .. } | ApiError::NotFound { .. }))
 }
 
-/// Writes one file; it appears under its name only when its content is what was agreed.
+/// Writes one file; it appears under its name only when its content is what was agreed, and never in the place of another.
 async fn write(client: &Client, file: &FileView, path: &Path) -> anyhow::Result<()> {
     let hash = file.hash.with_context(|| format!("nobody knows where {} is", file.name))?;
+    if lies_there(path, &file.sha256)? {
+        return Ok(());
+    }
     let parent = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
-    let part = path.with_added_extension("part");
-    let cannot = || format!("{} cannot be written", part.display());
-    let mut new = std::fs::File::create(&part).with_context(cannot)?;
+    let cannot = || format!("{} cannot be written", path.display());
+    // What is wrong must not lie there for somebody to take: it goes when this returns.
+    let mut new =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(parent).with_context(cannot)?;
     let (mut digest, mut size) = (sha2::Sha256::new(), 0);
     let mut content = client.blob(hash, ByteRange::All).await?.bytes;
     while let Some(piece) = content.next().await {
@@ -155,12 +197,32 @@ async fn write(client: &Client, file: &FileView, path: &Path) -> anyhow::Result<
         new.write_all(&piece).with_context(cannot)?;
     }
     if size != file.size || Sha256::from_bytes(digest.finalize().into()) != file.sha256 {
-        // What is wrong must not lie there for somebody to take.
-        let _ = std::fs::remove_file(&part);
         return Err(exit::failure(exit::FAILED, format!("{} is not what was agreed", file.name)).into());
     }
-    std::fs::rename(&part, path).with_context(cannot)?;
+    new.persist_noclobber(path).with_context(cannot)?;
     Ok(())
+}
+
+/// Says whether a file lies there already; one of other content is an error.
+fn lies_there(path: &Path, wanted: &Sha256) -> anyhow::Result<bool> {
+    let cannot = || format!("{} cannot be read", path.display());
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let (mut digest, mut piece) = (sha2::Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut piece).with_context(cannot)? {
+            0 => break,
+            size => digest.update(&piece[..size]),
+        }
+    }
+    if Sha256::from_bytes(digest.finalize().into()) == *wanted {
+        return Ok(true);
+    }
+    let what = format!("{} is there with other content, and is not replaced", path.display());
+    Err(exit::failure(exit::FAILED, what).hint("move it away, or name another folder").into())
 }
 
 #[cfg(test)]
@@ -188,5 +250,25 @@ mod tests {
         let busy = Err::<(), _>(ApiError::Unavailable { reason: "busy".into() }).context("the evidence").unwrap_err();
         assert!(is_missing(&busy));
         assert!(!is_missing(&anyhow::anyhow!("no operator attests it")));
+    }
+
+    #[test]
+    fn two_jobs_get_no_folder_together() {
+        let (one, other) = (JobId::from(protocol::Hash::of(b"one")), JobId::from(protocol::Hash::of(b"other")));
+        let named = |name: &str| name.parse::<FileName>().unwrap();
+        assert!(apart(&[(one, named("amd64")), (other, named("arm64")), (one, named("amd64"))]).is_ok());
+        let said = apart(&[(one, named("amd64")), (other, named("amd64"))]).unwrap_err().to_string();
+        assert!(said.ends_with("would both get the folder amd64"), "{said}");
+    }
+
+    #[test]
+    fn a_file_of_other_content_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.deb");
+        assert!(!lies_there(&path, &Sha256::of(b"a")).unwrap());
+        std::fs::write(&path, "a").unwrap();
+        assert!(lies_there(&path, &Sha256::of(b"a")).unwrap());
+        let said = lies_there(&path, &Sha256::of(b"b")).unwrap_err().to_string();
+        assert!(said.ends_with("is there with other content, and is not replaced"), "{said}");
     }
 }
