@@ -177,7 +177,7 @@ async fn an_image_with_the_networks_own_package_is_the_same_from_two_operators()
 
     // The same once more: the variant of the same recipe, with the packages of the archive and of the network as they are now.
     let group = detail.summary.group.unwrap();
-    assert_eq!(group.variant, format!("{}-root", Arch::native().unwrap()));
+    assert_eq!(group.variant.to_string(), format!("{}-root", Arch::native().unwrap()));
     let again = scene.job(&["respin", &group.id.to_string(), "--queue"]).await;
     let [again]: [JobId; 1] = serde_json::from_value(again).unwrap();
     let new = scene.network.job(again).await;

@@ -1,6 +1,7 @@
 //! `artel job`: submit and watch jobs.
 
 mod diff;
+pub(super) mod evidence;
 mod fetch;
 mod group;
 mod image;

@@ -222,7 +222,7 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
         ended: view.times.ended.map(Time::from),
         agreement,
         expected: expected(view.expected),
-        group: view.group.as_ref().map(|g| GroupView { id: g.id, variant: g.variant.to_string() }),
+        group: view.group.as_ref().map(|g| GroupView { id: g.id, variant: g.variant.clone() }),
     })
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Sha256, blame::Blame, lease::LeaseNumber,
+    Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NodeId, OperatorName, Sha256, blame::Blame,
+    lease::LeaseNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +72,8 @@ pub struct JobSummary {
 pub struct GroupView {
     /// The group.
     pub id: Hash,
-    /// The job's name in it.
-    pub variant: String,
+    /// The job's name in it: people get a folder of this name.
+    pub variant: FileName,
 }
 
 /// When an open job begins and ends, judged by what such jobs took. It promises nothing.

@@ -310,7 +310,7 @@ fn published(fake: &Fake) -> JobDetail {
 
 /// Two jobs of the sample were asked for together.
 fn group(variant: &str) -> GroupView {
-    GroupView { id: Hash::of(b"group"), variant: variant.to_owned() }
+    GroupView { id: Hash::of(b"group"), variant: word(variant) }
 }
 
 fn building() -> JobDetail {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use attest::bundle::Bundle;
 use protocol::{
-    FileName, Hash, JobId, MaintainerName, Signed,
+    FileName, Hash, JobId, MaintainerName, PublicKey,
     environment::{EnvironmentLock, Family},
     job::{Group, JobKind, JobRequest, Schedule},
     limits,
@@ -16,7 +15,13 @@ use web::{
     backend::ByteRange,
 };
 
-use super::{Until, exit, fetch, find, image};
+use super::{
+    Until,
+    evidence::{self, Asked},
+    exit,
+    fetch::{self, Evidence},
+    find, image,
+};
 use crate::{
     cli::{
         Context,
@@ -97,11 +102,14 @@ impl Respin {
         let key = keys::load(&context.home.key(self.key.as_str()))?;
         let old = members(context, &self.what).await?;
         let client = context.client();
-        let (id, mut now_called) = (new_id()?, BTreeMap::new());
+        let (id, mut now_called, mut origins) = (new_id()?, BTreeMap::new(), Vec::new());
         // All are prepared before the first is submitted: half a respin helps nobody.
         let mut prepared = Vec::new();
         for job in &old {
-            let earlier = self.earlier(context, *job).await.with_context(|| format!("job {}", job.short()))?;
+            let named = || format!("job {}", job.short());
+            let (maintainer, earlier) = self.earlier(context, *job).await.with_context(named)?;
+            origins.push((maintainer, earlier.request.schedule.group.as_ref().map(|group| group.id)));
+            belong_together(&self.what, &origins).with_context(named)?;
             let own = if earlier.system.is_some() {
                 let around = image::surroundings(context, &earlier.request.channel, self.public.clone()).await?;
                 around.own.into_iter().map(|(_, repository)| repository).collect()
@@ -123,13 +131,11 @@ impl Respin {
         finish(context, &jobs, if self.queue { Until::Accepted } else { Until::Over }, self.download.as_deref()).await
     }
 
-    /// Gets what a job was asked for with, from its evidence.
-    async fn earlier(&self, context: &Context, job: JobId) -> anyhow::Result<Earlier> {
+    /// Gets who asked for a job and with what, from its evidence.
+    async fn earlier(&self, context: &Context, job: JobId) -> anyhow::Result<(PublicKey, Earlier)> {
         let client = context.client();
-        let bundle = Bundle::from_bytes(&client.bundle(job).await?)?;
         let network = Config::load(&context.home)?.network.id;
-        let request = Signed::<JobRequest>::read(&bundle.request.0)?.verify(Some(&network))?.into_inner();
-        let environment = EnvironmentLock::from_bytes(&bundle.lock.0)?;
+        let Asked { request, maintainer, environment } = evidence::asked(&client, &network, job).await?;
         if environment.family == Family::Rpm {
             let what = format!("job {} has an environment of RPMs, which respin does not lock", job.short());
             let hint = "lock it with artel env lock, and submit the job with --environment";
@@ -137,12 +143,23 @@ impl Respin {
         }
         let system = if let JobKind::Image(image) = &request.kind {
             let content = client.blob(image.packages.hash, ByteRange::All).await?.collect(limits::LOCK_MAX).await?;
+            anyhow::ensure!(Hash::of(&content) == image.packages.hash, "the packages are not those that the job names");
             Some(EnvironmentLock::from_bytes(&content)?)
         } else {
             None
         };
-        Ok(Earlier { request, environment, system })
+        Ok((maintainer, Earlier { request, environment, system }))
     }
+}
+
+/// Checks, of the jobs so far, that several are one group that one maintainer asked for: a node lists them, and all get signed.
+fn belong_together(what: &str, origins: &[(PublicKey, Option<Hash>)]) -> anyhow::Result<()> {
+    if let [first, .., last] = origins {
+        anyhow::ensure!(first.0 == last.0, "another maintainer asked for it than for the others of its group");
+        let group = last.1.filter(|id| first.1.as_ref() == Some(id) && id.to_string().starts_with(what));
+        anyhow::ensure!(group.is_some(), "it does not belong to group {what}");
+    }
+    Ok(())
 }
 
 /// Locks anew; apt runs in a thread of its own.
@@ -192,14 +209,14 @@ pub(super) async fn finish(
         }
         return Ok(exit::DONE);
     }
-    let (code, ended) = fetch::wait_and_fetch(context, jobs, download).await?;
+    let (code, ended) = fetch::wait_and_fetch(context, jobs, download, Evidence::Needed).await?;
     if download.is_none() {
         match context.format {
             Format::Json => output::json(&ended)?,
             Format::People => {
                 let row = |detail: &web::api::JobDetail| {
                     let summary = &detail.summary;
-                    let variant = summary.group.as_ref().map(|group| group.variant.clone()).unwrap_or_default();
+                    let variant = summary.group.as_ref().map_or_else(String::new, |group| group.variant.to_string());
                     vec![
                         summary.id.short(),
                         format!("{} {}", summary.state.symbol(), summary.state),
@@ -212,4 +229,26 @@ pub(super) async fn finish(
         }
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::testing::public_key;
+
+    use super::*;
+
+    #[test]
+    fn jobs_that_are_asked_for_again_are_one_group_of_one_maintainer() {
+        let (maria, mallory, group, other) = (public_key(1), public_key(2), Hash::of(b"group"), Hash::of(b"other"));
+        let what = &group.to_string()[..8];
+        assert!(belong_together("3f2a", &[(maria, None)]).is_ok(), "one job is named by itself");
+        assert!(belong_together(what, &[(maria, Some(group)), (maria, Some(group))]).is_ok());
+        for strange in [(mallory, Some(group)), (maria, Some(other)), (maria, None)] {
+            assert!(belong_together(what, &[(maria, Some(group)), strange]).is_err(), "{strange:?}");
+        }
+        assert!(
+            belong_together(what, &[(maria, Some(other)), (maria, Some(other))]).is_err(),
+            "not what was asked for"
+        );
+    }
 }

@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use protocol::{JobId, words::RelativePath};
 use web::{Backend, Client, api::FileView};
 
-use super::{find, show, watch, watch::Until};
+use super::{evidence, find, show, watch, watch::Until};
 use crate::{
     cli::{Context, exit},
+    config::Config,
     submit::Prepared,
 };
 
@@ -50,12 +51,13 @@ pub(super) enum Patience {
 }
 
 impl FromJob {
-    /// Brings the output onto the node.
+    /// Brings the output onto the node, and proves it: what is signed next names it.
     pub(super) async fn find(&self, context: &Context, patience: Patience) -> anyhow::Result<Found> {
         let client = context.client();
         let job = find(context, &self.job).await?;
         self.wait(&client, job, patience).await?;
-        let files = client.bring(job).await?;
+        let network = Config::load(&context.home)?.network.id;
+        let files = evidence::bring(&client, &network, job).await?;
         let names = || files.iter().map(|file| file.name.clone()).collect::<Vec<_>>().join(", ");
         let file = files.iter().find(|file| file.name == self.file);
         let file = file.with_context(|| format!("job {} made no {}; it made {}", job.short(), self.file, names()))?;
