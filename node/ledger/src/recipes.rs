@@ -70,6 +70,11 @@ impl Ledger {
         Some((entry.recipe.get(), entry.runs.iter().map(Verified::get).collect()))
     }
 
+    /// Gives a recipe and its runs as [`Ledger::recipe`] does, with their signatures.
+    pub fn signed_recipe(&self, name: &RecipeName) -> Option<(&Verified<Recipe>, &[Verified<RecipeRun>])> {
+        self.book.0.get(name).map(|entry| (&entry.recipe, entry.runs.as_slice()))
+    }
+
     pub(crate) fn keep_recipe(&mut self, recipe: Verified<Recipe>, turn: &mut Turn) {
         match self.admit_recipe(recipe, turn.at) {
             Ok(()) => turn.done(),

@@ -7,10 +7,10 @@ use std::{
 };
 
 use protocol::{
-    FileName, Hash, PackageName, Sha256,
+    FileName, Hash, JobId, PackageName, Sha256,
     job::{
-        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation, NamedOrigin,
-        Origin, Pointer,
+        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation, JobKind,
+        JobRequest, NamedOrigin, Origin, Pointer,
     },
     recipe::{Flavour, Named, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
     words::{CommitId, RecipeName, RelativePath, Url},
@@ -218,6 +218,13 @@ pub fn make(
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
         isolation: Isolation::Rootfs,
     })
+}
+
+/// Says whether a job is the one that makes a recipe's source package of what a fetch brought.
+pub fn makes(name: &RecipeName, fetch: JobId, request: &JobRequest) -> bool {
+    let JobKind::Command(job) = &request.kind else { return false };
+    let outputs = job.outputs.iter().map(RelativePath::as_str);
+    job.name.as_str() == format!("{name}-source") && outputs.eq([OUTPUT]) && request.schedule.after.contains(&fetch)
 }
 
 /// What a source job made, on disk.
