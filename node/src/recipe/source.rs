@@ -56,6 +56,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The record of a commit is of another one.
+    #[error("the fetched {name} is not the commit that the run found")]
+    OtherCommit {
+        /// The source.
+        name: String,
+    },
     /// The tar file is not what the script makes.
     #[error("the source package of the job is not acceptable: {why}")]
     Archive {
@@ -168,24 +174,18 @@ pub fn is_record(name: &RelativePath) -> bool {
     [UPSTREAM, PACKAGING].iter().any(|word| name.as_str() == format!("{word}.json"))
 }
 
-/// Gives the job that makes the source package. `records` are the commits' records, by file name.
+/// Gives the job that makes the source package of a run's revisions. `records` are the commits' records, by file name.
 ///
 /// # Errors
 /// When the fetch left something else than was asked for.
 pub fn make(
     name: &RecipeName,
     plan: &Plan,
+    revisions: &[Revision],
     fetched: &[Fetched],
     records: &BTreeMap<String, Vec<u8>>,
 ) -> Result<CommandJob, Error> {
-    let mut commits = Vec::new();
-    for (name, bytes) in records {
-        let read: Result<CommitRecord, _> = serde_json::from_slice(bytes);
-        commits.push(read.map_err(|source| Error::Record { name: name.clone(), source })?);
-    }
-    if commits.len() != plan.repositories().len() {
-        return Err(Error::Missing { name: "record of each commit".to_owned() });
-    }
+    let commits = commits(plan, revisions, records)?;
     let (suffix, time) = match plan.flavour {
         Flavour::Ci => {
             let time = commits.iter().map(|commit| commit.time).max().unwrap_or(0);
@@ -218,6 +218,27 @@ pub fn make(
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
         isolation: Isolation::Rootfs,
     })
+}
+
+/// Reads the record of each commit, which must be the one that the run found.
+fn commits(
+    plan: &Plan,
+    revisions: &[Revision],
+    records: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<CommitRecord>, Error> {
+    let mut commits = Vec::new();
+    for (name, _) in plan.repositories() {
+        let file = format!("{name}.json");
+        let bytes = records.get(&file).ok_or_else(|| Error::Missing { name: file.clone() })?;
+        let commit: CommitRecord =
+            serde_json::from_slice(bytes).map_err(|source| Error::Record { name: file, source })?;
+        let found = revisions.iter().find(|revision| revision.name.as_str() == name);
+        if found.is_none_or(|found| found.what != commit.commit.to_string()) {
+            return Err(Error::OtherCommit { name: name.to_owned() });
+        }
+        commits.push(commit);
+    }
+    Ok(commits)
 }
 
 /// Says whether a job is the one that makes a recipe's source package of what a fetch brought.
@@ -273,4 +294,31 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
         String::new()
     };
     Ok(Unpacked { begins_with: into.join(begins_with.as_str()), evr: evr.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::testing::samples;
+
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_commit_makes_no_source() {
+        let recipe = samples::recipe(samples::network());
+        let plan = recipe.plan.unwrap();
+        let commit = |digit: &str| CommitId::new(digit.repeat(40)).unwrap();
+        let found = BTreeMap::from([(PACKAGING, commit("a")), (UPSTREAM, commit("b"))]);
+        let revisions = revisions(&plan, &found).unwrap();
+        let record = |commit| serde_json::to_vec(&CommitRecord { commit, time: 1, ordinal: 2 }).unwrap();
+        let made = |upstream: CommitId| {
+            let records = [("packaging.json", record(commit("a"))), ("upstream.json", record(upstream))]
+                .map(|(n, r)| (n.to_owned(), r));
+            make(&recipe.name, &plan, &revisions, &[], &records.into())
+        };
+        let job = made(commit("b")).unwrap();
+        assert!(job.argv.contains(&format!("Built from {} and {}.", commit("a"), commit("b"))));
+        assert!(matches!(made(commit("c")), Err(Error::OtherCommit { name }) if name == "upstream"));
+        let one = BTreeMap::from([("packaging.json".to_owned(), record(commit("a")))]);
+        assert!(matches!(make(&recipe.name, &plan, &revisions, &[], &one), Err(Error::Missing { .. })));
+    }
 }

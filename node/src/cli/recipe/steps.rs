@@ -131,7 +131,7 @@ impl Steps {
             }
             fetched.push(fetched_file);
         }
-        let job = source::make(&self.recipe.name, plan, &fetched, &records)?;
+        let job = source::make(&self.recipe.name, plan, revisions, &fetched, &records)?;
         let prepared = self.plain(JobKind::Command(job), source::tools(plan.kind)).await?;
         self.submit(&prepared, vec![fetch]).await
     }
