@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,7 @@ use protocol::{
 };
 
 use super::decide;
+use crate::bounded;
 
 /// Packages that a fetch needs beside the buildd set.
 const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
@@ -27,8 +29,12 @@ const WATCH_TOOLS: [&str; 4] =
 pub const OUTPUT: &str = "source.tar";
 /// The file in it that says an RPM's version.
 const EVR: &str = "evr";
+/// The most bytes of that file.
+const EVR_MAX: u64 = 1024;
+/// The most bytes of the name of a file, as tar keeps one that is long.
+const NAME_MAX: u64 = 512;
 /// The most bytes of a source package.
-const SOURCE_MAX: u64 = 2 << 30;
+pub const SOURCE_MAX: u64 = 2 << 30;
 /// The most files of a source package.
 const FILES_MAX: usize = 512;
 
@@ -270,10 +276,19 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
     let file = fs::File::open(archive).map_err(failed(archive))?;
     let mut archive = tar::Archive::new(file);
     let (mut left, mut names) = (SOURCE_MAX, Vec::new());
-    for entry in archive.entries().map_err(failed(into))? {
+    let mut long = None;
+    // Raw entries: else whole long names are read, whatever they claim to have.
+    for entry in archive.entries().map_err(failed(into))?.raw(true) {
         let mut entry = entry.map_err(failed(into))?;
-        let name = entry.path().ok().and_then(|path| FileName::new(path.to_str()?).ok());
-        let name = name.ok_or_else(|| refuse("it has a name that is not plain"))?;
+        if entry.header().entry_type().is_gnu_longname() {
+            let mut name = String::new();
+            (&mut entry).take(NAME_MAX).read_to_string(&mut name).map_err(failed(into))?;
+            long = Some(name.trim_end_matches('\0').to_owned());
+            continue;
+        }
+        let name = long.take().or_else(|| Some(entry.path().ok()?.to_str()?.to_owned()));
+        let name =
+            name.and_then(|name| FileName::new(name).ok()).ok_or_else(|| refuse("it has a name that is not plain"))?;
         left = left.checked_sub(entry.size()).ok_or_else(|| refuse("it is too large"))?;
         if !entry.header().entry_type().is_file() || names.len() >= FILES_MAX {
             return Err(refuse("it has something else than a few files"));
@@ -289,7 +304,7 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
         return Err(refuse("it has not exactly one .dsc or .spec"));
     };
     let evr = if names.iter().any(|name| name.as_str() == EVR) {
-        fs::read_to_string(into.join(EVR)).map_err(failed(&into.join(EVR)))?
+        bounded::read_text(&into.join(EVR), EVR_MAX).map_err(failed(&into.join(EVR)))?
     } else {
         String::new()
     };
@@ -301,6 +316,35 @@ mod tests {
     use protocol::testing::samples;
 
     use super::*;
+
+    #[test]
+    fn a_source_package_is_unpacked_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, mut count) = (folder.path().join("source.tar"), 0);
+        let mut unpacked = |files: &[(String, usize)]| {
+            let mut tar = tar::Builder::new(fs::File::create(&archive).unwrap());
+            for (name, size) in files {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(*size as u64);
+                header.set_mode(0o644);
+                tar.append_data(&mut header, name, vec![b'1'; *size].as_slice()).unwrap();
+            }
+            tar.finish().unwrap();
+            count += 1;
+            let into = folder.path().join(count.to_string());
+            fs::create_dir(&into).unwrap();
+            unpack(&archive, &into)
+                .map(|unpacked| (unpacked.begins_with.strip_prefix(&into).unwrap().to_owned(), unpacked.evr))
+        };
+        let file = |name: &str, size| (name.to_owned(), size);
+        let long = format!("{}.spec", "long".repeat(30));
+        let (begins_with, evr) = unpacked(&[file(&long, 10), file(EVR, 3)]).unwrap();
+        assert_eq!((begins_with.to_str(), evr.as_str()), (Some(long.as_str()), "111"));
+        assert!(matches!(unpacked(&[file("a.spec", 1), file(EVR, 2000)]), Err(Error::File { .. })));
+        let endless = format!("{}.spec", "long/".repeat(200));
+        assert!(matches!(unpacked(&[file(&endless, 1)]), Err(Error::Archive { .. })));
+        assert!(matches!(unpacked(&[file("a.spec", 1), file("b.spec", 1)]), Err(Error::Archive { .. })));
+    }
 
     #[test]
     fn a_record_of_another_commit_makes_no_source() {

@@ -144,11 +144,17 @@ impl Steps {
         }
         let output = files.iter().find(|file| file.name == source::OUTPUT);
         let output = fetched_file(output.with_context(|| format!("job {} left no {}", job.short(), source::OUTPUT))?)?;
+        if output.size > source::SOURCE_MAX {
+            bail!("{} of job {} has {} bytes, which is too large", source::OUTPUT, job.short(), output.size);
+        }
         let archive = self.folder.path().join(source::OUTPUT);
         let mut content = self.client.blob(output.hash, ByteRange::All).await?.bytes;
         let mut file = tokio::fs::File::create(&archive).await?;
+        let mut left = output.size;
         while let Some(piece) = content.next().await {
-            file.write_all(&piece?).await?;
+            let piece = piece?;
+            left = left.checked_sub(piece.len() as u64).context("the node sent more than the source package")?;
+            file.write_all(&piece).await?;
         }
         file.flush().await?;
         let into = self.folder.path().join("source");
