@@ -143,20 +143,11 @@ impl<'a> Walk<'a> {
         if let Some(ended) = self.over("source", source).await? {
             return self.end(Some(ended)).await;
         }
+        if self.run.number == self.kept.recipe.number {
+            self.build(&steps, fetch, source).await?;
+        }
         if self.run.jobs.builds.is_empty() {
-            let made = steps.made(&self.plan, fetch, source).await?;
-            let published = steps.published(&made).await?;
-            let decision = self.decide(made.version(), published.as_ref());
-            anstream::eprintln!("{}", super::decision(&decision));
-            self.run.version = Some(made.version().clone());
-            if let Decision::Build(_) = &decision {
-                self.run.jobs.builds = steps.builds(&self.plan, &made, source).await?;
-            }
-            self.run.decision = Some(decision);
-            if self.run.jobs.builds.is_empty() {
-                return self.end(None).await;
-            }
-            self.record().await?;
+            return self.end(None).await;
         }
         if !wait {
             return Ok(None);
@@ -167,6 +158,34 @@ impl<'a> Walk<'a> {
             }
         }
         self.end(None).await
+    }
+
+    /// Decides, and has built what is not on its way. All is prepared before the first job is submitted, and each is recorded
+    /// at once: who is interrupted does not ask twice.
+    async fn build(&mut self, steps: &Steps, fetch: JobId, source: JobId) -> anyhow::Result<()> {
+        if self.run.jobs.builds.len() >= self.plan.arches.len() {
+            return Ok(());
+        }
+        let made = steps.made(&self.plan, fetch, source).await?;
+        if self.run.decision.is_none() {
+            let published = steps.published(&made).await?;
+            let decision = self.decide(made.version(), published.as_ref());
+            anstream::eprintln!("{}", super::decision(&decision));
+            (self.run.version, self.run.decision) = (Some(made.version().clone()), Some(decision));
+        }
+        if let Some(Decision::Skip(_)) = &self.run.decision {
+            return Ok(());
+        }
+        let begun = steps.arches(&self.run.jobs.builds).await?;
+        let mut prepared = Vec::new();
+        for arch in self.plan.arches.iter().filter(|arch| !begun.contains(arch)) {
+            prepared.push(steps.build(*arch, &self.plan, &made).await?);
+        }
+        for prepared in prepared {
+            self.run.jobs.builds.push(steps.begin(&prepared, source).await?);
+            self.record().await?;
+        }
+        Ok(())
     }
 
     /// Says whether nothing is to be built yet, and the sources were found by another plan.

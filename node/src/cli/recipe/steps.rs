@@ -195,17 +195,22 @@ impl Steps {
             .reduce(|a, b| if decide::compare(product, &a, &b) == std::cmp::Ordering::Less { b } else { a }))
     }
 
-    /// Has the packages built, one job for each architecture.
-    pub(super) async fn builds(&self, plan: &Plan, made: &MadeSource, source: JobId) -> anyhow::Result<Vec<JobId>> {
-        let mut jobs = Vec::new();
-        for arch in &plan.arches {
-            let prepared = self.build(*arch, plan, made).await?;
-            jobs.push(self.submit(&prepared, vec![source]).await?);
+    /// Gives the architectures that jobs build for.
+    pub(super) async fn arches(&self, jobs: &[JobId]) -> anyhow::Result<Vec<Arch>> {
+        let mut arches = Vec::new();
+        for job in jobs {
+            arches.push(self.client.job(*job).await?.summary.arch);
         }
-        Ok(jobs)
+        Ok(arches)
     }
 
-    async fn build(&self, arch: Arch, plan: &Plan, made: &MadeSource) -> anyhow::Result<Prepared> {
+    /// Has packages built that [`Steps::build`] prepared.
+    pub(super) async fn begin(&self, prepared: &Prepared, source: JobId) -> anyhow::Result<JobId> {
+        self.submit(prepared, vec![source]).await
+    }
+
+    /// Prepares the build for an architecture.
+    pub(super) async fn build(&self, arch: Arch, plan: &Plan, made: &MadeSource) -> anyhow::Result<Prepared> {
         match made {
             MadeSource::Deb(source) => {
                 let source = source.clone();
