@@ -227,7 +227,7 @@ impl<'a> Walk<'a> {
     async fn over(&self, step: &'static str, job: JobId) -> anyhow::Result<Option<Ended>> {
         anstream::eprintln!("{step} job {}", job.short());
         let detail: JobDetail = watch(&self.context.client(), job, Until::Over).await?;
-        let (state, why) = (detail.summary.state, detail.summary.why);
+        let (state, why) = (detail.summary.state, output::printable(&detail.summary.why));
         let well = matches!(state, JobState::Reproduced | JobState::Published);
         Ok((!well).then_some(Ended { step, job, state, why }))
     }
@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
     async fn end(&mut self, ended: Option<Ended>) -> anyhow::Result<Option<Ended>> {
         self.run.state = match &ended {
             None => RunState::Ended,
-            Some(ended) => RunState::Failed(ended.to_string().chars().take(500).collect()),
+            Some(ended) => RunState::Failed(one_line(&ended.to_string())),
         };
         self.record().await?;
         Ok(ended)
@@ -271,6 +271,11 @@ impl<'a> Walk<'a> {
                 .into()),
         }
     }
+}
+
+/// Gives the beginning of a text as a run may say it.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 fn made(run: &RecipeRun) -> Option<Made<'_>> {
