@@ -287,8 +287,11 @@ impl Record for RecipeRun {
             RunState::Failed(why) => why.as_str(),
             RunState::Open | RunState::Ended => "",
         };
-        let mut texts = self.revisions.iter().map(|r| r.what.as_str()).chain([failure]);
         let reason = self.decision.as_ref().map_or("", Decision::reason);
+        let mut texts = self.revisions.iter().map(|r| r.what.as_str()).chain([failure, reason]);
+        if texts.clone().any(|text| text.contains(char::is_control)) {
+            return Err("reasons and revisions are one line each, without control characters".into());
+        }
         if reason.len() > REASON_MAX || texts.any(|text| text.len() > 2 * REASON_MAX) {
             return Err(format!("a reason has at most {REASON_MAX} bytes"));
         }
@@ -296,5 +299,28 @@ impl Record for RecipeRun {
             return Err("a run that ended has decided".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::samples;
+
+    #[test]
+    fn what_a_run_says_is_plain_text() {
+        let run = samples::recipe_run(samples::network());
+        assert_eq!(run.check(), Ok(()));
+        let text = || "\u{1b}]0;title\u{7}".to_owned();
+        let mut revisions = run.revisions.clone();
+        revisions[0].what = text();
+        let bad = [
+            RecipeRun { decision: Some(Decision::Skip(text())), ..run.clone() },
+            RecipeRun { state: RunState::Failed("two\nlines".to_owned()), ..run.clone() },
+            RecipeRun { revisions, ..run },
+        ];
+        for run in bad {
+            assert!(run.check().unwrap_err().contains("control characters"), "{run:?}");
+        }
     }
 }

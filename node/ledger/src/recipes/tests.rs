@@ -8,6 +8,7 @@ use protocol::{
     testing::{node, samples, signing_key},
 };
 
+use super::BYTES_MAX;
 use crate::{Command, Duty, Ledger, testing::Bench};
 
 fn sign<T: Record>(bench: &Bench, record: &T, seed: u8) -> Verified<T> {
@@ -94,11 +95,30 @@ fn runs_follow_each_other_and_an_open_one_is_continued() {
         assert_eq!(tell(&mut bench, &skipped), Response::Done);
     }
     let (_, runs) = bench.ledger.recipe(&recipe.name).unwrap();
-    assert_eq!((runs.len(), runs[0].run, runs[1].run), (24, 1, 37), "the last that built is never forgotten");
+    assert_eq!((runs.len(), runs[0].run, runs[1].run), (12, 1, 49), "the last that built is never forgotten");
     let again = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap();
     assert_eq!(again.recipe(&recipe.name), bench.ledger.recipe(&recipe.name));
     assert!(again.to_bytes() == bench.ledger.to_bytes());
     bench.assert_replays();
+}
+
+#[test]
+fn recipes_and_runs_are_bounded_in_bytes() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let recipe = samples::recipe(bench.network);
+    keep(&mut bench, &recipe);
+    tell_state(&mut bench, 1, RunState::Open);
+    let stored = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap().book.bytes;
+    assert_eq!((bench.ledger.book.bytes, stored > 500), (stored, true));
+    bench.ledger.book.bytes = BYTES_MAX;
+    let other = Recipe { name: "cellar".parse().unwrap(), ..recipe.clone() };
+    assert!(matches!(keep(&mut bench, &other), Response::Refused(Refusal::Busy(_))));
+    let why = RunState::Failed("why".repeat(100));
+    assert!(matches!(tell_state(&mut bench, 1, why), Response::Refused(Refusal::Busy(_))));
+    let gone = Recipe { number: 2, plan: None, ..recipe };
+    assert_eq!(keep(&mut bench, &gone), Response::Done, "what is removed makes room");
+    bench.ledger.book.bytes -= BYTES_MAX - stored;
+    assert_eq!(Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap().book.bytes, bench.ledger.book.bytes);
 }
 
 #[test]

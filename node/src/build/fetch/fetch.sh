@@ -89,7 +89,9 @@ END
   done < addresses
 }
 
+# What a tree names is found by what the tree runs: it must leave alone what was fetched before.
 fetch_named() {
+  before=$(find . -maxdepth 1 -type f -exec sha256sum -- {} +)
   mkdir "$2.tree" "$2.files"
   tar -xf "$3.tar" --no-same-owner -C "$2.tree"
   case $1 in
@@ -103,7 +105,8 @@ fetch_named() {
     sha256sum -- *
     tar --sort=name --format=gnu --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0644 -cf "../$2.files.tar" -- *
   )
-  rm -rf "$2.tree" "$2.files"
+  rm -rf "$2.tree" "$2.files" parsed addresses
+  printf '%s\n' "$before" | sha256sum --check --strict --quiet || fail "what $3 runs changed other sources"
 }
 
 socat TCP-LISTEN:1080,bind=127.0.0.1,fork,reuseaddr UNIX-CONNECT:/run/gate/socks &
