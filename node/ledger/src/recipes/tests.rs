@@ -114,6 +114,7 @@ fn recipes_and_runs_are_bounded_in_bytes() {
     let other = Recipe { name: "cellar".parse().unwrap(), ..recipe.clone() };
     assert!(matches!(keep(&mut bench, &other), Response::Refused(Refusal::Busy(_))));
     let why = RunState::Failed("why".repeat(100));
+    bench.wait(1);
     assert!(matches!(tell_state(&mut bench, 1, why), Response::Refused(Refusal::Busy(_))));
     let gone = Recipe { number: 2, plan: None, ..recipe };
     assert_eq!(keep(&mut bench, &gone), Response::Done, "what is removed makes room");
