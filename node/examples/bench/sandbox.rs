@@ -3,14 +3,16 @@
 
 use std::{
     fs,
+    os::unix::fs::lchown,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use artel::{
-    build::{self, LogSink, Phase, Rig, RigConfig, Task, Workshop},
+    build::{self, Account, LogSink, Phase, Rig, RigConfig, Task, Workshop},
     clock,
     resolve::{
         archive::{self, Archive, Refresh},
@@ -86,9 +88,10 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
     table.add(Row::new("sandbox start, p50", sandbox_ms, "ms").at_most(START_MS_MAX));
     table.add(Row::new("sandbox start, p95", percentile(&alone, 95), "ms"));
     let root = folder.join("environments").join(locked.lock.id().to_string()).join("root");
-    let overlays =
-        (0..options.amount(20, 5)).map(|number| overlay_ms(&folder.join(format!("overlay-{number}")), &root));
-    let overlays: Vec<f64> = overlays.collect::<anyhow::Result<_>>()?;
+    let mut overlays = Vec::new();
+    for number in 0..options.amount(20, 5) {
+        overlays.push(overlay_ms(here.workshop.rig().account(), &folder.join(format!("overlay-{number}")), &root)?);
+    }
     table.add(Row::new("of it the overlay, p50", percentile(&overlays, 50), "ms"));
     let attempts_per_second = here.attempts_per_second(options.amount(60, 20), crate::jobs::AT_ONCE).await?;
     table.add(Row::new("attempts per second, 4 at once, no network", attempts_per_second, "/s"));
@@ -97,12 +100,17 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
     Ok(Material { prepared, environments: folder.join("environments"), sandbox_ms, attempts_per_second })
 }
 
-/// Mounts an overlay over an environment in namespaces of its own, and gives how long that took.
-fn overlay_ms(folder: &Path, root: &Path) -> anyhow::Result<f64> {
+/// Mounts an overlay over an environment in namespaces of its own, as the user of builds, and gives how long that took.
+fn overlay_ms(account: &Account, folder: &Path, root: &Path) -> anyhow::Result<f64> {
     fs::create_dir_all(folder)?;
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-euc", OVERLAY, "overlay"]).arg(folder).arg(root);
-    let output = command.output()?;
+    let unshare = ["--user", "--map-root-user", "--map-auto", "--mount", "sh", "-euc", OVERLAY, "overlay"];
+    let mut command = Command::new("unshare");
+    if let Account::Dedicated { uid, gid } = *account {
+        lchown(folder, Some(uid), Some(gid))?;
+        command = Command::new("setpriv");
+        command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "unshare"]);
+    }
+    let output = command.args(unshare).arg(folder).arg(root).output()?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().parse::<f64>()? / 1e6)
 }
