@@ -67,8 +67,9 @@ const UNIX: u32 = 1;
 const INET: u32 = 2;
 const INET6: u32 = 10;
 const NETLINK: u32 = 16;
-/// `NETLINK_ROUTE`, which lists interfaces, and `NETLINK_KOBJECT_UEVENT`, which device libraries open.
-const NETLINKS: [u32; 2] = [0, 15];
+/// `NETLINK_ROUTE`, which lists interfaces, `NETLINK_AUDIT`, without which `groupadd` and `useradd` of a package give up (the
+/// kernel hears nobody there from a namespace), and `NETLINK_KOBJECT_UEVENT`, which device libraries open.
+const NETLINKS: [u32; 3] = [0, 9, 15];
 /// "Function not implemented".
 const ENOSYS: u32 = 38;
 /// "Operation not supported".
