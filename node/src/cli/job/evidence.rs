@@ -52,10 +52,15 @@ fn read_asked(bundle: &Bundle, network: &NetworkId, job: JobId, now: Timestamp) 
 ///
 /// # Errors
 /// When the job made nothing that is agreed, or what came is not proven.
-pub(in crate::cli) async fn bring(client: &Client, network: &NetworkId, job: JobId) -> anyhow::Result<Vec<FileView>> {
+pub(in crate::cli) async fn bring(
+    client: &Client,
+    network: &NetworkId,
+    job: JobId,
+) -> anyhow::Result<(Vec<FileView>, Proof)> {
     let files = client.bring(job).await?;
-    check(&prove(client, network, job).await?, &files)?;
-    Ok(files)
+    let proof = prove(client, network, job).await?;
+    check(&proof, &files)?;
+    Ok((files, proof))
 }
 
 /// Asks for the evidence of a job and checks it, without belief in who gave it.

@@ -57,7 +57,7 @@ impl FromJob {
         let job = find(context, &self.job).await?;
         self.wait(&client, job, patience).await?;
         let network = Config::load(&context.home)?.network.id;
-        let files = evidence::bring(&client, &network, job).await?;
+        let (files, _) = evidence::bring(&client, &network, job).await?;
         let names = || files.iter().map(|file| file.name.clone()).collect::<Vec<_>>().join(", ");
         let file = files.iter().find(|file| file.name == self.file);
         let file = file.with_context(|| format!("job {} made no {}; it made {}", job.short(), self.file, names()))?;

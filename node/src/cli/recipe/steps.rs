@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use attest::{bundle::Bundle, verify};
 use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use protocol::{
@@ -22,7 +21,10 @@ use web::{
 };
 
 use crate::{
-    cli::{Context, job::mapping},
+    cli::{
+        Context,
+        job::{evidence, mapping},
+    },
     clock,
     config::Home,
     publish::apt,
@@ -95,22 +97,9 @@ impl Steps {
     /// Brings what a job made, and proves it by the attestations of those who made it: who coordinates is not believed, since
     /// what is signed next is made of it.
     async fn bring(&self, job: JobId) -> anyhow::Result<(Vec<FileView>, JobRequest)> {
-        let files = self.client.bring(job).await?;
-        let evidence = self.client.bundle(job).await.context("the evidence of what was made")?;
-        let bundle = Bundle::from_bytes(&evidence).context("the evidence of what was made")?;
-        let proof =
-            verify::verify(&bundle, &self.recipe.network, clock::now()).context("the evidence of what was made")?;
-        if proof.job != job {
-            bail!("the evidence is of job {}, not of {}", proof.job.short(), job.short());
-        }
+        let (files, proof) = evidence::bring(&self.client, &self.recipe.network, job).await?;
         if proof.request.channel != self.recipe.channel {
             bail!("job {} is for channel {}, the recipe is not", job.short(), proof.request.channel);
-        }
-        for file in &files {
-            let output = proof.file(&file.name, &file.sha256)?;
-            if Some(output.hash) != file.hash {
-                bail!("output {} is not what operators attested", file.name);
-            }
         }
         Ok((files, proof.request))
     }
