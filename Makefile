@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages boot bench sim versions blame chaos judges fuzz fuzz-smoke release setup clean
+.PHONY: demo test lint unit demos packages operators boot bench sim versions blame chaos judges fuzz fuzz-smoke release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -42,6 +42,11 @@ PACKAGES_STATE ?= $(TARGET)/packages
 packages: setup
 	$(CARGO) build --locked -p artel --example packages
 	$(TARGET)/debug/examples/packages $(PACKAGES_STATE) $(PACKAGES)
+
+# The same packages by two operators of a real network, from the archive to an installation from a mirror, as a table.
+operators: setup
+	$(CARGO) build --locked -p artel
+	.ci/operators $(ARTEL) $(PACKAGES)
 
 # Each figure beside its limit or peer. Options: make bench BENCH="--quick --only transfer"
 BENCH ?=

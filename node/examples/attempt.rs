@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use artel::build::{Config, LogSink, RigConfig, Task, Workshop};
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, PackageName, Sha256, SuiteName, Timestamp,
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     job::{BuildLimits, DebJob, JobKind, JobRequest, SourceFile},
     lease::{Lease, LeaseNumber, Profile},
     words::DebVersion,
@@ -33,6 +33,7 @@ fn lock(debs: &Path) -> anyhow::Result<EnvironmentLock> {
         packages.push(LockedPackage {
             arch: arch.parse()?,
             file: FileName::new(&file)?,
+            from: None,
             hash: Hash::of(&bytes),
             name: PackageName::new(name)?,
             size: bytes.len() as u64,
@@ -42,7 +43,13 @@ fn lock(debs: &Path) -> anyhow::Result<EnvironmentLock> {
     }
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     let arch = Arch::native().unwrap_or(Arch::Amd64);
-    Ok(EnvironmentLock { arch, epoch: 1_747_699_200, suite: SuiteName::new("bookworm")?, packages })
+    Ok(EnvironmentLock {
+        arch,
+        epoch: 1_747_699_200,
+        suite: SuiteName::new("bookworm")?,
+        family: Family::Dpkg,
+        packages,
+    })
 }
 
 fn job(sources: &Path, dsc: &str, options: &[String]) -> anyhow::Result<DebJob> {

@@ -17,6 +17,7 @@ mod fetch;
 mod image;
 mod info;
 mod inputs;
+mod lint;
 pub mod log;
 mod phases;
 mod rpm;
@@ -136,7 +137,9 @@ impl Error {
             // Whoever names the packages of an environment answers for what they make.
             Error::Environment(EnvironmentError::Refused { .. }) => Blame::Job,
             Error::Environment(EnvironmentError::Seal { said }) => Blame::Builder(said_fault(said)),
-            Error::Environment(EnvironmentError::Slow) => Blame::Builder(Fault::Sandbox),
+            Error::Environment(EnvironmentError::Slow | EnvironmentError::Tool { .. }) => {
+                Blame::Builder(Fault::Sandbox)
+            }
             Error::Sandbox(error) | Error::Environment(EnvironmentError::Sandbox(error)) => sandbox_blame(error),
             Error::Folder { source, .. } | Error::Output(OutputError::Copy { source, .. }) => {
                 system(source, Fault::Other)

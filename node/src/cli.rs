@@ -111,13 +111,18 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            anstream::eprintln!("error: {}", told(&error));
             if let Some(hint) = exit::hint_of(&error) {
-                anstream::eprintln!("hint: {hint}");
+                anstream::eprintln!("hint: {}", output::printable(&hint));
             }
             ExitCode::from(exit::code_of(&error))
         }
     }
+}
+
+/// Gives an error with its causes; what a peer put into them is safe for a terminal.
+fn told(error: &anyhow::Error) -> String {
+    output::printable(&format!("{error:#}"))
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<u8> {
@@ -158,5 +163,16 @@ impl Context {
     /// Gives the way to the running daemon: its control socket.
     pub(crate) fn client(&self) -> web::Client {
         web::Client::at_socket(self.home.socket())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_peer_does_not_drive_the_terminal() {
+        let error = anyhow::anyhow!("job \u{1b}]0;owned\u{7} is gone\r").context("refused");
+        assert_eq!(told(&error), "refused: job \u{fffd}]0;owned\u{fffd} is gone\u{fffd}");
     }
 }

@@ -8,7 +8,7 @@ mod explaining;
 
 use std::path::{Path, PathBuf};
 
-use protocol::{ChannelName, NetworkId, peer::HOSTS_MAX, words::HostRule};
+use protocol::{ChannelName, NetworkId, job::Isolation, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
 
 pub use explaining::{Explain, Tools};
@@ -207,6 +207,9 @@ pub struct Builder {
     /// Whom fetches may reach: `host`, `*.domain`, perhaps with `:port`. Without any, this node takes no fetch.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "hosts")]
     pub fetch: Vec<HostRule>,
+    /// The lightest isolation of commands: `rootfs`, or `light` to let them run this machine's own programs.
+    #[serde(skip_serializing_if = "Isolation::is_rootfs")]
+    pub isolation: Isolation,
     /// The system user that builds when the daemon runs as root.
     pub user: String,
     /// For demonstrations and tests only: sign changed outputs, to show that the network notices.
@@ -238,6 +241,7 @@ impl Default for Builder {
             disk_mib: 16 * 1024,
             environments_mib: 8 * 1024,
             fetch: Vec::new(),
+            isolation: Isolation::Rootfs,
             user: "artel-builder".into(),
             lie: false,
         }

@@ -291,12 +291,12 @@ async fn build_here(
         rig: build::RigConfig { user: settings.user.clone() },
         now: clock::now,
     };
-    let (below, reach) = (folder.clone(), settings.fetch.clone());
+    let (below, reach, isolation) = (folder.clone(), settings.fetch.clone(), settings.isolation);
     let opened = tokio::task::spawn_blocking(move || {
         if rustix::process::geteuid().is_root() {
             build::Rig::prepare_user(&workshop.rig)?;
         }
-        let workshop = Workshop::open(workshop)?.reaching(reach);
+        let workshop = Workshop::open(workshop)?.reaching(reach).allowing(isolation);
         let swept = workshop.sweep().and_then(|_| crate::worker::sweep(&below));
         Ok::<_, build::WorkshopError>((workshop, swept))
     });

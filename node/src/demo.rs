@@ -39,6 +39,8 @@ const MIRROR_WAIT: Duration = Duration::from_secs(60);
 pub struct Plan {
     /// The source package.
     pub package: String,
+    /// Words of `DEB_BUILD_OPTIONS` beside `nocheck`.
+    pub options: Vec<String>,
     /// Operators with one builder each.
     pub nodes: u8,
     /// Operators that sign changed outputs.
@@ -64,8 +66,8 @@ struct Material {
 pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     let mut steps = Steps::default();
     step(&format!("taking source package {} from this machine's archive, and locking its environment", plan.package));
-    let package = plan.package.clone();
-    let material = tokio::task::spawn_blocking(move || material(&package)).await??;
+    let (package, options) = (plan.package.clone(), plan.options.clone());
+    let material = tokio::task::spawn_blocking(move || material(&package, options)).await??;
     steps.done("lock");
     step(&format!("starting a coordinator, {} builders of different operators, and a mirror", plan.nodes));
     let mut network = Network::found(&plan)?;
@@ -82,14 +84,15 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn material(package: &str) -> anyhow::Result<Material> {
+fn material(package: &str, options: Vec<String>) -> anyhow::Result<Material> {
     let state = cache_folder()?.join("archive");
     let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
     let archive = Archive::open(&state, archive::system_suite()?, arch)?;
     archive.update(clock::now(), Refresh::WhenStale)?;
     let folder: String = package.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let source = source::fetch_source(&archive, package, &state.join("sources").join(folder))?;
-    let words = DebWords { options: vec!["nocheck".into()], profiles: Vec::new() };
+    let options = ["nocheck".to_owned()].into_iter().chain(options).collect();
+    let words = DebWords { options, profiles: Vec::new() };
     let prepared = submit::deb(&archive, &source, &words)?;
     let official = source::archive_binaries(&archive, &source.name, &source.version)?;
     anstream::eprintln!("  {} {}: {} source files", source.name, source.version, source.files.len());

@@ -1,6 +1,7 @@
 //! The daemon and the command line of artel: performs what the ledger decides.
 
 pub mod blobs;
+mod bounded;
 pub mod build;
 pub mod charter;
 pub mod cli;

@@ -12,6 +12,7 @@
 pub mod archive;
 pub mod buildinfo;
 pub mod compare;
+pub mod dnf;
 pub mod elsewhere;
 pub mod further;
 pub mod lock;

@@ -4,9 +4,9 @@
 pub mod boot;
 pub mod environment;
 pub mod image;
+pub mod variants;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,10 +14,11 @@ use std::{
 use ed25519_dalek::SigningKey;
 use futures::{StreamExt, TryStreamExt};
 use protocol::{
-    ChannelName, FileName, Hash, NetworkId, PackageName, Sha256, Timestamp,
+    ChannelName, FileName, Hash, NetworkId, PackageName, Timestamp,
     envelope::{Record, Signed},
     environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest, Schedule},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest, Schedule},
+    limits,
     words::RelativePath,
 };
 use serde::Deserialize;
@@ -28,13 +29,17 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::resolve::{
-    self,
-    archive::Archive,
-    lock::{self, Locked},
-    source::{
-        self, SourcePackage,
-        rpm::{self, Requires, RpmSourcePackage},
+use crate::{
+    bounded,
+    resolve::{
+        self,
+        archive::Archive,
+        digest::Digest,
+        lock::{self, Locked},
+        source::{
+            self, SourcePackage,
+            rpm::{self, Requires, RpmSourcePackage},
+        },
     },
 };
 
@@ -66,6 +71,12 @@ pub enum Error {
         /// The system's words.
         #[source]
         source: std::io::Error,
+    },
+    /// A light command asks for packages.
+    #[error("{path} has isolation light, which finds the builders' own programs: leave `packages` out")]
+    Light {
+        /// The file.
+        path: PathBuf,
     },
     /// A command file is not valid.
     #[error("{path} is not a valid command file")]
@@ -141,7 +152,7 @@ pub fn deb(archive: &Archive, source: &SourcePackage, words: &DebWords) -> Resul
     Ok(Prepared { kind, lock: locked.lock, files })
 }
 
-/// Prepares a source of RPMs that lies on this machine. Blocking: runs apt.
+/// Prepares a source of RPMs that lies on this machine; its environment has the packages `with` too. Blocking: runs apt.
 ///
 /// # Errors
 /// When a requirement has no Debian package, or the environment cannot be had.
@@ -150,13 +161,21 @@ pub fn rpm(
     source: &RpmSourcePackage,
     macros: &[String],
     requires: &Requires,
+    with: &[PackageName],
 ) -> Result<Prepared, Error> {
     let mut packages = source.packages(requires)?;
+    packages.extend(with.iter().cloned());
     packages.insert(PackageName::new(RPMBUILD).expect("a valid name"));
     let locked = lock::lock_plain(archive, &packages.into_iter().collect::<Vec<_>>())?;
     let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
     files.extend(locked_files(&locked));
     Ok(Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: locked.lock, files })
+}
+
+/// Prepares a source of RPMs for an environment of RPMs: what it requires is that lock's matter.
+pub fn rpm_in(lock: &EnvironmentLock, source: &RpmSourcePackage, macros: &[String]) -> Prepared {
+    let files = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
+    Prepared { kind: JobKind::Rpm(source.job(macros.to_vec())), lock: lock.clone(), files }
 }
 
 impl Prepared {
@@ -167,7 +186,12 @@ impl Prepared {
     pub fn with_environment(mut self, lock: EnvironmentLock, state: &Path) -> Result<Self, Error> {
         let files = lock::files_of(&lock, state)?;
         let resolved = self.lock;
-        self.files.retain(|(hash, _)| !resolved.packages.iter().any(|package| package.hash == *hash));
+        // Each once: an image may name some of them a second time, for itself.
+        for package in &resolved.packages {
+            if let Some(at) = self.files.iter().rposition(|(hash, _)| *hash == package.hash) {
+                self.files.remove(at);
+            }
+        }
         self.files.extend(lock.packages.iter().map(|p| p.hash).zip(files));
         Ok(Self { lock, ..self })
     }
@@ -191,6 +215,9 @@ pub struct CommandFile {
     /// Packages beside the buildd set.
     #[serde(default)]
     pub packages: Vec<PackageName>,
+    /// `light` for the builders' own programs instead of packages, where their owners allow it.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Input files: where they appear = where they lie, relative to the command file.
     #[serde(default)]
     pub inputs: std::collections::BTreeMap<RelativePath, PathBuf>,
@@ -205,24 +232,30 @@ pub fn command(archive: &Archive, path: &Path) -> Result<Prepared, Error> {
         let path = path.to_owned();
         move |source| Error::Read { path, source }
     };
-    let text = fs::read_to_string(path).map_err(unreadable(path))?;
+    let text = bounded::read_text(path, limits::JOB_MAX as u64).map_err(unreadable(path))?;
     let file: CommandFile = toml::from_str(&text)
         .map_err(|source| Error::CommandFile { path: path.to_owned(), source: Box::new(source) })?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let locked = lock::lock_plain(archive, &file.packages)?;
-    let mut files: Vec<(Hash, PathBuf)> = locked_files(&locked).collect();
+    let (lock, mut files): (_, Vec<(Hash, PathBuf)>) = match file.isolation {
+        Isolation::Light if !file.packages.is_empty() => return Err(Error::Light { path: path.to_owned() }),
+        Isolation::Light => (lock::lock_nothing(archive)?, Vec::new()),
+        Isolation::Rootfs => {
+            let locked = lock::lock_plain(archive, &file.packages)?;
+            let files = locked_files(&locked).collect();
+            (locked.lock, files)
+        }
+    };
     let mut inputs = Vec::new();
     for (path, from) in &file.inputs {
         let from = base.join(from);
-        let bytes = fs::read(&from).map_err(unreadable(&from))?;
-        let hash = Hash::of(&bytes);
-        inputs.push(InputFile { hash, path: path.clone(), size: bytes.len() as u64, sha256: Sha256::of(&bytes) });
-        files.push((hash, from));
+        let got = Digest::of_file(&from).map_err(unreadable(&from))?;
+        inputs.push(InputFile { hash: got.hash, path: path.clone(), size: got.size, sha256: got.sha256 });
+        files.push((got.hash, from));
     }
     let mut outputs = file.outputs;
     outputs.sort();
-    let kind = JobKind::Command(CommandJob { argv: file.argv, name: file.name, inputs, outputs });
-    Ok(Prepared { kind, lock: locked.lock, files })
+    let (argv, name, isolation) = (file.argv, file.name, file.isolation);
+    Ok(Prepared { kind: JobKind::Command(CommandJob { argv, name, inputs, outputs, isolation }), lock, files })
 }
 
 impl Prepared {
@@ -302,3 +335,6 @@ pub async fn submit(
     let request = prepared.sign(wish, network, now, key)?;
     Ok(node.submit(request.to_bytes().into()).await?)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -131,6 +131,7 @@ impl Worker {
     pub fn capacity(&self) -> Capacity {
         Capacity {
             fetch: self.settings.fetch.clone(),
+            isolation: self.settings.isolation,
             slots: self.settings.slots,
             arches: Arch::native().into_iter().collect(),
             disk_mib: self.settings.disk_mib,

@@ -1,6 +1,8 @@
 //! Environments: the exact set of packages that a build sees, as a lock. Its hash is an input of the job.
+//!
+//! A lock's packages are of one family, whose tools install them: `.deb`s or RPMs, never both.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +11,7 @@ use crate::{
     codec::{self, DoorError},
     envelope::check_set,
     limits,
-    words::DebVersion,
+    words::{DebVersion, RelativePath},
 };
 
 /// One package of an environment.
@@ -18,18 +20,57 @@ use crate::{
 pub struct LockedPackage {
     /// The package's own architecture (`all` or the lock's).
     pub arch: Arch,
-    /// The `.deb`'s name, without a folder.
+    /// The package's file, without a folder.
     pub file: FileName,
-    /// The `.deb`'s BLAKE3: how peers ask each other for it.
+    /// Where in its archive the file lies, below the root that all mirrors have alike (`pool/main/t/tree/..`); none in locks
+    /// of old, and where an archive has no pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<RelativePath>,
+    /// The file's BLAKE3: how peers ask each other for it.
     pub hash: Hash,
     /// The package's name.
     pub name: PackageName,
-    /// The `.deb`'s size in bytes.
+    /// The file's size in bytes.
     pub size: u64,
-    /// The `.deb`'s SHA-256: what the archive's signed index said.
+    /// The file's SHA-256: what the archive's signed index said.
     pub sha256: Sha256,
     /// The package's version.
     pub version: DebVersion,
+}
+
+/// Which tools install the packages of an environment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `dpkg` and its kin: the packages are `.deb`s. A lock does not say so in bytes: those of old stay what they are.
+    #[default]
+    Dpkg,
+    /// `rpm` and `dnf`: the packages are RPMs.
+    Rpm,
+}
+
+impl Family {
+    /// Says whether a lock leaves the family out.
+    fn is_unsaid(&self) -> bool {
+        *self == Family::Dpkg
+    }
+
+    /// What the name of every package's file ends with.
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Family::Dpkg => ".deb",
+            Family::Rpm => ".rpm",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Dpkg => "dpkg",
+            Family::Rpm => "rpm",
+        })
+    }
 }
 
 /// The lock of one environment.
@@ -40,9 +81,12 @@ pub struct EnvironmentLock {
     pub arch: Arch,
     /// The time that every file of the environment gets at most, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub epoch: u64,
-    /// The archive's codename, for instance `bookworm`.
+    /// The archive's codename, for instance `bookworm`; for RPMs, what `$releasever` stands for.
     pub suite: SuiteName,
-    /// Every package, sorted by name; libfaketime is always among them.
+    /// Which tools install the packages.
+    #[serde(default, skip_serializing_if = "Family::is_unsaid")]
+    pub family: Family,
+    /// Every package, sorted by name; libfaketime is always among them. None for a light command.
     pub packages: Vec<LockedPackage>,
 }
 
@@ -77,6 +121,9 @@ impl EnvironmentLock {
         let files: BTreeSet<_> = self.packages.iter().map(|p| &p.file).collect();
         if files.len() < self.packages.len() {
             return Err("two packages of the lock have one file name".into());
+        }
+        if let Some(other) = self.packages.iter().find(|p| !p.file.as_str().ends_with(self.family.ending())) {
+            return Err(format!("{} does not end in {}", other.file, self.family.ending()));
         }
         if self.epoch > u64::from(u32::MAX) {
             return Err("the lock's date is after the year 2106".into());

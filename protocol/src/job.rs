@@ -3,6 +3,7 @@
 //! A job's id is the hash of the signed payload; every input is named by hash, the environment too, so the same request
 //! means the same bytes on every node.
 
+mod group;
 mod image;
 mod kind;
 mod order;
@@ -13,10 +14,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use group::Group;
 pub use image::{ImageFormat, ImageJob};
+pub(crate) use kind::check_hosts;
 pub use kind::{
-    CommandJob, CommitRecord, DebJob, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, JobKind,
-    Origin, RpmJob, RpmSource, SourceFile, reaches,
+    CommandJob, CommitRecord, DebJob, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation,
+    JobKind, NamedOrigin, Origin, Pointer, RpmJob, RpmSource, SourceFile, reaches,
 };
 pub use order::{Change, Order};
 pub use schedule::{Priority, Schedule};
@@ -121,6 +124,16 @@ impl JobRequest {
         match &self.kind {
             JobKind::Server(server) => Some(server),
             JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Command(_) | JobKind::Image(_) | JobKind::Fetch(_) => None,
+        }
+    }
+
+    /// Gives whose programs it finds.
+    pub fn isolation(&self) -> Isolation {
+        match &self.kind {
+            JobKind::Command(command) => command.isolation,
+            JobKind::Deb(_) | JobKind::Rpm(_) | JobKind::Image(_) | JobKind::Server(_) | JobKind::Fetch(_) => {
+                Isolation::Rootfs
+            }
         }
     }
 

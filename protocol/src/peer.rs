@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Arch, NodeId, Timestamp,
     envelope::{Record, check_set},
+    job::Isolation,
     lease::Term,
     limits,
     words::HostRule,
@@ -28,6 +29,9 @@ pub struct Capacity {
     pub arches: Vec<Arch>,
     /// Free disk for builds, in MiB.
     pub disk_mib: u32,
+    /// The lightest isolation that its owner allows.
+    #[serde(default, skip_serializing_if = "Isolation::is_rootfs")]
+    pub isolation: Isolation,
     /// Memory for builds, in MiB.
     pub memory_mib: u32,
 }

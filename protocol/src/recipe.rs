@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Arch, ChannelName, FileName, JobId, NetworkId, Sha256, Timestamp,
     envelope::{Record, check_set},
+    job::{Pointer, check_hosts},
     limits,
-    words::{DebVersion, RecipeName, RefName, Url},
+    words::{DebVersion, HostRule, RecipeName, RefName, Url},
 };
 
 /// Bytes of a reason.
@@ -103,6 +104,18 @@ pub enum Upstream {
     Git(GitSource),
     /// A release's tarball.
     Tarball(Tarball),
+    /// What the packaging names.
+    Named(Named),
+}
+
+/// Files that the packaging names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// What in the packaging names them.
+    pub by: Pointer,
+    /// Hosts that they are expected at, sorted.
+    pub hosts: Vec<HostRule>,
 }
 
 /// A release's tarball.
@@ -143,8 +156,16 @@ impl Plan {
             (Product::Deb, ..) if !self.macros.is_empty() || !self.requires.is_empty() => {
                 Err("only recipes of RPMs have macros and requirements".into())
             }
-            (_, Upstream::Tarball(_), Flavour::Ci) => {
+            (_, Upstream::Tarball(_) | Upstream::Named(_), Flavour::Ci) => {
                 Err("a tarball has no commits: use flavour release, or a git repository".into())
+            }
+            (kind, Upstream::Named(named), Flavour::Release) => {
+                check_hosts(&named.hosts)?;
+                match (self.packaging.is_some(), kind == Product::Rpm, named.by) {
+                    (false, ..) => Err("what names the sources is in the packaging's repository: name it".into()),
+                    (true, true, Pointer::Spec) | (true, false, Pointer::Watch | Pointer::WatchPackaged) => Ok(()),
+                    (true, ..) => Err("Debian packages have a watch file, RPMs a spec".into()),
+                }
             }
             (..) => Ok(()),
         }
@@ -154,7 +175,7 @@ impl Plan {
     pub fn repositories(&self) -> Vec<(&'static str, &GitSource)> {
         let upstream = match &self.upstream {
             Upstream::Git(git) => Some((UPSTREAM, git)),
-            Upstream::Tarball(_) => None,
+            Upstream::Tarball(_) | Upstream::Named(_) => None,
         };
         self.packaging.iter().map(|git| (PACKAGING, git)).chain(upstream).collect()
     }
@@ -266,8 +287,11 @@ impl Record for RecipeRun {
             RunState::Failed(why) => why.as_str(),
             RunState::Open | RunState::Ended => "",
         };
-        let mut texts = self.revisions.iter().map(|r| r.what.as_str()).chain([failure]);
         let reason = self.decision.as_ref().map_or("", Decision::reason);
+        let mut texts = self.revisions.iter().map(|r| r.what.as_str()).chain([failure, reason]);
+        if texts.clone().any(|text| text.contains(char::is_control)) {
+            return Err("reasons and revisions are one line each, without control characters".into());
+        }
         if reason.len() > REASON_MAX || texts.any(|text| text.len() > 2 * REASON_MAX) {
             return Err(format!("a reason has at most {REASON_MAX} bytes"));
         }
@@ -275,5 +299,28 @@ impl Record for RecipeRun {
             return Err("a run that ended has decided".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::samples;
+
+    #[test]
+    fn what_a_run_says_is_plain_text() {
+        let run = samples::recipe_run(samples::network());
+        assert_eq!(run.check(), Ok(()));
+        let text = || "\u{1b}]0;title\u{7}".to_owned();
+        let mut revisions = run.revisions.clone();
+        revisions[0].what = text();
+        let bad = [
+            RecipeRun { decision: Some(Decision::Skip(text())), ..run.clone() },
+            RecipeRun { state: RunState::Failed("two\nlines".to_owned()), ..run.clone() },
+            RecipeRun { revisions, ..run },
+        ];
+        for run in bad {
+            assert!(run.check().unwrap_err().contains("control characters"), "{run:?}");
+        }
     }
 }

@@ -184,6 +184,12 @@ impl Url {
 }
 
 impl HostRule {
+    /// Gives the one place that it names, over TLS where it names no port; none for a whole domain.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let (host, port) = host_and_port(&self.0)?;
+        Some(Endpoint { host: host.to_owned(), port: port.unwrap_or(443) })
+    }
+
     /// Says whether a place may be reached.
     pub fn covers(&self, place: &Endpoint) -> bool {
         let wild = self.0.strip_prefix("*.");

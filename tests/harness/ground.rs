@@ -29,7 +29,7 @@ use artel::{
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, NodeId, PackageName, Sha256,
     environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
 };
@@ -106,6 +106,11 @@ impl Ground {
         let mut files: Vec<(Hash, PathBuf)> = source.files.iter().map(|f| f.hash).zip(source.paths()).collect();
         files.extend(self.package_files());
         Prepared { kind: JobKind::Deb(source.job(Vec::new(), Vec::new())), lock: self.lock.clone(), files }
+    }
+
+    /// Gives the path of a fixture.
+    pub fn fixture(&self, path: &str) -> PathBuf {
+        self.fixtures.join(path)
     }
 
     /// Gives a ground whose environment has further packages of the archive; installed once, too.
@@ -185,7 +190,13 @@ impl Ground {
     pub fn script(&self, name: &str, script: &str) -> Prepared {
         let argv = ["sh", "-euc", script].map(str::to_owned).to_vec();
         let outputs = vec![RelativePath::new("out").unwrap()];
-        let command = CommandJob { argv, name: FileName::new(name).unwrap(), inputs: Vec::new(), outputs };
+        let command = CommandJob {
+            argv,
+            name: FileName::new(name).unwrap(),
+            inputs: Vec::new(),
+            outputs,
+            isolation: Isolation::Rootfs,
+        };
         Prepared { kind: JobKind::Command(command), lock: self.lock.clone(), files: self.package_files().collect() }
     }
 

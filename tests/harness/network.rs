@@ -110,6 +110,7 @@ impl Network {
                 builder: builder.map(|b| Builder {
                     lie: b.honesty == Honesty::Liar,
                     fetch: plan.fetch.clone(),
+                    isolation: plan.isolation,
                     ..Builder::default()
                 }),
                 mirror: mirrors.then(|| Mirror { channels: vec![self.channel.clone()] }),
@@ -118,7 +119,7 @@ impl Network {
             };
             config.save(&node.home).unwrap();
             fs::write(node.home.genesis(), genesis).unwrap();
-            if plan.explain.is_some() {
+            if plan.explain.is_some() || plan.lend {
                 ground.lend(&node.home);
             }
             if builder.is_some_and(|b| b.environments == Environments::Shared) {

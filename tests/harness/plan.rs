@@ -1,7 +1,7 @@
 //! What a network is to consist of.
 
 use artel::config::Explain;
-use protocol::words::HostRule;
+use protocol::{job::Isolation, words::HostRule};
 
 /// The first coordinator's name.
 pub(crate) const FIRST: &str = "coordinator";
@@ -79,6 +79,8 @@ pub struct Plan {
     pub builders: Vec<BuilderPlan>,
     /// Whom the builders fetch from.
     pub fetch: Vec<HostRule>,
+    /// The lightest isolation that the builders' owners allow.
+    pub isolation: Isolation,
     /// Mirrors, by name.
     pub mirrors: Vec<String>,
     /// Operators that must agree.
@@ -89,6 +91,8 @@ pub struct Plan {
     pub ask_max: u8,
     /// How coordinators explain differences; none means that they do not.
     pub explain: Option<Explain>,
+    /// Whether nodes may use the packages of this machine's tests, for locks of their own.
+    pub lend: bool,
 }
 
 impl Plan {
@@ -100,11 +104,13 @@ impl Plan {
             cables: Cables::Loopback,
             builders,
             fetch: Vec::new(),
+            isolation: Isolation::Rootfs,
             mirrors: Vec::new(),
             agree: 2,
             ask: 2,
             ask_max: count.max(2),
             explain: None,
+            lend: false,
         }
     }
 

@@ -1,9 +1,16 @@
+//! Environments that jobs name: of RPMs, and attested ones.
+//!
 //! A channel that takes jobs in attested environments only: refused, made as an image by two operators, accepted.
 
-use std::{fs, path::Path};
+mod rpms;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use artel::keys;
-use harness::{Network, Plan, Said};
+use harness::{Ground, Network, Plan, Said};
 use protocol::JobId;
 use web::Backend;
 
@@ -15,13 +22,22 @@ const WITHIN: &str = "400";
 /// The command line of the maintainer, in the coordinator's home.
 struct Owner<'a> {
     artel: &'a Path,
-    home: &'a Path,
+    home: PathBuf,
 }
 
-impl Owner<'_> {
+impl<'a> Owner<'a> {
+    /// Gives the coordinator's home the maintainer's key and what this machine's tests have of the archive.
+    fn of(ground: &'a Ground, network: &mut Network) -> Self {
+        let home = network.node("coordinator").home.clone();
+        fs::create_dir_all(home.path().join("keys")).unwrap();
+        keys::save(&home.key("maintainer"), &network.maintainer).unwrap();
+        std::os::unix::fs::symlink(ground.cache.join("archive"), home.archive()).unwrap();
+        Self { artel: &ground.artel, home: home.path().to_owned() }
+    }
+
     async fn say(&self, words: &[&str]) -> Said {
         let mut command = tokio::process::Command::new("timeout");
-        command.arg(WITHIN).arg(self.artel).args(words).env("ARTEL_HOME", self.home).kill_on_drop(true);
+        command.arg(WITHIN).arg(self.artel).args(words).env("ARTEL_HOME", &self.home).kill_on_drop(true);
         let output = command.output().await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), talk: text(&output.stderr) }
@@ -33,11 +49,7 @@ async fn an_environment_is_attested_before_a_job_runs_in_it() {
     let Some(ground) = ground().await else { return };
     let mut network = Network::found(&ground, &Plan::builders(2));
     network.start().await;
-    let home = network.node("coordinator").home.clone();
-    fs::create_dir_all(home.path().join("keys")).unwrap();
-    keys::save(&home.key("maintainer"), &network.maintainer).unwrap();
-    std::os::unix::fs::symlink(ground.cache.join("archive"), home.archive()).unwrap();
-    let owner = Owner { artel: &ground.artel, home: home.path() };
+    let owner = Owner::of(&ground, &mut network);
     network.change_policy(|charter| charter.channels[0].attested_environments = true).await;
 
     let lock = network.folder().join("environment.lock");

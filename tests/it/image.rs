@@ -13,10 +13,10 @@ use std::{
 
 use artel::keys;
 use harness::{Ground, Network, Plan, run};
-use protocol::{JobId, Sha256, lease::LeaseNumber};
+use protocol::{Arch, JobId, Sha256, lease::LeaseNumber};
 use web::{
     Backend,
-    api::{FileView, JobDetail, JobState, VerdictWord},
+    api::{FileView, JobDetail, JobState, RequestView, Submitted, VerdictWord},
     backend::ByteRange,
 };
 
@@ -49,15 +49,23 @@ impl Scene {
         Self { ground, network, home: home.path().to_owned() }
     }
 
-    /// Submits what lies at a path.
-    async fn queue(&self, what: &Path) -> JobId {
+    /// Runs `artel job`, and gives the data that it prints.
+    async fn job(&self, arguments: &[&str]) -> serde_json::Value {
         let mut command = tokio::process::Command::new("timeout");
-        command.arg(SUBMIT_WITHIN).arg(&self.ground.artel).args(["--json", "job", "queue"]).arg(what);
-        command.args(["--memory", "2048", "--wall", "1700", "--public", "https://artel.example"]);
+        command.arg(SUBMIT_WITHIN).arg(&self.ground.artel).args(["--json", "job"]).args(arguments);
+        command.args(["--public", "https://artel.example"]);
         let output = command.env("ARTEL_HOME", &self.home).kill_on_drop(true).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let submitted: web::api::Submitted = serde_json::from_slice(&output.stdout).unwrap();
-        submitted.job
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Submits what lies at a path, and gives its jobs.
+    async fn queue(&self, what: &Path, more: &[&str]) -> Vec<JobId> {
+        let limits = ["--memory", "2048", "--wall", "1700"];
+        let said = self.job(&[&["queue", what.to_str().unwrap()], &limits[..], more].concat()).await;
+        // One job says more of itself than one of a group.
+        let one = serde_json::from_value::<Submitted>(said.clone()).map(|submitted| vec![submitted.job]);
+        one.unwrap_or_else(|_| serde_json::from_value(said).unwrap())
     }
 
     /// Waits for a job that two operators reproduce under two profiles, and gives what they made.
@@ -120,10 +128,11 @@ fn recipe(folder: &Path) -> PathBuf {
     ];
     let quoted: Vec<String> = commands.iter().map(|c| format!("'''{c}'''")).collect();
     let text = format!(
-        "name = \"small\"\nsubproject = \"root\"\nversion = \"@DATE@.1\"\nformats = [\"tar\", \"squashfs\", \"ext4\"]\n\
+        "name = \"small\"\nversion = \"@DATE@.1\"\nformats = [\"tar\"]\n\
          base = \"required\"\npackages = [\"artel-tiny\"]\nhostname = \"@NAME@-host\"\nsetup = [{}]\n\
          repositories = [{{ channel = \"main\" }}]\n[files]\n\
-         \"etc/artel-release\" = {{ text = \"@NAME@ @SUBPROJECT@ @CHANNEL@ @REPOSITORY@\\n\" }}\n",
+         \"etc/artel-release\" = {{ text = \"@NAME@ @SUBPROJECT@ @CHANNEL@ @REPOSITORY@\\n\" }}\n\
+         [variants.root]\nformats = [\"tar\", \"squashfs\", \"ext4\"]\n",
         quoted.join(", ")
     );
     let path = folder.join("small.toml");
@@ -138,7 +147,7 @@ async fn an_image_with_the_networks_own_package_is_the_same_from_two_operators()
     let package = scene.network.submit(&scene.ground.deb("artel-tiny_1.0.dsc")).await;
     let detail = scene.network.over(package, PACKAGE_WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
-    let job = scene.queue(&recipe(scene.network.folder())).await;
+    let job = scene.queue(&recipe(scene.network.folder()), &["--variant", "root"]).await[0];
     let (detail, outputs) = scene.reproduced(job, IMAGE_WITHIN).await;
     assert!(detail.summary.kind == "image" && detail.summary.title.starts_with("image small-root-2"), "{detail:#?}");
     let [ext4, squashfs, tar] = &outputs[..] else { panic!("{outputs:#?}") };
@@ -165,6 +174,19 @@ async fn an_image_with_the_networks_own_package_is_the_same_from_two_operators()
     let ext4 = ext4.to_str().unwrap();
     said("e2fsck", &["-fn", ext4]);
     assert_eq!(said("debugfs", &["-R", "cat /etc/motd", ext4]), "made for small-host\n");
+
+    // The same once more: the variant of the same recipe, with the packages of the archive and of the network as they are now.
+    let group = detail.summary.group.unwrap();
+    assert_eq!(group.variant.to_string(), format!("{}-root", Arch::native().unwrap()));
+    let again = scene.job(&["respin", &group.id.to_string(), "--queue"]).await;
+    let [again]: [JobId; 1] = serde_json::from_value(again).unwrap();
+    let new = scene.network.job(again).await;
+    assert_eq!(new.summary.title, detail.summary.title);
+    let (new, own) = (new.summary.group.unwrap(), new.request);
+    assert!(new.variant == group.variant && new.id != group.id);
+    let names =
+        |request: &RequestView| -> BTreeSet<String> { request.inputs.iter().map(|input| input.name.clone()).collect() };
+    assert_eq!(names(&own), names(&detail.request), "its files are those of the recipe");
 }
 
 #[tokio::test]
@@ -176,13 +198,13 @@ async fn a_live_system_of_two_operators_starts() {
     let Some(ground) = ground().await else { return };
     let scene = Scene::begin(ground).await;
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/image/live.toml");
-    let job = scene.queue(&recipe).await;
+    let job = scene.queue(&recipe, &[]).await[0];
     let (_, outputs) = scene.reproduced(job, BOOT_WITHIN).await;
     let [iso] = &outputs[..] else { panic!("{outputs:#?}") };
     println!("figure: {} has {} bytes, sha256 {}", iso.name, iso.size, iso.sha256);
     let iso = scene.bring(iso).await;
 
-    let job = scene.queue(&iso).await;
+    let job = scene.queue(&iso, &[]).await[0];
     let (_, outputs) = scene.reproduced(job, BOOT_WITHIN).await;
     let statement = fs::read_to_string(scene.bring(&outputs[0]).await).unwrap();
     println!("figure: two operators attest {statement}");

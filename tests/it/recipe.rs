@@ -30,6 +30,9 @@ const RUN_WITHIN: Duration = Duration::from_secs(300);
 const STEP_WITHIN: Duration = Duration::from_secs(120);
 /// What a fetch's environment has beside the buildd set.
 const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+/// And to follow a watch file.
+const WATCH_TOOLS: [&str; 4] =
+    ["devscripts", "liblwp-protocol-https-perl", "liblwp-protocol-socks-perl", "libwww-perl"];
 
 /// A folder served over HTTP until the end of the test.
 struct Site {
@@ -94,6 +97,13 @@ impl Repository {
         // What a static server's readers begin with.
         git(&site.folder.join(format!("{}.git", self.name)), time, &["update-server-info"]);
         git(&self.work, time, &["rev-parse", "HEAD"])
+    }
+
+    /// Names the last commit.
+    fn tag(&self, site: &Site, name: &str) {
+        git(&self.work, "@0 +0000", &["tag", name]);
+        git(&self.work, "@0 +0000", &["push", "--quiet", "origin", name]);
+        git(&site.folder.join(format!("{}.git", self.name)), "@0 +0000", &["update-server-info"]);
     }
 }
 
@@ -369,7 +379,7 @@ async fn a_release_is_built_once_and_strange_hosts_and_changed_tarballs_are_refu
 const SPEC: &str = "\
 Name:           tinier
 Version:        1.0
-Release:        1
+Release:        1%{?dist}
 Summary:        One word
 License:        Apache-2.0
 Source0:        https://example.org/%{name}-%{version}.tar.gz
@@ -411,7 +421,7 @@ async fn rpms_follow_two_repositories_too() {
     packaging.push(&scene.site, "2026-11-20T09:00:00 +0000");
     scene
         .add(&format!(
-            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"ci\"\nrequires = [\"gcc=\"]\n\n[upstream]\n\
+            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"ci\"\nrequires = [\"gcc=\"]\nmacros = [\"dist .art1\"]\n\n[upstream]\n\
              git = \"{}\"\n\n[packaging]\ngit = \"{}\"\nreference = \"refs/heads/main\"\n",
             scene.site.url("tinier.git"),
             scene.site.url("tinier-rpm.git")
@@ -419,10 +429,10 @@ async fn rpms_follow_two_repositories_too() {
         .await;
     let (code, run, talk) = scene.run("tinier").await;
     assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
-    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.2-1");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.2-1.art1");
     let detail = scene.network.coordinator().job(run.jobs.builds[0]).await.unwrap();
     let files = &detail.published.as_ref().unwrap().files;
-    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0^git20261120100000.2-1.x86_64.rpm")), "{files:?}");
+    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0^git20261120100000.2-1.art1.x86_64.rpm")), "{files:?}");
     let (code, run, talk) = scene.run("tinier").await;
     assert_eq!((code, skip_reason(&run)), (0, "same commit, skipped"), "{talk}");
 
@@ -431,5 +441,122 @@ async fn rpms_follow_two_repositories_too() {
     packaging.push(&scene.site, "2026-11-20T09:30:00 +0000");
     let (code, run, talk) = scene.run("tinier").await;
     assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
-    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.3-1");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0^git20261120100000.3-1.art1");
+}
+
+/// Packs a folder as a release's tarball into the site.
+fn release(scene: &Scene, folder: &Path, version: &str) {
+    let name = format!("artel-tiny-{version}");
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(folder).arg(format!("--transform=s,^\\.,{name},")).arg("-czf");
+    assert!(command.arg(scene.site.folder.join(format!("{name}.tar.gz"))).arg(".").status().unwrap().success());
+}
+
+#[tokio::test]
+async fn debian_watch_leads_to_the_newest_release_by_the_rules_of_uscan() {
+    let Some(ground) = ground().await else { return };
+    let ground = ground.with(&FETCH_TOOLS).await.with(&WATCH_TOOLS).await;
+    let scene = Scene::begin(&ground).await;
+    let packaging = Repository::found(&scene.site, &scene.folder, "tiny-debian");
+    let tree = scene.folder.join("tree");
+    unpack_tiny(&tree);
+    let debian = packaging.work.join("debian");
+    fs::rename(tree.join("debian"), &debian).unwrap();
+    fs::write(debian.join("source/format"), "3.0 (quilt)\n").unwrap();
+    let changelog = fs::read_to_string(debian.join("changelog")).unwrap();
+    fs::write(debian.join("changelog"), changelog.replacen("(1.0)", "(1.0-1)", 1)).unwrap();
+    let watch = |text: String| fs::write(debian.join("watch"), format!("version=4\n{text} debian uupdate\n")).unwrap();
+    watch(format!("{} @PACKAGE@@ANY_VERSION@@ARCHIVE_EXT@", scene.site.url("")));
+    packaging.push(&scene.site, "2026-11-20T09:00:00 +0000");
+    release(&scene, &tree, "0.9");
+    release(&scene, &tree, "1.0");
+    let recipe = |name: &str, by: &str| {
+        format!(
+            "name = \"{name}\"\nchannel = \"main\"\nkind = \"deb\"\nflavour = \"release\"\n\n[upstream]\nby = \"{by}\"\n\
+             hosts = [\"127.0.0.1:{}\"]\n\n[packaging]\ngit = \"{}\"\n",
+            scene.site.port,
+            scene.site.url("tiny-debian.git")
+        )
+    };
+    scene.add(&recipe("tiny", "watch")).await;
+    let (code, run, talk) = scene.run("tiny").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.0-1");
+    let first = run.jobs.fetch;
+    let (code, run, talk) = scene.run("tiny").await;
+    assert_eq!((code, skip_reason(&run)), (0, "equal version 1.0-1, skipped"), "{talk}");
+    assert_ne!(run.jobs.fetch, first, "upstream was asked again");
+
+    // A release upstream, of which the packaging knows nothing.
+    let main = tree.join("main.c");
+    fs::write(&main, fs::read_to_string(&main).unwrap().replace("\"tiny\"", "\"tinier\"")).unwrap();
+    release(&scene, &tree, "1.1");
+    let (code, run, talk) = scene.run("tiny").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.1-1");
+    assert_eq!(scene.apt("artel-tiny", "1.1-1").await, "tinier\n");
+
+    // Who builds only what is packaged takes the changelog's version.
+    scene.add(&recipe("packaged", "watch-packaged")).await;
+    let (code, run, talk) = scene.run("packaged").await;
+    assert_eq!((code, skip_reason(&run)), (0, "1.0-1 is older than 1.1-1, skipped"), "{talk}");
+
+    // The same by tags of a repository.
+    let upstream = Repository::found(&scene.site, &scene.folder, "tiny");
+    for entry in fs::read_dir(&tree).unwrap().flatten() {
+        fs::copy(entry.path(), upstream.work.join(entry.file_name())).unwrap();
+    }
+    upstream.push(&scene.site, "2026-11-20T10:00:00 +0000");
+    upstream.tag(&scene.site, "v1.2");
+    watch(format!("opts=\"mode=git, gitmode=full\" {} refs/tags/v@ANY_VERSION@", scene.site.url("tiny.git")));
+    packaging.push(&scene.site, "2026-11-20T11:00:00 +0000");
+    let (code, run, talk) = scene.run("tiny").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    assert_eq!(run.version.as_ref().unwrap().as_str(), "1.2-1");
+
+    // A watch file that leads to a host that no owner lists.
+    let strange = format!("localhost:{}", scene.site.port);
+    watch(format!("http://{strange}/ @PACKAGE@@ANY_VERSION@@ARCHIVE_EXT@"));
+    packaging.push(&scene.site, "2026-11-20T12:00:00 +0000");
+    let (code, run, talk) = scene.run("tiny").await;
+    let RunState::Failed(why) = &run.state else { panic!("{talk}\n{run:#?}") };
+    assert!(code == 4 && why.contains(&format!("{strange} is not among the hosts")), "{why}");
+}
+
+#[tokio::test]
+async fn a_spec_names_its_sources_by_address() {
+    let Some(ground) = ground().await else { return };
+    let ground = ground.with(&FETCH_TOOLS).await.with(&["rpm"]).await;
+    let scene = Scene::begin(&ground).await;
+    let packaging = Repository::found(&scene.site, &scene.folder, "tinier-rpm");
+    let folder = scene.folder.join("tinier-1.0");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("main.c"), "#include <stdio.h>\nint main(void) { puts(WORD); return 0; }\n").unwrap();
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(&scene.folder).arg("-czf").arg(scene.site.folder.join("v1.0.tar.gz")).arg("tinier-1.0");
+    assert!(command.status().unwrap().success());
+    let patch = "--- a/main.c\n+++ b/main.c\n@@ -1,2 +1,3 @@\n #include <stdio.h>\n+#define WORD \"tinier\"\n int main(void) \
+                 { puts(WORD); return 0; }\n";
+    fs::write(scene.site.folder.join("word.patch"), patch).unwrap();
+    // A name after the address, as of a forge's archive; a macro of the recipe; a patch from elsewhere.
+    let address = "%{site}/v%{version}.tar.gz#/%{name}-%{version}.tar.gz\nPatch0: %{site}/word.patch";
+    let spec = SPEC.replace("https://example.org/%{name}-%{version}.tar.gz", address);
+    fs::write(packaging.work.join("tinier.spec"), spec.replace("%setup -q", "%autosetup -p1")).unwrap();
+    packaging.push(&scene.site, "2026-11-20T09:00:00 +0000");
+    scene
+        .add(&format!(
+            "name = \"tinier\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"release\"\nrequires = [\"gcc=\"]\n\
+             macros = [\"site http://127.0.0.1:{port}\"]\n\n[upstream]\nby = \"spec\"\nhosts = [\"127.0.0.1:{port}\"]\n\n\
+             [packaging]\ngit = \"{}\"\n",
+            scene.site.url("tinier-rpm.git"),
+            port = scene.site.port,
+        ))
+        .await;
+    let (code, run, talk) = scene.run("tinier").await;
+    assert!(code == 0 && matches!(run.decision, Some(Decision::Build(_))), "{talk}\n{run:#?}");
+    let detail = scene.network.coordinator().job(run.jobs.builds[0]).await.unwrap();
+    let files = &detail.published.as_ref().unwrap().files;
+    assert!(files.iter().any(|file| file.ends_with("/tinier-1.0-1.x86_64.rpm")), "{files:?}");
+    let (code, run, talk) = scene.run("tinier").await;
+    assert_eq!((code, skip_reason(&run)), (0, "equal version 1.0-1, skipped"), "{talk}");
 }

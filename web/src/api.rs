@@ -22,8 +22,8 @@ pub use error::{ApiError, ErrorBody};
 pub use explanation::{DifferenceForm, ExplanationView, QuoteView};
 pub use filter::{JobFilter, JobPage};
 pub use job::{
-    Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail, JobLink, JobSummary,
-    LogChunk, PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
+    Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, GroupView, JobDetail, JobLink,
+    JobSummary, LogChunk, PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,

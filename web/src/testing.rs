@@ -16,6 +16,7 @@ use protocol::{
     ChannelName, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
     job::{self, Change, JobRequest, Order},
     lease::{LeaseNumber, Term},
+    message::Octets,
     policy::Policy,
     recipe::{Recipe, RecipeRun},
     words::{RecipeName, RelativePath},
@@ -270,28 +271,31 @@ impl Backend for Fake {
         Ok(())
     }
 
-    async fn keep_recipe(&self, recipe: Bytes) -> Result<(), ApiError> {
-        let signed = Signed::<Recipe>::read(&recipe).map_err(refused)?;
+    async fn keep_recipe(&self, envelope: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<Recipe>::read(&envelope).map_err(refused)?;
         let recipe = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
         let mut state = self.state();
-        let kept = state.recipes.entry(recipe.name.clone());
-        kept.and_modify(|kept| kept.recipe = recipe.clone()).or_insert(RecipeView { recipe, runs: Vec::new() });
+        let (runs, envelopes) = (Vec::new(), vec![Octets(envelope.to_vec())]);
+        let new = RecipeView { recipe: recipe.clone(), runs, envelopes };
+        let kept = state.recipes.entry(recipe.name.clone()).or_insert(new);
+        (kept.recipe, kept.envelopes[0]) = (recipe, Octets(envelope.to_vec()));
         Ok(())
     }
 
-    async fn keep_run(&self, run: Bytes) -> Result<(), ApiError> {
-        let signed = Signed::<RecipeRun>::read(&run).map_err(refused)?;
+    async fn keep_run(&self, envelope: Bytes) -> Result<(), ApiError> {
+        let signed = Signed::<RecipeRun>::read(&envelope).map_err(refused)?;
         let run = signed.verify(Some(&self.network)).map_err(refused)?.into_inner();
         let mut state = self.state();
         let kept = state.recipes.get_mut(&run.recipe).ok_or_else(|| not_found(format!("recipe {}", run.recipe)))?;
         kept.runs.push(run);
+        kept.envelopes.push(Octets(envelope.to_vec()));
         Ok(())
     }
 
     async fn recipes(&self) -> Result<Vec<RecipeView>, ApiError> {
         let state = self.state();
         let listed = state.recipes.values().filter(|kept| kept.recipe.plan.is_some());
-        Ok(listed.map(|kept| RecipeView { runs: Vec::new(), ..kept.clone() }).collect())
+        Ok(listed.map(|kept| RecipeView { runs: Vec::new(), envelopes: Vec::new(), ..kept.clone() }).collect())
     }
 
     async fn recipe(&self, name: RecipeName) -> Result<RecipeView, ApiError> {

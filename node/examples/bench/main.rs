@@ -15,6 +15,7 @@ mod jobs;
 mod network;
 mod origin;
 mod sandbox;
+mod sbuild;
 mod table;
 mod transfer;
 
@@ -45,6 +46,8 @@ enum Part {
     Origin,
     /// Environments and the sandbox alone, then jobs through a real network.
     Jobs,
+    /// A source package of the archive against sbuild.
+    Sbuild,
 }
 
 /// What to measure.
@@ -52,7 +55,7 @@ enum Part {
 #[command(about = "Measures artel against its targets and against this machine")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {
-    /// Less of everything: under two minutes.
+    /// Less of everything: a few minutes.
     #[arg(long)]
     quick: bool,
     /// Print one JSON object instead of the table.
@@ -64,6 +67,9 @@ struct Options {
     /// The folder on the disk that is to be measured.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// The source package of the archive that is built against sbuild.
+    #[arg(long, default_value = "tree")]
+    source: String,
     /// Keep the folder with the daemons' logs.
     #[arg(long)]
     keep: bool,
@@ -116,6 +122,11 @@ fn check_tools(options: &Options) -> anyhow::Result<()> {
     if options.wants(Part::Jobs) || options.wants(Part::Origin) {
         wanted.extend(["mmdebstrap", "bwrap"]);
     }
+    if options.wants(Part::Sbuild) {
+        wanted.extend(["mmdebstrap", "bwrap", "sbuild"]);
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let missing: Vec<_> =
         wanted.into_iter().filter(|name| !std::env::split_paths(&path).any(|dir| dir.join(name).is_file())).collect();
@@ -166,6 +177,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
         let material = sandbox::measure(options, &folder.join("workshop"), table).await?;
         eprintln!("== jobs through a coordinator and two builders");
         jobs::measure(options, &program()?, (&folder.join("jobs"), &material), table).await?;
+    }
+    if options.wants(Part::Sbuild) {
+        eprintln!("== a real source package, and sbuild");
+        sbuild::measure(options, &folder.join("sbuild"), table).await?;
     }
     Ok(())
 }

@@ -91,6 +91,7 @@ fn prepare(state: &Path) -> anyhow::Result<(Prepared, u64)> {
         bytes += fs::metadata(file)?.len();
     }
     let kind = JobKind::Command(CommandJob {
+        isolation: protocol::job::Isolation::Rootfs,
         argv: vec!["sh".into(), "-c".into(), "echo done > out".into()],
         name: FileName::new("origin")?,
         inputs: Vec::new(),

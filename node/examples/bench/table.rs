@@ -55,6 +55,13 @@ impl Row {
         self.met = if self.ratio.is_some_and(|ratio| ratio >= factor) { Met::Yes } else { Met::No };
         self
     }
+
+    /// Sets which part of its peer the figure may be at most. To be called after [`Row::beside`].
+    pub(crate) fn at_most_of_peer(mut self, factor: f64) -> Self {
+        self.target = Some(format!("<= {factor}x peer"));
+        self.met = if self.ratio.is_some_and(|ratio| ratio <= factor) { Met::Yes } else { Met::No };
+        self
+    }
 }
 
 /// All figures, in order of measurement.

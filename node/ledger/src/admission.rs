@@ -86,12 +86,14 @@ impl Ledger {
             )));
         }
         self.may_open_one_more(key, &maintainer)?;
+        self.may_join_group(key, wish)?;
         Ok(Facts {
             key,
             arch: wish.arch,
             kind: wish.kind.word().to_owned(),
             title: wish.title(),
             endpoints: wish.endpoints(),
+            isolation: wish.isolation(),
             channel: wish.channel.clone(),
             created: wish.created,
             expires: wish.expires,
@@ -100,6 +102,20 @@ impl Ledger {
             memory_mib: wish.limits.memory_mib,
             maintainer,
         })
+    }
+
+    /// A group is whose first job it was: another's job in it would come among the files of all.
+    fn may_join_group(&self, key: PublicKey, wish: &JobRequest) -> Result<(), Refusal> {
+        let Some(group) = &wish.schedule.group else { return Ok(()) };
+        let foreign = |job: &&Job| {
+            job.facts.key != key && job.facts.schedule.group.as_ref().is_some_and(|other| other.id == group.id)
+        };
+        match self.jobs.iter().map(|(_, job)| job).find(foreign) {
+            Some(job) => {
+                Err(Refusal::NotAllowed(format!("group {} is maintainer {}'s", group.id, job.facts.maintainer)))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn adopt_policy(&mut self, next: Verified<Policy>, turn: &mut Turn) {

@@ -8,7 +8,7 @@ pub use attempt::{Attempt, AttemptState, Late, LateReport, Vote};
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
     blame::Blame,
-    job::{Endpoint, Schedule, ServerJob},
+    job::{Endpoint, Isolation, Schedule, ServerJob},
     lease::LeaseNumber,
 };
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct Facts {
     /// Where a fetch goes, sorted; nothing else has a network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
+    /// Whose programs a command finds.
+    #[serde(default, skip_serializing_if = "Isolation::is_rootfs")]
+    pub isolation: Isolation,
     /// The maintainer's name at that time.
     pub maintainer: MaintainerName,
     /// Memory that an attempt may use, in MiB.
@@ -64,6 +67,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Says whether its inputs say all that it is made of: neither hosts elsewhere nor a builder's own programs do.
+    pub fn is_closed(&self) -> bool {
+        self.endpoints.is_empty() && self.isolation.is_rootfs()
+    }
+
     /// Says whether the publisher runs it, and no builder.
     pub fn is_server(&self) -> bool {
         ServerJob::WORDS.contains(&self.kind.as_str())

@@ -2,10 +2,18 @@
 //!
 //! Only nodes that the policy gives an operator are kept. The table decides nothing: it answers who could take a job.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use protocol::{
-    Arch, NodeId, OperatorName, Timestamp, message::Offer, peer::Capacity, policy::Policy, words::HostRule,
+    Arch, NodeId, OperatorName, Timestamp,
+    job::{Endpoint, Isolation},
+    message::Offer,
+    peer::Capacity,
+    policy::Policy,
+    words::HostRule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +49,34 @@ pub(crate) struct Peer {
     /// What it offers in all; none before its card came.
     pub(crate) capacity: Option<Capacity>,
     pub(crate) presence: Presence,
+}
+
+/// What a job needs that a builder's owner does not allow, as words after "does not let it".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Withheld {
+    /// A place that is fetched from.
+    Place(Endpoint),
+    /// The machine's own programs.
+    Programs,
+}
+
+impl Withheld {
+    /// Gives the line of the configuration that would allow it.
+    pub(crate) fn setting(&self) -> &'static str {
+        match self {
+            Withheld::Place(_) => "fetch",
+            Withheld::Programs => "isolation = \"light\"",
+        }
+    }
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Withheld::Place(place) => write!(f, "fetch from {place}"),
+            Withheld::Programs => f.write_str("run commands with its machine's own programs"),
+        }
+    }
 }
 
 /// Room that a builder offers.
@@ -126,6 +162,11 @@ impl Peers {
     /// Gives one builder.
     pub(crate) fn get(&self, node: &NodeId) -> Option<&Peer> {
         self.known.peers.get(node)
+    }
+
+    /// Gives the lightest isolation that a node's owner allows, by its card.
+    pub(crate) fn isolation_of(&self, node: &NodeId) -> Isolation {
+        self.get(node).and_then(|peer| peer.capacity.as_ref()).map_or(Isolation::Rootfs, |capacity| capacity.isolation)
     }
 
     /// Gives whom a node fetches from, by its card.

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     Arch, JobId, NodeId, OperatorName, PublicKey, Timestamp,
-    job::{Endpoint, Priority, reaches},
+    job::{Endpoint, Isolation, Priority, reaches},
     words::HostRule,
 };
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,7 @@ struct Lane {
     without: Vec<NodeId>,
     /// Where a fetch goes, sorted.
     endpoints: Vec<Endpoint>,
+    isolation: Isolation,
 }
 
 /// Where a job is found.
@@ -118,6 +119,8 @@ pub(crate) struct Taker<'a> {
     pub(crate) memory_mib: u32,
     /// Whom it fetches from.
     pub(crate) fetch: &'a [HostRule],
+    /// The lightest isolation that its owner allows.
+    pub(crate) isolation: Isolation,
 }
 
 impl Queue {
@@ -326,6 +329,7 @@ impl Lane {
             && (self.only.is_empty() || self.only.binary_search(&taker.node).is_ok())
             && self.without.binary_search(&taker.node).is_err()
             && self.endpoints.iter().all(|endpoint| reaches(taker.fetch, endpoint))
+            && self.isolation <= taker.isolation
     }
 }
 
@@ -344,6 +348,7 @@ fn place(id: JobId, job: &Job) -> Place {
         only: facts.schedule.only.clone(),
         without: facts.schedule.without.clone(),
         endpoints: facts.endpoints.clone(),
+        isolation: facts.isolation,
     };
     let urgency = Priority::MAX.0.saturating_sub(job.orders.priority.0);
     let rank = Rank { urgency, progress, accepted: facts.accepted, job: id };
@@ -356,8 +361,14 @@ mod tests {
 
     #[test]
     fn the_first_jobs_of_all_lanes_are_known_whatever_comes_and_goes() {
-        let lane =
-            |size| Lane { size, spent: Vec::new(), only: Vec::new(), without: Vec::new(), endpoints: Vec::new() };
+        let lane = |size| Lane {
+            size,
+            spent: Vec::new(),
+            only: Vec::new(),
+            without: Vec::new(),
+            endpoints: Vec::new(),
+            isolation: Isolation::Rootfs,
+        };
         let rank = |urgency: u8, number: u8| Rank {
             urgency,
             progress: Progress::Fresh,

@@ -4,6 +4,8 @@
 //!   continues the open run with its next step, so of two who run a recipe at
 //!   one time one is told to look again. A recipe that was removed leaves its number, so that no old record brings it
 //!   back.
+//! * **How much.** Every coordinator holds all of it in memory and in each snapshot, so recipes, runs and their bytes together
+//!   are bounded; a recipe can always be removed.
 //! * **Who.** A maintainer of the recipe's channel; who moves a recipe to another channel may submit to both.
 
 use std::collections::BTreeMap;
@@ -18,9 +20,11 @@ use protocol::{
 use crate::{Ledger, Turn, admission, snapshot};
 
 /// Recipes of one network, removed ones included.
-const RECIPES_MAX: usize = 10_000;
+const RECIPES_MAX: usize = 2000;
 /// Runs that are kept of each recipe, beside the last one that built.
-const RUNS_MAX: usize = 24;
+const RUNS_MAX: usize = 12;
+/// Bytes of all recipes and runs, as they were signed.
+const BYTES_MAX: u64 = 32 << 20;
 
 /// A recipe and its runs, the newest last.
 #[derive(Debug, Clone)]
@@ -31,7 +35,11 @@ struct Entry {
 
 /// All recipes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Book(BTreeMap<RecipeName, Entry>);
+pub(crate) struct Book {
+    entries: BTreeMap<RecipeName, Entry>,
+    /// Bytes of all entries.
+    bytes: u64,
+}
 
 /// A recipe and its runs, as a snapshot keeps them.
 pub(crate) type StoredEntry = (Octets, Vec<Octets>);
@@ -43,7 +51,7 @@ impl Book {
             let runs = entry.runs.iter().map(|run| Octets(run.to_bytes())).collect();
             (Octets(entry.recipe.to_bytes()), runs)
         };
-        self.0.values().map(stored).collect()
+        self.entries.values().map(stored).collect()
     }
 
     /// Takes up what a snapshot kept, and verifies every signature again.
@@ -52,22 +60,45 @@ impl Book {
         for (recipe, runs) in entries {
             let recipe: Verified<Recipe> = snapshot::verified(recipe, Some(network))?;
             let runs = runs.iter().map(|run| snapshot::verified(run, Some(network))).collect::<Result<_, _>>()?;
-            book.0.insert(recipe.get().name.clone(), Entry { recipe, runs });
+            book.put(recipe.get().name.clone(), Entry { recipe, runs });
         }
         Ok(book)
+    }
+
+    /// Keeps an entry instead of the one of its name.
+    fn put(&mut self, name: RecipeName, entry: Entry) {
+        let bytes = entry.bytes();
+        let before = self.entries.insert(name, entry).as_ref().map_or(0, Entry::bytes);
+        self.bytes = self.bytes - before + bytes;
+    }
+
+    /// Refuses an entry that does not fit beside all others.
+    fn check_room(&self, name: &RecipeName, entry: &Entry) -> Result<(), Refusal> {
+        let before = self.entries.get(name).map_or(0, Entry::bytes);
+        let bytes = entry.bytes();
+        if bytes > before && self.bytes - before + bytes > BYTES_MAX {
+            let what = format!("recipes and their runs have {BYTES_MAX} bytes: remove some that are not needed");
+            return Err(Refusal::Busy(what));
+        }
+        Ok(())
     }
 }
 
 impl Ledger {
     /// Gives every recipe that is not removed.
     pub fn recipes(&self) -> impl Iterator<Item = &Recipe> {
-        self.book.0.values().map(|entry| entry.recipe.get()).filter(|recipe| recipe.plan.is_some())
+        self.book.entries.values().map(|entry| entry.recipe.get()).filter(|recipe| recipe.plan.is_some())
     }
 
     /// Gives a recipe and its runs, the newest last; a removed one too.
     pub fn recipe(&self, name: &RecipeName) -> Option<(&Recipe, Vec<&RecipeRun>)> {
-        let entry = self.book.0.get(name)?;
+        let entry = self.book.entries.get(name)?;
         Some((entry.recipe.get(), entry.runs.iter().map(Verified::get).collect()))
+    }
+
+    /// Gives a recipe and its runs as [`Ledger::recipe`] does, with their signatures.
+    pub fn signed_recipe(&self, name: &RecipeName) -> Option<(&Verified<Recipe>, &[Verified<RecipeRun>])> {
+        self.book.entries.get(name).map(|entry| (&entry.recipe, entry.runs.as_slice()))
     }
 
     pub(crate) fn keep_recipe(&mut self, recipe: Verified<Recipe>, turn: &mut Turn) {
@@ -89,7 +120,7 @@ impl Ledger {
         if let Some(arch) = arches.into_iter().find(|arch| channel.arches.binary_search(arch).is_err()) {
             return Err(Refusal::Invalid(format!("channel {} does not build {arch}", channel.name)));
         }
-        let before = self.book.0.get(&wish.name);
+        let before = self.book.entries.get(&wish.name);
         let number = before.map_or(0, |entry| entry.recipe.get().number);
         match before {
             Some(entry) if entry.recipe.id() == recipe.id() => return Ok(()),
@@ -97,7 +128,7 @@ impl Ledger {
                 admission::maintainer(&signers, &entry.recipe.get().channel, policy)?;
             }
             Some(_) => {}
-            None if self.book.0.len() >= RECIPES_MAX => {
+            None if self.book.entries.len() >= RECIPES_MAX => {
                 return Err(Refusal::Busy(format!("there are {RECIPES_MAX} recipes: no more fit")));
             }
             None => {}
@@ -112,11 +143,16 @@ impl Ledger {
         if wish.plan.is_none() && before.is_none_or(|entry| entry.recipe.get().plan.is_none()) {
             return Err(Refusal::Unknown(format!("recipe {}", wish.name)));
         }
-        let runs = match self.book.0.remove(&wish.name) {
-            Some(entry) if wish.plan.is_some() => entry.runs,
+        let runs = match before {
+            Some(entry) if wish.plan.is_some() => entry.runs.clone(),
             Some(_) | None => Vec::new(),
         };
-        self.book.0.insert(wish.name.clone(), Entry { runs, recipe });
+        let (name, removes) = (wish.name.clone(), wish.plan.is_none());
+        let entry = Entry { runs, recipe };
+        if !removes {
+            self.book.check_room(&name, &entry)?;
+        }
+        self.book.put(name, entry);
         Ok(())
     }
 
@@ -131,7 +167,8 @@ impl Ledger {
         let record = run.get();
         self.check_record(record.network, (record.at, at))?;
         let unknown = || Refusal::Unknown(format!("recipe {}", record.recipe));
-        let entry = self.book.0.get(&record.recipe).filter(|e| e.recipe.get().plan.is_some()).ok_or_else(unknown)?;
+        let entry =
+            self.book.entries.get(&record.recipe).filter(|e| e.recipe.get().plan.is_some()).ok_or_else(unknown)?;
         let signers = run.signers();
         admission::maintainer(&signers, &entry.recipe.get().channel, self.policy_in_force())?;
         let last = entry.runs.last();
@@ -161,12 +198,14 @@ impl Ledger {
         }
         let continues = open.is_some();
         let name = record.recipe.clone();
-        let entry = self.book.0.get_mut(&name).expect("found above");
+        let mut entry = entry.clone();
         if continues {
             entry.runs.pop();
         }
         entry.runs.push(run);
         entry.forget_old();
+        self.book.check_room(&name, &entry)?;
+        self.book.put(name, entry);
         Ok(())
     }
 
@@ -186,6 +225,12 @@ impl Ledger {
 }
 
 impl Entry {
+    /// Gives its bytes, as they were signed.
+    fn bytes(&self) -> u64 {
+        let runs: usize = self.runs.iter().map(|run| run.to_bytes().len()).sum();
+        (self.recipe.to_bytes().len() + runs) as u64
+    }
+
     /// Drops the oldest runs, but never the last that built: the next decision needs it.
     fn forget_old(&mut self) {
         while self.runs.len() > RUNS_MAX {

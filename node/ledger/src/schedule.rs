@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use attest::log::entry::End;
 use protocol::{
     JobId, NodeId, OperatorName, Timestamp,
-    job::{Announcement, Endpoint, reaches},
+    job::{Announcement, reaches},
     lease::{Lease, LeaseNumber, Profile},
     limits,
     message::{Bid, Offer, Refusal},
@@ -21,7 +21,7 @@ use crate::{
     job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
     log,
     orders::Hold,
-    peers::{Duty, Room},
+    peers::{Duty, Room, Withheld},
     planted::{self, Fault},
     queue::Taker,
     reputation::{Class, May, Turned},
@@ -84,10 +84,8 @@ impl Ledger {
         if !job.facts.schedule.allows(&node) {
             return Err(Refusal::NotAllowed("the job's maintainer asked for other nodes".into()));
         }
-        if let Some(place) = self.out_of_reach(node, job) {
-            return Err(Refusal::NotAllowed(format!(
-                "the job fetches from {place}, which this node's owner does not list"
-            )));
+        if let Some(withheld) = self.withheld(node, job) {
+            return Err(Refusal::NotAllowed(format!("this node's owner does not let it {withheld}")));
         }
         if bid.memory_mib < job.facts.memory_mib {
             let wanted = job.facts.memory_mib;
@@ -147,11 +145,12 @@ impl Ledger {
         !hindered && self.peers.is_online(&node) && room.as_ref() == known
     }
 
-    /// A builder says what it is. Whom it fetches from stands on its card alone, so what that opens is given out now.
+    /// A builder says what it is. What its owner allows stands on its card alone, so what that opens is given out now.
     pub(crate) fn card(&mut self, node: NodeId, capacity: Option<Capacity>, duty: Duty, turn: &mut Turn) {
-        let fetches = capacity.as_ref().is_some_and(|capacity| !capacity.fetch.is_empty());
+        let opens = |capacity: &Capacity| !(capacity.fetch.is_empty() && capacity.isolation.is_rootfs());
+        let opens = capacity.as_ref().is_some_and(opens);
         self.peers.card(node, capacity, duty, turn.at);
-        if fetches {
+        if opens {
             self.fill(node, None, turn);
         }
     }
@@ -162,10 +161,12 @@ impl Ledger {
         self.peers.is_online(&node) && peer.capacity.as_ref() == capacity && peer.duty == *duty
     }
 
-    /// Gives a place that a job fetches from and a node does not.
-    pub(crate) fn out_of_reach<'a>(&self, node: NodeId, job: &'a Job) -> Option<&'a Endpoint> {
+    /// Gives what a job needs and a node's owner does not allow.
+    pub(crate) fn withheld(&self, node: NodeId, job: &Job) -> Option<Withheld> {
         let rules = self.peers.fetches_from(&node);
-        job.facts.endpoints.iter().find(|place| !reaches(rules, place))
+        let light = job.facts.isolation > self.peers.isolation_of(&node);
+        let place = job.facts.endpoints.iter().find(|place| !reaches(rules, place));
+        place.cloned().map(Withheld::Place).or(light.then_some(Withheld::Programs))
     }
 
     fn operator(&self, node: &NodeId) -> Result<&OperatorName, Refusal> {
@@ -200,7 +201,8 @@ impl Ledger {
     ) -> Option<(JobId, Class)> {
         let (operator, room) = (self.peers.operator(&node)?, self.peers.room(&node)?);
         let fetch = self.peers.fetches_from(&node);
-        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib, fetch };
+        let isolation = self.peers.isolation_of(&node);
+        let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib, fetch, isolation };
         let fits = |id| {
             let job = &self.jobs[&id];
             rank(job, (node, operator), room, at).is_some() && {
@@ -379,7 +381,7 @@ impl Ledger {
         let ranked = |node, operator: &OperatorName, room: &Room| {
             // Who is to show what it can first is served when it asks.
             let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
-            let reach = self.out_of_reach(node, job).is_none();
+            let reach = self.withheld(node, job).is_none();
             rank(job, (node, operator), room, turn.at).filter(|_| may && reach)
         };
         let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };

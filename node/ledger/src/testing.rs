@@ -9,7 +9,7 @@ use attest::{
 use protocol::{
     Arch, Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
-    job::{Change, JobRequest, Order, ServerJob, job_id},
+    job::{Change, Isolation, JobRequest, Order, ServerJob, job_id},
     lease::{Lease, LeaseNumber},
     message::{Bid, Failed, Offer, Renewal, Response},
     peer::Capacity,
@@ -51,6 +51,7 @@ pub(crate) fn request(network: NetworkId, kind: &str, number: u8) -> Verified<Jo
         "deb" => samples::deb_request(network),
         "rpm" => samples::rpm_request(network),
         "fetch" => samples::fetch_request(network),
+        "light" => samples::light_request(network),
         "environment" => samples::environment_request(network),
         _ => samples::command_request(network),
     };
@@ -221,7 +222,14 @@ impl Bench {
 
     /// Has a builder show its card.
     pub(crate) fn card(&mut self, node: NodeId, arch: Arch, (slots, memory_mib): (u16, u32), duty: Duty) {
-        let capacity = Some(Capacity { fetch: Vec::new(), slots, arches: vec![arch], disk_mib: 1 << 20, memory_mib });
+        let capacity = Some(Capacity {
+            fetch: Vec::new(),
+            isolation: Isolation::Rootfs,
+            slots,
+            arches: vec![arch],
+            disk_mib: 1 << 20,
+            memory_mib,
+        });
         self.apply(Command::Card { node, capacity, duty });
     }
 

@@ -59,6 +59,8 @@ pub struct JobView {
     pub waiting: Option<String>,
     /// When it begins and ends, as far as is known.
     pub expected: Expected,
+    /// The jobs that it was asked for with.
+    pub group: Option<protocol::job::Group>,
 }
 
 /// As much of a job as a list is chosen by.
@@ -68,12 +70,16 @@ pub struct Brief {
     pub id: JobId,
     /// `deb`, `rpm`, `command` or what a server job does.
     pub kind: String,
+    /// What it is built for.
+    pub arch: Arch,
     /// The state's word.
     pub state: &'static str,
     /// The channel.
     pub channel: ChannelName,
     /// When it became durable here.
     pub accepted: Timestamp,
+    /// The group that it belongs to.
+    pub group: Option<Hash>,
 }
 
 /// When an open job begins and ends, judged by what such jobs took; a guess for people.
@@ -246,9 +252,11 @@ impl Ledger {
         let submitted = self.jobs.iter().map(|(id, job)| Brief {
             id: *id,
             kind: job.facts.kind.clone(),
+            arch: job.facts.arch,
             state: job.state.word(),
             channel: job.facts.channel.clone(),
             accepted: job.facts.accepted,
+            group: job.facts.schedule.group.as_ref().map(|group| group.id),
         });
         let mut briefs: Vec<_> = submitted.chain(self.publication_briefs()).chain(self.explanation_briefs()).collect();
         briefs.sort_by_key(|brief| (std::cmp::Reverse(brief.accepted), brief.id));
@@ -338,6 +346,7 @@ impl Ledger {
             late: job.late.iter().map(late).collect(),
             waiting: self.why_waiting(id, job),
             expected: self.expected(id, job),
+            group: facts.schedule.group.clone(),
         }
     }
 }

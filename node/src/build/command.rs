@@ -2,12 +2,29 @@
 
 use std::path::Path;
 
-use protocol::job::CommandJob;
+use protocol::{
+    blame::{Blame, Fault},
+    environment::EnvironmentLock,
+    job::{CommandJob, Isolation},
+};
 
 use super::{
+    Error,
     sandbox::outputs::{Leftovers, OutputError, OutputFile},
     vary::Variation,
 };
+
+/// Refuses to run a machine's own programs where its owner does not allow it; the coordinator should not have asked.
+pub(in crate::build) fn check(wanted: Isolation, allowed: Isolation, lock: &EnvironmentLock) -> Result<(), Error> {
+    let refuse = |blame, what: &str| Err(Error::Task { what: what.to_owned(), blame });
+    if wanted > allowed {
+        return refuse(Blame::Builder(Fault::Other), "its isolation is light, which this node's owner does not allow");
+    }
+    if !wanted.is_rootfs() && !lock.packages.is_empty() {
+        return refuse(Blame::Job, "its isolation is light, and its environment has packages");
+    }
+    Ok(())
+}
 
 /// What the sandbox runs.
 pub(in crate::build) fn script(variation: &Variation) -> String {

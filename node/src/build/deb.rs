@@ -5,9 +5,14 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use protocol::{Arch, Sha256, job::DebJob, words::RelativePath};
+use protocol::{
+    Arch, Sha256,
+    job::{BuildLimits, DebJob},
+    words::RelativePath,
+};
 
 use super::{
+    lint,
     sandbox::outputs::{Leftovers, OutputError, OutputFile},
     vary::Variation,
 };
@@ -16,11 +21,13 @@ use super::{
 const CHANGES_MAX: u64 = 4 * 1024 * 1024;
 /// The source is unpacked before the date is moved: `dpkg-source` cannot set the times of files under a moved date.
 const UNPACK: &str = "set -e\ndpkg-source --no-check -x \"$1\" \"$2\"\ncd \"$2\"\n";
-const BUILD: &str = "exec dpkg-buildpackage -us -uc -b\n";
+const BUILD: &str = "dpkg-buildpackage -us -uc -b\n";
+/// What looks over the packages, where the environment has it.
+const LINT: &str = "artel_lint lintian --allow-root ../*.changes\n";
 
 /// What the sandbox runs.
-pub(in crate::build) fn script(variation: &Variation) -> String {
-    format!("{UNPACK}{}{BUILD}", variation.preload())
+pub(in crate::build) fn script(variation: &Variation, limits: &BuildLimits) -> String {
+    format!("{}{UNPACK}{}{BUILD}{LINT}", lint::begin(limits), variation.preload())
 }
 
 /// The script's arguments.

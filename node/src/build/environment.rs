@@ -65,6 +65,12 @@ pub enum EnvironmentError {
     /// The sandbox of the installation did not run.
     #[error("sandbox of the installation")]
     Sandbox(#[source] SandboxError),
+    /// This machine has nothing that installs packages of the lock's family.
+    #[error("this machine has no {tool}, which installs environments of RPMs: install the package {tool}")]
+    Tool {
+        /// The program.
+        tool: &'static str,
+    },
     /// What its packages made cannot be an environment.
     #[error("the lock's packages make no environment: {why}")]
     Refused {
@@ -112,7 +118,14 @@ pub(in crate::build) struct Environment {
     /// How long it took to have it.
     pub(in crate::build) took: Duration,
     /// Locked shared for as long as it is used.
-    _lock: File,
+    _lock: Option<File>,
+}
+
+impl Environment {
+    /// Gives this machine as an environment.
+    pub(in crate::build) fn machine() -> Self {
+        Self { root: PathBuf::from("/"), tree: "this machine's own".to_owned(), took: Duration::ZERO, _lock: None }
+    }
 }
 
 impl Environments {
@@ -135,7 +148,8 @@ impl Environments {
             let (Ok(id), true) = (id, entry.path().is_dir()) else { continue };
             let half = name.starts_with("new-") || !entry.path().join(COMPLETE).is_file();
             // A locked one is being installed by another daemon.
-            if half && self.lock_file(&id)?.try_lock().is_ok() {
+            let file = self.lock_file(&id)?;
+            if half && file.try_lock().is_ok() {
                 trace::clean(&self.rig, &entry.path())?;
             }
         }
@@ -163,7 +177,7 @@ impl Environments {
             // Locked before it is looked for, so that it cannot be evicted in between.
             if file.try_lock_shared().is_ok() && self.has(&id) {
                 let tree = self.touch(&folder)?.tree;
-                return Ok(Environment { root: folder.join("root"), tree, took: begun.elapsed(), _lock: file });
+                return Ok(Environment { root: folder.join("root"), tree, took: begun.elapsed(), _lock: Some(file) });
             }
             file.unlock().map_err(disk)?;
             if file.try_lock().is_ok() {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use attest::compare::Output;
 use protocol::{
     FileName,
-    job::{BuildLimits, CommandJob, InputFile},
+    job::{BuildLimits, CommandJob, InputFile, Isolation},
     words::RelativePath,
 };
 
@@ -98,7 +98,7 @@ pub fn command(left: &[&Output], right: &[&Output], bounds: &Bounds) -> Result<C
     let argv = ["sh", "-euc", SCRIPT, "explain", &seconds, &TEXT_MAX.to_string(), &HTML_MAX.to_string()];
     let outputs = [HTML, TEXT].map(|name| RelativePath::new(name).expect("a valid name")).to_vec();
     let name = FileName::new("explain").expect("a valid name");
-    Ok(CommandJob { argv: argv.map(str::to_owned).to_vec(), name, inputs, outputs })
+    Ok(CommandJob { argv: argv.map(str::to_owned).to_vec(), name, inputs, outputs, isolation: Isolation::Rootfs })
 }
 
 #[cfg(test)]

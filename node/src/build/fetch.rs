@@ -1,9 +1,9 @@
 //! Kind `fetch`: sources from elsewhere, the only builds that reach a network.
 //!
-//! The sandbox is every build's, without a network of its own. Only our own script runs in it, with git and curl of the
-//! job's environment, and all that it reaches goes through a [`gate::Gate`] of this node: a socket in the attempt's folder
-//! behind which stand only hosts that the node's owner lists, whatever a server or a redirect says. The date is not moved:
-//! certificates are judged by it.
+//! The sandbox is every build's, without a network of its own. Our own script runs in it, with git, curl, uscan and rpmspec
+//! of the job's environment, which read what the fetched tree says. All that it reaches goes through a [`gate::Gate`] of this
+//! node: a socket in the attempt's folder behind which stand only hosts that the node's owner lists, whatever a tree, a
+//! server or a redirect says. The date is not moved: certificates are judged by it.
 
 mod gate;
 
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use protocol::{
     blame::{Blame, Fault},
-    job::{FetchJob, Origin, reaches},
+    job::{FetchJob, FetchSource, Origin, reaches},
     words::HostRule,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,9 @@ use super::{
 /// What the sandbox runs.
 pub(in crate::build) const SCRIPT: &str = include_str!("fetch/fetch.sh");
 
-/// The script's arguments.
+/// The script's arguments. What a tree names comes after the trees.
 pub(in crate::build) fn arguments(job: &FetchJob) -> Vec<String> {
-    let words = |source: &protocol::job::FetchSource| match &source.origin {
+    let words = |source: &FetchSource| match &source.origin {
         Origin::Git(git) => {
             let (url, commit, reference) = (git.url.to_string(), git.commit.to_string(), git.reference.to_string());
             vec!["git".to_owned(), source.name.to_string(), url, commit, reference]
@@ -39,8 +39,14 @@ pub(in crate::build) fn arguments(job: &FetchJob) -> Vec<String> {
             let sha256 = file.sha256.map(|sha256| sha256.to_string()).unwrap_or_default();
             vec!["file".to_owned(), source.name.to_string(), file.url.to_string(), sha256]
         }
+        Origin::Named(named) => {
+            let words = [source.name.as_str(), named.tree.as_str(), &named.macros.join("\n")];
+            [named.by.word()].into_iter().chain(words).map(str::to_owned).collect()
+        }
     };
-    job.sources.iter().flat_map(words).collect()
+    let is_named = |source: &&FetchSource| matches!(source.origin, Origin::Named(_));
+    let (named, plain): (Vec<_>, Vec<_>) = job.sources.iter().partition(is_named);
+    plain.into_iter().chain(named).flat_map(words).collect()
 }
 
 /// Refuses what the node's owner does not list; the coordinator should not have asked.

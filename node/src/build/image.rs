@@ -12,7 +12,7 @@ use std::{fs, io, path::Path};
 use protocol::{
     Arch, Sha256,
     blame::Blame,
-    environment::EnvironmentLock,
+    environment::{EnvironmentLock, Family},
     job::{ImageFormat, ImageJob, JobKind, JobRequest},
     limits,
 };
@@ -57,6 +57,9 @@ fn read_lock(job: &ImageJob, arch: Arch, path: &Path) -> Result<EnvironmentLock,
     }
     let refuse = |what| Error::Task { what, blame: Blame::Job };
     let lock = EnvironmentLock::from_bytes(&bytes).map_err(|error| refuse(format!("the image's packages: {error}")))?;
+    if lock.family == Family::Rpm {
+        return Err(refuse("images are made of Debian packages, not of RPMs".to_owned()));
+    }
     if lock.arch == arch { Ok(lock) } else { Err(refuse(format!("the image's packages are for {}", lock.arch))) }
 }
 

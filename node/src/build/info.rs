@@ -10,7 +10,8 @@ use protocol::{Arch, Hash, Timestamp};
 
 use super::{
     environment::Environment,
-    sandbox::Ran,
+    lint::Lint,
+    sandbox::{Ran, within},
     vary::{Kernel, Sh, Variation},
 };
 
@@ -42,7 +43,7 @@ pub(in crate::build) struct Place<'a> {
 pub(in crate::build) fn table(
     arch: Arch,
     place: &Place<'_>,
-    ran: &Ran,
+    (ran, lint): (&Ran, &Lint),
     started: Timestamp,
 ) -> BTreeMap<String, String> {
     let mut table = BTreeMap::new();
@@ -67,6 +68,9 @@ pub(in crate::build) fn table(
     }
     if let Some(bytes) = ran.memory_peak {
         put("memory_peak_mib", bytes.div_ceil(1 << 20).to_string());
+    }
+    if let Some(summary) = lint.summary() {
+        put("lint", summary);
     }
     put("environment_tree", place.environment.tree.clone());
     table
@@ -103,7 +107,7 @@ fn machine(place: &Place<'_>, put: &mut impl FnMut(&str, String)) {
     put("memory_mib_of_machine", kib.map_or_else(String::new, |kib| (kib / 1024).to_string()));
     put("filesystem", filesystem(place.attempts));
     let root = &place.environment.root;
-    let own = fs::read_link(root.join("bin/sh")).map(|to| to.to_string_lossy().into_owned()).unwrap_or_default();
+    let own = within::link(root, "bin", "sh").unwrap_or_default();
     put("sh", if place.variation.system.sh == Sh::Bash { "bash".into() } else { own });
     put("usrmerge", if root.join("bin").is_symlink() { "yes".into() } else { "no".into() });
 }

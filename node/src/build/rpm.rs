@@ -7,11 +7,12 @@
 use std::{collections::BTreeSet, path::Path};
 
 use protocol::{
-    job::{RpmJob, RpmSource},
+    job::{BuildLimits, RpmJob, RpmSource},
     words::RelativePath,
 };
 
 use super::{
+    lint,
     sandbox::outputs::{Leftovers, OutputError, OutputFile},
     vary::Variation,
 };
@@ -24,10 +25,12 @@ const LIST_MAX: u64 = 1024 * 1024;
 const UNPACK: &str = include_str!("rpm/unpack.sh");
 /// Builds, and moves the packages to where they are taken from.
 const BUILD: &str = include_str!("rpm/build.sh");
+/// What looks over the packages, where the environment has it.
+const LINT: &str = "artel_lint rpmlint \"$place\"/*.rpm\n";
 
 /// What the sandbox runs.
-pub(in crate::build) fn script(variation: &Variation) -> String {
-    format!("{UNPACK}{}{BUILD}", variation.preload())
+pub(in crate::build) fn script(variation: &Variation, limits: &BuildLimits) -> String {
+    format!("{}{UNPACK}{}{BUILD}{LINT}", lint::begin(limits), variation.preload())
 }
 
 /// The script's arguments: what it begins with, the time for packages without a changelog, and the macros.

@@ -6,10 +6,12 @@
 //!                  |- cat: ends when the daemon ends, then kills everything; passes on what the daemon asks
 //!                  |- sh, du: says how much disk is used, when it is asked
 //!                  `- bwrap: mounts, network, ipc, uts, pid namespaces
-//!                       `- setpriv (becomes the build user, without any capability) = sh = the build
+//!                       `- enter: pid 1 of the sandbox, without any capability; waits
+//!                            `- enter (becomes the build user, without any capability) = sh = the build
 //! ```
 //!
-//! The build's output comes through stdout; stderr, which the build never gets, carries what the helpers say. When pid 1
+//! Everything up to `enter` is this machine's own, and `enter` is linked statically: nothing of the environment runs before the
+//! rights are gone. The build's output comes through stdout; stderr, which it never gets, carries what the helpers say. When pid 1
 //! ends the kernel kills the rest, and `unshare` ends only after that: when it was waited for, nothing is left.
 //!
 //! This module knows no job: what to run comes as a [`Plan`].
@@ -25,6 +27,7 @@ pub(in crate::build) mod rights;
 mod seccomp;
 pub(in crate::build) mod trace;
 pub(in crate::build) mod watch;
+pub(in crate::build) mod within;
 
 use std::{
     io,
@@ -43,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(in crate::build) use self::{base::Base, layout::allowed_cpus};
 use self::{
-    cgroup::{Controller, Group},
+    cgroup::{Controller, Group, Killed},
     disk::Disk,
     outputs::OutputError,
     rig::Rig,
@@ -78,6 +81,8 @@ pub(in crate::build) enum Breach {
     Pids,
     /// More disk.
     Disk,
+    /// More than the disk limit is gone from the disk, and the attempt keeps files that cannot be measured.
+    Hidden,
     /// More files than the disk limit has blocks for.
     Inodes,
     /// A longer log.
@@ -97,6 +102,10 @@ impl Breach {
             Breach::Memory => format!("memory limit of {} MiB reached", limits.memory_mib),
             Breach::Pids => format!("process limit of {} reached", limits.pids),
             Breach::Disk => format!("disk limit of {} MiB reached", limits.disk_mib),
+            Breach::Hidden => format!(
+                "more than its disk limit of {} MiB is gone from this disk, and not all of its files can be measured",
+                limits.disk_mib
+            ),
             Breach::Inodes => {
                 format!("file count limit of {} reached", u64::from(limits.disk_mib) * INODES_PER_MIB)
             }
@@ -165,6 +174,8 @@ pub(in crate::build) enum Ending {
 pub(in crate::build) struct Ran {
     /// How it ended.
     pub(in crate::build) ending: Ending,
+    /// What the kernel killed in it for want of memory, where that is known.
+    pub(in crate::build) killed: Option<Killed>,
     /// CPU time, where it is known.
     pub(in crate::build) cpu: Option<Duration>,
     /// The most memory at one time, in bytes, where it is known.
@@ -367,6 +378,9 @@ impl Running {
         if let Some(breach) = self.group.breach() {
             return Some(breach);
         }
+        if self.disk.is_overdue() {
+            return Some(Breach::Hidden);
+        }
         if self.group.limits(Controller::Memory) && self.group.limits(Controller::Pids) {
             return None;
         }
@@ -423,6 +437,7 @@ impl Running {
         let (cpu, memory) = (self.group.cpu(), self.group.memory_peak());
         Ok(Ran {
             ending,
+            killed: self.group.killed(),
             cpu: cpu.or((self.peak.ticks > 0).then_some(ticks)),
             memory_peak: memory.or((self.peak.memory > 0).then_some(self.peak.memory)),
         })

@@ -5,6 +5,8 @@ mod bench;
 mod census;
 mod classes;
 mod hostile;
+mod images;
+mod light;
 mod packages;
 mod phases;
 mod root;
@@ -85,8 +87,9 @@ async fn a_varied_build_sees_another_system_and_says_so() {
     let Some(bench) = Bench::open().await else { return };
     // The loader says that it cannot preload a file that is no library, and goes on: here only the clock stays.
     bench.place("usr/lib/any/faketime/libfaketime.so.1", b"");
-    let script =
-        "uname -r; domainname; hostname; umask; id -u; readlink /bin/sh; cat /etc/passwd; echo $TZ $TERM $COLUMNS";
+    // The small environment has no `nice`; the kernel says it in the 19th word.
+    let script = "read -r stat < /proc/self/stat; set -- $stat; uname -r; domainname; hostname; umask; id -u; \
+                  readlink /bin/sh; cat /etc/passwd; echo $TZ $TERM $COLUMNS $LINES $(nproc) ${19}";
     let job = Job { script, arguments: &[], outputs: &[], limits: limits() };
     let (log, mut task) = (bench.log(), bench.task(&job));
     task.lease.profile = Profile(1);
@@ -96,7 +99,10 @@ async fn a_varied_build_sees_another_system_and_says_so() {
     let seen = ["kernel", "domain", "hostname", "umask", "uid", "sh"].map(|key| told[key].as_str()).join("\n");
     assert!(text.contains(&seen), "{seen} is not in {text}");
     assert!(text.contains(":varied builder 1:/nonexistent/varied1:/bin/bash\n"), "{text}");
-    assert!(text.contains(&format!("\n{} {} {}\n", told["TZ"], told["TERM"], told["COLUMNS"])), "{text}");
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let nice = (own + told["nice"].parse::<i32>().unwrap()).min(19);
+    let seen = ["TZ", "TERM", "COLUMNS", "LINES", "cpu_count"].map(|key| told[key].as_str()).join(" ");
+    assert!(text.contains(&format!("\n{seen} {nice}\n")), "{seen} {nice} is not in {text}");
     assert!(told["kernel"].starts_with("2.6.") && told["sh"] == "bash" && told["domain"] == "domain-1.invalid");
     assert_eq!(told["LC_ALL"], "C.UTF-8", "this small environment has no sources of locales");
 }

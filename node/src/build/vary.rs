@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 
 use protocol::lease::Profile;
 
+use super::sandbox::within;
+
 const DAY: u64 = 86_400;
 /// The smallest shift of the date of a varied attempt: over a year, so that the year itself is another.
 const DAYS_MIN: u64 = 398;
@@ -32,6 +34,9 @@ const COMPILE: &str = "localedef --no-archive -c -i LOCALE -f UTF-8 /usr/lib/loc
 /// time of a file that it touches, which stays real, with the clock, which is moved.
 const SITE: &str = "printf '%s\\n' gl_cv_func_working_utimes=yes gl_cv_func_utimensat_works=yes > /build/home/config.site\n\
      export CONFIG_SITE=/build/home/config.site\n";
+
+/// Where a Debian package or an RPM has what moves the date.
+const LIBRARIES: &str = "/usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1";
 
 /// The circumstances of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,8 +141,8 @@ impl Variation {
 
     /// Fits the profile to an environment: without the sources of its locale, that stays `C.UTF-8`.
     pub(in crate::build) fn fit(mut self, environment: &std::path::Path) -> Self {
-        let sources = environment.join("usr/share/i18n/locales");
-        self.system.locale = self.system.locale.filter(|locale| sources.join(locale).is_file());
+        let has = |locale: &&str| within::is_file(environment, &format!("usr/share/i18n/locales/{locale}"));
+        self.system.locale = self.system.locale.filter(has);
         self
     }
 
@@ -147,6 +152,11 @@ impl Variation {
         self.umask = "0022";
         self.system = System { kernel: Kernel::Own, sh: Sh::Own, locale: None, ..self.system };
         self
+    }
+
+    /// Fits the profile to a machine's own programs, which nothing is added to: no other `sh`, locale or date.
+    pub(in crate::build) fn light(self) -> Self {
+        Self { shift_secs: 0, ..self.installing() }
     }
 
     /// Gives the lines of shell that come before what is built: they compile the locale and move the date for what follows.
@@ -160,9 +170,8 @@ impl Variation {
             return compile;
         }
         format!(
-            "{compile}{SITE}for library in /usr/lib/*/faketime/libfaketime.so.1; do\n\
+            "{compile}{SITE}for library in {LIBRARIES}; do [ ! -e \"$library\" ] || break; done\n\
              [ -e \"$library\" ] || {{ echo 'the environment has no libfaketime: lock it again'; exit 1; }}\n\
-             done\n\
              export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=+{} LD_PRELOAD=\"$library\"\n",
             self.shift_secs
         )

@@ -7,7 +7,7 @@ use protocol::{
     job::BuildLimits,
 };
 
-use super::sandbox::{Breach, Ending, Ran};
+use super::sandbox::{Breach, Ending, Ran, cgroup::Killed};
 
 /// A disk with less left is full: nothing can be written to it that builds write.
 const DISK_LEFT_MIN: u64 = 4 << 20;
@@ -44,6 +44,15 @@ impl Host {
     }
 }
 
+/// Says whether a run failed because the machine had too little memory. Where the run's own group counts, only that is asked:
+/// what else the kernel killed on this machine meanwhile says nothing.
+fn starved(ran: &Ran, code: i32, lack: &Lack) -> bool {
+    match ran.killed {
+        Some(killed) => killed == Killed::ByMachine,
+        None => code == KILLED && lack.killed > 0,
+    }
+}
+
 /// Turns the end of a run into a failure of `step`, unless it is success.
 ///
 /// A run that kept its own limits and failed on a machine whose disk is full, or was killed while the kernel looked for
@@ -55,7 +64,7 @@ pub(in crate::build) fn judge(step: &str, ran: &Ran, limits: &BuildLimits, lack:
             let left = lack.disk_left / 1024;
             (Blame::Builder(Fault::DiskFull), format!("ended with exit code {code}; this disk has {left} KiB left"))
         }
-        Ending::Exited(KILLED) if lack.killed > 0 => {
+        Ending::Exited(code) if starved(ran, code, lack) => {
             let what = "killed for want of memory, though it kept its limit: this machine has too little".to_owned();
             (Blame::Builder(Fault::Memory), what)
         }
@@ -65,8 +74,29 @@ pub(in crate::build) fn judge(step: &str, ran: &Ran, limits: &BuildLimits, lack:
         Ending::Broke(Breach::Start) => {
             return Err(Failure::new(Blame::Builder(Fault::Sandbox), "sandbox", Breach::Start.words(limits)));
         }
+        // Whose it is nobody here can say: another builder will.
+        Ending::Broke(Breach::Hidden) => (Blame::Builder(Fault::DiskFull), Breach::Hidden.words(limits)),
         Ending::Broke(breach) => (Blame::Job, breach.words(limits)),
         Ending::Cancelled => (Blame::Cancelled, "cancelled".to_owned()),
     };
     Err(Failure::new(blame, step, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_the_builders_only_where_the_build_itself_was_hit() {
+        let limits = BuildLimits::default();
+        let blame = |killed, code, elsewhere| {
+            let ran = Ran { ending: Ending::Exited(code), killed, cpu: None, memory_peak: None };
+            judge("build", &ran, &limits, &Lack { disk_left: u64::MAX, killed: elsewhere }).unwrap_err().blame
+        };
+        let builder = Blame::Builder(Fault::Memory);
+        assert_eq!(blame(Some(Killed::ByMachine), 2, 0), builder, "a compiler that was killed");
+        assert_eq!(blame(Some(Killed::Nothing), KILLED, 3), Blame::Job, "it killed itself while others were starved");
+        assert_eq!(blame(None, KILLED, 1), builder, "without a group the machine's own count is all there is");
+        assert_eq!(blame(None, 2, 1), Blame::Job);
+    }
 }

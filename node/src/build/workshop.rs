@@ -11,7 +11,7 @@ use protocol::{
     Arch, Timestamp,
     blame::{Blame, Failure, Fault},
     environment::EnvironmentLock,
-    job::{BuildLimits, JobKind},
+    job::{BuildLimits, Isolation, JobKind},
     lease::LeaseNumber,
     words::{HostRule, RelativePath},
 };
@@ -23,6 +23,7 @@ use super::{
     environment::{Environment, Environments},
     fetch, image, info,
     inputs::{self, Placing, Wanted},
+    lint::Lint,
     phases::{Patience, bounded},
     rpm,
     sandbox::{self, Base, Ending, Network, Plan, Ran, outputs::Leftovers, rights::Rights, trace},
@@ -85,6 +86,8 @@ pub struct Workshop {
     now: fn() -> Timestamp,
     /// Whom fetches may reach.
     reach: Vec<HostRule>,
+    /// The lightest isolation that is allowed.
+    isolation: Isolation,
 }
 
 impl Workshop {
@@ -106,12 +109,18 @@ impl Workshop {
             patience: Patience::default(),
             now: config.now,
             reach: Vec::new(),
+            isolation: Isolation::Rootfs,
         })
     }
 
     /// Gives a workshop that fetches from these hosts; without, it refuses fetches.
     pub fn reaching(self, reach: Vec<HostRule>) -> Self {
         Self { reach, ..self }
+    }
+
+    /// Gives a workshop that allows an isolation as light as this; without, it refuses light commands.
+    pub fn allowing(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
     }
 
     /// Gives a workshop that waits as long as a test wants.
@@ -191,14 +200,11 @@ impl Workshop {
     }
 
     async fn steps(&self, task: &Task, log: &LogSink, stop: &CancellationToken) -> Result<Built, Error> {
-        check(task)?;
-        if let JobKind::Fetch(job) = &task.request.kind {
-            fetch::check(job, &self.reach)?;
-        }
-        let begun = Instant::now();
         let request = &task.request;
-        let variation = variation(task.lease.profile, cpus(&request.limits));
-        let variation = if rights(&request.kind) == Rights::Installer { variation.installing() } else { variation };
+        self.check(task)?;
+        let begun = Instant::now();
+        let light = !request.isolation().is_rootfs();
+        let variation = varied(task);
         log.note(&format!("{}, profile {} ({})", request.title(), variation.profile, variation.name()));
         let folder = AttemptFolder::make(&self.rig, &self.attempts, task.lease.number)?;
         log.enter(Phase::Inputs);
@@ -217,6 +223,9 @@ impl Workshop {
         let placed = Instant::now();
         log.enter(Phase::Environment);
         let environment = bounded(Phase::Environment, self.patience.environment, stop, async |halt| {
+            if light {
+                return Ok(Environment::machine());
+            }
             self.environments.get(&task.lock, &task.packages, &halt).await.map_err(Error::Environment)
         })
         .await?;
@@ -231,6 +240,8 @@ impl Workshop {
             Network::None => sandbox::run(&self.rig, &plan, log, stop).await.map_err(Error::Sandbox)?,
             Network::Gate => fetch::run(&self.rig, &plan, &self.reach, log, stop).await?,
         };
+        let lint = Lint::of(&request.kind, log.path());
+        let ran = Ran { ending: lint.forgive(ran.ending), ..ran };
         let judged = judge("build", &ran, &request.limits, &host.since(&self.attempts));
         judged.map_err(|failure| Error::Ended(explained(failure, &ran, log)))?;
         let built = Instant::now();
@@ -252,8 +263,17 @@ impl Workshop {
             cpu: ran.cpu,
             memory_peak: ran.memory_peak,
             environment_took: environment.took,
-            node_info: info::table(request.arch, &place, &ran, started),
+            node_info: info::table(request.arch, &place, (&ran, &lint), started),
         })
+    }
+
+    /// Says whether the task is whole, and one that this builder's owner allows.
+    fn check(&self, task: &Task) -> Result<(), Error> {
+        check(task)?;
+        if let JobKind::Fetch(job) = &task.request.kind {
+            fetch::check(job, &self.reach)?;
+        }
+        command::check(task.request.isolation(), self.isolation, &task.lock)
     }
 
     async fn collect(
@@ -264,8 +284,6 @@ impl Workshop {
         halt: CancellationToken,
     ) -> Result<(Vec<OutputFile>, Vec<OutputFile>), Error> {
         let disk = |source| Error::Folder { folder: into.to_owned(), source };
-        self.rig.remove_tree(into).map_err(disk)?;
-        fs::create_dir(into).map_err(disk)?;
         let limit = u64::from(task.request.limits.disk_mib) * 1024 * 1024;
         let leftovers =
             Leftovers::open_place(upper, place, limit).map_err(|source| match Errno::from_io_error(&source) {
@@ -276,6 +294,8 @@ impl Workshop {
                 }
                 Some(_) | None => disk(source),
             })?;
+        self.rig.remove_tree(into).map_err(disk)?;
+        fs::create_dir(into).map_err(disk)?;
         let mut leftovers = leftovers.until(halt);
         let (kind, arch, target) = (task.request.kind.clone(), task.request.arch, into.to_owned());
         let work = tokio::task::spawn_blocking(move || match &kind {
@@ -346,6 +366,14 @@ fn check(task: &Task) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives what an attempt varies: all that its profile says and its job can bear.
+fn varied(task: &Task) -> Variation {
+    let request = &task.request;
+    let variation = variation(task.lease.profile, cpus(&request.limits));
+    let variation = if rights(&request.kind) == Rights::Installer { variation.installing() } else { variation };
+    if request.isolation().is_rootfs() { variation } else { variation.light() }
+}
+
 fn rights(kind: &JobKind) -> Rights {
     match kind {
         JobKind::Image(_) => Rights::Installer,
@@ -374,8 +402,8 @@ fn plan<'a>(
 ) -> Plan<'a> {
     let (arch, epoch) = (task.request.arch, task.lock.epoch);
     let (variables, script, arguments) = match (&task.request.kind, packages) {
-        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v), deb::arguments(job)),
-        (JobKind::Rpm(job), _) => (rpm::variables(v), rpm::script(v), rpm::arguments(job, epoch)),
+        (JobKind::Deb(job), _) => (deb::variables(job, v), deb::script(v, &task.request.limits), deb::arguments(job)),
+        (JobKind::Rpm(job), _) => (rpm::variables(v), rpm::script(v, &task.request.limits), rpm::arguments(job, epoch)),
         (JobKind::Command(job), _) => (command::variables(epoch), command::script(v), job.argv.clone()),
         (JobKind::Image(job), Some(packages)) => {
             (image::variables(job, arch, packages), image::script(v), image::arguments(packages))
@@ -389,7 +417,7 @@ fn plan<'a>(
         rights: rights(&task.request.kind),
         network: if matches!(task.request.kind, JobKind::Fetch(_)) { Network::Gate } else { Network::None },
         folder: &folder.path,
-        base: Base::Environment(&environment.root),
+        base: if task.request.isolation().is_rootfs() { Base::Environment(&environment.root) } else { Base::Machine },
         variation: v,
         limits: &task.request.limits,
         start: Patience::default().start,

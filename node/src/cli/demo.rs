@@ -18,6 +18,9 @@ pub struct Demo {
     /// Source package of the archive
     #[arg(long, value_name = "NAME", default_value = "base-files")]
     package: String,
+    /// Words of DEB_BUILD_OPTIONS beside nocheck
+    #[arg(long, value_delimiter = ',', value_name = "WORD")]
+    option: Vec<String>,
     /// Operators with one builder each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     nodes: u8,
@@ -42,6 +45,7 @@ impl Demo {
         }
         let plan = Plan {
             package: self.package,
+            options: self.option,
             nodes: self.nodes,
             liars: self.liar,
             agree: self.agree,

@@ -2,13 +2,13 @@
 
 mod lock;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use protocol::{
     Hash,
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     lease::Profile,
     limits,
 };
@@ -19,6 +19,7 @@ use super::{
     output::{self, Format},
 };
 use crate::{
+    bounded,
     build::vary::variation,
     resolve::compare::{self, Comparison},
 };
@@ -98,7 +99,8 @@ async fn read(context: &Context, what: &str) -> anyhow::Result<EnvironmentLock> 
 
 /// Reads a lock from a file.
 pub(super) fn read_file(path: &Path) -> anyhow::Result<EnvironmentLock> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes =
+        bounded::read(path, limits::LOCK_MAX as u64).with_context(|| format!("cannot read {}", path.display()))?;
     EnvironmentLock::from_bytes(&bytes).with_context(|| format!("{} is no lock", path.display()))
 }
 
@@ -108,17 +110,22 @@ fn show(context: &Context, lock: &EnvironmentLock) -> anyhow::Result<u8> {
         Format::People => {
             let bytes: u64 = lock.packages.iter().map(|p| p.size).sum();
             output::line(&format!(
-                "environment {}\nsuite {} on {}, {} packages, {:.1} MiB",
+                "environment {}\n{} {} on {}, {} packages, {:.1} MiB",
                 lock.id(),
+                match lock.family {
+                    Family::Dpkg => "suite",
+                    Family::Rpm => "RPMs, release",
+                },
                 lock.suite,
                 lock.arch,
                 lock.packages.len(),
                 bytes as f64 / f64::from(1 << 20)
             ))?;
             let row = |p: &LockedPackage| {
-                vec![p.name.to_string(), p.version.to_string(), p.arch.to_string(), p.sha256.to_string()]
+                let from = p.from.as_ref().map_or_else(|| p.file.to_string(), ToString::to_string);
+                vec![p.name.to_string(), p.version.to_string(), p.arch.to_string(), p.sha256.to_string(), from]
             };
-            output::table(&["PACKAGE", "VERSION", "ARCH", "SHA256"], lock.packages.iter().map(row).collect())?;
+            output::table(&["PACKAGE", "VERSION", "ARCH", "SHA256", "FROM"], lock.packages.iter().map(row).collect())?;
         }
     }
     Ok(exit::DONE)

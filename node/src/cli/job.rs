@@ -1,7 +1,12 @@
 //! `artel job`: submit and watch jobs.
 
 mod diff;
+pub(super) mod evidence;
+mod fetch;
+mod group;
 mod image;
+mod input;
+mod many;
 mod orders;
 mod rpm;
 mod show;
@@ -17,13 +22,13 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, SuiteName, Verified,
-    job::{BuildLimits, Change, Priority},
+    Arch, ChannelName, JobId, MaintainerName, PackageName, SuiteName, Verified,
+    job::{BuildLimits, Change, Group, Priority},
     lease::LeaseNumber,
 };
 use web::{
     Backend,
-    api::{JobFilter, JobState},
+    api::{JobFilter, JobState, Submitted},
     backend::{Follow, LogRequest},
 };
 
@@ -32,6 +37,7 @@ pub(super) use show::exit_code;
 pub(crate) use watch::{Until, watch};
 pub(super) use when::Begin;
 
+use self::input::Patience;
 use super::{
     Context, exit,
     output::{self, Format},
@@ -48,6 +54,7 @@ use crate::{
     submit::{
         self, DebWords, Prepared, Wish,
         image::{Recipe, Surroundings},
+        variants::Variant,
     },
 };
 
@@ -67,6 +74,10 @@ pub(super) enum Job {
         /// The job's id, or its first digits
         job: String,
     },
+    /// Wait for jobs or groups of jobs, and bring their agreed outputs into a folder
+    Fetch(fetch::Fetch),
+    /// Ask for a job, or for all jobs of a group, once more, with the newest packages
+    Respin(group::Respin),
     /// Print what diffoscope found between the attempts of a job that differ
     Diff(diff::Diff),
     /// Print the log of one attempt
@@ -107,6 +118,9 @@ pub(super) struct Submit {
     /// Words of DEB_BUILD_PROFILES
     #[arg(long, value_delimiter = ',')]
     profile: Vec<String>,
+    /// Further packages in the environment of a source's build; with lintian or rpmlint, each builder looks over what it built
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGE")]
+    with: Vec<PackageName>,
     #[command(flatten)]
     rpm: rpm::RpmWords,
     /// The archive's suite that gives sources and environment [default: this system's]
@@ -121,6 +135,17 @@ pub(super) struct Submit {
     /// Wall time of one attempt, in seconds
     #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
+    #[command(flatten)]
+    many: many::Many,
+    /// An agreed output of another job as an input, which appears at PATH; the job begins after that one; may be repeated
+    #[arg(long = "input", value_name = "job:ID/FILE[=PATH]")]
+    inputs: Vec<input::FromJob>,
+    /// Wait for the jobs that inputs come from
+    #[arg(long)]
+    wait: bool,
+    /// Bring the agreed outputs into this folder; each variant gets its own in it
+    #[arg(long, value_name = "DIR")]
+    download: Option<PathBuf>,
     /// Where images reach this network's repositories, for @REPOSITORY@ in recipes [default: this node's own address]
     #[arg(long, value_name = "URL")]
     public: Option<String>,
@@ -142,6 +167,12 @@ pub(super) struct List {
     /// Only jobs of this kind: deb, rpm, command, image, publish, promote, prune, derive, diff, explain; or build, or server
     #[arg(long)]
     kind: Option<String>,
+    /// Only jobs of this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Only jobs of this group (its id, or its first digits)
+    #[arg(long)]
+    group: Option<String>,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     limit: u16,
@@ -185,6 +216,8 @@ impl Job {
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
             Job::Diff(diff) => diff.run(context).await,
+            Job::Fetch(fetch) => fetch.run(context).await,
+            Job::Respin(respin) => respin.run(context).await,
             Job::Log(log) => log.run(context).await,
             Job::Cancel(target) => target.order(context, Change::Cancel).await,
             Job::Suspend(target) => target.order(context, Change::Suspend).await,
@@ -210,24 +243,53 @@ impl Submit {
         let after = find_all(context, &self.after).await?;
         // Before the long work: a mistake is told at once.
         self.when.schedule(policy.as_ref().map(Verified::get), clock::now())?;
-        let prepared = self.prepare(context).await?;
+        let patience = if self.wait { Patience::Wait } else { Patience::Refuse };
+        let mut found = Vec::new();
+        for wanted in &self.inputs {
+            found.push(wanted.find(context, patience).await?);
+        }
         let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
-        let now = clock::now();
-        let mut schedule = self.when.schedule(policy.as_ref().map(Verified::get), now)?;
-        schedule.after = after;
-        let wish = Wish { channel: self.channel.clone(), limits, lifetime: self.when.lifetime(), schedule };
-        let submitted = submit::submit(&client, &prepared, &wish, now, &key).await?;
-        anstream::eprintln!("job {} accepted", submitted.job);
+        let mut ready = Vec::new();
+        for (arch, variant) in self.many.all()? {
+            ready.push((self.many.name(arch, variant.as_ref())?, self.prepare(context, arch, variant).await?));
+        }
+        let (group, mut jobs) = (group::new_id()?, Vec::new());
+        for (variant, prepared) in ready {
+            let prepared = input::add(prepared, &found)?;
+            let now = clock::now();
+            let mut schedule = self.when.schedule(policy.as_ref().map(Verified::get), now)?;
+            schedule.after = after.iter().copied().chain(found.iter().map(|one| one.job)).collect();
+            schedule.after.sort();
+            schedule.after.dedup();
+            schedule.group = variant.map(|variant| Group { id: group, variant });
+            let wish = Wish { channel: self.channel.clone(), limits, lifetime: self.when.lifetime(), schedule };
+            let submitted = submit::submit(&client, &prepared, &wish, now, &key).await?;
+            anstream::eprintln!("job {} accepted", submitted.job);
+            jobs.push(submitted);
+        }
+        if self.many.is_several() {
+            anstream::eprintln!("group {group}");
+            let jobs: Vec<JobId> = jobs.iter().map(|submitted| submitted.job).collect();
+            return group::finish(context, &jobs, until, self.download.as_deref()).await;
+        }
+        self.follow(context, &jobs[0], until).await
+    }
+
+    /// Waits for the one job that was submitted, as far as that was asked for.
+    async fn follow(&self, context: &Context, submitted: &Submitted, until: Until) -> anyhow::Result<u8> {
+        if let (Until::Over, Some(folder)) = (until, &self.download) {
+            return group::finish(context, &[submitted.job], until, Some(folder)).await;
+        }
         match until {
             Until::Accepted => {
                 match context.format {
-                    Format::Json => output::json(&submitted)?,
+                    Format::Json => output::json(submitted)?,
                     Format::People => output::line(&submitted.job.to_string())?,
                 }
                 Ok(exit::DONE)
             }
             Until::Started | Until::Over => {
-                let detail = watch(&client, submitted.job, until).await?;
+                let detail = watch(&context.client(), submitted.job, until).await?;
                 match context.format {
                     Format::Json => output::json(&detail)?,
                     Format::People => output::line(&show::text(&detail))?,
@@ -237,27 +299,28 @@ impl Submit {
         }
     }
 
-    /// Resolves what was named; apt runs in a thread of its own.
-    async fn prepare(&self, context: &Context) -> anyhow::Result<Prepared> {
+    /// Resolves what was named, for one architecture and variant; apt runs in a thread of its own.
+    async fn prepare(&self, context: &Context, arch: Arch, variant: Option<Variant>) -> anyhow::Result<Prepared> {
         let suite = self.suite.clone().map_or_else(archive::system_suite, Ok)?;
-        let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
         let (what, state) = (self.what.clone(), context.home.archive());
-        let rpm = self.rpm.clone();
+        let (rpm, with) = (self.rpm.clone(), self.with.clone());
         let words = DebWords { options: self.option.clone(), profiles: self.profile.clone() };
         let environment = self.environment.as_deref().map(super::env::read_file).transpose()?;
         let around = match image::is_recipe(Path::new(&what)) {
             true => Some(image::surroundings(context, &self.channel, self.public.clone()).await?),
             false => None,
         };
-        anstream::eprintln!("locking the environment of {what} ...");
+        many::fits(&what, around.is_some(), variant.as_ref())?;
+        anstream::eprintln!("locking the environment of {what} for {arch} ...");
         tokio::task::spawn_blocking(move || {
             let archive = Archive::open(&state, suite, arch)?;
             archive.update(clock::now(), Refresh::WhenStale)?;
+            let words = variant.as_ref().map_or_else(|| words.clone(), |variant| variant.words(&words));
             let prepared = match around {
-                Some(around) => recipe(&archive, Path::new(&what), &around)?,
-                None => match rpm.prepare(&archive, &what)? {
+                Some(around) => recipe(&archive, Path::new(&what), &around, variant.as_ref())?,
+                None => match rpm.prepare(&archive, &what, &with, environment.as_ref())? {
                     Some(prepared) => prepared,
-                    None => prepare(&archive, &what, &words, &state.join("sources"))?,
+                    None => prepare(&archive, &what, (&words, &with), &state.join("sources"))?,
                 },
             };
             match environment {
@@ -269,7 +332,12 @@ impl Submit {
     }
 }
 
-fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> anyhow::Result<Prepared> {
+fn prepare(
+    archive: &Archive,
+    what: &str,
+    (words, with): (&DebWords, &[PackageName]),
+    sources: &Path,
+) -> anyhow::Result<Prepared> {
     let path = Path::new(what);
     let is_file = |ending: &str| path.extension().is_some_and(|e| e == ending);
     if is_file("toml") {
@@ -287,11 +355,17 @@ fn prepare(archive: &Archive, what: &str, words: &DebWords, sources: &Path) -> a
     } else {
         source::fetch_source(archive, what, &folder_for(sources, what))?
     };
-    Ok(submit::deb(archive, &source, words)?)
+    Ok(submit::deb(archive, &source.with_packages(with), words)?)
 }
 
-fn recipe(archive: &Archive, path: &Path, around: &Surroundings) -> anyhow::Result<Prepared> {
+fn recipe(
+    archive: &Archive,
+    path: &Path,
+    around: &Surroundings,
+    variant: Option<&Variant>,
+) -> anyhow::Result<Prepared> {
     let recipe = Recipe::read(path)?;
+    let recipe = variant.map_or_else(|| Ok(recipe.clone()), |variant| recipe.variant(&variant.name))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     Ok(submit::image::image(archive, &recipe, folder, around)?)
 }
@@ -339,10 +413,16 @@ impl List {
             let word = s.to_possible_value().expect("no state is hidden").get_name().to_owned();
             word.parse::<JobState>().expect("both lists have the same words")
         });
+        let group = match &self.group {
+            Some(text) => Some(group::find_group(context, text).await?.with_context(|| format!("no group {text:?}"))?),
+            None => None,
+        };
         let filter = JobFilter {
             state,
             kind: self.kind,
+            arch: self.arch,
             channel: self.channel,
+            group,
             limit: Some(self.limit),
             ..JobFilter::default()
         };
@@ -355,7 +435,7 @@ impl List {
                         job.id.short(),
                         format!("{} {}", job.state.symbol(), job.state),
                         format!("{}/{}", job.agreement.agree, job.agreement.needed),
-                        job.title.clone(),
+                        many::title(job),
                         job.why.clone(),
                     ]
                 };

@@ -1,5 +1,6 @@
 //! `artel recipe`: keep recipes in the network, and run them.
 
+mod kept;
 mod refs;
 mod run;
 mod steps;
@@ -19,9 +20,11 @@ use web::{
     api::{ApiError, RecipeView, Time},
 };
 
+use self::kept::Kept;
 use super::{
     Context, exit,
     output::{self, Format},
+    policy,
 };
 use crate::{clock, config::Config, keys, recipe::form::Form};
 
@@ -79,8 +82,8 @@ impl Recipe {
                 Ok(exit::DONE)
             }
             Recipe::Remove { name, signer } => {
-                let view = find(context, &name).await?;
-                let gone = Record { plan: None, at: clock::now(), number: view.recipe.number + 1, ..view.recipe };
+                let kept = find(context, &name).await?;
+                let gone = Record { plan: None, at: clock::now(), number: kept.recipe.number + 1, ..kept.recipe };
                 keep(context, &gone, &signer).await
             }
             Recipe::Run(run) => run.run(context).await,
@@ -88,15 +91,25 @@ impl Recipe {
     }
 }
 
-/// Finds a recipe that is not removed.
-async fn find(context: &Context, name: &RecipeName) -> anyhow::Result<RecipeView> {
+/// Finds a recipe that is not removed, as maintainers signed it.
+async fn find(context: &Context, name: &RecipeName) -> anyhow::Result<Kept> {
+    let network: NetworkId = Config::load(&context.home)?.network.id;
+    let policy = policy::in_force(context).await?;
+    let kept = Kept::prove(&look(context, name).await?, name, &network, policy.get())?;
+    if kept.recipe.plan.is_some() { Ok(kept) } else { Err(unknown(name)) }
+}
+
+/// Finds what the coordinator says about a recipe that is not removed.
+async fn look(context: &Context, name: &RecipeName) -> anyhow::Result<RecipeView> {
     match context.client().recipe(name.clone()).await {
         Ok(view) if view.recipe.plan.is_some() => Ok(view),
-        Ok(_) | Err(ApiError::NotFound { .. }) => {
-            Err(exit::failure(exit::FAILED, format!("no recipe {name}")).hint("`artel recipe list` lists them").into())
-        }
+        Ok(_) | Err(ApiError::NotFound { .. }) => Err(unknown(name)),
         Err(error) => Err(error.into()),
     }
+}
+
+fn unknown(name: &RecipeName) -> anyhow::Error {
+    exit::failure(exit::FAILED, format!("no recipe {name}")).hint("`artel recipe list` lists them").into()
 }
 
 async fn add(context: &Context, file: &std::path::Path, signer: &Signer) -> anyhow::Result<u8> {
@@ -146,11 +159,11 @@ async fn list(context: &Context) -> anyhow::Result<u8> {
 }
 
 async fn show(context: &Context, name: RecipeName) -> anyhow::Result<u8> {
-    let view = find(context, &name).await?;
+    let view = look(context, &name).await?;
     match context.format {
         Format::Json => output::json(&view)?,
         Format::People => {
-            let plan = view.recipe.plan.as_ref().expect("find gives no removed recipe");
+            let plan = view.recipe.plan.as_ref().expect("look gives no removed recipe");
             let packaging = plan.packaging.as_ref().map_or_else(|| "with upstream".to_owned(), git);
             output::line(&format!(
                 "recipe {name}, number {}: {} {} for channel {}\nupstream   {}\npackaging  {packaging}\n",
@@ -219,5 +232,6 @@ fn upstream(upstream: &Upstream) -> String {
     match upstream {
         Upstream::Git(source) => git(source),
         Upstream::Tarball(tarball) => tarball.url.to_string(),
+        Upstream::Named(named) => format!("by the packaging's {}", named.by.word()),
     }
 }

@@ -226,12 +226,12 @@ fn summary(pairs: &[quotes::Pair]) -> String {
             None => counts.push((&pair.variation, 1)),
         }
     }
-    let of = format!("{} differing lines", pairs.len());
+    let lines = format!("{} differing line{}", pairs.len(), if pairs.len() == 1 { "" } else { "s" });
     match counts.len() {
-        0 => format!("{of}; none of the varied circumstances was recognised in them"),
+        0 => format!("{lines}; none of the varied circumstances was recognised in what differs"),
         _ => {
             let named: Vec<String> = counts.iter().map(|(key, count)| format!("{key} in {count}")).collect();
-            format!("of {of} the attempts' circumstances show: {}", named.join(", "))
+            format!("{lines}; circumstances that show: {}", named.join(", "))
         }
     }
 }
@@ -267,12 +267,12 @@ mod tests {
     #[test]
     fn the_summary_counts_and_each_circumstance_is_quoted_first() {
         let pairs = vec![pair("date", "1"), pair("date", "2"), pair("hostname", "3"), pair("", "4")];
-        assert_eq!(summary(&pairs), "of 4 differing lines the attempts' circumstances show: date in 2, hostname in 1");
+        assert_eq!(summary(&pairs), "4 differing lines; circumstances that show: date in 2, hostname in 1");
         let chosen: Vec<String> = first_of_each(pairs).into_iter().map(|p| p.left).collect();
         assert_eq!(chosen, ["1", "3", "2", "4"]);
         assert_eq!(
             summary(&[pair("", "x")]),
-            "1 differing lines; none of the varied circumstances was recognised in them"
+            "1 differing line; none of the varied circumstances was recognised in what differs"
         );
     }
 

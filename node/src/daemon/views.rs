@@ -15,9 +15,9 @@ use protocol::{
     message::Refusal,
 };
 use web::api::{
-    self, Agreement, AttemptState, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, JobDetail,
-    JobFilter, JobLink, JobPage, JobState, JobSummary, PublishedView, RequestView, ServiceView, StepView, Time,
-    VerdictView, VerdictWord,
+    self, Agreement, AttemptState, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, GroupView,
+    JobDetail, JobFilter, JobLink, JobPage, JobState, JobSummary, PublishedView, RequestView, ServiceView, StepView,
+    Time, VerdictView, VerdictWord,
 };
 
 use super::Decisions;
@@ -77,7 +77,9 @@ pub fn jobs_path(filter: &JobFilter) -> String {
 pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
     // What a job waits for is looked up for the jobs of the page only.
     let briefs = ledger.briefs().into_iter();
-    let mut ids = briefs.filter(|b| filter.passes(state(b.state), &b.kind, &b.channel)).map(|b| b.id);
+    let mut ids = briefs
+        .filter(|b| filter.asks_for(b.arch, b.group.as_ref()) && filter.passes(state(b.state), &b.kind, &b.channel))
+        .map(|b| b.id);
     if let Some(after) = filter.after {
         let _ = ids.by_ref().find(|id| *id == after);
     }
@@ -220,6 +222,7 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
         ended: view.times.ended.map(Time::from),
         agreement,
         expected: expected(view.expected),
+        group: view.group.as_ref().map(|g| GroupView { id: g.id, variant: g.variant.clone() }),
     })
 }
 
@@ -285,6 +288,9 @@ fn request_view(request: Option<&JobRequest>, view: &view::JobView) -> RequestVi
                 fact("command", command.argv.join(" "));
                 let outputs: Vec<_> = command.outputs.iter().map(ToString::to_string).collect();
                 fact("outputs", outputs.join(" "));
+                if !command.isolation.is_rootfs() {
+                    fact("isolation", "light".to_owned());
+                }
                 inputs.extend(command.inputs.iter().map(|f| FileView {
                     name: f.path.to_string(),
                     size: f.size,
@@ -334,6 +340,10 @@ fn fetch_facts(fetch: &FetchJob, fact: &mut impl FnMut(&str, String)) {
                 Some(sha256) => format!("{} with sha256 {sha256}", file.url),
                 None => file.url.to_string(),
             },
+            Origin::Named(named) => {
+                let hosts: Vec<&str> = named.hosts.iter().map(|host| host.as_str()).collect();
+                format!("what the {} of {} names, at {}", named.by.word(), named.tree, hosts.join(" "))
+            }
         };
         fact(source.name.as_str(), what);
     }

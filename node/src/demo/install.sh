@@ -28,6 +28,10 @@ apt update
 full=$(chroot root apt-cache madison "$package" | awk -F' *[|] *' -v v="$version" \
   '{ plain = $2; sub(/^[0-9]+:/, "", plain); if (plain == v) { print $2; exit } }')
 [ -n "$full" ] || { echo "the mirror does not offer $package $version" >&2; exit 1; }
+# The file as apt takes it from the mirror alone, by the mirror's signature.
+mkdir root/fetched
+chroot root /usr/bin/env -i -C /fetched PATH=/usr/sbin:/usr/bin:/sbin:/bin apt-get download "$package=$full"
+file=$(cd root/fetched && ls)
 if ! apt install --reinstall --allow-downgrades "$package=$full"; then
   # It depends on packages that the environment lacks: add the machine's own sources, and try once more.
   echo "adding the machine's own sources for dependencies"
@@ -39,9 +43,10 @@ if ! apt install --reinstall --allow-downgrades "$package=$full"; then
   cp /etc/resolv.conf /etc/hosts root/etc/ 2>/dev/null || :
   cp artel.sources root/etc/apt/sources.list.d/artel.sources
   apt update || :
-  apt install --reinstall --allow-downgrades "$package=$full"
+  # Those may offer the same version with other bytes.
+  apt install --reinstall --allow-downgrades "/fetched/$file"
 fi
 status=$(chroot root dpkg-query -W -f '${db:Status-Status} ${Version}' "$package")
 [ "$status" = "installed $full" ] || { echo "dpkg says: $status" >&2; exit 1; }
-file=$(ls root/var/cache/apt/archives/"$package"_*.deb | head -n 1)
-echo "artel-installed $(sha256sum "$file" | cut -d ' ' -f 1)"
+sum=$(sha256sum "root/fetched/$file")
+echo "artel-installed ${sum%% *}"

@@ -29,6 +29,8 @@ pub struct File {
     pub name: String,
     /// Its SHA-256 as agreed.
     pub sha256: Sha256,
+    /// Whether it is bit for bit the archive's; null where the archive has none of this name.
+    pub equals_archive: Option<bool>,
 }
 
 /// An operator that signed something else than those who agree.
@@ -113,7 +115,7 @@ impl Report {
             (_, _) => Verdict::Failed,
         };
         let agree = detail.verdict.as_ref().map(|v| v.agree.clone()).unwrap_or_default();
-        let files = agreed_files(detail, &agree);
+        let files = agreed_files(detail, &agree, official.unwrap_or_default());
         let dissent = detail.verdict.iter().flat_map(|v| &v.dissent);
         let liars = dissent.filter(|_| verdict == Verdict::Reproduced).map(|d| Liar {
             operator: d.operator.clone(),
@@ -126,7 +128,7 @@ impl Report {
             verdict,
             agree: agree.len(),
             asked: detail.summary.agreement.asked,
-            equals_archive: equals_archive(&files, official),
+            equals_archive: files.iter().filter_map(|f| f.equals_archive).reduce(|all, equal| all && equal),
             reached: Reached::Compared,
             liars: liars.collect(),
             differing: detail.verdict.as_ref().map(|v| v.differing.clone()).unwrap_or_default(),
@@ -142,7 +144,12 @@ impl Report {
         // Writing to a string cannot fail.
         let _ = writeln!(out, ", {} of {} operators agree", self.agree, self.asked);
         for file in &self.files {
-            let _ = writeln!(out, "  {} {}", file.sha256, file.name);
+            let beside = match file.equals_archive {
+                Some(true) => "  equal to the archive's",
+                Some(false) => "  NOT equal to the archive's",
+                None => "",
+            };
+            let _ = writeln!(out, "  {} {}{beside}", file.sha256, file.name);
         }
         for liar in &self.liars {
             let hash = |h: &Option<Sha256>| h.map_or_else(|| "(none)".into(), |h| h.to_string());
@@ -171,19 +178,12 @@ impl Report {
     }
 }
 
-/// The files of an attempt that belongs to the agreeing group.
-fn agreed_files(detail: &JobDetail, agree: &[OperatorName]) -> Vec<File> {
+/// The files of an attempt that belongs to the agreeing group, beside the archive's.
+fn agreed_files(detail: &JobDetail, agree: &[OperatorName], official: &[ArchiveBinary]) -> Vec<File> {
     let attempt = detail.attempts.iter().find(|a| !a.outputs.is_empty() && agree.contains(&a.builder.operator));
     let outputs = attempt.map(|a| a.outputs.as_slice()).unwrap_or_default();
-    outputs.iter().map(|f| File { name: f.name.clone(), sha256: f.sha256 }).collect()
-}
-
-fn equals_archive(files: &[File], official: Option<&[ArchiveBinary]>) -> Option<bool> {
-    let official = official?;
-    let mut compared = official
-        .iter()
-        .filter_map(|theirs| Some(files.iter().find(|f| f.name == theirs.file.as_str())?.sha256 == theirs.sha256))
-        .peekable();
-    compared.peek()?;
-    Some(compared.all(|equal| equal))
+    let theirs = |name: &str| official.iter().find(|binary| binary.file.as_str() == name);
+    let beside = |name: &str, sha256| theirs(name).map(|binary| binary.sha256 == sha256);
+    let file = |name: &String, sha256| File { name: name.clone(), sha256, equals_archive: beside(name, sha256) };
+    outputs.iter().map(|f| file(&f.name, f.sha256)).collect()
 }

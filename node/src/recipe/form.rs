@@ -1,9 +1,12 @@
 //! A recipe as people write it, in TOML.
 
+use std::collections::BTreeSet;
+
 use protocol::{
     Arch, ChannelName, Sha256,
-    recipe::{Flavour, GitSource, Plan, Product, Recipe, Tarball, Upstream},
-    words::{RecipeName, RefName, Url},
+    job::Pointer,
+    recipe::{Flavour, GitSource, Named, Plan, Product, Recipe, Tarball, Upstream},
+    words::{HostRule, RecipeName, RefName, Url},
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +74,14 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sha256: Option<Sha256>,
     },
+    /// What the packaging names.
+    Named {
+        /// `watch`, `watch-packaged` or `spec`.
+        by: Pointer,
+        /// Hosts that its files are expected at, each perhaps with `:port`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<HostRule>,
+    },
 }
 
 fn head() -> RefName {
@@ -115,6 +126,10 @@ impl Form {
                 Source::Tarball { tarball, sha256 } => {
                     Upstream::Tarball(Tarball { url: tarball.clone(), sha256: *sha256 })
                 }
+                Source::Named { by, hosts } => {
+                    let hosts: BTreeSet<&HostRule> = hosts.iter().collect();
+                    Upstream::Named(Named { by: *by, hosts: hosts.into_iter().cloned().collect() })
+                }
             },
             packaging: self.packaging.as_ref().map(git),
         })
@@ -135,6 +150,7 @@ impl Form {
             upstream: match &plan.upstream {
                 Upstream::Git(source) => Source::Git(git(source)),
                 Upstream::Tarball(tarball) => Source::Tarball { tarball: tarball.url.clone(), sha256: tarball.sha256 },
+                Upstream::Named(named) => Source::Named { by: named.by, hosts: named.hosts.clone() },
             },
             packaging: plan.packaging.as_ref().map(git),
         })
@@ -154,10 +170,11 @@ mod tests {
 
     #[test]
     fn a_recipe_is_exported_as_it_is_read() {
-        let recipe = samples::recipe(samples::network());
-        let form = Form::of(&recipe).unwrap();
-        let again = Form::parse(&form.to_toml()).unwrap();
-        assert_eq!((again.plan().unwrap(), &again), (recipe.plan.clone().unwrap(), &form));
+        for recipe in [samples::recipe(samples::network()), samples::recipe_named(samples::network())] {
+            let form = Form::of(&recipe).unwrap();
+            let again = Form::parse(&form.to_toml()).unwrap();
+            assert_eq!((again.plan().unwrap(), &again), (recipe.plan.clone().unwrap(), &form));
+        }
         let tarball = "name = \"shop\"\nchannel = \"main\"\nkind = \"rpm\"\nflavour = \"release\"\n\
                        [upstream]\ntarball = \"https://example.org/shop-1.0.tar.gz\"\n";
         let form = Form::parse(tarball).unwrap();

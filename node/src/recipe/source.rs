@@ -2,27 +2,39 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use protocol::{
-    FileName, Hash, PackageName, Sha256,
-    job::{CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Origin},
-    recipe::{Flavour, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
+    FileName, Hash, JobId, PackageName, Sha256,
+    job::{
+        CommandJob, CommitRecord, FetchJob, FetchSource, FileOrigin, GitOrigin, InputFile, Isolation, JobKind,
+        JobRequest, NamedOrigin, Origin, Pointer,
+    },
+    recipe::{Flavour, Named, PACKAGING, Plan, Product, Revision, UPSTREAM, Upstream},
     words::{CommitId, RecipeName, RelativePath, Url},
 };
 
 use super::decide;
+use crate::bounded;
 
 /// Packages that a fetch needs beside the buildd set.
-pub const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+const FETCH_TOOLS: [&str; 4] = ["ca-certificates", "curl", "git", "socat"];
+/// And to follow a watch file.
+const WATCH_TOOLS: [&str; 4] =
+    ["devscripts", "liblwp-protocol-https-perl", "liblwp-protocol-socks-perl", "libwww-perl"];
 /// What the job leaves: a tar file of the source package's files.
 pub const OUTPUT: &str = "source.tar";
 /// The file in it that says an RPM's version.
 const EVR: &str = "evr";
+/// The most bytes of that file.
+const EVR_MAX: u64 = 1024;
+/// The most bytes of the name of a file, as tar keeps one that is long.
+const NAME_MAX: u64 = 512;
 /// The most bytes of a source package.
-const SOURCE_MAX: u64 = 2 << 30;
+pub const SOURCE_MAX: u64 = 2 << 30;
 /// The most files of a source package.
 const FILES_MAX: usize = 512;
 
@@ -50,6 +62,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The record of a commit is of another one.
+    #[error("the fetched {name} is not the commit that the run found")]
+    OtherCommit {
+        /// The source.
+        name: String,
+    },
     /// The tar file is not what the script makes.
     #[error("the source package of the job is not acceptable: {why}")]
     Archive {
@@ -65,6 +83,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Gives the packages that a fetch needs beside the buildd set.
+pub fn fetch_tools(plan: &Plan) -> Vec<PackageName> {
+    let more: &[&str] = match &plan.upstream {
+        Upstream::Git(_) | Upstream::Tarball(_) => &[],
+        Upstream::Named(Named { by: Pointer::Watch | Pointer::WatchPackaged, .. }) => &WATCH_TOOLS,
+        Upstream::Named(Named { by: Pointer::Spec, .. }) => &["rpm"],
+    };
+    FETCH_TOOLS.iter().chain(more).map(|name| PackageName::new(name).expect("a valid name")).collect()
+}
+
+/// Says whether a plan's sources are the same whenever they are fetched, as far as its revisions name them.
+pub fn is_pinned(plan: &Plan) -> bool {
+    !matches!(plan.upstream, Upstream::Named(Named { by: Pointer::Watch, .. }))
 }
 
 /// Gives the packages that making the source needs beside the buildd set.
@@ -119,6 +152,12 @@ pub fn fetch(name: &RecipeName, plan: &Plan, revisions: &[Revision]) -> Result<F
         let origin = Origin::File(FileOrigin { url: tarball.url.clone(), sha256: tarball.sha256 });
         sources.push(FetchSource { name: tarball_name(&tarball.url)?, origin });
     }
+    if let Upstream::Named(Named { by, hosts }) = &plan.upstream {
+        let tree = FileName::new(PACKAGING).expect("a plain word");
+        let named = NamedOrigin { by: *by, tree, hosts: hosts.clone(), macros: plan.macros.clone() };
+        let name = FileName::new(UPSTREAM).expect("a plain word");
+        sources.push(FetchSource { name, origin: Origin::Named(named) });
+    }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(FetchJob { name: FileName::new(name).expect("a recipe's name is a file's name"), sources })
 }
@@ -141,24 +180,18 @@ pub fn is_record(name: &RelativePath) -> bool {
     [UPSTREAM, PACKAGING].iter().any(|word| name.as_str() == format!("{word}.json"))
 }
 
-/// Gives the job that makes the source package. `records` are the commits' records, by file name.
+/// Gives the job that makes the source package of a run's revisions. `records` are the commits' records, by file name.
 ///
 /// # Errors
 /// When the fetch left something else than was asked for.
 pub fn make(
     name: &RecipeName,
     plan: &Plan,
+    revisions: &[Revision],
     fetched: &[Fetched],
     records: &BTreeMap<String, Vec<u8>>,
 ) -> Result<CommandJob, Error> {
-    let mut commits = Vec::new();
-    for (name, bytes) in records {
-        let read: Result<CommitRecord, _> = serde_json::from_slice(bytes);
-        commits.push(read.map_err(|source| Error::Record { name: name.clone(), source })?);
-    }
-    if commits.len() != plan.repositories().len() {
-        return Err(Error::Missing { name: "record of each commit".to_owned() });
-    }
+    let commits = commits(plan, revisions, records)?;
     let (suffix, time) = match plan.flavour {
         Flavour::Ci => {
             let time = commits.iter().map(|commit| commit.time).max().unwrap_or(0);
@@ -168,7 +201,7 @@ pub fn make(
         Flavour::Release => (String::new(), 0),
     };
     let tarball = match &plan.upstream {
-        Upstream::Git(_) => String::new(),
+        Upstream::Git(_) | Upstream::Named(_) => String::new(),
         Upstream::Tarball(tarball) => tarball_name(&tarball.url)?.to_string(),
     };
     let of: Vec<String> = commits.iter().map(|commit| commit.commit.to_string()).collect();
@@ -185,11 +218,40 @@ pub fn make(
         sha256: file.sha256,
     });
     Ok(CommandJob {
-        argv: argv.map(str::to_owned).to_vec(),
+        argv: argv.map(str::to_owned).into_iter().chain(plan.macros.iter().cloned()).collect(),
         name: FileName::new(format!("{name}-source")).expect("a recipe's name is a file's name"),
         inputs: inputs.collect(),
         outputs: vec![RelativePath::new(OUTPUT).expect("a plain word")],
+        isolation: Isolation::Rootfs,
     })
+}
+
+/// Reads the record of each commit, which must be the one that the run found.
+fn commits(
+    plan: &Plan,
+    revisions: &[Revision],
+    records: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<CommitRecord>, Error> {
+    let mut commits = Vec::new();
+    for (name, _) in plan.repositories() {
+        let file = format!("{name}.json");
+        let bytes = records.get(&file).ok_or_else(|| Error::Missing { name: file.clone() })?;
+        let commit: CommitRecord =
+            serde_json::from_slice(bytes).map_err(|source| Error::Record { name: file, source })?;
+        let found = revisions.iter().find(|revision| revision.name.as_str() == name);
+        if found.is_none_or(|found| found.what != commit.commit.to_string()) {
+            return Err(Error::OtherCommit { name: name.to_owned() });
+        }
+        commits.push(commit);
+    }
+    Ok(commits)
+}
+
+/// Says whether a job is the one that makes a recipe's source package of what a fetch brought.
+pub fn makes(name: &RecipeName, fetch: JobId, request: &JobRequest) -> bool {
+    let JobKind::Command(job) = &request.kind else { return false };
+    let outputs = job.outputs.iter().map(RelativePath::as_str);
+    job.name.as_str() == format!("{name}-source") && outputs.eq([OUTPUT]) && request.schedule.after.contains(&fetch)
 }
 
 /// What a source job made, on disk.
@@ -214,10 +276,19 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
     let file = fs::File::open(archive).map_err(failed(archive))?;
     let mut archive = tar::Archive::new(file);
     let (mut left, mut names) = (SOURCE_MAX, Vec::new());
-    for entry in archive.entries().map_err(failed(into))? {
+    let mut long = None;
+    // Raw entries: else whole long names are read, whatever they claim to have.
+    for entry in archive.entries().map_err(failed(into))?.raw(true) {
         let mut entry = entry.map_err(failed(into))?;
-        let name = entry.path().ok().and_then(|path| FileName::new(path.to_str()?).ok());
-        let name = name.ok_or_else(|| refuse("it has a name that is not plain"))?;
+        if entry.header().entry_type().is_gnu_longname() {
+            let mut name = String::new();
+            (&mut entry).take(NAME_MAX).read_to_string(&mut name).map_err(failed(into))?;
+            long = Some(name.trim_end_matches('\0').to_owned());
+            continue;
+        }
+        let name = long.take().or_else(|| Some(entry.path().ok()?.to_str()?.to_owned()));
+        let name =
+            name.and_then(|name| FileName::new(name).ok()).ok_or_else(|| refuse("it has a name that is not plain"))?;
         left = left.checked_sub(entry.size()).ok_or_else(|| refuse("it is too large"))?;
         if !entry.header().entry_type().is_file() || names.len() >= FILES_MAX {
             return Err(refuse("it has something else than a few files"));
@@ -233,9 +304,65 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<Unpacked, Error> {
         return Err(refuse("it has not exactly one .dsc or .spec"));
     };
     let evr = if names.iter().any(|name| name.as_str() == EVR) {
-        fs::read_to_string(into.join(EVR)).map_err(failed(&into.join(EVR)))?
+        bounded::read_text(&into.join(EVR), EVR_MAX).map_err(failed(&into.join(EVR)))?
     } else {
         String::new()
     };
     Ok(Unpacked { begins_with: into.join(begins_with.as_str()), evr: evr.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::testing::samples;
+
+    use super::*;
+
+    #[test]
+    fn a_source_package_is_unpacked_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, mut count) = (folder.path().join("source.tar"), 0);
+        let mut unpacked = |files: &[(String, usize)]| {
+            let mut tar = tar::Builder::new(fs::File::create(&archive).unwrap());
+            for (name, size) in files {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(*size as u64);
+                header.set_mode(0o644);
+                tar.append_data(&mut header, name, vec![b'1'; *size].as_slice()).unwrap();
+            }
+            tar.finish().unwrap();
+            count += 1;
+            let into = folder.path().join(count.to_string());
+            fs::create_dir(&into).unwrap();
+            unpack(&archive, &into)
+                .map(|unpacked| (unpacked.begins_with.strip_prefix(&into).unwrap().to_owned(), unpacked.evr))
+        };
+        let file = |name: &str, size| (name.to_owned(), size);
+        let long = format!("{}.spec", "long".repeat(30));
+        let (begins_with, evr) = unpacked(&[file(&long, 10), file(EVR, 3)]).unwrap();
+        assert_eq!((begins_with.to_str(), evr.as_str()), (Some(long.as_str()), "111"));
+        assert!(matches!(unpacked(&[file("a.spec", 1), file(EVR, 2000)]), Err(Error::File { .. })));
+        let endless = format!("{}.spec", "long/".repeat(200));
+        assert!(matches!(unpacked(&[file(&endless, 1)]), Err(Error::Archive { .. })));
+        assert!(matches!(unpacked(&[file("a.spec", 1), file("b.spec", 1)]), Err(Error::Archive { .. })));
+    }
+
+    #[test]
+    fn a_record_of_another_commit_makes_no_source() {
+        let recipe = samples::recipe(samples::network());
+        let plan = recipe.plan.unwrap();
+        let commit = |digit: &str| CommitId::new(digit.repeat(40)).unwrap();
+        let found = BTreeMap::from([(PACKAGING, commit("a")), (UPSTREAM, commit("b"))]);
+        let revisions = revisions(&plan, &found).unwrap();
+        let record = |commit| serde_json::to_vec(&CommitRecord { commit, time: 1, ordinal: 2 }).unwrap();
+        let made = |upstream: CommitId| {
+            let records = [("packaging.json", record(commit("a"))), ("upstream.json", record(upstream))]
+                .map(|(n, r)| (n.to_owned(), r));
+            make(&recipe.name, &plan, &revisions, &[], &records.into())
+        };
+        let job = made(commit("b")).unwrap();
+        assert!(job.argv.contains(&format!("Built from {} and {}.", commit("a"), commit("b"))));
+        assert!(matches!(made(commit("c")), Err(Error::OtherCommit { name }) if name == "upstream"));
+        let one = BTreeMap::from([("packaging.json".to_owned(), record(commit("a")))]);
+        assert!(matches!(make(&recipe.name, &plan, &revisions, &[], &one), Err(Error::Missing { .. })));
+    }
 }

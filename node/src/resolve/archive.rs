@@ -197,7 +197,12 @@ impl Archive {
         let plain = std::path::absolute(state).map_err(file_error("find", state))?.join(format!("{suite}-{arch}"));
         // An index of its own: who locks without the release at the same time must not see it.
         let digest = Hash::of(beside.sources.as_bytes()).short();
-        let root = if beside == Beside::default() { plain.clone() } else { plain.with_extension(digest) };
+        // Not as an ending: a suite's own name may have a point, and what follows it would be replaced.
+        let root = if beside == Beside::default() {
+            plain.clone()
+        } else {
+            plain.with_file_name(format!("{suite}-{arch}.{digest}"))
+        };
         let archive = Self { root, etc: etc.into(), suite, arch, beside };
         for folder in [
             "state/lists/partial",

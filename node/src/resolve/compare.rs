@@ -32,7 +32,7 @@ impl std::fmt::Display for Item {
 /// Something that is not the same on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The package, or `arch`, `suite` or `epoch` of the lock itself.
+    /// The package, or `arch`, `family`, `suite` or `epoch` of the lock itself.
     pub name: String,
     /// What the left side has.
     pub left: Option<Item>,
@@ -61,9 +61,11 @@ impl Comparison {
 
 /// Compares two locks.
 pub fn compare(left: &EnvironmentLock, right: &EnvironmentLock) -> Comparison {
-    let words = |lock: &EnvironmentLock| [lock.arch.to_string(), lock.suite.to_string(), lock.epoch.to_string()];
+    let words = |lock: &EnvironmentLock| {
+        [lock.arch.to_string(), lock.family.to_string(), lock.suite.to_string(), lock.epoch.to_string()]
+    };
     let word = |version: String| Some(Item { version, sha256: None });
-    let own = ["arch", "suite", "epoch"].into_iter().zip(words(left).into_iter().zip(words(right)));
+    let own = ["arch", "family", "suite", "epoch"].into_iter().zip(words(left).into_iter().zip(words(right)));
     let own = own.filter(|(_, (left, right))| left != right);
     let mut changes: Vec<Change> =
         own.map(|(name, (left, right))| Change { name: name.into(), left: word(left), right: word(right) }).collect();
@@ -88,7 +90,7 @@ pub fn compare(left: &EnvironmentLock, right: &EnvironmentLock) -> Comparison {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Arch, FileName, Hash, PackageName, SuiteName};
+    use protocol::{Arch, FileName, Hash, PackageName, SuiteName, environment::Family};
 
     use super::*;
 
@@ -96,6 +98,7 @@ mod tests {
         let package = |(name, version, content): &(&str, &str, &str)| LockedPackage {
             arch: Arch::All,
             file: FileName::new(format!("{name}_{version}_all.deb")).unwrap(),
+            from: None,
             hash: Hash::of(content.as_bytes()),
             name: PackageName::new(*name).unwrap(),
             size: content.len() as u64,
@@ -103,7 +106,13 @@ mod tests {
             version: DebVersion::new(*version).unwrap(),
         };
         let suite = SuiteName::new("main").unwrap();
-        EnvironmentLock { arch: Arch::Amd64, epoch, suite, packages: packages.iter().map(package).collect() }
+        EnvironmentLock {
+            arch: Arch::Amd64,
+            epoch,
+            suite,
+            family: Family::Dpkg,
+            packages: packages.iter().map(package).collect(),
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use protocol::{Hash, SuiteName};
 
 use super::archive::{Error, file_error};
+use crate::bounded;
 
 /// The largest key, in bytes.
 const KEY_MAX: u64 = 1 << 20;
@@ -32,12 +33,10 @@ impl Elsewhere<'_> {
     /// # Errors
     /// When the key cannot be read, or a word cannot stand in a configuration.
     pub fn configure(&self, state: &Path) -> Result<PathBuf, Error> {
-        let size = fs::metadata(self.key).map_err(file_error("read", self.key))?.len();
-        let key = fs::read(self.key).map_err(file_error("read", self.key))?;
+        let key = read_key(self.key)?;
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-        if size > KEY_MAX || !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c))
-        {
-            let why = "its key has at most 1 MiB, its address and components no spaces".to_owned();
+        if !plain(self.url) || self.components.is_empty() || !self.components.iter().all(|c| plain(c)) {
+            let why = "its address and components have no spaces".to_owned();
             return Err(Error::Elsewhere { url: self.url.chars().take(200).collect(), why });
         }
         let armored = key.starts_with(b"-----BEGIN PGP");
@@ -60,4 +59,9 @@ impl Elsewhere<'_> {
         fs::write(&path, stanza).map_err(file_error("write", &path))?;
         Ok(folder)
     }
+}
+
+/// Reads a key.
+pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, Error> {
+    bounded::read(path, KEY_MAX).map_err(file_error("read", path))
 }

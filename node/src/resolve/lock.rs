@@ -12,8 +12,8 @@ use std::{
 
 use protocol::{
     Arch, FileName, PackageName, Sha256, SuiteName,
-    environment::{EnvironmentLock, LockedPackage},
-    words::DebVersion,
+    environment::{EnvironmentLock, Family, LockedPackage},
+    words::{DebVersion, RelativePath},
 };
 
 use super::{
@@ -29,6 +29,9 @@ const ALWAYS: &[&str] = &["apt", "build-essential", "fakeroot", "faketime", "lib
 
 /// What a profile compiles its locale from; an environment of an archive without it keeps to `C.UTF-8`.
 const LOCALES: &str = "locales";
+
+/// Where the RPMs of locks lie, below the private directory of their repository.
+pub(super) const RPMS: &str = "rpms";
 
 /// The question to apt, as a source package of its own.
 const QUESTION: &str = "environment.dsc";
@@ -72,7 +75,7 @@ pub enum Error {
 pub struct Locked {
     /// The lock.
     pub lock: EnvironmentLock,
-    /// The `.deb`s, in the order of the lock's packages.
+    /// The packages' files, in the order of the lock's packages.
     pub files: Vec<PathBuf>,
 }
 
@@ -101,7 +104,11 @@ pub fn files_of(lock: &EnvironmentLock, state: &Path) -> Result<Vec<PathBuf>, Er
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     };
     let elsewhere = below(&state.join("elsewhere")).iter().flat_map(|folder| below(folder)).collect();
-    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join("debs")).collect();
+    let kept = match lock.family {
+        Family::Dpkg => "debs",
+        Family::Rpm => RPMS,
+    };
+    let folders: Vec<PathBuf> = [below(state), elsewhere].concat().iter().map(|root| root.join(kept)).collect();
     let find = |package: &LockedPackage| {
         let here = |folder: &PathBuf| {
             let path = folder.join(package.file.as_str());
@@ -121,6 +128,41 @@ pub fn files_of(lock: &EnvironmentLock, state: &Path) -> Result<Vec<PathBuf>, Er
 pub fn lock_plain(archive: &Archive, extra: &[PackageName]) -> Result<Locked, Error> {
     let depends = extra.iter().map(PackageName::as_str).collect::<Vec<_>>().join(", ");
     lock(archive, &BuildRelations { depends, ..BuildRelations::default() }, &[])
+}
+
+/// Locks nothing: the environment of a command that finds a builder's own programs.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_nothing(archive: &Archive) -> Result<EnvironmentLock, Error> {
+    let (suite, epoch) = release(archive)?;
+    Ok(EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages: Vec::new() })
+}
+
+/// Locks the packages of an earlier environment as the archive has them now. A package that the archive no longer has is left out:
+/// what needed it needs another one now.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_again(archive: &Archive, earlier: &EnvironmentLock) -> Result<Locked, Error> {
+    lock_plain(archive, &still_there(archive, earlier)?)
+}
+
+/// The same for the packages of a system.
+///
+/// # Errors
+/// As [`lock_for_source`].
+pub fn lock_system_again(archive: &Archive, earlier: &EnvironmentLock) -> Result<Locked, Error> {
+    lock_system(archive, Base::Required, &still_there(archive, earlier)?)
+}
+
+fn still_there(archive: &Archive, earlier: &EnvironmentLock) -> Result<Vec<PackageName>, Error> {
+    let mut known = BTreeSet::new();
+    index::each_package(archive, |package| {
+        known.insert(package.name.clone());
+    })?;
+    let names = earlier.packages.iter().map(|package| &package.name);
+    Ok(names.filter(|name| known.contains(name.as_str())).cloned().collect())
 }
 
 /// What a system has that is not asked for by name.
@@ -156,6 +198,7 @@ pub fn lock_system(archive: &Archive, base: Base, extra: &[PackageName]) -> Resu
 /// One file that apt would download.
 struct Wanted {
     file: FileName,
+    from: Option<RelativePath>,
     name: PackageName,
     version: DebVersion,
     arch: Arch,
@@ -187,11 +230,11 @@ fn complete(archive: &Archive, ask: impl Fn(&str, &Path) -> Result<String, Error
         if (got.sha256, got.size) != (package.sha256, package.size) {
             return Err(Error::WrongFile { file: path, wanted: package.sha256, got: got.sha256 });
         }
-        let Wanted { file, name, version, arch, size, sha256 } = package;
-        packages.push(LockedPackage { arch, file, hash: got.hash, name, size, sha256, version });
+        let Wanted { file, from, name, version, arch, size, sha256 } = package;
+        packages.push(LockedPackage { arch, file, from, hash: got.hash, name, size, sha256, version });
         files.push(path);
     }
-    let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, packages };
+    let lock = EnvironmentLock { arch: archive.arch(), epoch, suite, family: Family::Dpkg, packages };
     lock.check().map_err(Error::Lock)?;
     Ok(Locked { lock, files })
 }
@@ -259,6 +302,7 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
         let (name, version, arch) = (stem.next()?, stem.next()?, stem.next()?);
         Some(Wanted {
             file: FileName::new(file).ok()?,
+            from: below_pool(parts.next()?),
             name: PackageName::new(name).ok()?,
             version: DebVersion::new(version.replace("%3a", ":")).ok()?,
             arch: arch.parse().ok()?,
@@ -267,6 +311,13 @@ fn wanted(line: &str) -> Result<Wanted, Error> {
         })
     };
     parse().ok_or_else(|| Error::Solve(format!("apt printed {line:?}, which names no .deb with its SHA-256")))
+}
+
+/// Gives the part of a quoted address that every mirror of an archive has alike.
+fn below_pool(uri: &str) -> Option<RelativePath> {
+    let path = uri.trim_matches('\'').rsplit_once("/pool/")?.1;
+    let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+    RelativePath::new(format!("pool/{path}")).ok()
 }
 
 /// Removes what an interrupted run left with a wrong hash, so that it is fetched once more.

@@ -127,6 +127,14 @@ pub struct SourcePackage {
 }
 
 impl SourcePackage {
+    /// Has the environment of a build hold further packages, for instance a linter.
+    #[must_use]
+    pub fn with_packages(mut self, packages: &[PackageName]) -> Self {
+        let names: Vec<String> = packages.iter().map(ToString::to_string).collect();
+        self.relations.depends = joined(&[self.relations.depends, names.join(", ")]);
+        self
+    }
+
     /// Gives the job's part that names this source; options and profiles are sorted here.
     pub fn job(&self, mut options: Vec<String>, mut profiles: Vec<String>) -> DebJob {
         options.sort();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::{
     Arch, FileName, Hash, PackageName, Sha256,
-    job::{CommandJob, InputFile, JobKind},
+    job::{CommandJob, InputFile, Isolation, JobKind},
     words::RelativePath,
 };
 
@@ -46,7 +46,8 @@ pub fn boot(archive: &Archive, image: &Path) -> Result<Prepared, Error> {
     let (memory, within) = (MEMORY_MIB.to_string(), PROMPT_WITHIN_SECS.to_string());
     let argv = ["sh", SCRIPT_NAME, &name, &digest.sha256.to_string(), &memory, &within].map(str::to_owned).to_vec();
     let title = FileName::new(format!("boot-{name}")).map_err(|error| Error::Request(error.to_string()))?;
-    let command = CommandJob { argv, name: title, inputs, outputs: vec![word(STATEMENT)?] };
+    let command =
+        CommandJob { argv, name: title, inputs, outputs: vec![word(STATEMENT)?], isolation: Isolation::Rootfs };
     let emulator = PackageName::new("qemu-system-x86").expect("a valid name");
     let tools = lock::lock_plain(archive, &[emulator])?;
     let mut files: Vec<(Hash, PathBuf)> = vec![(hash, script), (digest.hash, image.to_owned())];

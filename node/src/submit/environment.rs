@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use protocol::{
     FileName, Hash, PackageName, Sha256,
-    environment::EnvironmentLock,
+    environment::{EnvironmentLock, Family},
     job::{ImageFormat, ImageJob, JobKind, SourceFile},
 };
 
@@ -27,6 +27,9 @@ const DIGITS: usize = 16;
 /// When one of its packages is on none of them, or the tools cannot be locked.
 pub fn environment(archive: &Archive, lock: &EnvironmentLock, state: &Path) -> Result<Prepared, Error> {
     let word = |text: &str| FileName::new(text).map_err(|error| Error::Request(error.to_string()));
+    if lock.family == Family::Rpm {
+        return Err(Error::Request("images are made of Debian packages, and this environment is of RPMs".into()));
+    }
     let packages = lock::files_of(lock, state)?;
     let tools = TOOLS.map(|tool| PackageName::new(tool).expect("the tools' names are valid"));
     let tools = lock::lock_plain(archive, &tools)?;

@@ -16,11 +16,20 @@ use protocol::{
 use serde::Deserialize;
 
 use super::{Error, Prepared, locked_files};
-use crate::resolve::{
-    archive::{Archive, Refresh},
-    further::{self, Repository},
-    lock::{self, Base},
+use crate::{
+    bounded,
+    resolve::{
+        archive::{Archive, Refresh},
+        digest::Digest,
+        further::{self, Repository},
+        lock::{self, Base},
+    },
 };
+
+/// The largest recipe, in bytes.
+pub(crate) const RECIPE_MAX: usize = 256 * 1024;
+/// The largest key of a repository, in bytes.
+const KEY_MAX: u64 = 1 << 20;
 
 /// Where keys and sources of repositories lie in an image.
 const KEYS: &str = "usr/share/keyrings";
@@ -63,6 +72,32 @@ pub struct Recipe {
     /// Further repositories for its packages.
     #[serde(default)]
     pub repositories: Vec<Source>,
+    /// Variants, by name: what each has beside the recipe, or otherwise.
+    #[serde(default)]
+    pub variants: BTreeMap<FileName, Overlay>,
+}
+
+/// A variant of a recipe.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    /// Which variant it is; otherwise its name.
+    pub subproject: Option<FileName>,
+    /// What to make, instead of the recipe's.
+    pub formats: Option<Vec<ImageFormat>>,
+    /// The host's name, instead of the recipe's.
+    pub hostname: Option<String>,
+    /// The locale, instead of the recipe's.
+    pub locale: Option<String>,
+    /// Packages beside the recipe's.
+    #[serde(default)]
+    pub packages: Vec<PackageName>,
+    /// Commands after the recipe's.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// Files beside the recipe's, or in their place.
+    #[serde(default)]
+    pub files: BTreeMap<RelativePath, Content>,
 }
 
 /// A file of an image.
@@ -146,8 +181,31 @@ impl Recipe {
     /// # Errors
     /// When it is not valid.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = bounded::read_text(path, RECIPE_MAX as u64);
+        let text = text.map_err(|source| Error::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| Error::Recipe { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// Gives the recipe of one of its variants.
+    ///
+    /// # Errors
+    /// When it has no such variant.
+    pub fn variant(&self, name: &FileName) -> Result<Self, Error> {
+        let Some(overlay) = self.variants.get(name).cloned() else {
+            let known: Vec<&str> = self.variants.keys().map(FileName::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Error::Request(format!("the recipe has no variant {name}; it has {known}")));
+        };
+        let mut recipe = self.clone();
+        recipe.subproject = Some(overlay.subproject.unwrap_or_else(|| name.clone()));
+        recipe.formats = overlay.formats.unwrap_or(recipe.formats);
+        recipe.hostname = overlay.hostname.unwrap_or(recipe.hostname);
+        recipe.locale = overlay.locale.unwrap_or(recipe.locale);
+        recipe.packages.extend(overlay.packages);
+        recipe.setup.extend(overlay.setup);
+        recipe.files.extend(overlay.files);
+        recipe.variants.clear();
+        Ok(recipe)
     }
 
     /// Gives the packages of the environment: the tools for the formats.
@@ -246,13 +304,18 @@ pub fn image(archive: &Archive, recipe: &Recipe, folder: &Path, around: &Surroun
     Ok(Prepared { kind: JobKind::Image(job), lock: tools.lock, files })
 }
 
+/// Gives the day of a time in seconds since 1970, as `@DATE@` has it.
+pub(super) fn day(epoch: u64) -> String {
+    let seconds = i64::try_from(epoch).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).strftime("%Y%m%d").to_string()
+}
+
 fn word(text: &str) -> Result<FileName, Error> {
     FileName::new(text).map_err(|error| Error::Request(error.to_string()))
 }
 
 fn placeholders(recipe: &Recipe, archive: &Archive, around: &Surroundings, epoch: u64) -> Result<Placeholders, Error> {
-    let seconds = i64::try_from(epoch).unwrap_or(i64::MAX);
-    let date = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).strftime("%Y%m%d").to_string();
+    let date = day(epoch);
     let mut known = Placeholders(vec![
         ("DATE", date),
         ("NAME", recipe.name.to_string()),
@@ -307,7 +370,7 @@ fn repository(source: &Source, folder: &Path, around: &Surroundings) -> Result<(
                 return Err(Error::Request(format!("the key {name} must end in .asc (text) or .gpg")));
             }
             let (key_name, components) = (word(&name)?, components.clone());
-            let key = fs::read(&path).map_err(|source| Error::Read { path, source })?;
+            let key = bounded::read(&path, KEY_MAX).map_err(|source| Error::Read { path, source })?;
             let repository = Repository { uri: uri.clone(), suite: suite.clone(), components, key_name, key };
             Ok((repository, uri.clone()))
         }
@@ -329,9 +392,10 @@ impl Store {
     }
 
     fn take(&mut self, path: &RelativePath, from: PathBuf) -> Result<(), Error> {
-        let bytes = fs::read(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
-        self.name(path, &bytes);
-        self.files.push((Hash::of(&bytes), from));
+        let got = Digest::of_file(&from).map_err(|source| Error::Read { path: from.clone(), source })?;
+        let (hash, size, sha256) = (got.hash, got.size, got.sha256);
+        self.inputs.insert(path.clone(), InputFile { hash, path: path.clone(), size, sha256 });
+        self.files.push((hash, from));
         Ok(())
     }
 

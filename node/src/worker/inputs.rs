@@ -12,7 +12,7 @@ use protocol::{
 };
 use tracing::{debug, info};
 
-use super::Worker;
+use super::{Worker, image::image_inputs};
 use crate::{
     build::{LogSink, fault_behind},
     daemon::chain,
@@ -95,6 +95,8 @@ impl Worker {
         for path in [&inputs.files, &inputs.packages] {
             tokio::fs::create_dir_all(path).await.map_err(|e| own_fault("fetch", &e))?;
         }
+        // Whose packages the archive may have, too.
+        let mut locks = vec![lock.clone()];
         let mut wanted: Vec<(Hash, u64, PathBuf)> = match &request.kind {
             JobKind::Deb(deb) => {
                 deb.files.iter().map(|f| (f.hash, f.size, inputs.files.join(f.name.as_str()))).collect()
@@ -105,7 +107,12 @@ impl Worker {
             JobKind::Command(command) => {
                 command.inputs.iter().map(|f| (f.hash, f.size, inputs.files.join(f.path.as_str()))).collect()
             }
-            JobKind::Image(image) => self.image_inputs(lease, image, &inputs.files).await?,
+            JobKind::Image(image) => {
+                let own = self.lock_of(lease.job, image.packages.hash).await?;
+                let wanted = image_inputs(image, &own, &inputs.files);
+                locks.push(own);
+                wanted
+            }
             JobKind::Fetch(_) => Vec::new(),
             JobKind::Server(_) => {
                 return Err(Failure::new(Blame::Builder(Fault::Other), "fetch", "a server job is not for builders"));
@@ -118,12 +125,12 @@ impl Worker {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.fetch_and_export((lease, lock), &wanted, log).await
+        self.fetch_and_export((lease, &locks), &wanted, log).await
     }
 
     async fn fetch_and_export(
         &self,
-        (lease, lock): (&Lease, &EnvironmentLock),
+        (lease, locks): (&Lease, &[EnvironmentLock]),
         wanted: &[(Hash, u64, PathBuf)],
         log: &LogSink,
     ) -> Result<(), Failure> {
@@ -138,15 +145,16 @@ impl Worker {
             let bytes: u64 = missing.iter().map(|(_, size)| size).sum();
             log.note(&format!("fetching {} files, {bytes} bytes, from up to {} peers", missing.len(), providers.len()));
             if let Err(error) = self.shared.blobs.fetch_many(&self.shared.net, &missing, &providers).await {
-                let is_package = |hash: &Hash| lock.packages.iter().any(|package| package.hash == *hash);
-                let (packages, others): (Vec<_>, Vec<_>) = missing.iter().partition(|(hash, _)| is_package(hash));
-                if packages.is_empty() {
+                let (origins, others) = origins(&missing, locks);
+                if origins.is_empty() {
                     return Err(own_fault("fetch", &error));
                 }
                 // What is no package has no other origin than peers.
                 let others = self.shared.blobs.fetch_many(&self.shared.net, &others, &providers).await;
                 others.map_err(|e| own_fault("fetch", &e))?;
-                self.ask_origin(lease, lock, &providers, log).await?;
+                for lock in origins {
+                    self.ask_origin(lease, lock, &providers, log).await?;
+                }
             }
             info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
         }
@@ -160,5 +168,29 @@ impl Worker {
             self.shared.blobs.export(hash, path).await.map_err(|e| own_fault("fetch", &e))?;
         }
         Ok(())
+    }
+}
+
+/// Gives the locks whose archive may have some of the missing files, and the files that no archive has.
+fn origins<'a>(missing: &[(Hash, u64)], locks: &'a [EnvironmentLock]) -> (Vec<&'a EnvironmentLock>, Vec<(Hash, u64)>) {
+    let names = |lock: &EnvironmentLock, hash: &Hash| lock.packages.iter().any(|package| package.hash == *hash);
+    let others = missing.iter().filter(|(hash, _)| !locks.iter().any(|lock| names(lock, hash)));
+    let of = locks.iter().filter(|lock| missing.iter().any(|(hash, _)| names(lock, hash)));
+    (of.collect(), others.copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submit::tests::{lock, package};
+
+    #[test]
+    fn an_archive_is_asked_for_what_any_lock_of_the_job_names() {
+        let (tools, own) = (lock(&[package("tool")]), lock(&[package("shop"), package("kernel")]));
+        let file = |name: &str| (package(name).hash, 1);
+        let locks = [tools.clone(), own.clone()];
+        assert_eq!(origins(&[file("kernel"), file("recipe")], &locks), (vec![&own], vec![file("recipe")]));
+        assert_eq!(origins(&[file("tool"), file("shop")], &locks), (vec![&tools, &own], vec![]));
+        assert_eq!(origins(&[file("recipe")], &locks), (vec![], vec![file("recipe")]));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use protocol::{
     Hash, JobId, NodeId,
     blame::{Blame, Failure, Fault},
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     lease::Lease,
     message::{Request, Response},
 };
@@ -88,6 +88,11 @@ impl Worker {
         share: Vec<LockedPackage>,
         log: &LogSink,
     ) -> Result<(), Failure> {
+        if lock.family == Family::Rpm {
+            let what =
+                format!("no peer has {} RPMs of the environment: who submitted the job must be there", share.len());
+            return Err(Failure::new(Blame::Builder(Fault::Fetch), "fetch", what));
+        }
         let bytes: u64 = share.iter().map(|package| package.size).sum();
         log.note(&format!("no peer has {} packages, {bytes} bytes: asking the archive", share.len()));
         let (state, suite, arch) = (self.shared.home.archive(), lock.suite.clone(), lock.arch);

@@ -5,7 +5,10 @@ mod rpm;
 
 use serde::{Deserialize, Serialize};
 
-pub use fetch::{CommitRecord, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, Origin, reaches};
+pub(crate) use fetch::check_hosts;
+pub use fetch::{
+    CommitRecord, Endpoint, FetchJob, FetchSource, FileOrigin, GitOrigin, NamedOrigin, Origin, Pointer, reaches,
+};
 pub use rpm::{RpmJob, RpmSource};
 
 use super::{ImageJob, ServerJob};
@@ -144,6 +147,27 @@ pub struct CommandJob {
     pub inputs: Vec<InputFile>,
     /// Files, relative to the build directory, that the command must leave; sorted. Nothing else is kept.
     pub outputs: Vec<RelativePath>,
+    /// Whose programs it finds.
+    #[serde(default, skip_serializing_if = "Isolation::is_rootfs")]
+    pub isolation: Isolation,
+}
+
+/// Whose programs a command finds. The walls around it are the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Its environment's.
+    #[default]
+    Rootfs,
+    /// The builder's own `/usr`, read-only; its environment's lock is empty. Only for builders whose owner allows it.
+    Light,
+}
+
+impl Isolation {
+    /// Says whether this is the usual one.
+    pub fn is_rootfs(&self) -> bool {
+        *self == Isolation::Rootfs
+    }
 }
 
 impl CommandJob {

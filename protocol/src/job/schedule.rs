@@ -1,7 +1,8 @@
-//! When and where a job may run, as its maintainer signs it.
+//! When and where a job may run, and with which others it was asked for, as its maintainer signs it.
 
 use serde::{Deserialize, Serialize};
 
+use super::Group;
 use crate::{JobId, NodeId, Timestamp, envelope::check_set};
 
 /// Nodes that one request may name, and jobs that it may wait for.
@@ -32,6 +33,9 @@ pub struct Schedule {
     pub only: Vec<NodeId>,
     /// Jobs that must end well before this one begins, sorted; when one of them fails, this one ends too.
     pub after: Vec<JobId>,
+    /// The jobs that it was asked for with; none when it was asked for alone. It changes nothing of how it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     /// Nodes that may not build it, sorted.
     pub without: Vec<NodeId>,
     /// How urgent it is.

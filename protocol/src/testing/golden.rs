@@ -12,10 +12,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{assert_canonical, samples};
 use crate::{
-    Envelope, Signed,
+    Envelope, Hash, Signed,
     codec::{self, DoorError},
     envelope::Record,
-    job::{Change, JobRequest, Order, Priority},
+    job::{Change, Group, JobRequest, Order, Priority, Schedule},
     message::{Refusal, Request, Response},
     recipe::Recipe,
     testing::signing_key,
@@ -65,15 +65,22 @@ fn all() -> Vec<Golden> {
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
+        golden("record-job-command-light", samples::light_request(network)),
         golden("record-job-image", samples::image_request(network)),
         golden("record-job-fetch", samples::fetch_request(network)),
         golden("record-recipe", samples::recipe(network)),
+        golden("record-recipe-named", samples::recipe_named(network)),
         golden("record-recipe-removed", Recipe { plan: None, ..samples::recipe(network) }),
         golden("record-recipe-run", samples::recipe_run(network)),
         golden(
             "record-job-scheduled",
             JobRequest { schedule: samples::schedule(), ..samples::command_request(network) },
         ),
+        golden("record-job-grouped", {
+            let group = Some(Group { id: Hash::of(b"group"), variant: "arm64".parse().unwrap() });
+            let schedule = Schedule { group, ..samples::schedule() };
+            JobRequest { schedule, ..samples::command_request(network) }
+        }),
         golden("record-leadership", samples::leadership()),
         golden("record-order", samples::order()),
         golden("record-order-priority", Order { what: Change::Reprioritise(Priority(9)), ..samples::order() }),
@@ -84,6 +91,7 @@ fn all() -> Vec<Golden> {
         golden("record-manifest", samples::manifest()),
         golden("record-manifest-rpm", samples::manifest_of_rpm()),
         golden("record-lock", samples::lock()),
+        golden("record-lock-rpm", samples::lock_of_rpm()),
         golden("record-lease", samples::lease()),
         golden("record-failure", samples::failure()),
         golden("envelope-job-deb", signed(&samples::deb_request(network))),

@@ -4,17 +4,19 @@ use crate::{
     Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, Sha256,
     Signed, SuiteName, Timestamp, Verified,
     blame::{Blame, Failure},
-    environment::{EnvironmentLock, LockedPackage},
+    environment::{EnvironmentLock, Family, LockedPackage},
     job::{
         Announcement, BuildLimits, Change, CommandJob, DebJob, Derive, Diff, FetchJob, FetchSource, FileOrigin,
-        GitOrigin, ImageFormat, ImageJob, InputFile, JobKind, JobRequest, Order, Origin, Priority, Promote, Prune,
-        RpmJob, Schedule, ServerJob, Side, SourceFile,
+        GitOrigin, ImageFormat, ImageJob, InputFile, Isolation, JobKind, JobRequest, NamedOrigin, Order, Origin,
+        Pointer, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
-    recipe::{Decision, Flavour, GitSource, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream},
+    recipe::{
+        Decision, Flavour, GitSource, Named, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream,
+    },
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
     testing::{node, public_key, signing_key},
     words::{DebVersion, NetworkName, RelativePath},
@@ -108,6 +110,7 @@ pub fn lock() -> EnvironmentLock {
     let package = |name: &str, version: &str, arch: Arch| LockedPackage {
         arch,
         file: word::<FileName>(&format!("{name}_{version}_{arch}.deb")),
+        from: None,
         hash: hash(name),
         name: word::<PackageName>(name),
         size: 4096,
@@ -118,8 +121,24 @@ pub fn lock() -> EnvironmentLock {
         arch: Arch::Amd64,
         epoch: 1_700_000_000,
         suite: word("bookworm"),
+        family: Family::Dpkg,
         packages: vec![package("base-files", "12.4", Arch::Amd64), package("libfaketime", "0.9.10-2.1", Arch::Amd64)],
     }
+}
+
+/// Gives an environment of one RPM.
+pub fn lock_of_rpm() -> EnvironmentLock {
+    let package = LockedPackage {
+        arch: Arch::All,
+        file: word("Artel-shell-1.2^git3-1.art1.noarch.rpm"),
+        from: None,
+        hash: hash("rpm"),
+        name: word("Artel-shell"),
+        size: 4096,
+        sha256: sha("rpm"),
+        version: word("3:1.2^git3-1.art1"),
+    };
+    EnvironmentLock { suite: word("40"), family: Family::Rpm, packages: vec![package], ..lock() }
 }
 
 /// Gives a request to build `base-files 12.4`.
@@ -156,6 +175,7 @@ pub fn command_request(network: NetworkId) -> JobRequest {
     request(
         network,
         JobKind::Command(CommandJob {
+            isolation: Isolation::Rootfs,
             argv: vec!["sh".to_owned(), "-c".to_owned(), "sort in.txt > out/answer.txt".to_owned()],
             name: word("answer"),
             inputs: vec![InputFile { hash: hash("in"), path: word("in.txt"), size: 2, sha256: sha("in") }],
@@ -195,6 +215,15 @@ pub fn environment_request(network: NetworkId) -> JobRequest {
     request
 }
 
+/// Gives a command that finds its builder's own programs.
+pub fn light_request(network: NetworkId) -> JobRequest {
+    let mut request = command_request(network);
+    if let JobKind::Command(command) = &mut request.kind {
+        command.isolation = Isolation::Light;
+    }
+    request
+}
+
 /// Gives a request to fetch a commit and a file.
 pub fn fetch_request(network: NetworkId) -> JobRequest {
     let git = GitOrigin {
@@ -203,9 +232,16 @@ pub fn fetch_request(network: NetworkId) -> JobRequest {
         reference: word("refs/heads/main"),
     };
     let file = FileOrigin { url: word("https://example.org/shop-1.0.tar.gz"), sha256: Some(sha("tarball")) };
+    let named = NamedOrigin {
+        by: Pointer::Spec,
+        tree: word("packaging"),
+        hosts: vec![word("example.org"), word("mirror.example")],
+        macros: vec!["dist .art1".to_owned()],
+    };
     let sources = vec![
         FetchSource { name: word("packaging"), origin: Origin::Git(git) },
         FetchSource { name: word("shop-1.0.tar.gz"), origin: Origin::File(file) },
+        FetchSource { name: word("upstream"), origin: Origin::Named(named) },
     ];
     request(network, JobKind::Fetch(FetchJob { name: word("shop"), sources }))
 }
@@ -217,6 +253,16 @@ pub fn node_card_of_fetcher() -> NodeCard {
         capacity.fetch = vec![word("*.debian.org"), word("github.com")];
     }
     card
+}
+
+/// Gives a recipe that follows what its packaging names.
+pub fn recipe_named(network: NetworkId) -> Recipe {
+    let mut recipe = recipe(network);
+    if let Some(plan) = &mut recipe.plan {
+        plan.flavour = Flavour::Release;
+        plan.upstream = Upstream::Named(Named { by: Pointer::Watch, hosts: vec![word("example.org")] });
+    }
+    recipe
 }
 
 /// Gives a recipe that follows version control.
@@ -331,6 +377,7 @@ pub fn node_card() -> NodeCard {
         expires: YEAR_LATER,
         version: "0.1.0".to_owned(),
         capacity: Some(Capacity {
+            isolation: Isolation::Rootfs,
             fetch: Vec::new(),
             slots: 2,
             arches: vec![Arch::Amd64],
@@ -353,6 +400,7 @@ pub fn schedule() -> Schedule {
     Schedule {
         only: vec![node(10)],
         after: vec![job()],
+        group: None,
         without: vec![node(11)],
         priority: Priority(9),
         not_before: Some(NOW),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{AttemptView, FailureView, JobDetail};
 
 /// Facts that differ between any two attempts and never explain anything; they stand with the attempts themselves.
-const MEASURED: [&str; 2] = ["cpu_seconds", "memory_peak_mib"];
+const MEASURED: [&str; 3] = ["cpu_seconds", "memory_peak_mib", "lint"];
 
 /// How the keys of steps begin; a number and the step's name follow.
 const STEP: &str = "step_";
@@ -58,6 +58,11 @@ impl AttemptView {
             Some((name, value.as_str()))
         });
         named.collect()
+    }
+
+    /// Gives what a linter said of the packages, as its builder says it; nothing when none ran.
+    pub fn lint(&self) -> Option<&str> {
+        self.builder.info.get(MEASURED[2]).map(String::as_str)
     }
 
     /// Gives the most memory at one time in MiB, as its builder says it.

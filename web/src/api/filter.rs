@@ -1,6 +1,6 @@
 //! Which jobs to list, and one page of the list.
 
-use protocol::{ChannelName, JobId, job::ServerJob};
+use protocol::{Arch, ChannelName, Hash, JobId, job::ServerJob};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, JobState, JobSummary};
@@ -16,9 +16,15 @@ pub struct JobFilter {
     /// `diff` or `explain`; `server` stands for all that no builder runs, `build` for all that builders do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Only jobs of this architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
     /// Only jobs of this channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
+    /// Only jobs of this group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Hash>,
     /// At most so many; the server cuts it at [`JobFilter::LIMIT_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u16>,
@@ -48,11 +54,14 @@ impl JobFilter {
             match name.as_str() {
                 "state" => filter.state = Some(parse(value)?),
                 "kind" => filter.kind = Some(value.chars().take(40).collect()),
+                "arch" => filter.arch = Some(parse(value)?),
                 "channel" => filter.channel = Some(parse(value)?),
+                "group" => filter.group = Some(parse(value)?),
                 "limit" => filter.limit = Some(parse(value)?),
                 "after" => filter.after = Some(parse(value)?),
                 _ => {
-                    let reason = "the words of this query are state, kind, channel, limit and after".to_owned();
+                    let reason =
+                        "the words of this query are state, kind, arch, channel, group, limit and after".to_owned();
                     return Err(ApiError::Refused { reason });
                 }
             }
@@ -65,7 +74,9 @@ impl JobFilter {
         let words = [
             ("state", self.state.map(|s| s.word().to_owned())),
             ("kind", self.kind.as_ref().map(|kind| percent_encode(kind))),
+            ("arch", self.arch.map(|arch| arch.to_string())),
             ("channel", self.channel.as_ref().map(|c| percent_encode(c.as_str()))),
+            ("group", self.group.map(|id| id.to_string())),
             ("limit", self.limit.map(|n| n.to_string())),
             ("after", self.after.map(|id| id.to_string())),
         ];
@@ -76,6 +87,12 @@ impl JobFilter {
     /// Says whether a job passes (`limit` and `after` aside).
     pub fn matches(&self, job: &JobSummary) -> bool {
         self.passes(job.state, &job.kind, &job.channel)
+            && self.asks_for(job.arch, job.group.as_ref().map(|group| &group.id))
+    }
+
+    /// Says whether a job of an architecture and of a group, or of none, passes.
+    pub fn asks_for(&self, arch: Arch, group: Option<&Hash>) -> bool {
+        self.arch.is_none_or(|wanted| wanted == arch) && (self.group.is_none() || self.group.as_ref() == group)
     }
 
     /// Says whether a job of which only this is known passes (`limit` and `after` aside).

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    Arch, ChannelName, Hash, JobId, MaintainerName, NodeId, OperatorName, Sha256, blame::Blame, lease::LeaseNumber,
+    Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NodeId, OperatorName, Sha256, blame::Blame,
+    lease::LeaseNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,18 @@ pub struct JobSummary {
     /// When it begins and ends, judged by what such jobs took; absent when nothing is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<ExpectedView>,
+    /// The jobs that it was asked for with, and what tells it from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupView>,
+}
+
+/// Which group a job belongs to, and as what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// The group.
+    pub id: Hash,
+    /// The job's name in it: people get a folder of this name.
+    pub variant: FileName,
 }
 
 /// When an open job begins and ends, judged by what such jobs took. It promises nothing.

@@ -1,6 +1,9 @@
 //! Recipes and their runs, as they were signed.
 
-use protocol::recipe::{Recipe, RecipeRun};
+use protocol::{
+    message::Octets,
+    recipe::{Recipe, RecipeRun},
+};
 use serde::{Deserialize, Serialize};
 
 /// A recipe and what its runs found.
@@ -11,4 +14,7 @@ pub struct RecipeView {
     /// Its last runs, the newest last; empty in lists.
     #[serde(default)]
     pub runs: Vec<RecipeRun>,
+    /// The envelopes of the recipe and of each run, in that order: who goes on with them believes only these. Empty in lists.
+    #[serde(default)]
+    pub envelopes: Vec<Octets>,
 }

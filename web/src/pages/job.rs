@@ -92,6 +92,10 @@ impl Page {
         phrase::between(self.detail.summary.accepted, self.detail.summary.ended.unwrap_or(self.detail.at))
     }
 
+    fn is_linted(&self) -> bool {
+        self.columns.iter().any(|column| column.attempt.lint().is_some())
+    }
+
     fn inputs(&self) -> String {
         phrase::count(self.detail.request.inputs.len() as u64, "input file")
     }

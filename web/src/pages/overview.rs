@@ -1,8 +1,9 @@
 //! The overview: what this node is, what it works on, whom it knows.
 
-use askama::Template;
+use std::collections::BTreeSet;
 
-use protocol::job::ServerJob;
+use askama::Template;
+use protocol::{Arch, job::ServerJob};
 
 use super::phrase;
 use crate::api::{JobFilter, JobPage, JobState, JobSummary, PeerView, Status};
@@ -74,13 +75,25 @@ impl Page {
         [("", "every kind"), ("build", "builds"), ("server", "server jobs")]
     }
 
-    /// Gives the query that shows one kind, in the state that is chosen.
+    /// Gives the query that shows one kind, in the state and for the architecture that are chosen.
     fn with_kind(&self, kind: &str) -> String {
         let kind = Some(kind.to_owned()).filter(|kind| !kind.is_empty());
-        match (JobFilter { state: self.chosen, kind, ..JobFilter::default() }).to_query() {
-            query if query.is_empty() => query,
-            query => format!("?{query}"),
-        }
+        query(&JobFilter { state: self.chosen, kind, arch: self.filter.arch, ..JobFilter::default() })
+    }
+
+    /// The architectures that may be chosen: what peers build for.
+    fn arches(&self) -> BTreeSet<Arch> {
+        self.peers.iter().flat_map(|peer| peer.arches.iter().copied()).chain(self.filter.arch).collect()
+    }
+
+    /// Gives the query that shows one architecture, or every one, in the state and of the kind that are chosen.
+    fn with_arch(&self, arch: Option<&Arch>) -> String {
+        let (kind, arch) = (self.filter.kind.clone(), arch.copied());
+        query(&JobFilter { state: self.chosen, kind, arch, ..JobFilter::default() })
+    }
+
+    fn is_arch(&self, arch: &Arch) -> bool {
+        self.filter.arch.as_ref() == Some(arch)
     }
 
     fn is_kind(&self, kind: &str) -> bool {
@@ -97,6 +110,13 @@ impl Page {
 
     fn total(&self) -> u64 {
         self.counts.iter().map(|count| count.jobs).sum()
+    }
+}
+
+fn query(filter: &JobFilter) -> String {
+    match filter.to_query() {
+        query if query.is_empty() => query,
+        query => format!("?{query}"),
     }
 }
 

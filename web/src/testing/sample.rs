@@ -13,9 +13,9 @@ use protocol::{
 
 use super::{Fake, at};
 use crate::api::{
-    Agreement, AttemptState, AttemptView, BlobUsage, Builder, Dissent, FailureView, FileView, JobDetail, JobLink,
-    JobState, JobSummary, NetworkView, PeerView, PolicyView, PublishedView, RepositoryView, RequestView, ServiceView,
-    Status, StepView, Time, VerdictView, VerdictWord,
+    Agreement, AttemptState, AttemptView, BlobUsage, Builder, Dissent, ExplanationView, FailureView, FileView,
+    GroupView, JobDetail, JobLink, JobState, JobSummary, NetworkView, PeerView, PolicyView, PublishedView, QuoteView,
+    RepositoryView, RequestView, ServiceView, Status, StepView, Time, VerdictView, VerdictWord,
 };
 
 /// When the samples are looked at.
@@ -55,6 +55,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         JobKind::Server(_) | JobKind::Fetch(_) => Vec::new(),
     };
     let summary = JobSummary {
+        group: None,
         id,
         title: request.title(),
         kind: request.kind.word().to_owned(),
@@ -95,7 +96,7 @@ pub fn sample() -> (Fake, SampleJobs) {
         fake.add_peer(peer(seed, name));
     }
     let jobs = SampleJobs {
-        unreproducible: add(&fake, unreproducible()),
+        unreproducible: add(&fake, unreproducible(&fake)),
         failed: add(&fake, failed(&fake)),
         published: add(&fake, published(&fake)),
         building: add(&fake, building()),
@@ -176,6 +177,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
     };
     let why = if state == JobState::Waiting { "no builder for amd64 has a free slot; 2 are busy" } else { "" };
     let summary = JobSummary {
+        group: None,
         id: JobId::from(Hash::of(title.as_bytes())),
         title: title.to_owned(),
         kind,
@@ -264,6 +266,7 @@ fn info(profile: u16) -> BTreeMap<String, String> {
         ("TZ", if profile == 0 { "UTC".to_owned() } else { format!("ART+{profile}:00") }),
         ("cpu_seconds", format!("{}.5", 20 + profile)),
         ("kernel", "6.1.0-41-amd64".to_owned()),
+        ("lint", "lintian: 0 errors, 1 warning; W: sample: no-manual-page [usr/bin/sample]".to_owned()),
         ("memory_peak_mib", "97".to_owned()),
         ("profile", profile.to_string()),
         ("step_1_inputs", "0.1".to_owned()),
@@ -299,14 +302,21 @@ fn published(fake: &Fake) -> JobDetail {
         }],
         differing: vec![deb.to_owned()],
     });
+    job.summary.group = Some(group("amd64-full"));
     let path: RelativePath = word("pool/main/d/distro-info-data/distro-info-data_0.58+deb12u6_all.deb");
     job.published = Some(PublishedView { generation: 7, channel: word("stable"), files: vec![path.to_string()] });
     job
 }
 
+/// Two jobs of the sample were asked for together.
+fn group(variant: &str) -> GroupView {
+    GroupView { id: Hash::of(b"group"), variant: word(variant) }
+}
+
 fn building() -> JobDetail {
     let mut job = job("deb base-files 12.4+deb12u12 amd64", JobState::Building, 3400);
     let waiting = attempt(22, 3, "cedar", 1, 3590);
+    job.summary.group = Some(group("amd64-terse"));
     job.attempts = vec![
         attempt(21, 1, "alder", 0, 3402),
         AttemptView { state: AttemptState::Granted, phase: "environment".to_owned(), started: None, ..waiting },
@@ -314,7 +324,7 @@ fn building() -> JobDetail {
     job
 }
 
-fn unreproducible() -> JobDetail {
+fn unreproducible(fake: &Fake) -> JobDetail {
     let mut job = job("deb hello 2.10-3 amd64", JobState::Unreproducible, 120);
     let deb = "hello_2.10-3_amd64.deb";
     let debug = "hello-dbgsym_2.10-3_amd64.deb";
@@ -343,7 +353,30 @@ fn unreproducible() -> JobDetail {
         ],
         differing: vec![deb.to_owned()],
     });
+    job.explanations = vec![explanation(fake)];
     job
+}
+
+/// What diffoscope says of the first two.
+fn explanation(fake: &Fake) -> ExplanationView {
+    let quote = QuoteView {
+        place: "hello_2.10-3_amd64.deb / data.tar / ./usr/bin/hello".to_owned(),
+        left: "Copyright (C) 2026 Free Software Foundation, Inc.".to_owned(),
+        right: "Copyright (C) 2028 Free Software Foundation, Inc.".to_owned(),
+        variation: "date".to_owned(),
+    };
+    ExplanationView {
+        id: JobId::from(Hash::of(b"explain")),
+        left: LeaseNumber(1),
+        right: LeaseNumber(2),
+        left_operators: vec![word("alder")],
+        right_operators: vec![word("birch")],
+        ended: Some(at(260)),
+        text: Some(fake.add_blob(&b"-year 2026\n+year 2028\n"[..])),
+        html: Some(fake.add_blob(&b"<!DOCTYPE html><title>diffoscope</title>"[..])),
+        quotes: vec![quote],
+        summary: "1 differing line; circumstances that show: date in 1".to_owned(),
+    }
 }
 
 fn failed(fake: &Fake) -> JobDetail {

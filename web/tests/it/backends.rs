@@ -27,6 +27,7 @@ fn signed<T: Record>(record: &T) -> Bytes {
 
 fn request(nonce: u8) -> JobRequest {
     let command = CommandJob {
+        isolation: protocol::job::Isolation::Rootfs,
         argv: vec!["true".to_owned()],
         name: "nothing".parse().unwrap(),
         inputs: Vec::new(),

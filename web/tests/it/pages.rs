@@ -21,6 +21,28 @@ async fn the_overview() {
     insta::assert_snapshot!("overview", page(&site, "/").await);
     let chosen = page(&site, "/?state=failed").await;
     assert!(chosen.contains("figlet") && !chosen.contains("base-files"));
+    let native = page(&site, "/?arch=amd64").await;
+    assert!(
+        native.contains("base-files")
+            && !native.contains("promote testing")
+            && native.contains(">every architecture</a>")
+    );
+    let other = page(&site, "/?arch=arm64&kind=build").await;
+    assert!(other.contains("No job of this choice.") && other.contains("href=\"/?kind=build\""), "{other}");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_of_a_group_lead_to_each_other() {
+    let site = Site::start(Limits::default()).await;
+    let job = page(&site, &format!("/jobs/{}", site.jobs.published)).await;
+    let (_, rest) = job.split_once("as <b>amd64-full</b>: <a href=\"").unwrap();
+    let (address, _) = rest.split_once('"').unwrap();
+    let all = page(&site, address).await;
+    assert!(all.contains("distro-info-data") && all.contains("base-files") && !all.contains("figlet"), "{all}");
+    assert!(all.contains("Only jobs that were asked for together") && all.contains(">amd64-terse</a>"));
+    let none = page(&site, &format!("/?group={}", "0".repeat(64))).await;
+    assert!(none.contains("No job of this group is here."));
     site.stop().await;
 }
 
@@ -136,7 +158,7 @@ async fn a_difference_is_explained_and_its_page_is_a_hostile_file() {
         text: Some(text),
         html: Some(html),
         quotes: vec![quote],
-        summary: "of 1 differing lines the attempts' circumstances show: date in 1".to_owned(),
+        summary: "1 differing line; circumstances that show: date in 1".to_owned(),
     }];
     job.summary.id = protocol::JobId::from_bytes([3; 32]);
     let path = format!("/jobs/{}", job.summary.id);

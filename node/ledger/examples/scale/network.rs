@@ -10,7 +10,7 @@ use ed25519_dalek::SigningKey;
 use ledger::{Command, Duty, Effect, Ledger, News};
 use protocol::{
     Arch, Hash, NetworkId, NodeId, PublicKey, Sha256, Signed, Timestamp,
-    job::job_id,
+    job::{Isolation, job_id},
     lease::Lease,
     message::{Offer, Renewal},
     peer::Capacity,
@@ -168,7 +168,14 @@ pub(crate) fn cpu() -> Duration {
 /// Gives what every peer says of itself.
 pub(crate) fn card() -> (Capacity, Duty) {
     (
-        Capacity { fetch: Vec::new(), slots: 4, arches: vec![Arch::Amd64], disk_mib: 1 << 20, memory_mib: 1 << 15 },
+        Capacity {
+            fetch: Vec::new(),
+            isolation: Isolation::Rootfs,
+            slots: 4,
+            arches: vec![Arch::Amd64],
+            disk_mib: 1 << 20,
+            memory_mib: 1 << 15,
+        },
         Duty::Ready,
     )
 }

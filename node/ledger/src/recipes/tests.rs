@@ -8,6 +8,7 @@ use protocol::{
     testing::{node, samples, signing_key},
 };
 
+use super::BYTES_MAX;
 use crate::{Command, Duty, Ledger, testing::Bench};
 
 fn sign<T: Record>(bench: &Bench, record: &T, seed: u8) -> Verified<T> {
@@ -94,11 +95,31 @@ fn runs_follow_each_other_and_an_open_one_is_continued() {
         assert_eq!(tell(&mut bench, &skipped), Response::Done);
     }
     let (_, runs) = bench.ledger.recipe(&recipe.name).unwrap();
-    assert_eq!((runs.len(), runs[0].run, runs[1].run), (24, 1, 37), "the last that built is never forgotten");
+    assert_eq!((runs.len(), runs[0].run, runs[1].run), (12, 1, 49), "the last that built is never forgotten");
     let again = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap();
     assert_eq!(again.recipe(&recipe.name), bench.ledger.recipe(&recipe.name));
     assert!(again.to_bytes() == bench.ledger.to_bytes());
     bench.assert_replays();
+}
+
+#[test]
+fn recipes_and_runs_are_bounded_in_bytes() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let recipe = samples::recipe(bench.network);
+    keep(&mut bench, &recipe);
+    tell_state(&mut bench, 1, RunState::Open);
+    let stored = Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap().book.bytes;
+    assert_eq!((bench.ledger.book.bytes, stored > 500), (stored, true));
+    bench.ledger.book.bytes = BYTES_MAX;
+    let other = Recipe { name: "cellar".parse().unwrap(), ..recipe.clone() };
+    assert!(matches!(keep(&mut bench, &other), Response::Refused(Refusal::Busy(_))));
+    let why = RunState::Failed("why".repeat(100));
+    bench.wait(1);
+    assert!(matches!(tell_state(&mut bench, 1, why), Response::Refused(Refusal::Busy(_))));
+    let gone = Recipe { number: 2, plan: None, ..recipe };
+    assert_eq!(keep(&mut bench, &gone), Response::Done, "what is removed makes room");
+    bench.ledger.book.bytes -= BYTES_MAX - stored;
+    assert_eq!(Ledger::from_bytes(&bench.ledger.to_bytes()).unwrap().book.bytes, bench.ledger.book.bytes);
 }
 
 #[test]
@@ -108,8 +129,14 @@ fn a_fetch_goes_only_to_builders_whose_owner_lists_its_hosts() {
     let arch = protocol::Arch::Amd64;
     let lists = |bench: &mut Bench, seed: u8, rules: &[&str]| {
         let fetch = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        let capacity =
-            protocol::peer::Capacity { fetch, slots: 2, arches: vec![arch], disk_mib: 1, memory_mib: 1 << 20 };
+        let capacity = protocol::peer::Capacity {
+            fetch,
+            isolation: protocol::job::Isolation::Rootfs,
+            slots: 2,
+            arches: vec![arch],
+            disk_mib: 1,
+            memory_mib: 1 << 20,
+        };
         bench.apply(Command::Card { node: node(seed), capacity: Some(capacity), duty: Duty::Ready });
     };
     for seed in [10, 11] {
@@ -118,10 +145,35 @@ fn a_fetch_goes_only_to_builders_whose_owner_lists_its_hosts() {
         assert!(bench.granted().is_empty());
     }
     assert!(bench.why(job).contains("fetch from example.org:443"), "{}", bench.why(job));
-    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not list"));
+    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not let it fetch from"));
     lists(&mut bench, 10, &["git.example"]);
     assert!(bench.granted().is_empty(), "one host of two is not enough");
     lists(&mut bench, 11, &["*.example", "example.org"]);
+    assert_eq!(bench.granted().iter().map(|lease| lease.node).collect::<Vec<_>>(), vec![node(11)]);
+    bench.assert_replays();
+}
+
+#[test]
+fn a_light_command_goes_only_to_builders_whose_owner_allows_it() {
+    let mut bench = Bench::of(2, 1, 1, 1);
+    let job = bench.submit("light", 1);
+    let arch = protocol::Arch::Amd64;
+    for seed in [10, 11] {
+        bench.card(node(seed), arch, (2, 1 << 20), Duty::Ready);
+        bench.offer(node(seed), 2);
+        assert!(bench.granted().is_empty());
+    }
+    assert!(bench.why(job).contains("its machine's own programs: `isolation = \"light\"`"), "{}", bench.why(job));
+    assert!(refused(bench.bid(node(10), job).unwrap()).contains("this node's owner does not let it run commands"));
+    let capacity = protocol::peer::Capacity {
+        fetch: Vec::new(),
+        isolation: protocol::job::Isolation::Light,
+        slots: 2,
+        arches: vec![arch],
+        disk_mib: 1,
+        memory_mib: 1 << 20,
+    };
+    bench.apply(Command::Card { node: node(11), capacity: Some(capacity), duty: Duty::Ready });
     assert_eq!(bench.granted().iter().map(|lease| lease.node).collect::<Vec<_>>(), vec![node(11)]);
     bench.assert_replays();
 }

@@ -75,7 +75,7 @@ impl Ledger {
         // The older half may lose its evidence while the canary runs.
         let newest = self.ended.iter().rev().take(ENDED_FULL_MAX / 2);
         let fitting = newest.filter_map(|id| {
-            let fits = |job: &&Job| class.is_of(&job.facts) && job.facts.endpoints.is_empty();
+            let fits = |job: &&Job| class.is_of(&job.facts) && job.facts.is_closed();
             let job = self.jobs.get(id).filter(fits)?;
             let open = job.facts.expires > at && self.dossiers.contains_key(id);
             let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;

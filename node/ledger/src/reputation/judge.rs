@@ -77,8 +77,9 @@ impl Ledger {
     /// Judges the builders by what k operators agreed on.
     pub(crate) fn judge(&mut self, id: JobId, agreement: &Agreement, turn: &mut Turn) {
         let job = &self.jobs[&id];
-        if !job.facts.endpoints.is_empty() {
-            // What a host serves may change between two attempts: to have got something else is no contradiction.
+        if !job.facts.is_closed() {
+            // What a host serves may change between two attempts, and builders' own programs differ: to have got something
+            // else is no contradiction.
             return;
         }
         let class = Class::of(&job.facts);
@@ -120,7 +121,7 @@ impl Ledger {
     pub(crate) fn judge_late(&mut self, was: &Lease, got: (Hash, Hash), turn: &mut Turn) {
         let Some((operator, class)) = self.subject(was) else { return };
         let job = &self.jobs[&was.job];
-        let agreement = job.state.agreement().filter(|a| a.operators.len() >= 2 && job.facts.endpoints.is_empty());
+        let agreement = job.state.agreement().filter(|a| a.operators.len() >= 2 && job.facts.is_closed());
         let Some(agreement) = agreement else { return };
         let (against, attestations) = of(job, agreement);
         let claim = Claim::Differed { got: got.0, agreed: agreement.digest, attestation: got.1 };

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use protocol::{
-    Arch, Signed,
-    job::JobRequest,
+    Arch, Hash, Signed,
+    job::{Group, JobRequest},
     message::{Refusal, Response},
-    testing::{samples, signing_key},
+    policy::Maintainer,
+    testing::{public_key, samples, signing_key},
 };
 
 use crate::{
@@ -76,6 +77,33 @@ fn a_replayed_request_gets_the_same_receipt_and_no_second_job() {
     let again = bench.apply(Command::Submit(request(bench.network, "command", 1)));
     assert_eq!(again, Some(Response::Receipt(job, first)), "also after it ended, and after it expired");
     assert_eq!(bench.ledger.jobs().len(), 1);
+    bench.assert_replays();
+}
+
+#[test]
+fn a_group_belongs_to_who_asked_for_it_first() {
+    let mut policy = crate::testing::policy(3, 1, crate::testing::channel(2, 2, 3));
+    let channels = policy.maintainers[0].channels.clone();
+    policy.maintainers.push(Maintainer { key: public_key(9), name: "mallory".parse().unwrap(), channels });
+    policy.maintainers.sort();
+    let mut bench = Bench::new(&policy);
+    let submit = |bench: &mut Bench, key: u8, group: &[u8], number: u8| {
+        let mut wish = samples::command_request(bench.network);
+        wish.nonce[0] = number;
+        wish.schedule.group = Some(Group { id: Hash::of(group), variant: "amd64".parse().unwrap() });
+        let signed = Signed::sign(&wish, Some(&bench.network), &[&signing_key(key)]);
+        bench.apply(Command::Submit(signed.verify(Some(&bench.network)).unwrap()))
+    };
+    let accepted = |answer| matches!(answer, Some(Response::Receipt(..)));
+    assert!(accepted(submit(&mut bench, samples::MAINTAINER_SEED, b"group", 1)));
+    match submit(&mut bench, 9, b"group", 2) {
+        Some(Response::Refused(refusal)) => {
+            assert!(refusal.to_string().ends_with(" is maintainer maria's"), "{refusal}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(accepted(submit(&mut bench, 9, b"other", 3)));
+    assert!(accepted(submit(&mut bench, samples::MAINTAINER_SEED, b"group", 4)));
     bench.assert_replays();
 }
 

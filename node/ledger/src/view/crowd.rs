@@ -1,11 +1,11 @@
 //! The builders that could take one job, and what keeps the others from it.
 
-use protocol::{NodeId, OperatorName, Timestamp, job::Endpoint};
+use protocol::{NodeId, OperatorName, Timestamp};
 
 use crate::{
     Ledger,
     job::Job,
-    peers::{Duty, Presence},
+    peers::{Duty, Presence, Withheld},
     reputation::{Class, Hindrance, May},
 };
 
@@ -20,8 +20,8 @@ pub(super) struct Crowd<'a> {
     pub(super) draining: usize,
     /// The most memory among those that have too little.
     pub(super) largest_mib: Option<u32>,
-    /// A place that one of them does not fetch from.
-    pub(super) out_of_reach: Option<Endpoint>,
+    /// What the owner of one of them does not allow.
+    pub(super) withheld: Option<Withheld>,
     /// Those that are online and had their turn.
     pub(super) had_turn: usize,
     /// Those that could, but are away.
@@ -60,8 +60,8 @@ impl Ledger {
                 (Presence::Online, _) if capacity.is_some_and(|c| c.memory_mib < facts.memory_mib) => {
                     crowd.largest_mib = crowd.largest_mib.max(capacity.map(|c| c.memory_mib));
                 }
-                (Presence::Online, _) if self.out_of_reach(*node, job).is_some() => {
-                    crowd.out_of_reach = self.out_of_reach(*node, job).cloned();
+                (Presence::Online, _) if self.withheld(*node, job).is_some() => {
+                    crowd.withheld = self.withheld(*node, job);
                 }
                 (Presence::Online, Duty::Draining { .. }) => crowd.draining += 1,
                 (Presence::Online, Duty::Ready) => {

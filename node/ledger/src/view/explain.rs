@@ -106,9 +106,10 @@ impl Ledger {
     pub(super) fn explanation_briefs(&self) -> impl Iterator<Item = Brief> {
         self.explained.keys().filter_map(|id| {
             let (about, explanation) = self.explanation(id)?;
-            let channel = self.jobs.get(&about)?.facts.channel.clone();
+            let facts = &self.jobs.get(&about)?.facts;
+            let (channel, arch) = (facts.channel.clone(), facts.arch);
             let (state, accepted) = (word(explanation), explanation.wanted);
-            Some(Brief { id: *id, kind: KIND.to_owned(), state, channel, accepted })
+            Some(Brief { id: *id, kind: KIND.to_owned(), arch, state, channel, accepted, group: None })
         })
     }
 
@@ -145,6 +146,7 @@ impl Ledger {
             late: Vec::new(),
             waiting: None,
             expected: Expected { start: None, end: None },
+            group: facts.schedule.group.clone(),
         })
     }
 

@@ -125,7 +125,8 @@ impl Ledger {
             let job = self.jobs.get(build)?;
             let (state, _) = publication_state(job)?;
             let (kind, channel) = (ServerJob::WORDS[0].to_owned(), job.facts.channel.clone());
-            Some(Brief { id: *id, kind, state, channel, accepted: job.run.queued? })
+            let (arch, accepted) = (job.facts.arch, job.run.queued?);
+            Some(Brief { id: *id, kind, arch, state, channel, accepted, group: None })
         })
     }
 
@@ -149,6 +150,7 @@ impl Ledger {
             late: Vec::new(),
             waiting: self.why_waiting(id, job),
             expected: Expected { start: None, end: None },
+            group: facts.schedule.group.clone(),
         })
     }
 

@@ -117,10 +117,9 @@ impl Ledger {
             let peers = phrase::count(crowd.draining, "peer");
             return Some(format!("{peers} that could build it will take nothing new until the drain is over"));
         }
-        if let Some(place) = &crowd.out_of_reach {
-            return Some(format!(
-                "no other peer's owner lets it fetch from {place}: `fetch` in the [builder] part of its artel.toml"
-            ));
+        if let Some(withheld) = &crowd.withheld {
+            let (line, part) = (withheld.setting(), "the [builder] part of its artel.toml");
+            return Some(format!("no other peer's owner lets it {withheld}: `{line}` in {part}"));
         }
         if let Some(largest) = crowd.largest_mib {
             let (needs, largest) = (phrase::memory(job.facts.memory_mib), phrase::memory(largest));

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{environment::EnvironmentLock, job::BuildLimits, lease::Profile};
+use protocol::{
+    environment::{EnvironmentLock, Family},
+    job::BuildLimits,
+    lease::Profile,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +27,10 @@ use crate::build::{
 };
 
 const INSTALL: &str = include_str!("install.sh");
+const INSTALL_RPMS: &str = include_str!("rpm.sh");
 pub(super) const SEAL: &str = include_str!("seal.sh");
+/// What installs RPMs, as the sandbox finds it.
+const DNF: &str = "/usr/bin/dnf";
 const SAID_MAX: u64 = 256 * 1024;
 /// Lines that are quoted of what an installation said.
 const LINES: usize = 9;
@@ -59,6 +66,9 @@ impl Environments {
         folder: &Path,
         stop: &CancellationToken,
     ) -> Result<(), EnvironmentError> {
+        if lock.family == Family::Rpm && !Path::new(DNF).exists() {
+            return Err(EnvironmentError::Tool { tool: "dnf" });
+        }
         let id = lock.id();
         tracing::info!(environment = %id, packages = lock.packages.len(), "environment is installed");
         let begun = Instant::now();
@@ -105,9 +115,8 @@ impl Environments {
         let log = LogSink::create(new.join("log"), u64::from(limits.log_kib) * 1024);
         let log = log.map_err(|error| EnvironmentError::Sandbox(SandboxError::Log(error)))?;
         let epoch = ("SOURCE_DATE_EPOCH".to_owned(), lock.epoch.to_string());
-        let words = [lock.suite.to_string(), variant(lock).to_owned()];
+        let (script, arguments) = installer(lock);
         let plan = Plan {
-            network: Network::None,
             folder: new,
             base: Base::Machine,
             variation: v,
@@ -115,8 +124,9 @@ impl Environments {
             start: START_WITHIN,
             variables: vec![epoch, ("HOME".to_owned(), "/nonexistent".to_owned())],
             rights: Rights::Installer,
-            script: INSTALL.to_owned(),
-            arguments: words.into_iter().chain(includes(lock)).collect(),
+            network: Network::None,
+            script: script.to_owned(),
+            arguments,
             name: sandbox::name(new),
         };
         let host = Host::now();
@@ -144,7 +154,12 @@ impl Environments {
         let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (mut result, mut said) = (String::new(), Vec::new());
         let (mut stdout, mut stderr) = (stdout.take(SAID_MAX), stderr.take(SAID_MAX));
-        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), stderr.read_to_end(&mut said)) };
+        // Whoever says more is heard to the end, or it would wait for ever.
+        let words = async {
+            stderr.read_to_end(&mut said).await?;
+            tokio::io::copy(stderr.get_mut(), &mut tokio::io::sink()).await
+        };
+        let work = async { tokio::try_join!(stdout.read_to_string(&mut result), words) };
         let read = tokio::select! {
             biased;
             () = stop.cancelled() => Err(EnvironmentError::Cancelled),
@@ -164,6 +179,17 @@ impl Environments {
             (true, Some(tree), Some(kib)) => Ok(Complete { tree, kib: kib.parse().unwrap_or(0) }),
             _ => Err(EnvironmentError::Seal { said: end_of(&said) }),
         }
+    }
+}
+
+/// Gives what installs a lock's packages, and its arguments.
+fn installer(lock: &EnvironmentLock) -> (&'static str, Vec<String>) {
+    match lock.family {
+        Family::Dpkg => {
+            let words = [lock.suite.to_string(), variant(lock).to_owned()];
+            (INSTALL, words.into_iter().chain(includes(lock)).collect())
+        }
+        Family::Rpm => (INSTALL_RPMS, vec![lock.suite.to_string()]),
     }
 }
 

@@ -18,12 +18,16 @@ mv "upper$place/root" root
 # What the sandbox mounted things on.
 rm -rf root/dev/shm
 rm -f root/dev/null root/dev/zero root/dev/full root/dev/random root/dev/urandom
-rm -rf upper work merged machine environment filter ask
+rm -rf upper work merged machine environment filter refused enter ask
 
 mib=$(du -s --apparent-size --block-size=1M root)
 mib=${mib%%[!0-9]*}
 if [ "$mib" -gt "$mib_max" ]; then
   echo "artel:refused their files have $mib MiB in all, holes included, over $mib_max MiB"
+  exit 0
+fi
+if [ -n "$(find root -xdev -type s -print -quit)" ]; then
+  echo "artel:refused they left a socket, which no archive keeps"
   exit 0
 fi
 find root -xdev -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +

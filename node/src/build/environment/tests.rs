@@ -31,7 +31,7 @@ fn open(folder: &Path, bytes_max: u64) -> Option<(Environments, PathBuf)> {
 
 fn lock(epoch: u64) -> EnvironmentLock {
     let (arch, suite) = (protocol::Arch::Amd64, protocol::SuiteName::new("test").unwrap());
-    EnvironmentLock { arch, epoch, suite, packages: Vec::new() }
+    EnvironmentLock { arch, epoch, suite, family: protocol::environment::Family::Dpkg, packages: Vec::new() }
 }
 
 #[tokio::test]
@@ -100,6 +100,7 @@ async fn a_tampered_package_is_refused_before_anything_is_installed() {
     lock.packages.push(protocol::environment::LockedPackage {
         arch: protocol::Arch::All,
         file: protocol::FileName::new("a_1_all.deb").unwrap(),
+        from: None,
         hash: Hash::of(b"original"),
         name: protocol::PackageName::new("aa").unwrap(),
         size: 8,

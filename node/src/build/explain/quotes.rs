@@ -19,11 +19,14 @@ const LINES_MAX: usize = 20_000;
 const PAIRS_MAX: usize = 2_000;
 /// Characters of one line that are kept.
 const LINE_MAX: usize = 240;
+/// How deep the names of a place may be nested.
+const PLACES_MAX: usize = 32;
 /// The shortest value that is looked for: shorter ones stand everywhere.
 const VALUE_MIN: usize = 3;
 /// Circumstances that are measured, or that a program hardly writes down.
-const SILENT: [&str; 9] = [
+const SILENT: [&str; 10] = [
     "cpu_seconds",
+    "lint",
     "memory_peak_mib",
     "profile",
     "profile_name",
@@ -93,10 +96,12 @@ fn pairs(text: &str) -> Vec<Pair> {
             [b'+', rest @ ..] if !rest.starts_with(b"++ ") => plus.push(&content[1..]),
             _ => {
                 put(&mut found, &places, (&mut minus, &mut plus));
-                if let Some(name) = content.trim_start().strip_prefix("├── ") {
+                // A line of a file has a blank, a plus or a minus before it, whatever it looks like.
+                if let Some(name) = content.strip_prefix("├── ") {
                     let name = name.strip_prefix("+++ right/").unwrap_or(name);
                     places.retain(|(above, _)| *above < depth);
-                    places.push((depth, name.to_owned()));
+                    places.truncate(PLACES_MAX);
+                    places.push((depth, cut(name)));
                 }
             }
         }
@@ -112,14 +117,20 @@ fn pairs(text: &str) -> Vec<Pair> {
 /// Puts lines that were taken away beside those that came instead.
 fn put(found: &mut Vec<Pair>, places: &[(usize, String)], (minus, plus): (&mut Vec<&str>, &mut Vec<&str>)) {
     let names: Vec<&str> = places.iter().map(|(_, name)| name.as_str()).collect();
-    let cut =
-        |line: Option<&&str>| line.map(|line| line.trim_end().chars().take(LINE_MAX).collect()).unwrap_or_default();
-    for at in 0..minus.len().max(plus.len()) {
-        let (left, right) = (cut(minus.get(at)), cut(plus.get(at)));
-        found.push(Pair { place: names.join(" / "), left, right, variation: String::new() });
+    let place = cut(&names.join(" / "));
+    let line = |line: Option<&&str>| line.map(|line| cut(line)).unwrap_or_default();
+    let room = PAIRS_MAX.saturating_sub(found.len());
+    for at in 0..minus.len().max(plus.len()).min(room) {
+        let (left, right) = (line(minus.get(at)), line(plus.get(at)));
+        found.push(Pair { place: place.clone(), left, right, variation: String::new() });
     }
     minus.clear();
     plus.clear();
+}
+
+/// Gives what is kept of a line.
+fn cut(line: &str) -> String {
+    line.trim_end().chars().take(LINE_MAX).collect()
 }
 
 /// What a circumstance looks like in the two attempts' lines.
@@ -225,6 +236,16 @@ mod tests {
         let found = read(text, &plain(), &varied());
         assert_eq!(found[0].place, "a.deb / data.tar.xz / data.tar / ./usr/bin/x");
         assert_eq!((found[0].variation.as_str(), found[0].right.as_str()), ("date", "Copyright 2027"));
+    }
+
+    #[test]
+    fn a_file_cannot_name_a_place_nor_make_the_pairs_large() {
+        let mut text = format!("│   --- left/out\n├── +++ right/out\n│  ├── {}\n", "x".repeat(370_000));
+        text.extend((0..20_000).map(|_| "│ -a\n"));
+        let found = read(&text, &plain(), &varied());
+        assert_eq!((found.len(), found[0].place.as_str()), (PAIRS_MAX, "out"));
+        let deep = read(&format!("├── {}\n│ -a\n│ +b\n", "y".repeat(370_000)), &plain(), &varied());
+        assert_eq!(deep[0].place.chars().count(), LINE_MAX);
     }
 
     #[test]

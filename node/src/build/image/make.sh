@@ -25,21 +25,31 @@ HOOK
 cat > "$here/end.sh" <<'HOOK'
 set -eu
 root=$1 here=$2
-rm -f "$root/etc/apt/sources.list"
-printf '%s\n' "$IMAGE_HOSTNAME" > "$root/etc/hostname"
-printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "$IMAGE_HOSTNAME" > "$root/etc/hosts"
-: > "$root/etc/resolv.conf"
-chmod 644 "$root/etc/hostname" "$root/etc/hosts" "$root/etc/resolv.conf"
-[ ! -d "$here/files" ] || cp -r --no-preserve=mode,ownership,timestamps "$here/files/." "$root/"
+# Gives where a name in the image leads to, whose links are the image's own: to another file of this sandbox it leads never.
+inside() { printf '%s%s\n' "$root" "$(chroot "$root" realpath -m "$1")"; }
+etc=$(inside /etc)
+rm -f "$(inside /etc/apt)/sources.list" "$etc/hostname" "$etc/hosts" "$etc/resolv.conf"
+printf '%s\n' "$IMAGE_HOSTNAME" > "$etc/hostname"
+printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "$IMAGE_HOSTNAME" > "$etc/hosts"
+: > "$etc/resolv.conf"
+chmod 644 "$etc/hostname" "$etc/hosts" "$etc/resolv.conf"
+if [ -d "$here/files" ]; then
+  (cd "$here/files" && find . -type f) > "$here/names"
+  while IFS= read -r name; do
+    target=$(inside "/$name")
+    mkdir -p "${target%/*}"
+    cp --no-preserve=mode,ownership,timestamps "$here/files/$name" "$target"
+  done < "$here/names"
+fi
 if [ "$IMAGE_LOCALE" != C ]; then
   case $IMAGE_LOCALE in
     C.*) ;;
     *)
-      printf '%s %s\n' "$IMAGE_LOCALE" "${IMAGE_LOCALE##*.}" > "$root/etc/locale.gen"
+      printf '%s %s\n' "$IMAGE_LOCALE" "${IMAGE_LOCALE##*.}" > "$(inside /etc/locale.gen)"
       chroot "$root" locale-gen
       ;;
   esac
-  printf 'LANG=%s\n' "$IMAGE_LOCALE" > "$root/etc/default/locale"
+  printf 'LANG=%s\n' "$IMAGE_LOCALE" > "$(inside /etc/default/locale)"
 fi
 chroot "$root" sh -euxc "$IMAGE_SETUP"
 HOOK
@@ -50,8 +60,12 @@ mkdir index
 apt-ftparchive -o "APT::FTPArchive::Release::Codename=$IMAGE_SUITE" -o "APT::FTPArchive::Release::Suite=$IMAGE_SUITE" \
   release index > Release
 mv index/Packages Release packages/
+# A root that has one /usr from its beginning. `usrmerge` provides the same name and moves the files itself.
+for deb in packages/usr-is-merged_*.deb; do
+  [ ! -e "$deb" ] || set -- "$@" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
+done
 mmdebstrap --verbose --mode=root --format=directory --variant="$IMAGE_VARIANT" "$@" --skip=check/empty \
-  --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr --setup-hook='sh ./begin.sh "$1"' \
+  --setup-hook='sh ./begin.sh "$1"' \
   --customize-hook="sh '$here/end.sh' \"\$1\" '$here'" --aptopt='APT::Sandbox::User "root"' \
   --dpkgopt=force-unsafe-io --dpkgopt=path-exclude=/proc "$IMAGE_SUITE" root "deb [trusted=yes] copy://$here/packages ./"
 rm -rf packages "$root/$moved" "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/log/apt/* \

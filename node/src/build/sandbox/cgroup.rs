@@ -20,6 +20,8 @@ const OWN_PIDS: u32 = 12;
 /// How long the kernel may take to empty a group whose processes were killed.
 const EMPTY_WITHIN: Duration = Duration::from_secs(2);
 const CPU_PERIOD_US: u64 = 100_000;
+/// A group that was so near to its limit had reached it: the kernel charges memory in batches on each CPU.
+const NEAR_LIMIT: u64 = 8 * MIB;
 
 /// The machine's control groups as far as this process may use them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +109,16 @@ impl Cgroups {
     }
 }
 
+/// What the kernel killed in a group for want of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Killed {
+    Nothing,
+    /// The group had reached its own limit.
+    ByLimit,
+    /// The machine had too little.
+    ByMachine,
+}
+
 /// The groups of one attempt; removed, and what is in them killed, when dropped.
 #[derive(Debug)]
 pub(in crate::build) struct Group {
@@ -130,14 +142,33 @@ impl Group {
 
     /// Says which limit the kernel had to enforce.
     pub(in crate::build) fn breach(&self) -> Option<Breach> {
-        if let Some(folder) = self.folder(Controller::Memory) {
-            let killed = ["memory.oom_control", "memory.events"].map(|file| counter(&folder.join(file), "oom_kill"));
-            if killed.iter().any(|count| *count > 0) {
-                return Some(Breach::Memory);
-            }
+        if self.killed() == Some(Killed::ByLimit) {
+            return Some(Breach::Memory);
         }
         let pids = self.folder(Controller::Pids)?;
         (counter(&pids.join("pids.events"), "max") > 0).then_some(Breach::Pids)
+    }
+
+    /// Says whether the kernel killed something in the group for want of memory, and whose; nothing where no group counts.
+    ///
+    /// Both versions count what any search for memory killed, the machine's too. The second version counts the group's own
+    /// searches beside it; in the first, a group that never came near its limit did not search.
+    pub(in crate::build) fn killed(&self) -> Option<Killed> {
+        let folder = self.folder(Controller::Memory)?;
+        let events = folder.join("memory.events");
+        let (control, own) = if events.exists() {
+            let searches = counter(&events, "oom");
+            (events, searches > 0)
+        } else {
+            let read = |name: &str| number(&folder.join(name)).unwrap_or(0);
+            let near = read("memory.limit_in_bytes").saturating_sub(NEAR_LIMIT);
+            (folder.join("memory.oom_control"), read("memory.max_usage_in_bytes") >= near)
+        };
+        Some(match (counter(&control, "oom_kill"), own) {
+            (0, _) => Killed::Nothing,
+            (_, true) => Killed::ByLimit,
+            (_, false) => Killed::ByMachine,
+        })
     }
 
     /// Gives the processes in the groups.
@@ -300,6 +331,29 @@ mod tests {
         let own = "4:cpu,cpuacct:/no/such/folder\n";
         assert_eq!(find_v1(mounts, own, "cpu"), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
         assert_eq!(find_v1(mounts, own, "memory"), None);
+    }
+
+    #[test]
+    fn who_was_short_of_memory_is_told_from_the_groups_own_counters() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = Group { folders: Vec::new() };
+        assert_eq!(group.killed(), None, "no group, no word");
+        // Nothing is removed when it is dropped: these are no real groups.
+        let group = std::mem::ManuallyDrop::new(Group { folders: vec![(None, folder.path().to_owned())] });
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("memory.limit_in_bytes", "268435456\n");
+        for (used, kills, expect) in
+            [("268435456", 0, Killed::Nothing), ("268000000", 1, Killed::ByLimit), ("100000000", 1, Killed::ByMachine)]
+        {
+            write("memory.max_usage_in_bytes", used);
+            write("memory.oom_control", &format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n"));
+            assert_eq!(group.killed(), Some(expect), "version 1, {used} {kills}");
+        }
+        for (own, kills, expect) in [(0, 0, Killed::Nothing), (2, 1, Killed::ByLimit), (0, 1, Killed::ByMachine)] {
+            write("memory.events", &format!("low 0\nhigh 0\nmax 9\noom {own}\noom_kill {kills}\n"));
+            assert_eq!(group.killed(), Some(expect), "version 2, {own} {kills}");
+        }
+        assert_eq!(group.breach(), None, "the machine's want is no broken limit");
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! filter       the system calls that are allowed, for bubblewrap
+//! refused      those that look unsupported
+//! enter        the program that gives up every right and becomes the build
 //! ask          a pipe: each line in it asks the helper for a count of the disk
 //! environment  -> the lowest layer: a link, because mount options, which a build can read, hold its name only
 //! upper/       what the build sees changed: its user, its host's name, its home, /proc's constant files
 //! work merged  the overlay's
 //! ```
-//! Nothing here follows a link that a package of the environment put there: files of it are opened below its root without
-//! following any, and every folder that something is mounted on exists in `upper`, where it hides what lies below.
+//! Nothing here follows a link that a package of the environment put there: its lists of users and groups are opened below its
+//! root without following any. `/etc`, `/dev`, `/proc`, `/run` and `/build` exist in `upper`, where they hide what the
+//! environment has in place of them; other folders of it are as they are.
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path};
 
@@ -29,6 +32,8 @@ const NAMES_MAX: u64 = 1 << 20;
 /// The build's root file system, seen from the attempt's folder: a path of the machine would stand in bubblewrap's own
 /// command line, which a build can read.
 const ROOT: &str = "merged";
+/// The last step into a sandbox, linked statically; the build script compiles it from `enter.c`.
+const ENTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/enter"));
 
 /// Lays out the folder: names for the build user and the host, a home, and the filter of system calls.
 pub(super) fn prepare(rig: &Rig, plan: &Plan<'_>) -> Result<(), SandboxError> {
@@ -57,7 +62,11 @@ fn lay_out(rig: &Rig, plan: &Plan<'_>, passwd: String, group: String) -> io::Res
     let beside = ["work", ROOT].map(|name| plan.folder.join(name));
     inside.iter().chain(&beside).try_for_each(|folder| rig.make_folder(folder))?;
     vary_system(rig, v, &upper)?;
-    std::fs::write(plan.folder.join("filter"), rig.filter())?;
+    for (name, filter) in ["filter", "refused"].iter().zip(rig.filters()) {
+        std::fs::write(plan.folder.join(name), filter)?;
+    }
+    std::fs::write(plan.folder.join("enter"), ENTER)?;
+    std::fs::set_permissions(plan.folder.join("enter"), std::fs::Permissions::from_mode(0o555))?;
     let ask = plan.folder.join("ask");
     rustix::fs::mknodat(rustix::fs::CWD, &ask, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     rig.give(&ask)?;
@@ -121,7 +130,9 @@ pub(super) fn namespace_arguments(rig: &Rig, plan: &Plan<'_>) -> Vec<String> {
 pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     let v = plan.variation;
     // Where a group limits processes it also tells; the resource limit then only stands behind it.
-    let spare = if group.limits(Controller::Pids) { 64 } else { 0 };
+    // An installation shares the resource limit with all that the account runs.
+    let shares = group.limits(Controller::Pids) || plan.rights == Rights::Installer;
+    let spare = if shares { 64 } else { 0 };
     let processes = plan.limits.pids.saturating_add(spare);
     let shm = (u64::from(plan.limits.memory_mib) * MIB / 4).max(MIB);
     let mut words = format!("{processes} {} ", v.domain);
@@ -137,7 +148,7 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     }
     words.push_str(
         "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent \
-         --new-session --cap-add ALL --clearenv --seccomp 4",
+         --new-session --as-pid-1 --cap-add ALL --clearenv --add-seccomp-fd 4 --add-seccomp-fd 6",
     );
     let mut command: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     command.extend(["--bind", ROOT, "/"].map(str::to_owned));
@@ -161,8 +172,10 @@ pub(super) fn inner_command(group: &Group, plan: &Plan<'_>) -> Vec<String> {
     for (key, value) in v.variables.iter().chain(&plan.variables) {
         command.extend(["--setenv".into(), key.clone(), value.clone()]);
     }
-    command.extend(plan.rights.enter(v.uid).split_whitespace().map(str::to_owned));
-    command.push(format!("printf 'artel:started\\n' >&2; exec 2>&1 </dev/null; umask {}\n{}", v.umask, plan.script));
+    // By its descriptor: the sandbox holds no file of ours that a build could find.
+    command.push("/proc/self/fd/5".into());
+    command.extend(plan.rights.keep(v.uid));
+    command.extend([v.umask, "sh", "-c", &plan.script].map(str::to_owned));
     command.push("artel-build".into());
     command.extend(plan.arguments.iter().cloned());
     command

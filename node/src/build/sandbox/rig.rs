@@ -144,8 +144,8 @@ pub enum Account {
 pub struct Rig {
     account: Account,
     cgroups: Cgroups,
-    /// The system calls that builds may make, as bubblewrap takes them.
-    filter: Vec<u8>,
+    /// The system calls that builds may make, and those that look unsupported, as bubblewrap takes them.
+    filters: [Vec<u8>; 2],
 }
 
 impl Rig {
@@ -163,8 +163,8 @@ impl Rig {
             }
         }
         let arch = std::env::consts::ARCH;
-        let filter = seccomp::filter(arch).map_err(|source| RigError::NoFilter { arch, source })?;
-        let rig = Self { account, cgroups: Cgroups::find(), filter };
+        let filters = seccomp::filters(arch).map_err(|source| RigError::NoFilter { arch, source })?;
+        let rig = Self { account, cgroups: Cgroups::find(), filters };
         rig.try_namespace()?;
         Ok(rig)
     }
@@ -202,8 +202,8 @@ impl Rig {
         &self.account
     }
 
-    pub(in crate::build) fn filter(&self) -> &[u8] {
-        &self.filter
+    pub(in crate::build) fn filters(&self) -> &[Vec<u8>; 2] {
+        &self.filters
     }
 
     pub(in crate::build) fn cgroups(&self) -> &Cgroups {
@@ -292,7 +292,7 @@ impl Rig {
     /// Gives a rig that changes no owner and starts nothing, for tests of what only copies files.
     #[cfg(test)]
     pub(in crate::build) fn of_own_user() -> Self {
-        Self { account: Account::Own, cgroups: Cgroups::None, filter: Vec::new() }
+        Self { account: Account::Own, cgroups: Cgroups::None, filters: [Vec::new(), Vec::new()] }
     }
 
     fn try_namespace(&self) -> Result<(), RigError> {

@@ -8,8 +8,9 @@ use std::{io, path::Path};
 use super::rig::Rig;
 
 /// Rights over files of the mapped range, over one's own processes, and over the root folder: what `dpkg` and package
-/// scripts use. `sys_admin`, `sys_ptrace`, `mknod`, `net_admin` and `sys_resource` are not among them.
-const INSTALLER: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+sys_chroot,+setfcap";
+/// scripts use: chown, dac_override, fowner, fsetid, kill, setgid, setuid, sys_chroot and setfcap, by their numbers.
+/// `sys_admin`, `sys_ptrace`, `mknod`, `net_admin` and `sys_resource` are not among them.
+const INSTALLER: [u32; 9] = [0, 1, 3, 4, 5, 6, 7, 18, 31];
 /// What scripts of packages expect to find; none of it reaches hardware.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
@@ -59,16 +60,12 @@ impl Rights {
         }
     }
 
-    /// Gives the command that gives up every other right, up to the script.
-    pub(in crate::build) fn enter(self, uid: u32) -> String {
-        match self {
-            Rights::Builder => format!(
-                "setpriv --reuid {uid} --regid {uid} --clear-groups --no-new-privs --inh-caps=-all \
-                 --bounding-set=-all sh -c"
-            ),
-            Rights::Installer => {
-                format!("setpriv --no-new-privs --inh-caps=-all --bounding-set={INSTALLER} sh -c")
-            }
-        }
+    /// Gives what the last step into the sandbox needs to know: the user's number, and the rights that stay, as a mask.
+    pub(in crate::build) fn keep(self, uid: u32) -> [String; 2] {
+        let (user, rights) = match self {
+            Rights::Builder => (uid, 0),
+            Rights::Installer => (0, INSTALLER.iter().map(|number| 1_u64 << number).sum()),
+        };
+        [user.to_string(), format!("{rights:x}")]
     }
 }

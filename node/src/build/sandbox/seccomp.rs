@@ -4,6 +4,9 @@
 //! listed (`clone3` to `clone`). Calls under another ABI than the machine's own end the process: i386 numbers mean other
 //! calls, and x32 numbers, which stand for the same calls again, are not listed.
 //!
+//! Room on a disk that is not written, `fallocate`, is answered with "not supported", as some file systems do, by a filter of
+//! its own: a build could take more room in one call than anybody can watch, and C libraries write the blocks instead.
+//!
 //! What needs a right that no build has (mounting, modules, clocks) is left out though the kernel would refuse it, because
 //! the code behind it is where kernels were broken. It is a second wall: the first are namespaces and missing rights.
 
@@ -58,26 +61,46 @@ const PERSONALITIES: u32 = 0x8 | 0x2_0000 | 0x4_0000;
 const WHICH_PERSONALITY: u32 = u32::MAX;
 /// `TIOCSTI` and `TIOCLINUX`: they type into a terminal.
 const TYPING: [u32; 2] = [0x5412, 0x541c];
+/// `FS_IOC_RESVSP`, `FS_IOC_RESVSP64` and `FS_IOC_ZERO_RANGE`: they are `fallocate` by another way.
+const RESERVING: [u32; 3] = [0x4030_5828, 0x4030_582a, 0x4030_5839];
 const UNIX: u32 = 1;
 const INET: u32 = 2;
 const INET6: u32 = 10;
 const NETLINK: u32 = 16;
-/// `NETLINK_ROUTE`, which lists interfaces, and `NETLINK_KOBJECT_UEVENT`, which device libraries open.
-const NETLINKS: [u32; 2] = [0, 15];
+/// `NETLINK_ROUTE`, which lists interfaces, `NETLINK_AUDIT`, without which `groupadd` and `useradd` of a package give up (the
+/// kernel hears nobody there from a namespace), and `NETLINK_KOBJECT_UEVENT`, which device libraries open.
+const NETLINKS: [u32; 3] = [0, 9, 15];
 /// "Function not implemented".
 const ENOSYS: u32 = 38;
+/// "Operation not supported".
+const EOPNOTSUPP: u32 = 95;
 
-/// Gives the filter of an architecture, by its name in Rust, as bytes that bubblewrap takes.
+/// Gives the filters of an architecture, by its name in Rust, as bytes that bubblewrap takes.
 ///
 /// # Errors
 /// When the architecture is not known, or a call's name is not known for it.
-pub(in crate::build) fn filter(arch: &str) -> Result<Vec<u8>, seccompiler::Error> {
-    let program = program(TargetArch::try_from(arch)?)?;
+pub(in crate::build) fn filters(arch: &str) -> Result<[Vec<u8>; 2], seccompiler::Error> {
+    let arch = TargetArch::try_from(arch)?;
+    Ok([bytes(&program(arch)?), bytes(&unsupported(arch)?)])
+}
+
+fn bytes(program: &BpfProgram) -> Vec<u8> {
     let instruction = |i: &seccompiler::sock_filter| {
         let ([c0, c1], [k0, k1, k2, k3]) = (i.code.to_ne_bytes(), i.k.to_ne_bytes());
         [c0, c1, i.jt, i.jf, k0, k1, k2, k3]
     };
-    Ok(program.iter().flat_map(instruction).collect())
+    program.iter().flat_map(instruction).collect()
+}
+
+/// What is answered with "not supported"; where two filters differ, the kernel takes the stricter answer.
+fn unsupported(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
+    let filters = json!({ "build": {
+        "mismatch_action": "allow",
+        "match_action": { "errno": EOPNOTSUPP },
+        "filter": [json!({ "syscall": "fallocate" })],
+    }});
+    let compiled = seccompiler::compile_from_json(filters.to_string().as_bytes(), arch)?;
+    Ok(compiled.into_values().next().unwrap_or_default())
 }
 
 fn program(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
@@ -102,10 +125,11 @@ fn conditional() -> Vec<Value> {
     let sockets = [UNIX, INET, INET6].map(|family| json!([is(0, family)]));
     let netlinks = NETLINKS.map(|protocol| json!([is(0, NETLINK), is(2, protocol)]));
     let personalities = [is(0, WHICH_PERSONALITY), without(0, !PERSONALITIES)].map(|condition| json!([condition]));
+    let ioctls = TYPING.iter().chain(&RESERVING).map(|request| compare(1, json!("ne"), *request));
     let mut rules = vec![
         json!({ "syscall": "clone", "args": [without(0, NAMESPACES)] }),
         json!({ "syscall": "unshare", "args": [without(0, NAMESPACES | TIME_NAMESPACE)] }),
-        json!({ "syscall": "ioctl", "args": TYPING.map(|request| compare(1, json!("ne"), request)) }),
+        json!({ "syscall": "ioctl", "args": ioctls.collect::<Vec<_>>() }),
         json!({ "syscall": "socketpair", "args": [is(0, UNIX)] }),
     ];
     rules.extend(personalities.map(|args| json!({ "syscall": "personality", "args": args })));

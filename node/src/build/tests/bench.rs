@@ -9,15 +9,15 @@ use std::{
 
 use protocol::{
     Arch, ChannelName, FileName, Hash, JobId, NetworkId, Sha256, SuiteName, Timestamp,
-    environment::EnvironmentLock,
-    job::{BuildLimits, CommandJob, InputFile, JobKind, JobRequest},
+    environment::{EnvironmentLock, Family},
+    job::{BuildLimits, CommandJob, InputFile, Isolation, JobKind, JobRequest},
     lease::{Lease, LeaseNumber, Profile},
     words::RelativePath,
 };
 
 use crate::build::{Config, LogSink, RigConfig, Task, Workshop, WorkshopError, phases::Patience};
 
-const PROGRAMS: [&str; 31] = [
+const PROGRAMS: [&str; 33] = [
     "bash",
     "cat",
     "chmod",
@@ -35,6 +35,7 @@ const PROGRAMS: [&str; 31] = [
     "mkfifo",
     "mknod",
     "mount",
+    "mv",
     "nproc",
     "printf",
     "readlink",
@@ -46,6 +47,7 @@ const PROGRAMS: [&str; 31] = [
     "tail",
     "touch",
     "tr",
+    "umount",
     "uname",
     "unshare",
     "yes",
@@ -121,8 +123,8 @@ impl Bench {
             Err(error) => panic!("{error}"),
         };
         let arch = Arch::native().unwrap();
-        let lock =
-            EnvironmentLock { arch, epoch: 1_000_000_000, suite: SuiteName::new("test").unwrap(), packages: vec![] };
+        let (suite, family) = (SuiteName::new("test").unwrap(), Family::Dpkg);
+        let lock = EnvironmentLock { arch, epoch: 1_000_000_000, suite, family, packages: vec![] };
         Some(Self { workshop, folder: folder.to_owned(), lock, leases: AtomicU64::new(1), _keep: None })
     }
 
@@ -150,6 +152,7 @@ impl Bench {
         };
         let shell = ["bash", "-c", job.script, "test"].into_iter().chain(job.arguments.iter().copied());
         let kind = JobKind::Command(CommandJob {
+            isolation: Isolation::Rootfs,
             argv: shell.map(str::to_owned).collect(),
             name: FileName::new("test").unwrap(),
             inputs: vec![input],
@@ -184,6 +187,11 @@ impl Bench {
     /// Changes what an installation may use.
     pub(super) fn installing_within(self, limits: BuildLimits) -> Self {
         Self { workshop: self.workshop.installing_within(limits), ..self }
+    }
+
+    /// Allows an isolation.
+    pub(super) fn allowing(self, isolation: Isolation) -> Self {
+        Self { workshop: self.workshop.allowing(isolation), ..self }
     }
 
     /// Puts a file into the installed environment.

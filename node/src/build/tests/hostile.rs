@@ -5,7 +5,10 @@
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Instant};
 
-use protocol::{blame::Blame, job::BuildLimits};
+use protocol::{
+    blame::{Blame, Fault},
+    job::BuildLimits,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,12 +26,14 @@ const SECONDS_MAX: f64 = 20.0;
 enum End {
     /// With a failure that counts as the job's, at a step, in these words.
     Fails(&'static str, &'static str),
+    /// Stopped, but nobody can say whose fault it is.
+    Stops,
     /// With its time limit, in these words.
     TimesOut(&'static str),
     /// As if it were honest: it had no effect.
     Builds,
 }
-use End::{Builds, Fails, TimesOut};
+use End::{Builds, Fails, Stops, TimesOut};
 
 struct Attack {
     name: &'static str,
@@ -79,6 +84,15 @@ fn greedy() -> Vec<Attack> {
             .says(&["No space left on device", "67108864 bytes"]),
         attack("disk", script!("disk-filler"), Fails("build", "disk limit of 64 MiB reached")),
         attack("disk, without names", script!("unlinked"), Fails("build", "disk limit of 64 MiB reached")),
+        attack(
+            "disk, without names or accounts",
+            "attack unnamed 4096",
+            Fails("build", "disk limit of 64 MiB reached"),
+        )
+        .says(&["room without writing: Operation not supported\n", "room in another way: Function not implemented\n"]),
+        attack("disk, in one thread", "attack thread 4096", Fails("build", "disk limit of 64 MiB reached")),
+        attack("disk, mapped only", "attack mapped 4096", Stops),
+        attack("disk, queued only", "attack queued 4096", Stops),
         attack("disk, counted with trouble", script!("restless"), Fails("build", "disk limit of 64 MiB reached")),
         attack(
             "a million empty files",
@@ -262,6 +276,11 @@ async fn try_one(bench: &Bench, census: &Census, attack: &Attack) {
             );
             own
         }
+        (Stops, Err(error)) => {
+            let failure = error.failure();
+            assert_eq!(failure.blame, Blame::Builder(Fault::DiskFull), "{name}: {failure}\n{text}");
+            failure.what
+        }
         (TimesOut(words), Err(error)) => {
             let failure = error.failure();
             assert_eq!(
@@ -272,7 +291,7 @@ async fn try_one(bench: &Bench, census: &Census, attack: &Attack) {
             failure.what
         }
         (Builds, Err(error)) => panic!("{name}: {}\n{text}", error.failure()),
-        (Fails(..) | TimesOut(_), Ok(built)) => panic!("{name} succeeded: {built:?}\n{text}"),
+        (Fails(..) | TimesOut(_) | Stops, Ok(built)) => panic!("{name} succeeded: {built:?}\n{text}"),
     };
     assert!(!text.contains("reached "), "{name} got through:\n{text}");
     for said in attack.says {

@@ -35,7 +35,7 @@ const TOOLS: [&str; 11] = [
 
 /// Small limits, so that a broken one shows soon.
 fn limits() -> BuildLimits {
-    BuildLimits { pids: 128, disk_mib: 128, wall_secs: 60, ..super::bench::limits() }
+    BuildLimits { pids: 128, disk_mib: 512, wall_secs: 60, ..super::bench::limits() }
 }
 
 /// A workshop, and a folder with one package that is a whole small system.
@@ -74,6 +74,7 @@ impl Stranger {
         let package = LockedPackage {
             arch: Arch::All,
             file: FileName::new("attack_1_all.deb").unwrap(),
+            from: None,
             hash: Hash::of(&bytes),
             name: PackageName::new("attack").unwrap(),
             size: bytes.len() as u64,
@@ -118,7 +119,7 @@ async fn what_a_script_breaks_is_the_jobs_fault_and_nothing_is_left() {
     let cases = [
         ("echo it is broken >&2; exit 3", "it is broken"),
         ("bomb() { bomb | bomb & }; bomb; sleep 20", "process limit of 128 reached"),
-        ("dd if=/dev/zero of=/large bs=1M count=4096; sleep 20", "disk limit of 128 MiB reached"),
+        ("dd if=/dev/zero of=/large bs=1M count=4096; sleep 20", "disk limit of 512 MiB reached"),
         ("exec yes", "log limit of 256 KiB reached"),
         ("truncate -s 8T /holes", "their files have 8388"),
         ("attack escape /nowhere replace >&2; exit 0", ""),

@@ -20,6 +20,7 @@ use crate::{
     resolve::{
         archive::{self, Archive, Refresh},
         buildinfo::{Absent, Buildinfo, Missing, lock_for_buildinfo},
+        dnf,
         elsewhere::Elsewhere,
         lock,
         release::{Beside, Pinned},
@@ -27,25 +28,44 @@ use crate::{
     },
 };
 
+/// What `$releasever` stands for where nothing else is said.
+const RELEASE: &str = "rpm";
+/// The RPM that has rpmbuild, in every distribution of RPMs.
+const RPMBUILD: &str = "rpm-build";
+
 /// What to lock
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Words {
-    /// A .dsc file, or the name of a source package of the archive; without it, the build essentials alone
+    /// A .dsc file, or the name of a source package of the archive; without it, the build essentials alone. With --dnf, a .spec
+    /// or .src.rpm
     source: Option<String>,
-    /// Further packages
-    #[arg(long, value_delimiter = ',')]
+    /// Further packages; with --dnf, the packages
+    #[arg(long, visible_alias = "packages", value_delimiter = ',')]
     package: Vec<PackageName>,
-    /// The archive's suite [default: this system's]
+    /// Further packages beside a source package's build dependencies, for instance lintian
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGE", requires = "source")]
+    with: Vec<PackageName>,
+    /// The archive's suite [default: this system's]; with --dnf, what $releasever in the address stands for [default: rpm]
     #[arg(long)]
     suite: Option<SuiteName>,
     /// Words of DEB_BUILD_PROFILES
     #[arg(long, value_delimiter = ',')]
     profile: Vec<String>,
     /// Another archive than this machine's, by its address; it needs --key
-    #[arg(long, requires = "key", value_name = "URL")]
+    #[arg(long, requires = "key", group = "elsewhere", value_name = "URL")]
     archive: Option<String>,
+    /// RPMs instead of Debian packages, from a repository by its address (the folder of its repodata); it needs --key, which
+    /// signs the repository and its packages, and the program dnf
+    #[arg(
+        long,
+        requires = "key",
+        group = "elsewhere",
+        conflicts_with_all = ["profile", "release", "buildinfo"],
+        value_name = "URL"
+    )]
+    dnf: Option<String>,
     /// The OpenPGP key that signs the other archive, in a file
-    #[arg(long, requires = "archive", value_name = "FILE")]
+    #[arg(long, requires = "elsewhere", value_name = "FILE")]
     key: Option<PathBuf>,
     /// Components of the other archive
     #[arg(long, value_delimiter = ',', default_value = "main")]
@@ -89,6 +109,9 @@ impl Words {
     }
 
     fn resolve(self, state: &Path, pinned: Option<&Pinned>) -> anyhow::Result<(EnvironmentLock, Vec<Missing>)> {
+        if let (Some(url), Some(key)) = (&self.dnf, &self.key) {
+            return Ok((self.resolve_rpms(state, url, key)?, Vec::new()));
+        }
         let archive = self.open(state, pinned)?;
         archive.update(clock::now(), Refresh::WhenStale)?;
         if let Some(path) = &self.buildinfo {
@@ -115,12 +138,37 @@ impl Words {
         } else {
             source::fetch_source(&archive, what, &state.join("sources").join("lock"))?
         };
+        let source = source.with_packages(&self.with);
         Ok((lock::lock_for_source(&archive, &source, &self.profile)?.lock, Vec::new()))
+    }
+
+    fn resolve_rpms(&self, state: &Path, url: &str, key: &Path) -> anyhow::Result<EnvironmentLock> {
+        let release = self.suite.clone().map_or_else(|| SuiteName::new(RELEASE), Ok)?;
+        let arch = native()?;
+        let mut asked: Vec<String> = self.package.iter().chain(&self.with).map(ToString::to_string).collect();
+        match self.source.as_deref() {
+            Some(what) if what.ends_with(".spec") || what.ends_with(".src.rpm") => {
+                asked.extend(source::rpm::read_rpm_source(Path::new(what), &[])?.requires);
+                asked.push(RPMBUILD.to_owned());
+            }
+            Some(what) => {
+                return Err(exit::failure(exit::USAGE, format!("{what} is no .spec and no .src.rpm"))
+                    .hint("name packages of the repository with --packages")
+                    .into());
+            }
+            None if asked.is_empty() => {
+                return Err(exit::failure(exit::USAGE, "an environment of RPMs has no packages of its own accord")
+                    .hint("name them with --packages, for instance bash,coreutils")
+                    .into());
+            }
+            None => {}
+        }
+        Ok(dnf::lock(state, dnf::Repository { url, key, release: &release }, arch, &asked, clock::now())?.lock)
     }
 
     fn open(&self, state: &Path, pinned: Option<&Pinned>) -> anyhow::Result<Archive> {
         let suite = self.suite.clone().map_or_else(archive::system_suite, Ok)?;
-        let arch = Arch::native().context("this machine's architecture has no name in dpkg")?;
+        let arch = native()?;
         let beside = pinned.map_or_else(|| Ok(Beside::default()), |pinned| pinned.lay_out(state, arch))?;
         let (Some(url), Some(key)) = (&self.archive, &self.key) else {
             return Ok(Archive::open_beside(Path::new("/etc/apt"), state, (suite, arch), beside)?);
@@ -128,6 +176,10 @@ impl Words {
         let other = Elsewhere { url, key, components: &self.component, suite: &suite }.configure(state)?;
         Ok(Archive::open_beside(&other.join("etc"), &other, (suite, arch), beside)?)
     }
+}
+
+fn native() -> anyhow::Result<Arch> {
+    Arch::native().context("this machine's architecture has no name in dpkg")
 }
 
 /// Finds a release that this node has: the newest by its manifest, an older one among those that its publisher keeps.

@@ -6,7 +6,12 @@ use protocol::{ChannelName, FileName, words::RelativePath};
 use web::{Backend, backend::ByteRange};
 
 use super::super::Context;
-use crate::{clock, config::Config, resolve::further::Repository, submit::image::Surroundings};
+use crate::{
+    bounded, clock,
+    config::Config,
+    resolve::further::Repository,
+    submit::image::{RECIPE_MAX, Surroundings},
+};
 
 /// The key's file in each repository.
 const KEY: &str = "archive-key.gpg";
@@ -15,7 +20,8 @@ const KEY_MAX: usize = 64 * 1024;
 
 /// Says whether a file is a recipe of an image: a command file has no formats.
 pub(super) fn is_recipe(path: &Path) -> bool {
-    let table = std::fs::read_to_string(path).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let text = bounded::read_text(path, RECIPE_MAX as u64);
+    let table = text.ok().and_then(|text| text.parse::<toml::Table>().ok());
     table.is_some_and(|table| table.contains_key("formats"))
 }
 
@@ -42,4 +48,19 @@ pub(super) async fn surroundings(
         own.push((view.channel, repository));
     }
     Ok(Surroundings { channel: channel.clone(), address: public.unwrap_or(here), own, now: clock::now() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_a_recipe_is_none_and_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = folder.path().join("recipe.toml");
+        std::fs::write(&recipe, "formats = [\"tar\"]\n").unwrap();
+        assert!(is_recipe(&recipe));
+        // Endless, as far as anybody reads.
+        assert!(!is_recipe(Path::new("/dev/zero")));
+    }
 }

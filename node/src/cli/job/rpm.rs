@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use protocol::PackageName;
+use protocol::{
+    PackageName,
+    environment::{EnvironmentLock, Family},
+};
 
 use crate::{
     resolve::{archive::Archive, source::rpm},
@@ -23,14 +26,24 @@ pub(super) struct RpmWords {
 }
 
 impl RpmWords {
-    /// Prepares a .spec or .src.rpm; gives nothing for anything else. Blocking: runs apt.
-    pub(super) fn prepare(&self, archive: &Archive, what: &str) -> anyhow::Result<Option<Prepared>> {
+    /// Prepares a .spec or .src.rpm; gives nothing for anything else. Blocking: runs apt, unless its environment is of RPMs.
+    pub(super) fn prepare(
+        &self,
+        archive: &Archive,
+        what: &str,
+        with: &[PackageName],
+        environment: Option<&EnvironmentLock>,
+    ) -> anyhow::Result<Option<Prepared>> {
         if !what.ends_with(".spec") && !what.ends_with(".src.rpm") {
             return Ok(None);
         }
         let requires = self.requires.iter().map(|text| mapping(text)).collect::<anyhow::Result<rpm::Requires>>()?;
         let source = rpm::read_rpm_source(Path::new(what), &self.macros)?;
-        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires)?))
+        if let Some(lock) = environment.filter(|lock| lock.family == Family::Rpm) {
+            anyhow::ensure!(requires.is_empty(), "--requires names Debian packages, and the environment is of RPMs");
+            return Ok(Some(submit::rpm_in(lock, &source, &self.macros)));
+        }
+        Ok(Some(submit::rpm(archive, &source, &self.macros, &requires, with)?))
     }
 }
 

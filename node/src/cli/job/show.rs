@@ -62,6 +62,9 @@ pub(super) fn text(detail: &JobDetail) -> String {
         let both: Vec<String> = start.into_iter().chain(end).collect();
         line(format!("expected   {}", both.join(", ")));
     }
+    if let Some(group) = &summary.group {
+        line(format!("group      {} of {}", group.variant, group.id));
+    }
     line(format!("maintainer {} on channel {}", summary.maintainer, summary.channel));
     for link in &detail.links {
         line(format!("{:<10} job {} {}", link.relation, link.job.short(), link.title));
@@ -153,6 +156,9 @@ fn attempt_lines(attempt: &AttemptView, line: &mut impl FnMut(String)) {
     let steps: Vec<String> = attempt.steps().iter().map(|(name, seconds)| format!("{name} {seconds} s")).collect();
     if !steps.is_empty() {
         line(format!("    steps: {}", steps.join(", ")));
+    }
+    if let Some(said) = attempt.lint() {
+        line(format!("    lint: {said}"));
     }
     for file in &attempt.outputs {
         line(format!("    {} {} {}", file.sha256, file.size, file.name));

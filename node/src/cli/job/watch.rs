@@ -74,7 +74,8 @@ impl Teller {
             self.line(&format!("  {} {}{why}", state.0.symbol(), state.0));
             self.state = Some(state);
         }
-        self.bar.set_message(format!("{} {}", detail.summary.title, detail.summary.state));
+        let now = format!("{} {}", detail.summary.title, detail.summary.state);
+        self.bar.set_message(crate::cli::output::printable(&now));
     }
 
     fn line(&self, text: &str) {

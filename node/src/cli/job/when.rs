@@ -91,7 +91,8 @@ impl When {
             let what = format!("node {} is asked for and excluded", node.short());
             return Err(exit::failure(exit::USAGE, what).into());
         }
-        Ok(Schedule { only, after: Vec::new(), without, priority: Priority(self.priority), not_before })
+        let priority = Priority(self.priority);
+        Ok(Schedule { only, without, priority, not_before, ..Schedule::default() })
     }
 }
 

@@ -12,19 +12,17 @@ use protocol::{
 };
 use web::{
     Backend,
-    api::{JobDetail, JobState, RecipeView},
+    api::{JobDetail, JobState},
 };
 
-use super::{Signer, find, refs, steps::Steps};
+use super::{Signer, find, kept::Kept, refs, steps::Steps};
 use crate::{
     cli::{
         Context, exit,
         job::{Until, watch},
         output::{self, Format},
     },
-    clock,
-    config::Config,
-    keys,
+    clock, keys,
     recipe::{
         decide::{self, Made},
         source,
@@ -62,7 +60,7 @@ impl fmt::Display for Ended {
 struct Walk<'a> {
     context: &'a Context,
     key: SigningKey,
-    view: RecipeView,
+    kept: Kept,
     plan: Plan,
     run: RecipeRun,
 }
@@ -70,11 +68,10 @@ struct Walk<'a> {
 impl Run {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
         let key = keys::load(&context.home.key(self.signer.key.as_str()))?;
-        Config::load(&context.home)?;
         loop {
             let mut walk = Walk::begin(context, key.clone(), find(context, &self.name).await?).await?;
             // What an earlier run left to be built is finished first; then the sources are looked at again.
-            let earlier = !walk.run.jobs.builds.is_empty();
+            let earlier = !walk.run.jobs.builds.is_empty() || walk.is_outdated();
             let ended = walk.go(self.wait || earlier).await;
             if let Ok(None) = &ended
                 && earlier
@@ -90,30 +87,29 @@ impl Run {
 
 impl<'a> Walk<'a> {
     /// Continues the open run, or begins the next one at what the references lead to now.
-    async fn begin(context: &'a Context, key: SigningKey, view: RecipeView) -> anyhow::Result<Self> {
-        let plan = view.recipe.plan.clone().expect("find gives no removed recipe");
-        let last = view.runs.last();
-        if let Some(open) = last.filter(|run| run.state == RunState::Open) {
-            anstream::eprintln!("run {} of recipe {} goes on", open.run, view.recipe.name);
+    async fn begin(context: &'a Context, key: SigningKey, kept: Kept) -> anyhow::Result<Self> {
+        let plan = kept.recipe.plan.clone().expect("find gives no removed recipe");
+        if let Some(open) = kept.runs.last().filter(|run| run.state == RunState::Open) {
+            anstream::eprintln!("run {} of recipe {} goes on", open.run, kept.recipe.name);
             let run = RecipeRun { step: open.step + 1, ..open.clone() };
-            return Ok(Self { context, key, run, plan, view });
+            return Ok(Self { context, key, run, plan, kept });
         }
         let revisions = source::revisions(&plan, &refs::resolve(&plan).await?)?;
         let run = RecipeRun {
             at: clock::now(),
-            run: last.map_or(0, |last| last.run) + 1,
+            run: kept.next,
             jobs: RunJobs::default(),
             step: 0,
             state: RunState::Open,
-            number: view.recipe.number,
-            recipe: view.recipe.name.clone(),
-            network: view.recipe.network,
+            number: kept.recipe.number,
+            recipe: kept.recipe.name.clone(),
+            network: kept.recipe.network,
             version: None,
             decision: None,
             revisions,
         };
-        anstream::eprintln!("run {} of recipe {}", run.run, view.recipe.name);
-        Ok(Self { context, key, plan, view, run })
+        anstream::eprintln!("run {} of recipe {}", run.run, kept.recipe.name);
+        Ok(Self { context, key, plan, kept, run })
     }
 
     /// Goes as far as it gets. A job that ended badly ends the run.
@@ -122,11 +118,16 @@ impl<'a> Walk<'a> {
             (self.run.version, self.run.decision) = (Some(version), Some(decide::same_commit()));
             return self.end(None).await;
         }
-        let steps = Steps::open(self.context, &self.view.recipe, &self.key)?;
+        if self.is_outdated() {
+            self.run.state = RunState::Failed("the recipe was changed meanwhile".to_owned());
+            self.record().await?;
+            return Ok(None);
+        }
+        let steps = Steps::open(self.context, &self.kept.recipe, &self.key)?;
         if self.run.jobs.fetch.is_none() {
             self.run.jobs.fetch = match self.fetched_before(&steps).await {
-                Some(job) => Some(job),
-                None => Some(steps.fetch(&self.plan, &self.run.revisions).await?),
+                Some(job) if source::is_pinned(&self.plan) => Some(job),
+                Some(_) | None => Some(steps.fetch(&self.plan, &self.run.revisions).await?),
             };
             self.record().await?;
         }
@@ -135,27 +136,18 @@ impl<'a> Walk<'a> {
             return self.end(Some(ended)).await;
         }
         if self.run.jobs.source.is_none() {
-            self.run.jobs.source = Some(steps.source(&self.plan, fetch).await?);
+            self.run.jobs.source = Some(steps.source(&self.plan, &self.run.revisions, fetch).await?);
             self.record().await?;
         }
         let source = self.run.jobs.source.expect("set above");
         if let Some(ended) = self.over("source", source).await? {
             return self.end(Some(ended)).await;
         }
+        if self.run.number == self.kept.recipe.number {
+            self.build(&steps, fetch, source).await?;
+        }
         if self.run.jobs.builds.is_empty() {
-            let made = steps.made(&self.plan, source).await?;
-            let published = steps.published(&made).await?;
-            let decision = self.decide(made.version(), published.as_ref());
-            anstream::eprintln!("{}", super::decision(&decision));
-            self.run.version = Some(made.version().clone());
-            if let Decision::Build(_) = &decision {
-                self.run.jobs.builds = steps.builds(&self.plan, &made, source).await?;
-            }
-            self.run.decision = Some(decision);
-            if self.run.jobs.builds.is_empty() {
-                return self.end(None).await;
-            }
-            self.record().await?;
+            return self.end(None).await;
         }
         if !wait {
             return Ok(None);
@@ -168,6 +160,39 @@ impl<'a> Walk<'a> {
         self.end(None).await
     }
 
+    /// Decides, and has built what is not on its way. All is prepared before the first job is submitted, and each is recorded
+    /// at once: who is interrupted does not ask twice.
+    async fn build(&mut self, steps: &Steps, fetch: JobId, source: JobId) -> anyhow::Result<()> {
+        if self.run.jobs.builds.len() >= self.plan.arches.len() {
+            return Ok(());
+        }
+        let made = steps.made(&self.plan, fetch, source).await?;
+        if self.run.decision.is_none() {
+            let published = steps.published(&made).await?;
+            let decision = self.decide(made.version(), published.as_ref());
+            anstream::eprintln!("{}", super::decision(&decision));
+            (self.run.version, self.run.decision) = (Some(made.version().clone()), Some(decision));
+        }
+        if let Some(Decision::Skip(_)) = &self.run.decision {
+            return Ok(());
+        }
+        let begun = steps.arches(&self.run.jobs.builds).await?;
+        let mut prepared = Vec::new();
+        for arch in self.plan.arches.iter().filter(|arch| !begun.contains(arch)) {
+            prepared.push(steps.build(*arch, &self.plan, &made).await?);
+        }
+        for prepared in prepared {
+            self.run.jobs.builds.push(steps.begin(&prepared, source).await?);
+            self.record().await?;
+        }
+        Ok(())
+    }
+
+    /// Says whether nothing is to be built yet, and the sources were found by another plan.
+    fn is_outdated(&self) -> bool {
+        self.run.number != self.kept.recipe.number && self.run.jobs.builds.is_empty()
+    }
+
     /// Gives the version of the last build, when a CI run finds the same commits.
     fn known_already(&self) -> Option<DebVersion> {
         let built = self.built().filter(|built| built.revisions == self.run.revisions);
@@ -177,7 +202,7 @@ impl<'a> Walk<'a> {
 
     /// The last run that built.
     fn built(&self) -> Option<&RecipeRun> {
-        self.view.runs.iter().rev().find(|run| run.has_built() && run.run != self.run.run)
+        self.kept.runs.iter().rev().find(|run| run.has_built() && run.run != self.run.run)
     }
 
     fn decide(&self, version: &DebVersion, published: Option<&DebVersion>) -> Decision {
@@ -187,11 +212,12 @@ impl<'a> Walk<'a> {
 
     /// Finds a fetch of the same sources that operators agree on.
     async fn fetched_before(&self, steps: &Steps) -> Option<JobId> {
-        let same = self.view.runs.iter().rev().filter(|run| run.revisions == self.run.revisions);
-        for job in same.filter_map(|run| run.jobs.fetch) {
-            if steps.is_reproduced(job).await {
-                anstream::eprintln!("job {} has fetched the same sources", job.short());
-                return Some(job);
+        let job = source::fetch(&self.kept.recipe.name, &self.plan, &self.run.revisions).ok()?;
+        let same = self.kept.runs.iter().rev().filter(|run| run.revisions == self.run.revisions);
+        for earlier in same.filter_map(|run| run.jobs.fetch) {
+            if steps.has_fetched(earlier, &job).await {
+                anstream::eprintln!("job {} has fetched the same sources", earlier.short());
+                return Some(earlier);
             }
         }
         None
@@ -201,7 +227,7 @@ impl<'a> Walk<'a> {
     async fn over(&self, step: &'static str, job: JobId) -> anyhow::Result<Option<Ended>> {
         anstream::eprintln!("{step} job {}", job.short());
         let detail: JobDetail = watch(&self.context.client(), job, Until::Over).await?;
-        let (state, why) = (detail.summary.state, detail.summary.why);
+        let (state, why) = (detail.summary.state, output::printable(&detail.summary.why));
         let well = matches!(state, JobState::Reproduced | JobState::Published);
         Ok((!well).then_some(Ended { step, job, state, why }))
     }
@@ -209,7 +235,7 @@ impl<'a> Walk<'a> {
     async fn end(&mut self, ended: Option<Ended>) -> anyhow::Result<Option<Ended>> {
         self.run.state = match &ended {
             None => RunState::Ended,
-            Some(ended) => RunState::Failed(ended.to_string().chars().take(500).collect()),
+            Some(ended) => RunState::Failed(one_line(&ended.to_string())),
         };
         self.record().await?;
         Ok(ended)
@@ -245,6 +271,11 @@ impl<'a> Walk<'a> {
                 .into()),
         }
     }
+}
+
+/// Gives the beginning of a text as a run may say it.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 fn made(run: &RecipeRun) -> Option<Made<'_>> {

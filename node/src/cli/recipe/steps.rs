@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use attest::{bundle::Bundle, verify};
 use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use protocol::{
     Arch, JobId, PackageName,
-    job::{BuildLimits, JobKind, Schedule},
+    job::{BuildLimits, FetchJob, JobKind, JobRequest, Schedule},
     limits,
     recipe::{Plan, Product, Recipe, Revision},
     release::Manifest,
@@ -22,7 +21,10 @@ use web::{
 };
 
 use crate::{
-    cli::{Context, job::mapping},
+    cli::{
+        Context,
+        job::{evidence, mapping},
+    },
     clock,
     config::Home,
     publish::apt,
@@ -88,34 +90,26 @@ impl Steps {
     /// Asks for the sources.
     pub(super) async fn fetch(&self, plan: &Plan, revisions: &[Revision]) -> anyhow::Result<JobId> {
         let job = source::fetch(&self.recipe.name, plan, revisions)?;
-        let tools = source::FETCH_TOOLS.map(|name| PackageName::new(name).expect("a valid name"));
-        let prepared = self.plain(JobKind::Fetch(job), tools.to_vec()).await?;
+        let prepared = self.plain(JobKind::Fetch(job), source::fetch_tools(plan)).await?;
         self.submit(&prepared, Vec::new()).await
     }
 
     /// Brings what a job made, and proves it by the attestations of those who made it: who coordinates is not believed, since
     /// what is signed next is made of it.
-    async fn bring(&self, job: JobId) -> anyhow::Result<Vec<FileView>> {
-        let files = self.client.bring(job).await?;
-        let evidence = self.client.bundle(job).await.context("the evidence of what was made")?;
-        let bundle = Bundle::from_bytes(&evidence).context("the evidence of what was made")?;
-        let proof =
-            verify::verify(&bundle, &self.recipe.network, clock::now()).context("the evidence of what was made")?;
-        if proof.job != job {
-            bail!("the evidence is of job {}, not of {}", proof.job.short(), job.short());
+    async fn bring(&self, job: JobId) -> anyhow::Result<(Vec<FileView>, JobRequest)> {
+        let (files, proof) = evidence::bring(&self.client, &self.recipe.network, job).await?;
+        if proof.request.channel != self.recipe.channel {
+            bail!("job {} is for channel {}, the recipe is not", job.short(), proof.request.channel);
         }
-        for file in &files {
-            let output = proof.file(&file.name, &file.sha256)?;
-            if Some(output.hash) != file.hash {
-                bail!("output {} is not what operators attested", file.name);
-            }
-        }
-        Ok(files)
+        Ok((files, proof.request))
     }
 
     /// Has the source package made of what was fetched.
-    pub(super) async fn source(&self, plan: &Plan, fetch: JobId) -> anyhow::Result<JobId> {
-        let files = self.bring(fetch).await?;
+    pub(super) async fn source(&self, plan: &Plan, revisions: &[Revision], fetch: JobId) -> anyhow::Result<JobId> {
+        let (files, request) = self.bring(fetch).await?;
+        if request.kind != JobKind::Fetch(source::fetch(&self.recipe.name, plan, revisions)?) {
+            bail!("job {} fetched something else than the run's sources", fetch.short());
+        }
         let mut fetched = Vec::new();
         let mut records = BTreeMap::new();
         for file in &files {
@@ -126,21 +120,30 @@ impl Steps {
             }
             fetched.push(fetched_file);
         }
-        let job = source::make(&self.recipe.name, plan, &fetched, &records)?;
+        let job = source::make(&self.recipe.name, plan, revisions, &fetched, &records)?;
         let prepared = self.plain(JobKind::Command(job), source::tools(plan.kind)).await?;
         self.submit(&prepared, vec![fetch]).await
     }
 
     /// Brings and reads the source package that a job made.
-    pub(super) async fn made(&self, plan: &Plan, job: JobId) -> anyhow::Result<MadeSource> {
-        let files = self.bring(job).await?;
+    pub(super) async fn made(&self, plan: &Plan, fetch: JobId, job: JobId) -> anyhow::Result<MadeSource> {
+        let (files, request) = self.bring(job).await?;
+        if !source::makes(&self.recipe.name, fetch, &request) {
+            bail!("job {} does not make the recipe's source package of job {}", job.short(), fetch.short());
+        }
         let output = files.iter().find(|file| file.name == source::OUTPUT);
         let output = fetched_file(output.with_context(|| format!("job {} left no {}", job.short(), source::OUTPUT))?)?;
+        if output.size > source::SOURCE_MAX {
+            bail!("{} of job {} has {} bytes, which is too large", source::OUTPUT, job.short(), output.size);
+        }
         let archive = self.folder.path().join(source::OUTPUT);
         let mut content = self.client.blob(output.hash, ByteRange::All).await?.bytes;
         let mut file = tokio::fs::File::create(&archive).await?;
+        let mut left = output.size;
         while let Some(piece) = content.next().await {
-            file.write_all(&piece?).await?;
+            let piece = piece?;
+            left = left.checked_sub(piece.len() as u64).context("the node sent more than the source package")?;
+            file.write_all(&piece).await?;
         }
         file.flush().await?;
         let into = self.folder.path().join("source");
@@ -181,17 +184,22 @@ impl Steps {
             .reduce(|a, b| if decide::compare(product, &a, &b) == std::cmp::Ordering::Less { b } else { a }))
     }
 
-    /// Has the packages built, one job for each architecture.
-    pub(super) async fn builds(&self, plan: &Plan, made: &MadeSource, source: JobId) -> anyhow::Result<Vec<JobId>> {
-        let mut jobs = Vec::new();
-        for arch in &plan.arches {
-            let prepared = self.build(*arch, plan, made).await?;
-            jobs.push(self.submit(&prepared, vec![source]).await?);
+    /// Gives the architectures that jobs build for.
+    pub(super) async fn arches(&self, jobs: &[JobId]) -> anyhow::Result<Vec<Arch>> {
+        let mut arches = Vec::new();
+        for job in jobs {
+            arches.push(self.client.job(*job).await?.summary.arch);
         }
-        Ok(jobs)
+        Ok(arches)
     }
 
-    async fn build(&self, arch: Arch, plan: &Plan, made: &MadeSource) -> anyhow::Result<Prepared> {
+    /// Has packages built that [`Steps::build`] prepared.
+    pub(super) async fn begin(&self, prepared: &Prepared, source: JobId) -> anyhow::Result<JobId> {
+        self.submit(prepared, vec![source]).await
+    }
+
+    /// Prepares the build for an architecture.
+    pub(super) async fn build(&self, arch: Arch, plan: &Plan, made: &MadeSource) -> anyhow::Result<Prepared> {
         match made {
             MadeSource::Deb(source) => {
                 let source = source.clone();
@@ -200,7 +208,7 @@ impl Steps {
             MadeSource::Rpm(source, _) => {
                 let requires = plan.requires.iter().map(|text| mapping(text)).collect::<anyhow::Result<_>>()?;
                 let (source, macros) = (source.clone(), plan.macros.clone());
-                self.locked(arch, move |archive| Ok(submit::rpm(archive, &source, &macros, &requires)?)).await
+                self.locked(arch, move |archive| Ok(submit::rpm(archive, &source, &macros, &requires, &[])?)).await
             }
         }
     }
@@ -239,11 +247,12 @@ impl Steps {
         Ok(submit::submit(&self.client, prepared, &wish, clock::now(), &self.key).await?.job)
     }
 
-    /// Says whether operators agree on what a job made, and it is still known.
-    pub(super) async fn is_reproduced(&self, job: JobId) -> bool {
+    /// Says whether operators agree on what a job made, that is still known, and it was asked for just this.
+    pub(super) async fn has_fetched(&self, job: JobId, wanted: &FetchJob) -> bool {
         let detail = self.client.job(job).await;
         let reproduced = detail.is_ok_and(|detail| detail.summary.state == JobState::Reproduced);
-        reproduced && self.client.bring(job).await.is_ok()
+        let same = |request: &JobRequest| matches!(&request.kind, JobKind::Fetch(fetch) if fetch == wanted);
+        reproduced && self.bring(job).await.is_ok_and(|(_, request)| same(&request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recipes as people see them.
 
 use ledger::Ledger;
-use protocol::words::RecipeName;
+use protocol::{Verified, message::Octets, words::RecipeName};
 use web::api::RecipeView;
 
 use crate::daemon::Decisions;
@@ -16,13 +16,21 @@ pub fn path(name: &RecipeName) -> String {
 
 /// Lists recipes that are not removed.
 pub fn list(ledger: &Ledger) -> Vec<RecipeView> {
-    ledger.recipes().map(|recipe| RecipeView { recipe: recipe.clone(), runs: Vec::new() }).collect()
+    ledger
+        .recipes()
+        .map(|recipe| RecipeView { recipe: recipe.clone(), runs: Vec::new(), envelopes: Vec::new() })
+        .collect()
 }
 
 /// Shows one recipe with its runs.
 pub fn show(ledger: &Ledger, name: &RecipeName) -> Option<RecipeView> {
-    let (recipe, runs) = ledger.recipe(name)?;
-    Some(RecipeView { recipe: recipe.clone(), runs: runs.into_iter().cloned().collect() })
+    let (recipe, runs) = ledger.signed_recipe(name)?;
+    let envelopes = std::iter::once(recipe.to_bytes()).chain(runs.iter().map(Verified::to_bytes)).map(Octets).collect();
+    Some(RecipeView {
+        recipe: recipe.get().clone(),
+        runs: runs.iter().map(|run| run.get().clone()).collect(),
+        envelopes,
+    })
 }
 
 /// Answers a view path of recipes; nothing for another path.

@@ -302,11 +302,13 @@ impl Task {
                     peer.rtt = Some(rtt);
                 }
             }
-            Err(ping::Failure::Timeout) => {
-                debug!(peer = %event.peer, "connection is dead: no answer to a ping");
+            Err(failure @ (ping::Failure::Timeout | ping::Failure::Other { .. })) => {
+                // The first time-out is not told; after it a new stream is tried, and over a dead connection none is agreed
+                // upon. TCP would notice after a quarter of an hour.
+                debug!(peer = %event.peer, %failure, "connection is dead: no answer to a ping");
                 self.swarm.close_connection(event.connection);
             }
-            Err(failure) => debug!(peer = %event.peer, %failure, "ping"),
+            Err(failure @ ping::Failure::Unsupported) => debug!(peer = %event.peer, %failure, "ping"),
         }
     }
 

@@ -46,3 +46,41 @@ async fn a_node_of_another_network_is_turned_away() {
     assert!(!matches!(error, AskError::Timeout(_)), "{error}");
     end([a, b]).await;
 }
+
+/// A cable that swallows everything once it is cut, without a word to either side.
+async fn cable(to: std::net::SocketAddr, cut: CancellationToken) -> (u16, JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+        tokio::select! {
+            ended = tokio::io::copy_bidirectional(&mut near, &mut far) => panic!("a side hung up: {ended:?}"),
+            () = cut.cancelled() => {}
+        }
+        // Both ends stay open, and whoever tries again is not answered.
+        std::future::pending::<()>().await;
+    });
+    (port, tasks)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_over_tcp_that_died_in_silence_is_noticed() {
+    let mut a = Node::start(config(1, TCP, &[])).await;
+    let address = a.net.listen_addresses()[0].clone();
+    let port = address.split('/').nth(4).unwrap().parse::<u16>().unwrap();
+    let cut = CancellationToken::new();
+    let (through, _cable) = cable(([127, 0, 0, 1], port).into(), cut.clone()).await;
+    let detour = address.replace(&format!("/tcp/{port}/"), &format!("/tcp/{through}/"));
+    let mut b = Node::start(config(2, TCP, &[detour])).await;
+    let (here, there) = (a.net.node_id(), b.net.node_id());
+    a.connected(there).await;
+    b.connected(here).await;
+    cut.cancel();
+    let since = Instant::now();
+    let missed = async { while !matches!(a.inbox.next().await, Some(Event::Disconnected(lost)) if lost == there) {} };
+    tokio::time::timeout(Duration::from_secs(40), missed).await.expect("the dead connection is noticed");
+    println!("figure: a connection that died in silence was noticed after {:.1} s", since.elapsed().as_secs_f64());
+    end([a, b]).await;
+}

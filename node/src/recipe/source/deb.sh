@@ -1,5 +1,6 @@
 # Makes a Debian source package of fetched trees: SUFFIX TIME TARBALL SAID. The suffix of a CI version and its time, or
-# nothing and 0; the name of a release's tarball, or nothing; the words for the changelog.
+# nothing and 0; the name of a release's tarball, or nothing; the words for the changelog. What uscan brought, if that is
+# there, has the source package's own names, and perhaps a version that the changelog does not know.
 set -eu
 umask 022
 suffix=$1 time=$2 tarball=$3 said=$4
@@ -10,8 +11,21 @@ fail() {
 }
 
 mkdir tree
+release=
+if [ -f upstream.files.tar ]; then
+  tar -xf upstream.files.tar
+  tarball=$(find . -maxdepth 1 -name '*_*.orig.tar.*' ! -name '*.asc' -printf '%P')
+  release=${tarball#*_}
+  release=${release%.orig.tar.*}
+fi
 if [ -n "$tarball" ]; then
   tar -xf "$tarball" --strip-components=1 --no-same-owner -C tree
+  for part in *_*.orig-*.tar.*; do
+    case $part in \** | *.asc) continue ;; esac
+    component=${part#*.orig-}
+    mkdir "tree/${component%%.*}"
+    tar -xf "$part" --strip-components=1 --no-same-owner -C "tree/${component%%.*}"
+  done
 else
   tar -xf upstream.tar -C tree
 fi
@@ -32,8 +46,14 @@ case $version in *:*) epoch=${version%%:*}: ;; *) epoch= ;; esac
 upstream=${version#*:}
 revision=
 case $upstream in *-*) revision=-${upstream##*-} upstream=${upstream%-*} ;; esac
-if [ -n "$suffix" ]; then
-  upstream=$upstream$suffix
+known=$upstream
+upstream=$upstream$suffix
+if [ -n "$release" ] && [ "$release" != "$known" ]; then
+  dpkg --compare-versions "$release" gt "$known" || fail "upstream's $release is older than the packaging's $known"
+  [ -z "$revision" ] || revision=-1
+  upstream=$release said="New upstream release. $said"
+fi
+if [ "$upstream" != "$known" ]; then
   {
     printf '%s (%s) %s; urgency=medium\n\n  * %s\n\n' "$source" "$epoch$upstream$revision" "$(field Distribution)" "$said"
     printf ' -- %s  %s\n\n' "$(field Maintainer)" "$(LC_ALL=C date -u -R -d "@$time")"
@@ -45,7 +65,9 @@ find . -exec touch --no-dereference --date="@$time" {} +
 same="--sort=name --format=gnu --mtime=@$time --owner=0 --group=0 --numeric-owner"
 if [ -n "$revision" ]; then
   grep -qs quilt debian/source/format || fail "version $version has a revision: debian/source/format must be 3.0 (quilt)"
-  if [ -n "$tarball" ]; then
+  if [ -n "$release" ]; then
+    [ "$tarball" = "${source}_$release.orig.tar.${tarball##*.tar.}" ] || fail "$tarball is no tarball of $source"
+  elif [ -n "$tarball" ]; then
     cp "../$tarball" "../${source}_$upstream.orig.tar.${tarball##*.tar.}"
   else
     # shellcheck disable=SC2086 # the options are words

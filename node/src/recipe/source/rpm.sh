@@ -1,8 +1,13 @@
-# Lays out a spec and its sources of fetched trees: SUFFIX TIME TARBALL SAID, as for Debian packages. The version with epoch
-# and release goes into the file `evr`.
+# Lays out a spec and its sources of fetched trees: SUFFIX TIME TARBALL SAID MACRO.., as for Debian packages; each macro is
+# NAME VALUE. The version with epoch and release goes into the file `evr`.
 set -eu
 umask 022
 suffix=$1 time=$2 tarball=$3 said=$4
+shift 4
+for macro; do
+  set -- "$@" --define "$macro"
+  shift
+done
 
 fail() {
   printf 'error: %s\n' "$*"
@@ -12,7 +17,9 @@ fail() {
 printf '%s\n' "$said"
 mkdir tree out
 packaging=tree
-if [ -n "$tarball" ]; then
+if [ -f upstream.files.tar ]; then
+  tar -xf upstream.files.tar -C tree
+elif [ -n "$tarball" ]; then
   tar -xf "$tarball" --strip-components=1 --no-same-owner -C tree
 else
   tar -xf upstream.tar -C tree
@@ -22,22 +29,24 @@ if [ -f packaging.tar ]; then
   tar -xf packaging.tar -C packaging
   packaging=packaging
 fi
-set -- "$packaging"/*.spec
-[ -f "$1" ] && [ $# = 1 ] || fail "the packaging needs one .spec in its first folder"
-spec=out/$(basename "$1")
+found=$(find "$packaging" -maxdepth 1 -type f -name '*.spec')
+[ "$(printf '%s' "$found" | grep -c .)" = 1 ] || fail "the packaging needs one .spec in its first folder"
+spec=out/$(basename "$found")
 if [ -n "$suffix" ]; then
-  sed "s/^\([Vv]ersion:[[:space:]]*[^[:space:]]*\).*/\1$suffix/" "$1" > "$spec"
+  sed "s/^\([Vv]ersion:[[:space:]]*[^[:space:]]*\).*/\1$suffix/" "$found" > "$spec"
 else
-  cp "$1" "$spec"
+  cp "$found" "$spec"
 fi
-query() { rpmspec --query --srpm --define "_sourcedir $PWD/$packaging" --queryformat "$1" "$spec"; }
-query '%|epoch?{%{epoch}:}|%{version}-%{release}' > out/evr
-name=$(query '%{name}-%{version}')
+set -- --define "_sourcedir $PWD/$packaging" "$@" "$spec"
+rpmspec --query --srpm --queryformat '%|epoch?{%{epoch}:}|%{version}-%{release}' "$@" > out/evr
+name=$(rpmspec --query --srpm --queryformat '%{name}-%{version}' "$@")
 first=
-rpmspec --parse --define "_sourcedir $PWD/$packaging" "$spec" | sed -n 's/^\([Ss]ource\|[Pp]atch\)[0-9]*:[[:space:]]*//p' \
+rpmspec --parse "$@" | sed -n 's/^\([Ss]ource\|[Pp]atch\)[0-9]*:[[:space:]]*//p' \
   | sed 's,.*/,,' > names
 while read -r file; do
-  if [ -n "$first" ] || [ -f "$packaging/$file" ]; then
+  if [ -f upstream.files.tar ] && [ -f "tree/$file" ]; then
+    cp "tree/$file" "out/$file"
+  elif [ -n "$first" ] || [ -f "$packaging/$file" ]; then
     cp "$packaging/$file" "out/$file"
   elif [ -n "$tarball" ]; then
     [ "$file" = "$tarball" ] || fail "the spec's first source is $file, the recipe's tarball is $tarball"

@@ -32,6 +32,8 @@ const SYSTEM: &[(&str, &str)] = &[
     ("libfaketime", ""),
     ("helper", ""),
     ("tester", ""),
+    ("ofarch", ""),
+    ("ofall", ""),
 ];
 
 fn additions(debs: &Path, version: &str) -> Vec<Addition> {
@@ -81,7 +83,8 @@ impl Machine {
 
     fn source(&self) -> crate::resolve::source::SourcePackage {
         let text = "Format: 3.0 (native)\nSource: helper\nVersion: 1:1\nBinary: helper\n\
-                    Build-Depends: helper (>= 1:1), tester <!nocheck>, absent [s390x]\nBuild-Conflicts: unwanted\n";
+                    Build-Depends: helper (>= 1:1), tester <!nocheck>, absent [s390x]\nBuild-Conflicts: unwanted\n\
+                    Build-Depends-Indep: ofall\nBuild-Depends-Arch: ofarch\n";
         let (path, data) = (self.dir.path().join("helper_1.dsc"), self.dir.path().join("helper_1.tar.xz"));
         fs::write(data, "data").unwrap();
         let sums = format!("Checksums-Sha256:\n {} 4 helper_1.tar.xz\n", protocol::Sha256::of(b"data"));
@@ -107,15 +110,17 @@ fn a_lock_has_the_system_and_the_build_dependencies_and_is_the_same_each_time() 
         all.sort_unstable();
         all
     };
-    assert_eq!(names(&locked), with(&["helper", "tester"]));
+    assert_eq!(names(&locked), with(&["helper", "ofall", "ofarch", "tester"]));
     assert!(locked.lock.packages.iter().all(|p| p.version.as_str() == "1:1"), "the stranger's packages stay out");
+    let from = |name: &str| locked.lock.package(name).unwrap().from.clone().unwrap().to_string();
+    assert_eq!(from("helper"), "pool/main/h/helper/helper_1_amd64.deb");
     assert_eq!((locked.lock.suite.as_str(), locked.lock.epoch), ("main", AT.as_secs()));
     for (package, file) in locked.lock.packages.iter().zip(&locked.files) {
         let got = crate::resolve::digest::Digest::of_file(file).unwrap();
         assert_eq!((got.hash, got.sha256, got.size), (package.hash, package.sha256, package.size));
     }
     let nocheck = lock_for_source(&archive, &source, &["nocheck".into()]).unwrap();
-    assert_eq!(names(&nocheck), with(&["helper"]));
+    assert_eq!(names(&nocheck), with(&["helper", "ofall", "ofarch"]));
     let plain = lock_plain(&archive, &[PackageName::new("tester").unwrap()]).unwrap();
     assert_eq!(names(&plain), with(&["tester"]));
     let other = machine.archive("other-state");
@@ -254,4 +259,17 @@ fn packages_of_a_lock_come_again_from_the_archive_or_are_named() {
     packages[1].sha256 = protocol::Sha256::of(b"other");
     let gone = origin::fetch(&archive, &packages, &into).unwrap_err().to_string();
     assert_eq!(gone, "the archive has 1 of the lock's packages no more: apt");
+}
+
+#[test]
+fn suites_that_share_a_beginning_have_folders_of_their_own() {
+    let state = tempfile::tempdir().unwrap();
+    let etc = state.path().join("etc");
+    fs::create_dir_all(&etc).unwrap();
+    let root = |suite: &str| {
+        let beside = Beside { sources: "other".into(), ..Beside::default() };
+        let suite = (SuiteName::new(suite).unwrap(), Arch::Amd64);
+        Archive::open_beside(&etc, &state.path().join("state"), suite, beside).unwrap().root
+    };
+    assert_ne!(root("shop-1.0"), root("shop-1.1"));
 }

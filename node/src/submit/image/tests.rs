@@ -19,6 +19,20 @@ fn recipes_are_read_and_misspelt_ones_are_not() {
 }
 
 #[test]
+fn a_variant_has_its_own_beside_the_recipes() {
+    let text = "name = \"shop\"\nformats = [\"tar\"]\npackages = [\"less\"]\n[variants.kiosk]\npackages = [\"our-shop\"]\n\
+                hostname = \"k1\"\n[variants.server]\nformats = [\"ext4\"]\nsubproject = \"srv\"\n";
+    let recipe: Recipe = toml::from_str(text).unwrap();
+    let of = |name: &str| recipe.variant(&FileName::new(name).unwrap());
+    let (kiosk, server) = (of("kiosk").unwrap(), of("server").unwrap());
+    assert_eq!((kiosk.packages.len(), kiosk.hostname.as_str(), &kiosk.formats), (2, "k1", &recipe.formats));
+    assert_eq!(server.subproject.as_ref().map(FileName::as_str), Some("srv"));
+    assert!(server.formats == [ImageFormat::Ext4] && server.packages == recipe.packages);
+    assert!(of("desktop").unwrap_err().to_string().contains("it has kiosk, server"));
+    assert_eq!(day(1_783_764_997), "20260711");
+}
+
+#[test]
 fn placeholders_are_filled_in_and_unknown_ones_are_named() {
     let known = Placeholders(vec![("NAME", "shop".into()), ("DATE", "20260711".into())]);
     assert_eq!(known.fill("@NAME@ of @DATE@, mail a@b.example").unwrap(), "shop of 20260711, mail a@b.example");

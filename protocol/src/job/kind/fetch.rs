@@ -16,6 +16,8 @@ use crate::{
 
 /// The most sources of one job: a host may be asked for each.
 const SOURCES_MAX: usize = 64;
+/// The most hosts, or macros, of files that a tree names.
+const WORDS_MAX: usize = 64;
 
 /// Sources to bring from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub enum Origin {
     Git(GitOrigin),
     /// One file.
     File(FileOrigin),
+    /// The files that another source's tree names.
+    Named(NamedOrigin),
 }
 
 /// A commit of a git repository.
@@ -66,6 +70,43 @@ pub struct FileOrigin {
     pub url: Url,
     /// What it must be; without, whatever k operators got alike.
     pub sha256: Option<Sha256>,
+}
+
+/// Files that a tree names: its watch file or its spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedOrigin {
+    /// What in the tree names them.
+    pub by: Pointer,
+    /// The source of the same job that is the tree, a commit.
+    pub tree: FileName,
+    /// Hosts that the files are expected at, sorted: only builders who reach them all are asked.
+    pub hosts: Vec<HostRule>,
+    /// Macros for the spec, each `NAME VALUE`, sorted; only for [`Pointer::Spec`].
+    pub macros: Vec<String>,
+}
+
+/// What in a tree names files elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pointer {
+    /// `debian/watch`: the newest release that uscan finds.
+    Watch,
+    /// `debian/watch`: the release that the changelog's version names.
+    WatchPackaged,
+    /// The sources and patches of a spec that are addresses.
+    Spec,
+}
+
+impl Pointer {
+    /// Gives the pointer's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Pointer::Watch => "watch",
+            Pointer::WatchPackaged => "watch-packaged",
+            Pointer::Spec => "spec",
+        }
+    }
 }
 
 /// What the record beside a commit's tree says, as JSON.
@@ -97,20 +138,22 @@ impl fmt::Display for Endpoint {
 }
 
 impl FetchSource {
-    /// Gives the address.
-    pub fn url(&self) -> &Url {
+    /// Gives where it leads, as far as is known before.
+    fn endpoints(&self) -> Vec<Endpoint> {
         match &self.origin {
-            Origin::Git(git) => &git.url,
-            Origin::File(file) => &file.url,
+            Origin::Git(git) => vec![git.url.endpoint()],
+            Origin::File(file) => vec![file.url.endpoint()],
+            Origin::Named(named) => named.hosts.iter().filter_map(HostRule::endpoint).collect(),
         }
     }
 
-    /// Gives the names of its outputs: a tree's archive and its record, or the file.
+    /// Gives the names of its outputs: a tree's archive and its record, the file, or an archive of the files.
     pub fn outputs(&self) -> Vec<RelativePath> {
         let name = |ending: &str| RelativePath::new(format!("{}{ending}", self.name)).expect("check() leaves room");
         match &self.origin {
             Origin::Git(_) => vec![name(".json"), name(".tar")],
             Origin::File(_) => vec![name("")],
+            Origin::Named(_) => vec![name(".files.tar")],
         }
     }
 }
@@ -125,7 +168,7 @@ impl FetchJob {
 
     /// Gives where its addresses lead, sorted, each once.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        let mut places: Vec<Endpoint> = self.sources.iter().map(|source| source.url().endpoint()).collect();
+        let mut places: Vec<Endpoint> = self.sources.iter().flat_map(FetchSource::endpoints).collect();
         places.sort();
         places.dedup();
         places
@@ -139,8 +182,39 @@ impl FetchJob {
         if self.sources.iter().any(|source| source.name.as_str().len() > 160) {
             return Err("a source's name has at most 160 characters".into());
         }
+        for source in &self.sources {
+            if let Origin::Named(named) = &source.origin {
+                named.check(&self.sources)?;
+            }
+        }
         check_set("outputs", &self.outputs(), limits::OUTPUTS_MAX)
     }
+}
+
+impl NamedOrigin {
+    fn check(&self, sources: &[FetchSource]) -> Result<(), String> {
+        let is_tree = |source: &FetchSource| source.name == self.tree && matches!(source.origin, Origin::Git(_));
+        if !sources.iter().any(is_tree) {
+            return Err(format!("{} names files, so it is a commit among the sources of the same job", self.tree));
+        }
+        check_hosts(&self.hosts)?;
+        check_set("macros", &self.macros, WORDS_MAX)?;
+        let plain =
+            |word: &String| !word.is_empty() && word.len() <= limits::TEXT_MAX && !word.contains(char::is_control);
+        if !self.macros.iter().all(plain) || !(self.macros.is_empty() || self.by == Pointer::Spec) {
+            return Err("macros are one line each, and only for a spec".into());
+        }
+        Ok(())
+    }
+}
+
+/// Checks hosts that files are expected at.
+pub(crate) fn check_hosts(hosts: &[HostRule]) -> Result<(), String> {
+    check_set("hosts", hosts, WORDS_MAX)?;
+    if hosts.iter().any(|host| host.endpoint().is_none()) {
+        return Err("hosts are named one by one, not as *.domain".into());
+    }
+    Ok(())
 }
 
 /// Says whether one of the rules lets somebody reach a place.
@@ -199,6 +273,34 @@ mod tests {
         for bad in ["", "*", "*.", "a*b", "https://a", "a/b", "a:0x", "*.*.org", "a:", "*.a:"] {
             assert!(HostRule::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn files_are_named_by_a_commit_of_the_same_job_at_hosts_with_names() {
+        let git = GitOrigin {
+            url: Url::new("https://git.example/a.git").unwrap(),
+            commit: CommitId::new("0123456789abcdef0123456789abcdef01234567").unwrap(),
+            reference: RefName::new("main").unwrap(),
+        };
+        let source = |name: &str, origin| FetchSource { name: FileName::new(name).unwrap(), origin };
+        let check = |tree: &str, hosts: &[&str], by, macros: &[&str]| {
+            let named = NamedOrigin {
+                by,
+                tree: FileName::new(tree).unwrap(),
+                hosts: hosts.iter().map(|host| HostRule::new(host).unwrap()).collect(),
+                macros: macros.iter().map(|&text| text.to_owned()).collect(),
+            };
+            let sources = vec![source("packaging", Origin::Git(git.clone())), source("upstream", Origin::Named(named))];
+            let job = FetchJob { name: FileName::new("a").unwrap(), sources };
+            job.check().map(|()| job.endpoints().iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let leads = ["127.0.0.1:8080", "example.org:443", "git.example:443"].map(str::to_owned).to_vec();
+        assert_eq!(check("packaging", &["127.0.0.1:8080", "example.org"], Pointer::Watch, &[]), Ok(leads));
+        assert!(check("packaging", &[], Pointer::Spec, &["dist .a"]).is_ok());
+        assert!(check("packaging", &[], Pointer::Watch, &["dist .a"]).is_err());
+        assert!(check("packaging", &["*.example.org"], Pointer::Watch, &[]).is_err());
+        assert!(check("packaging", &["b.example", "a.example"], Pointer::Watch, &[]).is_err());
+        assert!(check("upstream", &[], Pointer::Watch, &[]).is_err() && check("x", &[], Pointer::Watch, &[]).is_err());
     }
 
     #[test]
