@@ -103,7 +103,9 @@ impl Performer {
                     }
                     this.notify(news);
                 }
-                Effect::Answer(_) | Effect::WakeAt(_) => debug!("answers and timers stay in the decider"),
+                Effect::Answer(_) | Effect::WakeAt(_) | Effect::Append { .. } => {
+                    debug!("answers, timers and the log's entries stay in the decider");
+                }
             }
         }
         asked.shutdown().await;

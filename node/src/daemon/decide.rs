@@ -374,6 +374,8 @@ impl Decider {
                     let _ = reply.send(response);
                 }
             }
+            // Every member writes the transparency log out of what it applies, whoever leads.
+            Effect::Append { .. } => {}
             Effect::WakeAt(at) => {
                 if ours.is_some() {
                     self.wake = Some(at);

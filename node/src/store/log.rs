@@ -3,7 +3,7 @@
 //! Growth is the one change that is not durable when the function returns: what is logged follows from the group's log, which
 //! is, and is written again after a crash. It is on the disk, at the latest, with the next change of anything else.
 
-use redb::{Durability, ReadOnlyTable, ReadableTable};
+use redb::{Durability, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::{Error, Store, failed, tables};
 
