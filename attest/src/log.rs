@@ -17,6 +17,7 @@
 pub mod checkpoint;
 pub mod conflict;
 pub mod entry;
+pub mod network;
 pub mod note;
 pub mod policy;
 pub mod proof;

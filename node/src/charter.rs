@@ -75,6 +75,9 @@ pub struct ChannelEntry {
     pub ask_max: u8,
     /// Operators that must report the same failing step.
     pub fail_quorum: u8,
+    /// Operators of whom a witness must have seen a release logged; 0 asks for none.
+    #[serde(default, skip_serializing_if = "ChannelEntry::is_zero")]
+    pub witnesses: u8,
     /// Whether jobs need an environment that was made here as an image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attested_environments: bool,
@@ -86,6 +89,11 @@ pub struct ChannelEntry {
 impl ChannelEntry {
     fn valid_days() -> u16 {
         7
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_zero(number: &u8) -> bool {
+        *number == 0
     }
 }
 
@@ -223,6 +231,7 @@ fn channel(entry: &ChannelEntry) -> policy::Channel {
         ask_max: entry.ask_max,
         valid_secs: u32::from(entry.valid_days) * 86_400,
         fail_quorum: entry.fail_quorum,
+        witnesses: entry.witnesses,
         attested_environments: entry.attested_environments,
     }
 }
@@ -236,6 +245,7 @@ fn channel_entry(channel: &policy::Channel) -> ChannelEntry {
         ask: channel.ask,
         ask_max: channel.ask_max,
         fail_quorum: channel.fail_quorum,
+        witnesses: channel.witnesses,
         attested_environments: channel.attested_environments,
         valid_days: u16::try_from(channel.valid_secs / 86_400).unwrap_or(u16::MAX),
     }

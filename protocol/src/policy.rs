@@ -79,6 +79,9 @@ pub struct Channel {
     pub arches: Vec<Arch>,
     /// Operators that are asked at most, one more at a time after the first n differ.
     pub ask_max: u8,
+    /// Operators of whom a witness must have seen the log that names a release, before the release counts; 0 asks for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub witnesses: u8,
     /// How long the repository's signed index stays valid, in seconds.
     pub valid_secs: u32,
     /// Operators that must report the same failing step before a job has failed.
@@ -130,6 +133,11 @@ pub struct Policy {
     pub coordinators: Coordinators,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
 impl Record for Policy {
     const KIND: &'static str = "policy";
     const LIMIT: usize = limits::POLICY_MAX;
@@ -155,6 +163,7 @@ impl Record for Policy {
             return Err("at most 64 bootstrap addresses of at most 512 bytes".into());
         }
         self.channels.iter().try_for_each(Channel::check)?;
+        self.check_witnesses()?;
         self.check_operators()
     }
 }
@@ -174,6 +183,16 @@ impl Channel {
 }
 
 impl Policy {
+    fn check_witnesses(&self) -> Result<(), String> {
+        let operators = self.operators.len();
+        match self.channels.iter().find(|channel| usize::from(channel.witnesses) > operators) {
+            None => Ok(()),
+            Some(Channel { name, witnesses, .. }) => {
+                Err(format!("channel {name}: {witnesses} witnesses are asked for, and there are {operators} operators"))
+            }
+        }
+    }
+
     fn check_operators(&self) -> Result<(), String> {
         let mut nodes: Vec<NodeId> = Vec::new();
         for operator in &self.operators {

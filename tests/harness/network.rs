@@ -436,6 +436,7 @@ fn charter(
             ask: plan.ask,
             ask_max: plan.ask_max,
             fail_quorum: plan.agree.min(2),
+            witnesses: 0,
             attested_environments: false,
             valid_days: 7,
         }],

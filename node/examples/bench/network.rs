@@ -233,6 +233,7 @@ fn charter(
             ask: 1,
             ask_max: 1,
             fail_quorum: 1,
+            witnesses: 0,
             attested_environments: false,
             valid_days: 7,
         }],

@@ -111,6 +111,7 @@ impl Init {
             ask,
             ask_max: self.ask_max.unwrap_or(ask.saturating_add(1)),
             fail_quorum: self.agree.min(2),
+            witnesses: 0,
             attested_environments: false,
             valid_days: 7,
         };

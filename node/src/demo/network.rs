@@ -115,6 +115,7 @@ impl Network {
                 ask: plan.agree,
                 ask_max: plan.nodes.max(plan.agree),
                 fail_quorum: plan.agree.min(2),
+                witnesses: 0,
                 attested_environments: false,
                 valid_days: 7,
             }],

@@ -126,3 +126,12 @@ fn a_channel_that_does_not_ask_for_attested_environments_is_written_as_before() 
     *no.last_mut().unwrap() = 0xf4;
     assert!(codec::decode::<Channel>(&no, 4096).is_err(), "an absent field has one form");
 }
+
+#[test]
+fn nobody_asks_for_more_witnesses_than_there_are_operators() {
+    let mut policy = samples::genesis(2);
+    policy.channels[0].witnesses = 2;
+    assert_eq!(policy.check(), Ok(()));
+    policy.channels[0].witnesses = 3;
+    assert!(policy.check().unwrap_err().contains("there are 2 operators"));
+}

@@ -46,6 +46,7 @@ pub fn channel(agree: u8, ask: u8) -> Channel {
         ask_max: ask + 1,
         valid_secs: 7 * 86_400,
         fail_quorum: 2,
+        witnesses: 0,
         attested_environments: false,
     }
 }
