@@ -1,3 +1,5 @@
+//! The log of a network follows from its policy.
+
 use protocol::{
     Hash, Timestamp,
     testing::{samples, signing_key},

@@ -68,16 +68,20 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
         answer Receipt
         news Accepted
         announce, 0 excluded
+        log 0: policy
+        log 1: accepted
         wake in 30 s
     a bids
         answer Done
         news Granted
         grant lease 1 profile 0
+        log 2: lease
         wake in 25 s
     b bids
         answer Done
         news Granted
         grant lease 2 profile 1
+        log 3: lease
     b starts
         answer Done
         news Started
@@ -86,21 +90,26 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     a reveals a lie
         answer Done
         news Revealed
+        log 4: outcome
     b is gone
         news LeaseExpired
         news Granted
         grant lease 3 profile 2
+        log 5: outcome
+        log 6: lease
         wake in 25 s
     c reveals
         answer Done
         news Revealed
         explain 3 beside 1
         announce, 2 excluded
+        log 7: outcome
         wake in 10 s
     d bids
         answer Done
         news Granted
         grant lease 4 profile 3
+        log 8: lease
     d reveals
         answer Done
         news Revealed
@@ -108,6 +117,8 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
         news Verdict
         news Dissent
         publish generation 1 of stable
+        log 9: outcome
+        log 10: verdict
     the publisher is done
         news Published
     ");
