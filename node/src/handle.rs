@@ -8,6 +8,7 @@ mod duty;
 mod group;
 mod recipes;
 mod service_log;
+mod witness;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ledger::News;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, Timestamp, Verified,
+    ChannelName, Hash, JobId, NodeId, Sha256, Timestamp, Verified,
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
@@ -37,6 +38,7 @@ use web::{
     api::{
         self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
         Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+        WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -225,6 +227,7 @@ impl Backend for Handle {
             uptime_seconds: clock::now().since(shared.began).as_secs(),
             addresses: shared.net.listen_addresses(),
             draining: self.desk.worker().and_then(|worker| worker.draining()),
+            conflict: witness::view(shared),
         })
     }
 
@@ -455,6 +458,18 @@ impl Backend for Handle {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {
+        witness::add_checkpoint(&self.shared, &request).await
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        witness::witnessed(&self.shared, log).await
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        witness::conflict(&self.shared)
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let (jobs, leases) = match self.desk.decisions() {
             Some(decisions) => {
@@ -467,6 +482,7 @@ impl Backend for Handle {
             leases: leases as u64,
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
+            log_conflicts: u64::from(self.shared.alarm().is_some()),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }

@@ -15,6 +15,7 @@ mod recipe;
 mod reputation;
 mod state;
 mod time;
+mod witness;
 
 pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
@@ -32,3 +33,4 @@ pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;
+pub use witness::{ConflictView, WitnessAnswer};

@@ -16,6 +16,7 @@ mod recipes;
 mod reply;
 mod routes;
 mod stall;
+mod witness;
 
 use std::{sync::Arc, time::Duration};
 
