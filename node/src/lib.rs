@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consensus;
+pub mod cosign;
 pub mod daemon;
 pub mod demo;
 pub mod handle;
