@@ -24,6 +24,7 @@ mod refusals;
 mod rpm;
 mod sandbox;
 mod server;
+mod ssh;
 mod tidy;
 mod transcript;
 mod variants;
