@@ -4,6 +4,7 @@
 //!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
+//!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
 //!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
 //!
@@ -20,4 +21,5 @@ pub mod rpm;
 pub mod statement;
 pub mod testing;
 pub mod threshold;
+pub mod validity;
 pub mod verify;
