@@ -20,6 +20,12 @@ pub const MANIFEST_MAX: usize = 64 * 1024 * 1024;
 pub const ATTESTATION_MAX: usize = 768 * 1024;
 /// Signatures on one envelope.
 pub const SIGNATURES_MAX: usize = 64;
+/// The largest SSH signature in an envelope, in bytes.
+pub const SSH_SIGNATURE_MAX: usize = 384;
+/// The longest application of a security key, in bytes.
+pub const SSH_APPLICATION_MAX: usize = 64;
+/// What an envelope may add to its payload, in bytes: as many signatures as there may be, each with its key.
+pub const ENVELOPE_ROOM: usize = SIGNATURES_MAX * (SSH_SIGNATURE_MAX + 64) + 256;
 /// Source or input files of one job.
 pub const INPUTS_MAX: usize = 512;
 /// Output files of one attempt.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, PublicKey, SuiteName, Timestamp, Verified,
-    envelope::{Record, check_set},
+    envelope::{Record, Signers, check_set},
     limits,
     words::NetworkName,
 };
@@ -148,6 +148,7 @@ fn is_zero(number: &u8) -> bool {
 impl Record for Policy {
     const KIND: &'static str = "policy";
     const LIMIT: usize = limits::POLICY_MAX;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         let max = limits::POLICY_ENTRIES_MAX;
