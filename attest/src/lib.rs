@@ -17,6 +17,7 @@ pub mod bundle;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
+pub mod link;
 pub mod log;
 pub mod rpm;
 pub mod staple;

@@ -3,6 +3,7 @@
 //! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
 //! connection; what a record inside says is verified here, before anything is decided.
 
+pub mod artifacts;
 mod finding;
 mod recipes;
 
@@ -44,6 +45,7 @@ struct Parts {
     decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
     runs: Arc<Runs>,
+    catalogues: artifacts::Catalogues,
 }
 
 impl Desk {
@@ -317,9 +319,10 @@ impl Desk {
             }
             return Ok(Response::View(Octets(bytes)));
         }
-        let json = match path.strip_prefix("log/") {
-            Some(rest) => self.live_log(rest)?,
-            None => {
+        let json = match (path.strip_prefix("log/"), self.found(path).await?) {
+            (Some(rest), _) => self.live_log(rest)?,
+            (None, Some(json)) => json,
+            (None, None) => {
                 let runs = Arc::clone(&self.parts.runs);
                 views::answer(&decisions, path, move |detail| runs.show(detail)).await?
             }
