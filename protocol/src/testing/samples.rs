@@ -497,6 +497,8 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("view", Request::View("/api/v1/jobs".to_owned())),
         ("recipe", Request::Recipe(octets())),
         ("recipe-run", Request::RecipeRun(octets())),
+        ("add-checkpoint", Request::AddCheckpoint(Octets(b"old 0\n\n".to_vec()))),
+        ("checkpoint", Request::Checkpoint(octets())),
     ]
 }
 
@@ -522,6 +524,9 @@ pub fn responses() -> Vec<(&'static str, Response)> {
         ("lost", Response::Lost(vec![LeaseNumber(7)])),
         ("log", Response::Log(LogChunk { at: 65_536, data: b"dpkg-deb: building\n".to_vec(), ended: false })),
         ("view", Response::View(Octets(b"{\"jobs\":[]}".to_vec()))),
+        ("witness", Response::Witness(409, Octets(b"7\n".to_vec()))),
+        ("checkpoint", Response::Checkpoint(octets())),
+        ("conflict", Response::Conflict(octets())),
         ("refused-not-coordinator", Response::Refused(Refusal::NotCoordinator(Some(node(10))))),
         ("refused-nobody-coordinates", Response::Refused(Refusal::NotCoordinator(None))),
         ("refused-unknown", Response::Refused(Refusal::Unknown("job".to_owned()))),
