@@ -38,6 +38,8 @@ pub const ARGUMENTS_MAX: usize = 256;
 pub const TEXT_MAX: usize = 16 * 1024;
 /// Operators, maintainers or channels in a policy.
 pub const POLICY_ENTRIES_MAX: usize = 1024;
+/// Bytes of the words that say why a key was revoked.
+pub const REASON_MAX: usize = 256;
 /// Attempts that one job may ever get, lost builders included.
 pub const ATTEMPTS_MAX: u32 = 24;
 /// Builders that may be lost to one job before it is called poison (publication.md 5.5).

@@ -96,7 +96,22 @@ fn a_signature_for_one_kind_of_record_is_none_for_another() {
     let sig = signer.sign("order", &unsigned.message()).unwrap();
     let signature = protocol::envelope::Signature { key: signer.public(), sig };
     let error = unsigned.with(vec![signature]).verify(network).unwrap_err();
-    assert!(matches!(error, EnvelopeError::Ssh { why: protocol::ssh::Error::Namespace { .. }, .. }), "{error}");
+    let EnvelopeError::Ssh { why, .. } = &error else { panic!("{error}") };
+    assert!(matches!(**why, protocol::ssh::Error::Namespace { .. }), "{error}");
+}
+
+#[test]
+fn the_judge_agrees_about_a_security_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = fs::read_to_string(fixture("device.pub")).unwrap();
+    fs::write(dir.path().join("allowed"), format!("alice {line}")).unwrap();
+    fs::copy(fixture("device.sig"), dir.path().join("sig")).unwrap();
+    let message = fs::read(fixture("request.message")).unwrap();
+    let judge = |namespace: &str| {
+        let arguments = ["-Y", "verify", "-f", "allowed", "-I", "alice", "-n", namespace, "-s", "sig"];
+        keygen(dir.path(), &arguments, &message).status.code()
+    };
+    assert_eq!((judge("job@artel"), judge("order@artel")), (Some(0), Some(255)));
 }
 
 #[test]
