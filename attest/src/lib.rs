@@ -4,6 +4,7 @@
 //!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
+//!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
 //!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain
 //!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
@@ -16,6 +17,7 @@ pub mod bundle;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
+pub mod link;
 pub mod log;
 pub mod rpm;
 pub mod staple;
@@ -24,4 +26,5 @@ pub mod summary;
 pub mod testing;
 pub mod threshold;
 pub mod trust;
+pub mod validity;
 pub mod verify;
