@@ -23,6 +23,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::wire::{STATEMENT_TYPE, write_time};
 use crate::{
     compare::{Output, Role, role},
     dsse, link,
@@ -333,6 +334,9 @@ pub struct VerifiedAttestation {
 /// # Errors
 /// The first check that fails.
 pub fn read(bytes: &[u8], network: &NetworkId) -> Result<VerifiedAttestation, Error> {
+    if bytes.contains(&b'\n') {
+        return Err(Error::Form { why: "an attestation is one line, so that it can stand in a file of lines".into() });
+    }
     let envelope = dsse::Envelope::read(bytes, limits::ATTESTATION_MAX)?;
     if envelope.payload_type() != dsse::IN_TOTO {
         return Err(Error::PayloadType { got: envelope.payload_type().chars().take(120).collect() });

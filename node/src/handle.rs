@@ -9,6 +9,7 @@ mod duty;
 mod group;
 mod recipes;
 mod service_log;
+mod witness;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ledger::News;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, OperatorName, Timestamp, Verified,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp, Verified,
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
@@ -38,7 +39,7 @@ use web::{
     api::{
         self, ApiError, ArtifactQuery, ArtifactView, BlobUsage, Coordination, DifferenceForm, DutyView, FileView,
         JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyView,
-        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time,
+        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -221,6 +222,7 @@ impl Backend for Handle {
             uptime_seconds: clock::now().since(shared.began).as_secs(),
             addresses: shared.net.listen_addresses(),
             draining: self.desk.worker().and_then(|worker| worker.draining()),
+            conflict: witness::view(shared),
         })
     }
 
@@ -467,6 +469,18 @@ impl Backend for Handle {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {
+        witness::add_checkpoint(&self.shared, &request).await
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        witness::witnessed(&self.shared, log).await
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        witness::conflict(&self.shared)
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let (jobs, leases) = match self.desk.decisions() {
             Some(decisions) => {
@@ -479,6 +493,7 @@ impl Backend for Handle {
             leases: leases as u64,
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
+            log_conflicts: u64::from(self.shared.alarm().is_some()),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }

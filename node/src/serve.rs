@@ -108,7 +108,13 @@ impl Desk {
     pub async fn answer(&self, from: NodeId, request: Request) -> Response {
         let for_members = matches!(
             request,
-            Request::View(_) | Request::Open | Request::Providers(_) | Request::Job(_) | Request::Log(..)
+            Request::View(_)
+                | Request::Open
+                | Request::Providers(_)
+                | Request::Job(_)
+                | Request::Log(..)
+                | Request::AddCheckpoint(_)
+                | Request::Checkpoint(_)
         );
         if for_members && !self.is_member(from) {
             return refused(stranger(from));
@@ -138,7 +144,10 @@ impl Desk {
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
-            Request::Grant(term, lease) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+            Request::Grant(term, lease) => match self.shared.check_alarm() {
+                Ok(()) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+                Err(why) => refused(Refusal::NotAllowed(why)),
+            },
             Request::Revoke(term, lease, reason) => {
                 self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
             }
@@ -147,6 +156,17 @@ impl Desk {
                 Some(word) => Response::Record(Octets(word.to_bytes())),
                 None => refused(self.not_coordinator()),
             },
+            Request::AddCheckpoint(request) => match self.shared.add_checkpoint(&request.0).await {
+                Ok(answer) => Response::Witness(answer.status, Octets(answer.body.into_bytes())),
+                Err(error) => {
+                    debug!(%error, "not cosigned");
+                    refused(Refusal::Busy("the database failed".into()))
+                }
+            },
+            Request::Checkpoint(Octets(theirs)) => {
+                self.shared.others.sight.hear(from, theirs);
+                self.shared.others.sight.answer(&self.shared)
+            }
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }

@@ -16,6 +16,7 @@ mod recipe;
 mod reputation;
 mod state;
 mod time;
+mod witness;
 
 pub use artifact::{
     ArtifactQuery, ArtifactView, AttestationView, LinkSignature, Numbers, PackagePage, PackageView, RebuilderView,
@@ -37,3 +38,4 @@ pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;
+pub use witness::{ConflictView, WitnessAnswer};

@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, NodeId, OperatorName, codec,
+    ChannelName, Envelope, Hash, JobId, NodeId, OperatorName, Sha256, codec,
     job::Order,
     lease::LeaseNumber,
     words::{RecipeName, RelativePath},
@@ -17,7 +17,7 @@ use protocol::{
 use crate::api::{
     ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter,
     JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView,
-    Status, Submitted, Time,
+    Status, Submitted, Time, WitnessAnswer,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -274,6 +274,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Asks the daemon to stop (owner only); answers before it has.
     fn shutdown(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Answers a request to cosign a checkpoint (C2SP tlog-witness, `add-checkpoint`): refusals are answers, too.
+    fn add_checkpoint(&self, request: Bytes) -> impl Future<Output = Result<WitnessAnswer, ApiError>> + Send;
+
+    /// Gives the checkpoint that this node cosigned last of the log whose origin has this SHA-256.
+    fn witnessed(&self, log: Sha256) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
+    /// Gives the evidence that the network's log was forked, in its canonical bytes.
+    fn conflict(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the node's figures.
     fn metrics(&self) -> impl Future<Output = Result<Metrics, ApiError>> + Send;

@@ -17,6 +17,7 @@ mod recipes;
 mod reply;
 mod routes;
 mod stall;
+mod witness;
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use protocol::{
-    ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, Signed, Timestamp,
+    ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, Sha256, Signed, Timestamp,
     job::{self, Change, JobRequest, Order},
     lease::{LeaseNumber, Term},
     message::Octets,
@@ -31,7 +31,7 @@ use crate::{
         ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, FileView,
         JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, Numbers,
         PackagePage, PackageView, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView, Status,
-        Submitted, Time,
+        Submitted, Time, WitnessAnswer,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -534,6 +534,20 @@ impl Backend for Fake {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, _: Bytes) -> Result<WitnessAnswer, ApiError> {
+        let (content_type, body) = ("text/plain; charset=utf-8".to_owned(), "no log is known here\n".to_owned());
+        Ok(WitnessAnswer { status: 404, content_type, body })
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        Err(not_found(format!("a checkpoint of log {log}")))
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        let found = self.state().status.conflict.as_ref().map(|conflict| Bytes::from(conflict.evidence.to_string()));
+        found.ok_or_else(|| not_found("evidence against the log".to_owned()))
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let state = self.state();
         Ok(Metrics {
@@ -541,6 +555,7 @@ impl Backend for Fake {
             leases: state.leases(),
             peers: state.status.peers,
             blob_bytes: state.blob_bytes(),
+            log_conflicts: u64::from(state.status.conflict.is_some()),
             uptime_seconds: state.status.uptime_seconds,
         })
     }

@@ -20,7 +20,8 @@ use crate::{
     link::{self, Link},
 };
 
-const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// The `_type` of every statement.
+pub(crate) const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 const BUILDER: &str = "https://artel.example/builder/";
 const VERSION_KEY: &str = "artel";
@@ -318,7 +319,7 @@ fn expect(what: &str, got: &str, wanted: &str) -> Result<(), Error> {
 }
 
 /// Writes a time as `YYYY-MM-DDThh:mm:ssZ`. A time that the calendar cannot say becomes its last second.
-fn write_time(time: Timestamp) -> String {
+pub(crate) fn write_time(time: Timestamp) -> String {
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, Server, clients, content, guard, jobs, live, metrics, node, recipes};
+use super::{Access, Server, clients, content, guard, jobs, live, metrics, node, recipes, witness};
 use crate::{api::ApiError, backend::Backend, pages};
 
 /// What every handler gets.
@@ -80,6 +80,9 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/metrics", get(node::figures::<B>))
         .route("/api/v1/shutdown", post(node::shutdown::<B>))
         .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
+        .route("/api/v1/log/conflict", get(witness::conflict::<B>))
+        .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
+        .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))
         .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
         .with_state(app)
