@@ -7,6 +7,7 @@
 
 mod cancel;
 mod chaos;
+mod clients;
 mod crash;
 mod elected;
 mod environments;

@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod buildinfo;
 mod diff;
 pub(super) mod evidence;
 mod fetch;
@@ -81,6 +82,8 @@ pub(super) enum Job {
     Respin(group::Respin),
     /// Print what diffoscope found between the attempts of a job that differ
     Diff(diff::Diff),
+    /// Print the .buildinfo that the build of one operator wrote
+    Buildinfo(buildinfo::Buildinfo),
     /// Print the log of one attempt
     Log(Log),
     /// Write a maintainer's SSH signature of a job for `ssh-keygen -Y verify`
@@ -219,6 +222,7 @@ impl Job {
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
             Job::Diff(diff) => diff.run(context).await,
+            Job::Buildinfo(buildinfo) => buildinfo.run(context).await,
             Job::Fetch(fetch) => fetch.run(context).await,
             Job::Respin(respin) => respin.run(context).await,
             Job::Log(log) => log.run(context).await,
