@@ -8,6 +8,7 @@ mod duty;
 mod group;
 mod recipes;
 mod service_log;
+mod transparency;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -45,6 +46,7 @@ use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
     serve::{Desk, signed_by_maintainer},
+    tlog::Relay,
 };
 
 /// How often a live log is asked for more.
@@ -62,13 +64,15 @@ pub struct Handle {
     shared: Arc<Shared>,
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
+    relay: Relay,
     stop: CancellationToken,
 }
 
 impl Handle {
     /// Makes the handle of a daemon's parts.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
-        Self { shared, desk, news, stop }
+        let relay = Relay::new(Arc::clone(&shared));
+        Self { shared, desk, news, relay, stop }
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ApiError> {
@@ -301,6 +305,10 @@ impl Backend for Handle {
         };
         let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        transparency::read(self, &path).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -22,5 +22,6 @@ pub mod serve;
 pub mod store;
 pub mod submit;
 pub mod ticket;
+pub mod tlog;
 pub mod trace;
 pub mod worker;

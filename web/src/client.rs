@@ -34,6 +34,8 @@ use crate::{
 const JSON_MAX: usize = 16 * 1024 * 1024;
 /// The largest bundle, in bytes.
 const BUNDLE_MAX: usize = 64 * 1024 * 1024;
+/// The largest file of a transparency log, in bytes: 256 entries of 64 KiB.
+const LOG_FILE_MAX: usize = 256 * (64 * 1024 + 2);
 /// The largest error, in bytes.
 const ERROR_MAX: usize = 64 * 1024;
 /// The longest line of news, in bytes.
@@ -243,6 +245,11 @@ impl Backend for Client {
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let answer = self.get(&format!("/api/v1/jobs/{job}/bundle"), HeaderMap::new()).await?;
         collect(answer.into_body(), BUNDLE_MAX).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/log/{path}"), HeaderMap::new()).await?;
+        collect(answer.into_body(), LOG_FILE_MAX).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

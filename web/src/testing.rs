@@ -62,6 +62,8 @@ struct State {
     blobs: BTreeMap<Hash, Bytes>,
     files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
     policy: Bytes,
+    /// The transparency log's files, by path.
+    transparency: BTreeMap<RelativePath, Bytes>,
     recipes: BTreeMap<RecipeName, RecipeView>,
 }
 
@@ -98,6 +100,7 @@ impl Fake {
             blobs: BTreeMap::new(),
             files: BTreeMap::new(),
             policy: Bytes::new(),
+            transparency: BTreeMap::new(),
             recipes: BTreeMap::new(),
             status: status.clone(),
         };
@@ -136,6 +139,11 @@ impl Fake {
     /// Sets the bundle of a job.
     pub fn add_bundle(&self, job: JobId, bytes: impl Into<Bytes>) {
         self.state().bundles.insert(job, bytes.into());
+    }
+
+    /// Adds a file to the transparency log.
+    pub fn add_log_file(&self, path: RelativePath, bytes: impl Into<Bytes>) {
+        self.state().transparency.insert(path, bytes.into());
     }
 
     /// Sets the signed policy.
@@ -348,6 +356,10 @@ impl Backend for Fake {
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         self.state().bundles.get(&job).cloned().ok_or_else(|| not_found(format!("a bundle of job {}", job.short())))
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        self.state().transparency.get(&path).cloned().ok_or_else(|| not_found(format!("{path} of the log")))
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -73,6 +73,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/metrics", get(node::figures::<B>))
         .route("/api/v1/shutdown", post(node::shutdown::<B>))
         .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
+        .route("/log/{*path}", get(content::log_file::<B>))
         .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
         .with_state(app)
