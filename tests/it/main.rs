@@ -18,6 +18,7 @@ mod judges;
 mod light;
 mod line;
 mod lint;
+mod log;
 mod partition;
 mod patience;
 mod recipe;
