@@ -3,20 +3,22 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod artifacts;
 mod difference;
 mod duty;
 mod group;
 mod recipes;
 mod service_log;
+mod transparency;
 mod witness;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ledger::News;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, Sha256, Timestamp, Verified,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp, Verified,
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
@@ -36,9 +38,9 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
-        Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
-        WitnessAnswer,
+        self, ApiError, ArtifactQuery, ArtifactView, BlobUsage, Coordination, DifferenceForm, DutyView, FileView,
+        JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyView,
+        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -47,6 +49,7 @@ use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
     serve::{Desk, signed_by_maintainer},
+    tlog::Relay,
 };
 
 /// How often a live log is asked for more.
@@ -64,13 +67,15 @@ pub struct Handle {
     shared: Arc<Shared>,
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
+    relay: Relay,
     stop: CancellationToken,
 }
 
 impl Handle {
     /// Makes the handle of a daemon's parts.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
-        Self { shared, desk, news, stop }
+        let relay = Relay::new(Arc::clone(&shared));
+        Self { shared, desk, news, relay, stop }
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ApiError> {
@@ -163,14 +168,8 @@ impl Handle {
         self.shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))
     }
 
-    fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
-        let published = self.shared.home.repository(channel).join("public");
-        let mirrored = self.shared.home.mirror(channel).join("public");
-        [published, mirrored].into_iter().find(|root| root.is_dir())
-    }
-
     async fn repository(&self, channel: &protocol::policy::Channel) -> Result<Option<RepositoryView>, ApiError> {
-        if self.root_of(&channel.name).is_none() {
+        if self.desk.root_of(&channel.name).is_none() {
             return Ok(None);
         }
         let name = channel.name.clone();
@@ -306,6 +305,26 @@ impl Backend for Handle {
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
     }
 
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        artifacts::artifacts(self, wanted).await
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        artifacts::packages(self, after).await
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        artifacts::rebuilder(self, operator)
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        artifacts::buildinfo(self, job, operator).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        transparency::read(self, &path).await
+    }
+
     async fn policy(&self) -> Result<Bytes, ApiError> {
         let policies = self.shared.policies();
         Ok(policies.chain().last().expect("a chain is never empty").to_bytes().into())
@@ -404,7 +423,7 @@ impl Backend for Handle {
         range: ByteRange,
     ) -> Result<Content, ApiError> {
         let missing = || ApiError::NotFound { what: format!("{channel}/{path}") };
-        let full = self.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
+        let full = self.desk.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
         let mut file = tokio::fs::File::open(&full).await.map_err(|_| missing())?;
         let metadata = file.metadata().await.map_err(|e| internal("repository", &e))?;
         if !metadata.is_file() {

@@ -4,6 +4,7 @@
 //! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
+mod artifact;
 mod circumstance;
 mod coordination;
 mod error;
@@ -17,10 +18,14 @@ mod state;
 mod time;
 mod witness;
 
+pub use artifact::{
+    ArtifactQuery, ArtifactView, AttestationView, LinkSignature, Numbers, PackagePage, PackageView, RebuilderView,
+};
 pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use explanation::{DifferenceForm, ExplanationView, QuoteView};
+pub(crate) use filter::percent_encode;
 pub use filter::{JobFilter, JobPage};
 pub use job::{
     Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, GroupView, JobDetail, JobLink,

@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, Sha256,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256,
     words::{RecipeName, RelativePath},
 };
 use serde::de::DeserializeOwned;
@@ -23,9 +23,9 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody, FileView, JobDetail, JobFilter,
-        JobPage, Metrics, News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Stored,
-        Submitted, Time, WitnessAnswer,
+        ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody,
+        FileView, JobDetail, JobFilter, JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView,
+        RebuilderView, RecipeView, RepositoryView, Status, Stored, Submitted, Time, WitnessAnswer, percent_encode,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -34,8 +34,12 @@ use crate::{
 const JSON_MAX: usize = 16 * 1024 * 1024;
 /// The largest bundle, in bytes.
 const BUNDLE_MAX: usize = 64 * 1024 * 1024;
+/// The largest `.buildinfo`, in bytes.
+const BUILDINFO_MAX: usize = 1024 * 1024;
 /// The largest checkpoint or evidence against a log, in bytes.
 const EVIDENCE_MAX: usize = 4 * 1024 * 1024;
+/// The largest file of a transparency log, in bytes: 256 entries of 64 KiB.
+const LOG_FILE_MAX: usize = 256 * (64 * 1024 + 2);
 /// The largest error, in bytes.
 const ERROR_MAX: usize = 64 * 1024;
 /// The longest line of news, in bytes.
@@ -163,6 +167,10 @@ async fn failure(answer: Response<ByteStream>) -> ApiError {
     ApiError::from_response(status, body)
 }
 
+fn of(operator: Option<&OperatorName>) -> String {
+    operator.map(|name| format!("?operator={}", percent_encode(name.as_str()))).unwrap_or_default()
+}
+
 /// Gives the cause at the bottom: `connection refused` says more than `client error`.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
@@ -250,6 +258,29 @@ impl Backend for Client {
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let answer = self.get(&format!("/api/v1/jobs/{job}/bundle"), HeaderMap::new()).await?;
         collect(answer.into_body(), BUNDLE_MAX).await
+    }
+
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        self.get_json(&format!("/api/v1/artifacts?{}", wanted.to_query())).await
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        let query = after.map(|after| format!("?after={}", percent_encode(&after))).unwrap_or_default();
+        self.get_json(&format!("/api/v1/packages{query}")).await
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        self.get_json(&format!("/api/v1/rebuilder{}", of(operator.as_ref()))).await
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        let path = format!("/api/v1/jobs/{job}/buildinfo{}", of(operator.as_ref()));
+        collect(self.get(&path, HeaderMap::new()).await?.into_body(), BUILDINFO_MAX).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/log/{path}"), HeaderMap::new()).await?;
+        collect(answer.into_body(), LOG_FILE_MAX).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

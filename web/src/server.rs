@@ -5,6 +5,7 @@
 //! sessions, no cookies and no passwords.
 
 mod accept;
+mod clients;
 mod content;
 mod guard;
 mod jobs;

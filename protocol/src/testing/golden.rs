@@ -62,6 +62,7 @@ fn all() -> Vec<Golden> {
     let mut all = vec![
         golden("record-policy-genesis", samples::genesis(3)),
         golden("record-policy-second", samples::second(network, 3)),
+        golden("record-policy-third", samples::third(network)),
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
