@@ -14,9 +14,13 @@ use std::{
     time::Duration,
 };
 
+use attest::log::{
+    entry::{self, Entry, Event},
+    network, proof,
+};
 use protocol::{
-    ChannelName, NodeId, Verified,
-    message::{Request, Response},
+    ChannelName, Hash, NodeId, Verified,
+    message::{Octets, Request, Response},
     release::{Release, ReleaseFile},
 };
 use tokio::sync::broadcast;
@@ -131,6 +135,7 @@ impl Mirror {
         self.shared.check_alarm()?;
         let channel = release.get().channel.clone();
         let from = self.providers();
+        self.check_logged(release).await?;
         let manifest = self.intake.manifest(release.get(), &from).await?;
         let tree = self.trees.get(&channel).ok_or("the channel is not followed")?;
         if let Err(error) = tree.judge(release.get(), &manifest) {
@@ -145,6 +150,32 @@ impl Mirror {
         put.map_err(|e| chain(&e))?;
         self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
+    }
+
+    /// Checks that a release was logged and that as many operators have seen it as its channel asks for. The proof is kept for
+    /// whoever asks here.
+    async fn check_logged(&self, release: &Verified<Release>) -> Result<(), String> {
+        let (policies, shared) = (self.shared.policies(), &self.shared);
+        let quorum = policies.current().channel(&release.get().channel).map_or(0, |channel| channel.witnesses);
+        if quorum == 0 {
+            return Ok(());
+        }
+        let envelope = Hash::of(&release.to_bytes());
+        let log = network::log_policy(&shared.network, policies.current(), quorum).map_err(|e| chain(&e))?;
+        let mut why = "nobody proves that the release was logged".to_owned();
+        for node in self.coordinators() {
+            let Ok(Response::Record(Octets(bytes))) = self.desk.ask(node, Request::ReleaseProof(envelope)).await else {
+                continue;
+            };
+            match proof::Proof::read(&bytes).and_then(|proof| proof.entry(&log)) {
+                Ok((entry, _)) if is_entry_of(&entry, release.get(), envelope) => {
+                    return shared.keep_release_proof(envelope, bytes).await.map_err(|e| chain(&e));
+                }
+                Ok(_) => why = "the proof is of something else in the log".into(),
+                Err(error) => why = chain(&error),
+            }
+        }
+        Err(why)
     }
 
     /// One generation with two contents is no accident: it stays as it is here, and both releases are kept.
@@ -190,4 +221,10 @@ impl Mirror {
         self.trees.insert(channel.clone(), tree);
         applied.map(|a| a.bytes).map_err(|e| chain(&e))
     }
+}
+
+/// Says whether an entry of the log is that of a release.
+fn is_entry_of(entry: &Entry, release: &Release, envelope: Hash) -> bool {
+    let logged = entry::Release { channel: release.channel.clone(), envelope, generation: release.generation };
+    entry.event == Event::Release(logged)
 }

@@ -9,10 +9,13 @@ mod recipes;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use attest::{log::tile::Resource, statement};
+use attest::{
+    log::{checkpoint::Signed as SignedCheckpoint, tile::Resource},
+    statement,
+};
 use ledger::{Command, Duty, Ledger};
 use protocol::{
-    JobId, NodeId, PublicKey, Verified,
+    Hash, JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, JobRequest, Order},
     lease::Term,
@@ -25,6 +28,7 @@ use tracing::{debug, info};
 
 use crate::{
     clock,
+    cosign::Cosigner,
     daemon::{Decisions, Policies, Runs, Shared, bundle, chain, decide::refusal, views},
     net::AskError,
     publish::sign::keyring::Certificate,
@@ -45,6 +49,8 @@ struct Parts {
     /// None while this node is no candidate.
     decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
+    /// Who asks the witnesses, since this node may coordinate.
+    cosigner: RwLock<Option<Arc<Cosigner>>>,
     runs: Arc<Runs>,
     catalogues: artifacts::Catalogues,
 }
@@ -64,6 +70,11 @@ impl Desk {
     pub fn build(&self, worker: Arc<Worker>) {
         // A second worker cannot come up; the first stays.
         let _ = self.parts.worker.set(worker);
+    }
+
+    /// Adds who asks the witnesses.
+    pub fn cosign(&self, cosigner: &Arc<Cosigner>) {
+        *self.parts.cosigner.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(cosigner));
     }
 
     /// The ledger, when this node may coordinate. It may be behind; see [`Desk::leading`].
@@ -164,6 +175,7 @@ impl Desk {
                     refused(Refusal::Busy("the database failed".into()))
                 }
             },
+            Request::ReleaseProof(release) => self.release_proof(release).await,
             Request::Checkpoint(Octets(theirs)) => {
                 self.shared.others.sight.hear(from, theirs);
                 self.shared.others.sight.answer(&self.shared)
@@ -185,6 +197,17 @@ impl Desk {
 
     fn of_builder(&self, question: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
         self.worker().map_or_else(|| refused(Refusal::Invalid("this node does not build".into())), question)
+    }
+
+    async fn release_proof(&self, release: Hash) -> Response {
+        match self.shared.release_proof(release).await {
+            Ok(Some(proof)) => Response::Record(Octets(proof)),
+            Ok(None) => refused(Refusal::Unknown("a proof that this release was logged".into())),
+            Err(error) => {
+                debug!(%error, "proof not read");
+                refused(Refusal::Busy("the database failed".into()))
+            }
+        }
     }
 
     fn is_member(&self, node: NodeId) -> bool {
@@ -359,10 +382,23 @@ impl Desk {
 }
 
 impl Desk {
+    /// The newest checkpoint that as many operators have seen as any channel asks for; none while no channel asks for any.
+    pub(crate) fn seen_checkpoint(&self) -> Option<SignedCheckpoint> {
+        let policies = self.shared.policies();
+        let quorum = policies.current().channels.iter().map(|channel| channel.witnesses).max()?;
+        let cosigner = self.parts.cosigner.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        (quorum > 0 && self.shared.leads().is_some()).then(|| cosigner.seen(quorum)).flatten()
+    }
+
     /// Answers with a part of the transparency log, as far as this node keeps it: any coordinator does, whoever leads.
     async fn transparency(&self, path: &str) -> Result<Response, Refusal> {
         let resource: Resource = path.parse().map_err(|e| invalid(&e))?;
         let decisions = self.decisions().ok_or_else(|| self.not_coordinator())?;
+        if resource == Resource::Checkpoint
+            && let Some(seen) = self.seen_checkpoint()
+        {
+            return Ok(Response::View(Octets(seen.to_string().into_bytes())));
+        }
         let bytes = decisions.book().serve(resource).await.map_err(|error| {
             debug!(error = %chain(&error), "a part of the transparency log is not read");
             Refusal::Busy("the database failed".into())

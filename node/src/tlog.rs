@@ -11,6 +11,7 @@
 //! entries of a snapshot are written, since the batches that they came from are dropped then.
 
 mod pages;
+mod proofs;
 mod reader;
 mod relay;
 mod remote;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 pub use pages::PageError;
+pub use proofs::Subject;
 pub use reader::{FetchError, ReadError, Reader, Source};
 pub use relay::{Missing, Relay, VIEW};
 pub use remote::Remote;
@@ -180,6 +182,7 @@ fn write(store: &Store, edge: &mut Edge, batch: &[Placed]) -> Result<(), Error> 
         let completed = edge.append(tree::leaf(bytes)).into_iter();
         let kept = completed.filter(|(subtree, _)| subtree.height.is_multiple_of(HEIGHT));
         growth.hashes.extend(kept.map(|(subtree, hash)| ((subtree.height, subtree.index), *hash.as_bytes())));
+        growth.marks.extend(Subject::of(bytes).map(|subject| (subject.mark(), *index)));
         growth.entries.push((*index, bytes.clone()));
     }
     if growth.is_empty() { Ok(()) } else { Ok(store.log_grow(&growth)?) }

@@ -142,6 +142,8 @@ pub enum Request {
     /// Member to member: the newest checkpoint of the network's log that the sender believes, none when empty (answered by
     /// `Checkpoint` with the other's, or by `Conflict`).
     Checkpoint(Octets),
+    /// Anybody: the proof that a signed release, by the hash of its envelope, was logged (answered by `Record`).
+    ReleaseProof(Hash),
 }
 
 /// A response on the exchange protocol.

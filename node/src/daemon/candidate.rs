@@ -26,6 +26,7 @@ use crate::{
         self, Group,
         storage::{Health, Log, upgrade},
     },
+    cosign::Cosigner,
     net::Topic,
     perform::{self, Performer},
     serve::Desk,
@@ -170,11 +171,18 @@ impl Candidate {
             news: self.news.clone(),
             logs: Semaphore::new(perform::LOGS),
         };
-        let publisher = publisher::Publisher::new(Arc::clone(shared), self.desk.clone(), decisions.clone());
+        let cosigner = Cosigner::new(Arc::clone(shared), self.desk.clone(), Arc::clone(replica.book()));
+        self.desk.cosign(&cosigner);
+        let parts_of_publisher = (self.desk.clone(), decisions.clone(), Arc::clone(&cosigner));
+        let publisher = publisher::Publisher::new(Arc::clone(shared), parts_of_publisher);
         let heard = self.releases.subscribe();
         let explainer = explain::Explainer::new(Arc::clone(shared), decisions.clone(), Arc::clone(self.desk.runs()));
         let keeper = inputs::Keeper::new(Arc::clone(shared), decisions, Arc::clone(replica));
-        let [a, b, c, d, e] = std::array::from_fn(|_| stop.clone());
+        let [a, b, c, d, e, f] = std::array::from_fn(|_| stop.clone());
+        parts.spawn(async move {
+            cosigner.run(f).await;
+            ("cosigner", Ok(()))
+        });
         parts.spawn(async move { ("ledger", decider.run(a).await.map_err(|e| chain(&e))) });
         parts.spawn(async move {
             performer.run(errands_in, b).await;

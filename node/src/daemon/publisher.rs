@@ -6,6 +6,7 @@
 
 mod failure;
 mod handover;
+mod logged;
 mod serve;
 mod withdraw;
 
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     blobs::Import,
     clock,
+    cosign::Cosigner,
     mirror::intake::Intake,
     net::Topic,
     publish::{
@@ -98,6 +100,7 @@ pub(super) struct Publisher {
     shared: Arc<Shared>,
     desk: Desk,
     decisions: Decisions,
+    cosigner: Arc<Cosigner>,
     intake: Intake,
     runs: Arc<Runs>,
     repositories: BTreeMap<ChannelName, Repository>,
@@ -107,9 +110,18 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Makes the publisher; repositories are opened when they are needed first.
-    pub(super) fn new(shared: Arc<Shared>, desk: Desk, decisions: Decisions) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, (desk, decisions, cosigner): (Desk, Decisions, Arc<Cosigner>)) -> Self {
         let (intake, runs) = (Intake::new(Arc::clone(&shared)), Arc::clone(desk.runs()));
-        Self { shared, desk, decisions, intake, runs, repositories: BTreeMap::new(), caught_up: BTreeMap::new() }
+        Self {
+            shared,
+            desk,
+            decisions,
+            cosigner,
+            intake,
+            runs,
+            repositories: BTreeMap::new(),
+            caught_up: BTreeMap::new(),
+        }
     }
 
     /// Publishes until stopped. A publication that has begun is finished first.
@@ -305,8 +317,11 @@ impl Publisher {
         let bundle = self.bundle(job).await?;
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
         let mut additions = self.lay_out(publication, &bundle, &folder).await?;
-        let lines = prove(&self.shared, publication, &bundle, &additions)?;
-        additions.iter_mut().for_each(|addition| addition.staples.push(lines.clone()));
+        record.step("log");
+        let logged = self.verdict_proof(&publication.channel, job).await?;
+        let lines = prove(&self.shared, publication, (&bundle, logged.as_ref()), &additions)?;
+        let staples = [Some(lines), logged];
+        additions.iter_mut().for_each(|addition| addition.staples.extend(staples.iter().flatten().cloned()));
         record.step("write");
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
@@ -457,7 +472,12 @@ impl Publisher {
 
 /// Checks what every follower will check before it takes the packages: what they refuse must never be released, for they would
 /// refuse every later release, too. Gives the lines that lie beside each package.
-fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &[Addition]) -> Result<Staple, Failure> {
+fn prove(
+    shared: &Shared,
+    publication: &Publication,
+    (bundle, logged): (&[u8], Option<&Staple>),
+    additions: &[Addition],
+) -> Result<Staple, Failure> {
     let bundle = Bundle::from_bytes(bundle).map_err(|e| chain(&e))?;
     let policies = shared.policies().envelopes();
     let bar = Bar { network: &shared.network, policies: &policies, channel: &publication.channel };
@@ -472,8 +492,10 @@ fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &
     }
     let said = summary::sign(&proof, clock::now(), &shared.key);
     let lines = staple::lines(&bundle, Some(&said)).map_err(|e| chain(&e))?;
-    let staples = evidence::Staples { lines: Some(&lines), proof: None };
-    evidence::check_staples(&staples, &bundle, &proof).map_err(|e| chain(&e))?;
+    let staples = evidence::Staples { lines: Some(&lines), proof: logged.map(|staple| staple.bytes.as_slice()) };
+    let known = shared.policies();
+    let policies = known.chain().iter().map(|policy| policy.get());
+    evidence::check_staples(&staples, &bundle, &proof, policies).map_err(|e| chain(&e))?;
     Ok(Staple { suffix: staple::SUFFIX, bytes: lines })
 }
 

@@ -187,7 +187,9 @@ impl Intake {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
-        let policies = self.shared.policies().envelopes();
+        let known = self.shared.policies();
+        let newer: Vec<_> = known.chain().iter().map(|policy| policy.get().clone()).collect();
+        let policies = known.envelopes();
         let bar = Bar { network: &self.shared.network, policies: &policies, channel };
         let proof = evidence::prove(&bar, &bundle, package.job).map_err(|e| chain(&e))?;
         let attested = package.attested.as_ref().unwrap_or(sha256);
@@ -195,7 +197,7 @@ impl Intake {
         proven.map_err(|e| chain(&e))?;
         let [lines, log] = [self.stapled(&staples[0]).await?, self.stapled(&staples[1]).await?];
         let stapled = evidence::Staples { lines: lines.as_deref(), proof: log.as_deref() };
-        evidence::check_staples(&stapled, &bundle, &proof).map_err(|e| chain(&e))?;
+        evidence::check_staples(&stapled, &bundle, &proof, newer.iter()).map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
         Ok(())
     }

@@ -12,7 +12,7 @@ use attest::{
     staple,
     verify::{self, Proof},
 };
-use protocol::{ChannelName, JobId, NetworkId, Timestamp};
+use protocol::{ChannelName, JobId, NetworkId, Timestamp, policy::Policy};
 
 /// The largest summary, in bytes.
 const SUMMARY_MAX: usize = 1 << 20;
@@ -80,12 +80,17 @@ pub struct Staples<'a> {
 }
 
 /// Checks that what is stapled to a package says what its evidence says: lines are those that the bundle gives, and perhaps a
-/// summary, and the log has the verdict of the job, seen by as many witnesses as the channel asks for. Whoever installs the package
-/// would refuse another.
+/// summary, and the log has the verdict of the job, seen by as many witnesses as the channel asks for, under the policy of the
+/// evidence or one of `later`. Whoever installs the package would refuse another.
 ///
 /// # Errors
 /// [`Error::Staple`].
-pub fn check_staples(staples: &Staples<'_>, bundle: &Bundle, proof: &Proof) -> Result<(), Error> {
+pub fn check_staples<'a>(
+    staples: &Staples<'_>,
+    bundle: &Bundle,
+    proof: &Proof,
+    later: impl Iterator<Item = &'a Policy>,
+) -> Result<(), Error> {
     let refuse = |why: String| Error::Staple(why);
     if let Some(lines) = staples.lines {
         let own = staple::lines(bundle, None).map_err(|e| refuse(e.to_string()))?;
@@ -95,11 +100,20 @@ pub fn check_staples(staples: &Staples<'_>, bundle: &Bundle, proof: &Proof) -> R
             return Err(refuse("it has more lines than the bundle's and a summary".into()));
         }
     }
-    let Some(bytes) = staples.proof else { return Ok(()) };
     let witnesses = proof.policy.channel(&proof.channel).map_or(0, |channel| channel.witnesses);
-    let log = log_policy(&proof.network, &proof.policy, witnesses).map_err(|e| refuse(e.to_string()))?;
-    let read = log::proof::Proof::read(bytes).and_then(|read| read.entry(&log));
-    match read.map_err(|e| refuse(e.to_string()))?.0.event {
+    let Some(bytes) = staples.proof else {
+        let asked =
+            format!("the channel asks for {witnesses} witnesses, and nothing says that the log has its verdict");
+        return if witnesses == 0 { Ok(()) } else { Err(refuse(asked)) };
+    };
+    let stapled = log::proof::Proof::read(bytes).map_err(|e| refuse(e.to_string()))?;
+    let under = |policy: &Policy| {
+        let log = log_policy(&proof.network, policy, witnesses).map_err(|e| e.to_string())?;
+        stapled.entry(&log).map_err(|e| e.to_string())
+    };
+    let later = later.filter(|policy| policy.number > proof.policy.number);
+    let read = later.fold(under(&proof.policy), |read, policy| read.or_else(|why| under(policy).map_err(|_| why)));
+    match read.map_err(refuse)?.0.event {
         Event::Verdict(verdict) if verdict.job == proof.job && verdict.verdict == Judgement::Reproduced => Ok(()),
         other => Err(refuse(format!("the log's entry is of another {}", other.word()))),
     }
@@ -117,10 +131,13 @@ mod tests {
         let sample = Sample::of(&Sample::policy(1), &["x", "x"]);
         let proof = verify::verify(&sample.bundle, &sample.network, samples::NOW).unwrap();
         let check = |lines: &[u8], log: Option<&[u8]>| {
-            check_staples(&Staples { lines: Some(lines), proof: log }, &sample.bundle, &proof).is_ok()
+            let staples = Staples { lines: Some(lines), proof: log };
+            check_staples(&staples, &sample.bundle, &proof, std::iter::empty()).is_ok()
         };
         let (lines, own) = (sample.lines(), staple::lines(&sample.bundle, None).unwrap());
-        assert!(check(&own, None) && check(&lines, None) && check(&lines, Some(&sample.proof(&[1]))));
+        let seen = sample.proof(&[1]);
+        assert!(check(&own, Some(&seen)) && check(&lines, Some(&seen)));
+        assert!(!check(&lines, None), "the channel asks for a witness");
         assert!(!check(&lines[1..], None) && !check(b"", None), "fewer lines");
         assert!(!check(&[&lines[..], b"{}\n"].concat(), None), "more lines");
         assert!(!check(&[&own[..], b"{}\n"].concat(), None), "no summary");
@@ -129,6 +146,6 @@ mod tests {
         let other = Sample::of(&Sample::policy(1), &["x", "x", "lie"]);
         let theirs = verify::verify(&other.bundle, &other.network, samples::NOW).unwrap();
         let none = Staples { lines: None, proof: None };
-        assert!(check_staples(&none, &other.bundle, &theirs).is_ok(), "releases of former versions have none");
+        assert!(check_staples(&none, &other.bundle, &theirs, std::iter::empty()).is_err(), "a witness is asked for");
     }
 }

@@ -21,6 +21,8 @@ pub struct Growth {
     pub entries: Vec<(u64, Vec<u8>)>,
     /// Hashes of complete subtrees.
     pub hashes: Vec<(Place, [u8; 32])>,
+    /// Places of entries that are looked for by what they are about, each under a key of the caller's.
+    pub marks: Vec<([u8; 32], u64)>,
 }
 
 impl Growth {
@@ -33,6 +35,7 @@ impl Growth {
 /// The log at one moment.
 pub struct Pages {
     entries: ReadOnlyTable<u64, tables::Bytes>,
+    marks: ReadOnlyTable<tables::Key32, u64>,
     hashes: ReadOnlyTable<Place, tables::Key32>,
 }
 
@@ -55,6 +58,16 @@ impl Pages {
     pub fn entry(&self, index: u64) -> Result<Option<Vec<u8>>, Error> {
         let entry = self.entries.get(index).map_err(failed(READ))?;
         Ok(entry.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Gives the newest place that has this mark.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn marked(&self, mark: &[u8; 32]) -> Result<Option<u64>, Error> {
+        let place = self.marks.get(mark).map_err(failed(READ))?;
+        Ok(place.map(|place| place.value()))
     }
 
     /// Gives the hash of a complete subtree, where it is kept.
@@ -88,6 +101,10 @@ impl Store {
                 }
                 entries.insert(got, bytes.as_slice()).map_err(failed(WRITE))?;
             }
+            let mut marks = transaction.open_table(tables::LOG_MARKS).map_err(failed(OPEN))?;
+            for (mark, place) in &growth.marks {
+                marks.insert(mark, place).map_err(failed(WRITE))?;
+            }
             for (place, hash) in &growth.hashes {
                 hashes.insert(place, hash).map_err(failed(WRITE))?;
             }
@@ -104,6 +121,7 @@ impl Store {
         let transaction = self.database.begin_read().map_err(failed("begin a read"))?;
         let pages = Pages {
             entries: transaction.open_table(tables::LOG_ENTRIES).map_err(failed(OPEN))?,
+            marks: transaction.open_table(tables::LOG_MARKS).map_err(failed(OPEN))?,
             hashes: transaction.open_table(tables::LOG_HASHES).map_err(failed(OPEN))?,
         };
         look(&pages)

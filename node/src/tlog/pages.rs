@@ -33,7 +33,7 @@ pub enum PageError {
 }
 
 /// The kept hashes as the tree wants them.
-struct Kept<'a>(&'a Pages);
+pub(super) struct Kept<'a>(pub(super) &'a Pages);
 
 impl Subtrees for Kept<'_> {
     type Error = Error;

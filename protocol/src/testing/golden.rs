@@ -169,6 +169,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::RecipeRun(_) => 21,
         Request::AddCheckpoint(_) => 22,
         Request::Checkpoint(_) => 23,
+        Request::ReleaseProof(_) => 24,
     }
 }
 
@@ -197,7 +198,7 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=23).collect());
+    assert_eq!(requests, (0..=24).collect());
     assert_eq!(responses, (0..=15).collect());
 }
 

@@ -499,6 +499,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("recipe-run", Request::RecipeRun(octets())),
         ("add-checkpoint", Request::AddCheckpoint(Octets(b"old 0\n\n".to_vec()))),
         ("checkpoint", Request::Checkpoint(octets())),
+        ("release-proof", Request::ReleaseProof(hash("release"))),
     ]
 }
 

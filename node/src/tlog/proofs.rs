@@ -1,0 +1,101 @@
+//! Proofs out of the book: how an older size of the log and a newer one belong together, and that something was logged.
+
+use std::sync::Arc;
+
+use attest::log::{
+    checkpoint::Signed,
+    entry::{Entry, Event},
+    proof::Proof,
+    tree::{self, MakeError},
+};
+use protocol::{ChannelName, Hash, JobId, Sha256};
+
+use super::{Book, Error, PageError, pages::Kept};
+use crate::store::{self, Pages};
+
+/// What an entry is looked for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The verdict of a job; the newest, should there be several.
+    Verdict(JobId),
+    /// A signed release, by the hash of its envelope.
+    Release(ChannelName, Hash),
+}
+
+impl Subject {
+    /// Gives what an entry is about, where it is looked for.
+    pub(super) fn of(entry: &[u8]) -> Option<Self> {
+        match Entry::from_bytes(entry).ok()?.event {
+            Event::Verdict(verdict) => Some(Self::Verdict(verdict.job)),
+            Event::Release(release) => Some(Self::Release(release.channel, release.envelope)),
+            Event::Policy(_)
+            | Event::Accepted(_)
+            | Event::Lease(_)
+            | Event::Commitment(_)
+            | Event::Outcome(_)
+            | Event::Revocation(_) => None,
+        }
+    }
+
+    /// Gives the key under which its place is kept.
+    pub(super) fn mark(&self) -> [u8; 32] {
+        let words = match self {
+            Self::Verdict(job) => format!("verdict {job}"),
+            Self::Release(channel, envelope) => format!("release {channel} {envelope}"),
+        };
+        *Hash::of(words.as_bytes()).as_bytes()
+    }
+}
+
+impl Book {
+    /// Gives the proof that the log of `new` entries begins with that of `old`.
+    ///
+    /// # Errors
+    /// [`Error`], where it has fewer entries, too.
+    pub async fn consistency(self: &Arc<Self>, old: u64, new: u64) -> Result<Vec<Sha256>, Error> {
+        if old == 0 {
+            return Ok(Vec::new());
+        }
+        self.look(move |pages| tree::consistency(old, new, &Kept(pages)).map_err(|error| made(error, new))).await
+    }
+
+    /// Gives the place of what was logged; none where it was not, or is not written yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn place(self: &Arc<Self>, subject: &Subject) -> Result<Option<u64>, Error> {
+        let mark = subject.mark();
+        self.look(move |pages| Ok(pages.marked(&mark)?)).await
+    }
+
+    /// Gives the proof, under a checkpoint, of the entry at a place, which it brings along.
+    ///
+    /// # Errors
+    /// [`Error`], where the checkpoint does not cover the entry, too.
+    pub async fn proof(self: &Arc<Self>, place: u64, checkpoint: Signed) -> Result<Proof, Error> {
+        self.look(move |pages| {
+            let missing = || Error::from(PageError::Entry { index: place });
+            let entry = Entry::from_bytes(&pages.entry(place)?.ok_or_else(missing)?).map_err(|_| missing())?;
+            let size = checkpoint.claims().head().size;
+            let path = tree::inclusion(place, size, &Kept(pages)).map_err(|error| made(error, place))?;
+            Ok(Proof::of_entry(&entry, place, path, checkpoint))
+        })
+        .await
+    }
+
+    async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Pages) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.store.clone();
+        let looked = tokio::task::spawn_blocking(move || store.log_look(look)).await;
+        looked.map_err(|_| store::Error::Stopped)?
+    }
+}
+
+fn made(error: MakeError<Error>, place: u64) -> Error {
+    match error {
+        MakeError::Impossible(_) => PageError::Entry { index: place }.into(),
+        MakeError::Read(error) => error,
+    }
+}
