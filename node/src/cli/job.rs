@@ -11,6 +11,7 @@ mod many;
 mod orders;
 mod rpm;
 mod show;
+mod signature;
 mod watch;
 mod when;
 
@@ -23,7 +24,7 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, PackageName, SuiteName, Verified,
+    Arch, ChannelName, JobId, PackageName, SuiteName, Verified,
     job::{BuildLimits, Change, Group, Priority},
     lease::LeaseNumber,
 };
@@ -85,6 +86,8 @@ pub(super) enum Job {
     Buildinfo(buildinfo::Buildinfo),
     /// Print the log of one attempt
     Log(Log),
+    /// Write a maintainer's SSH signature of a job for `ssh-keygen -Y verify`
+    Signature(signature::Export),
     /// End a job; every copy that runs is stopped
     Cancel(orders::Target),
     /// Have a job rest: copies that run are stopped, none begins, its deadline goes on
@@ -112,9 +115,9 @@ pub(super) struct Submit {
     /// The channel
     #[arg(long, default_value = "main")]
     channel: ChannelName,
-    /// Name of the maintainer's key
+    /// The maintainer's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: MaintainerName,
+    key: keys::Word,
     /// Words of DEB_BUILD_OPTIONS, for instance nocheck
     #[arg(long, value_delimiter = ',')]
     option: Vec<String>,
@@ -223,6 +226,7 @@ impl Job {
             Job::Fetch(fetch) => fetch.run(context).await,
             Job::Respin(respin) => respin.run(context).await,
             Job::Log(log) => log.run(context).await,
+            Job::Signature(export) => export.run(context).await,
             Job::Cancel(target) => target.order(context, Change::Cancel).await,
             Job::Suspend(target) => target.order(context, Change::Suspend).await,
             Job::Resume(target) => target.order(context, Change::Resume).await,
@@ -239,7 +243,7 @@ impl Submit {
     }
 
     pub(super) async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(self.key.as_str()))?;
+        let key = context.signer(&self.key)?;
         Config::load(&context.home)?;
         let client = context.client();
         client.status().await?;

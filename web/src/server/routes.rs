@@ -84,6 +84,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/log/conflict", get(witness::conflict::<B>))
         .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
         .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))
+        .route("/log/{*path}", get(content::log_file::<B>))
         .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
         .with_state(app)
