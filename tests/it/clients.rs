@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use attest::{link::Link, statement};
+use attest::{dsse, link::Link, statement};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signature, VerifyingKey};
 use harness::{Ground, Network, Plan, run, until};
@@ -72,7 +72,7 @@ async fn published(ground: &Ground, builders: u8) -> (Network, JobId) {
     (network, job)
 }
 
-/// Checks a link's signatures by hand and gives how many hold for operators' keys.
+/// Checks what a link's signatures are of, and counts them.
 fn signatures(block: &Value, sha256: &Sha256) -> usize {
     let text = Link::of(DEB, sha256).unwrap().text();
     assert_eq!(block["signed"].to_string(), text, "what was signed, sorted and without spaces");
@@ -113,6 +113,13 @@ async fn any_node_answers_the_clients_of_rebuilders() {
         let attested: Vec<_> = lines.lines().map(read).collect();
         assert_eq!((status, attested.len()), (200, 3), "{name}");
         assert!(attested.iter().all(|a| a.get().task.job == job && a.get().outputs.iter().any(|o| o.sha256 == sha256)));
+        let (status, summary) = get(&at, &format!("/api/v1/artifacts/sha256:{sha256}/summary"));
+        let summary = dsse::Envelope::read(summary.trim_end().as_bytes(), 1 << 20).unwrap();
+        // A node without a repository hands on what the coordinator proved.
+        let by = network.id_of(if name == "b1" { "coordinator" } else { name });
+        assert_eq!((status, summary.signers(&[by.into()]).len()), (200, 1), "{name}");
+        let proved: Value = serde_json::from_slice(summary.payload()).unwrap();
+        assert_eq!(proved["predicate"]["properties"][0], "ARTEL_REPRODUCED_BY_3");
         let listed = json(&at, "/api/v0/pkgs/list");
         let good = listed.as_array().unwrap().iter().filter(|p| p["status"] == "GOOD").count();
         assert_eq!(good, 2, "{name}: artel-tiny and artel-tiny-doc in {listed}");

@@ -199,5 +199,8 @@ async fn debian_repro_status_tells_good_from_bad_and_unknown() {
     let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
     println!("{said}");
     assert!(out.status.success(), "{said}");
-    assert!(said.contains("Your system has 50.00% been reproduced"), "{said}");
+    let words = ["[+] artel-tiny amd64 1.0 GOOD", "[+] artel-tiny-doc all 1.0 GOOD", "[-] artel-dated amd64 1.0 BAD"];
+    for line in words.iter().chain(&["[?] artel-tiny amd64 9.0 UNKWN", "has 50.00% been reproduced"]) {
+        assert!(said.contains(line), "{line}: {said}");
+    }
 }

@@ -74,6 +74,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
         .route("/api/v1/artifacts", get(clients::artifacts::<B>))
         .route("/api/v1/artifacts/{digest}/attestations", get(clients::attestations::<B>))
+        .route("/api/v1/artifacts/{digest}/summary", get(clients::summary::<B>))
         .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
         .route("/api/v1/packages", get(clients::packages::<B>))
         .route("/api/v1/rebuilder", get(clients::rebuilder::<B>))
