@@ -42,12 +42,15 @@ const HEARD: usize = 64;
 /// Heads that are remembered as being of the believed tree.
 const AGREED: usize = 256;
 
+/// Checkpoints of others, with whom they came from.
+type Inbox = mpsc::Receiver<(NodeId, Vec<u8>)>;
+
 /// What this node believes of the log.
 #[derive(Debug)]
 pub struct Sight {
     believed: Mutex<Option<Verified>>,
     heard: mpsc::Sender<(NodeId, Vec<u8>)>,
-    inbox: Mutex<Option<mpsc::Receiver<(NodeId, Vec<u8>)>>>,
+    inbox: Mutex<Option<Inbox>>,
 }
 
 impl Default for Sight {

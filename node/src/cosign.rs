@@ -207,11 +207,11 @@ impl Cosigner {
             let proof = self.book.consistency(old, size).await.map_err(|e| chain(&e))?;
             let body = witness::Request::new(old, proof, checkpoint).to_string();
             let answer = self.desk.ask(node, Request::AddCheckpoint(Octets(body.into_bytes()))).await;
-            let (status, body) = match answer.map_err(|e| chain(&e))? {
-                Response::Witness(status, Octets(body)) => (status, String::from_utf8_lossy(&body).into_owned()),
-                Response::Refused(refusal) => return Err(refusal.to_string()),
-                other => return Err(format!("it answered {other:?}").chars().take(120).collect()),
+            let answer = answer.map_err(|e| chain(&e))?;
+            let Response::Witness(status, Octets(body)) = answer else {
+                return Err(format!("it answered {answer:?}").chars().take(120).collect());
             };
+            let body = String::from_utf8_lossy(&body).into_owned();
             match (status, witness::latest_size(&body)) {
                 (200, _) => {
                     self.note_size(node, size);

@@ -248,20 +248,7 @@ async fn parts_of(
             ("web interface", Ok(()))
         });
     }
-    let retention = retention::run(Arc::clone(shared), desk.clone(), stop.clone());
-    parts.spawn(async move {
-        ("retention", {
-            retention.await;
-            Ok(())
-        })
-    });
-    let audit = crate::audit::run(Arc::clone(shared), desk.clone(), stop.clone());
-    parts.spawn(async move {
-        ("audit", {
-            audit.await;
-            Ok(())
-        })
-    });
+    look_after(shared, &desk, parts, stop);
     let desk_task = inbox::run(Arc::clone(shared), desk, inbox, releases, stop.clone());
     parts.spawn(async move {
         ("desk", {
@@ -281,6 +268,24 @@ async fn parts_of(
             None => Ok(()),
         },
     }
+}
+
+/// Starts what every node does beside its roles: it lets go of what is over, and follows the log.
+fn look_after(shared: &Arc<Shared>, desk: &Desk, parts: &mut JoinSet<Ending>, stop: &CancellationToken) {
+    let retention = retention::run(Arc::clone(shared), desk.clone(), stop.clone());
+    parts.spawn(async move {
+        ("retention", {
+            retention.await;
+            Ok(())
+        })
+    });
+    let audit = crate::audit::run(Arc::clone(shared), desk.clone(), stop.clone());
+    parts.spawn(async move {
+        ("audit", {
+            audit.await;
+            Ok(())
+        })
+    });
 }
 
 async fn build_here(

@@ -16,14 +16,17 @@ use attest::{
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use harness::{Forker, Network, Plan, run, until};
-use protocol::{NetworkId, Sha256};
+use protocol::{NetworkId, Sha256, words::RelativePath};
 use web::{
     Backend,
-    api::{ApiError, WitnessAnswer},
+    api::{ApiError, JobState, WitnessAnswer},
+    backend::ByteRange,
 };
 
 use crate::ground;
 
+/// How soon a package is built and published.
+const BUILT_WITHIN: Duration = Duration::from_secs(180);
 /// How soon both mirrors must have stopped.
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -157,4 +160,41 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         let refused = page.add_checkpoint(Bytes::from_static(b"old 0\n\n")).await.unwrap();
         assert_eq!(refused.status, 400);
     }
+}
+
+#[tokio::test]
+async fn what_is_published_was_seen_by_witnesses_and_says_so() {
+    let Some(ground) = ground().await else { return };
+    let plan = Plan { mirrors: vec!["mirror".into()], ..Plan::builders(3) };
+    let mut network = Network::found(&ground, &plan);
+    network.start_some(&["coordinator", "b1", "b2", "mirror"]).await;
+    network.change_policy(|charter| charter.channels[0].witnesses = 3).await;
+
+    // Two build; without the third operator's node what they made waits, and says for what.
+    let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
+    let waits = (job, "its publication waits for a witness");
+    let why = "3 operators must have seen the log";
+    let detail = network.job_until(waits, BUILT_WITHIN, |detail| detail.summary.why.contains(why)).await;
+    assert!(!detail.summary.state.is_over(), "{detail:#?}");
+    network.node("b3").start();
+    let detail = network.over(job, BUILT_WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+
+    // The mirror took it, since it was proven to be logged; each package has its proof beside it, which three operators signed.
+    let (channel, mirror) = (network.channel.clone(), network.client("mirror"));
+    let path: RelativePath = "pool/main/a/artel-tiny/artel-tiny_1.0_amd64.deb.tlog-proof".parse().unwrap();
+    let proof = until("the mirror has the package's proof", WITHIN, async || {
+        let file = mirror.repository_file(channel.clone(), path.clone(), ByteRange::All).await.ok()?;
+        file.collect(1 << 20).await.ok()
+    })
+    .await;
+    let policy = network.charter.to_policy().unwrap();
+    let log = network::log_policy(&network.id, &policy, 3).unwrap();
+    let (entry, logged) = Proof::read(&proof).unwrap().entry(&log).unwrap();
+    assert_eq!(logged.witnessed.seen.len(), 3, "{logged:?}");
+    let Event::Verdict(verdict) = entry.event else { panic!("{entry:?}") };
+    assert_eq!((verdict.job, verdict.attestations.len() >= 2), (job, true));
+    // What the node serves as its newest checkpoint has the cosignatures, too.
+    let served = network.public("mirror").log_file("checkpoint".parse().unwrap()).await.unwrap();
+    assert!(log.check(Signed::read(&served).unwrap()).is_ok(), "{}", String::from_utf8_lossy(&served));
 }

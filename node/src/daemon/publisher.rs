@@ -455,6 +455,7 @@ impl Publisher {
         let term = Self::office(shared, &self.decisions).map_err(|not| not.to_string())?;
         let release = Release { at, term, channel: channel.clone(), manifest, generation };
         let signed = self.logged(&release).await?;
+        self.keep_release_proof(channel, &signed).await?;
         let (stored, of) = (signed.clone(), channel.clone());
         let put = shared.store.run(move |store| store.release_put(&of, generation, term, &stored)).await;
         put.map_err(|e| chain(&e))?;

@@ -6,7 +6,7 @@ use attest::{
     dsse::Envelope,
     log::{
         self,
-        entry::{Event, Judgement},
+        entry::{Event, Judgement, Verdict},
         network::log_policy,
     },
     staple,
@@ -113,10 +113,12 @@ pub fn check_staples<'a>(
     };
     let later = later.filter(|policy| policy.number > proof.policy.number);
     let read = later.fold(under(&proof.policy), |read, policy| read.or_else(|why| under(policy).map_err(|_| why)));
-    match read.map_err(refuse)?.0.event {
-        Event::Verdict(verdict) if verdict.job == proof.job && verdict.verdict == Judgement::Reproduced => Ok(()),
-        other => Err(refuse(format!("the log's entry is of another {}", other.word()))),
+    let event = read.map_err(refuse)?.0.event;
+    let reproduced = |verdict: &Verdict| verdict.job == proof.job && verdict.verdict == Judgement::Reproduced;
+    if matches!(&event, Event::Verdict(verdict) if reproduced(verdict)) {
+        return Ok(());
     }
+    Err(refuse(format!("the log's entry is of another {}", event.word())))
 }
 
 #[cfg(test)]
