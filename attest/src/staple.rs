@@ -90,7 +90,7 @@ pub fn proof<S: tree::Subtrees>(
 }
 
 /// The largest envelope of a request or promotion, in bytes.
-const RECORD_MAX: usize = limits::JOB_MAX + limits::SIGNATURES_MAX * 128 + 256;
+const RECORD_MAX: usize = limits::JOB_MAX + limits::ENVELOPE_ROOM;
 /// The longest line, in bytes: the longer of an attestation, and a request in base64.
 const LINE_MAX: usize = limits::ATTESTATION_MAX;
 
@@ -127,7 +127,7 @@ impl Lines {
     /// Gives the requests, promotions included, that one of these keys signed.
     pub(crate) fn requests(&self, network: &NetworkId, candidates: &[PublicKey]) -> Vec<Verified<JobRequest>> {
         let verified = |envelope: &dsse::Envelope| {
-            let record = codec::encode(&envelope.to_record(candidates)?);
+            let record = codec::encode(&envelope.to_record::<JobRequest>(candidates)?);
             let request = Signed::<JobRequest>::read(&record).and_then(|signed| signed.verify(Some(network))).ok()?;
             (request.get().network == *network).then_some(request)
         };
