@@ -101,7 +101,14 @@ pub fn check_staples(staples: &Staples<'_>, bundle: &Bundle, proof: &Proof) -> R
     let read = log::proof::Proof::read(bytes).and_then(|read| read.entry(&log));
     match read.map_err(|e| refuse(e.to_string()))?.0.event {
         Event::Verdict(verdict) if verdict.job == proof.job && verdict.verdict == Judgement::Reproduced => Ok(()),
-        other => Err(refuse(format!("the log's entry is of another {}", other.word()))),
+        other @ (Event::Verdict(_)
+        | Event::Policy(_)
+        | Event::Accepted(_)
+        | Event::Lease(_)
+        | Event::Commitment(_)
+        | Event::Outcome(_)
+        | Event::Release(_)
+        | Event::Revocation(_)) => Err(refuse(format!("the log's entry is of another {}", other.word()))),
     }
 }
 
