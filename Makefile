@@ -55,6 +55,7 @@ bench:
 	$(CARGO) build --locked --release -p artel --bin artel --example bench
 	$(TARGET)/release/examples/bench $(BENCH)
 	$(CARGO) run --locked --release -p artel-ledger --example scale -- $(filter --quick,$(BENCH))
+	$(CARGO) run --locked --release -p artel-verify --example proof -- $(filter --quick,$(BENCH))
 
 # The ledger's simulation with more schedules: make sim SEEDS=1000000; one of them again: SEED=7 make sim
 SEEDS ?= 20000

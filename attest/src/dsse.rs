@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey};
 use protocol::{
     PublicKey, Sha256,
-    envelope::{Envelope as Record, Signature, pae, verify_ed25519},
+    envelope::{Envelope as Record, Signature, pae, verify_ed25519, verify_signature},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -116,16 +116,16 @@ impl Envelope {
 
     /// Gives a record's envelope back, with the signatures of those of the candidates that signed; none where nobody of them
     /// did. Key ids only say whom to try first.
-    pub fn to_record(&self, candidates: &[PublicKey]) -> Option<Record> {
+    pub fn to_record<T: protocol::envelope::Record>(&self, candidates: &[PublicKey]) -> Option<Record> {
         let message = pae(&self.payload_type, &self.payload);
-        let signed = |key: &PublicKey, s: &WireSignature| verify_ed25519(key, &message, &s.sig).is_ok();
-        let mut sigs: BTreeMap<PublicKey, Vec<u8>> = BTreeMap::new();
-        for signature in &self.signatures {
-            let named = candidates.iter().find(|key| keyid(key) == signature.keyid);
-            let key = named.into_iter().chain(candidates).find(|key| signed(key, signature));
-            sigs.extend(key.map(|key| (*key, signature.sig.clone())));
+        let mut sigs: BTreeMap<PublicKey, Signature> = BTreeMap::new();
+        for WireSignature { keyid: id, sig } in &self.signatures {
+            let named = candidates.iter().find(|key| keyid(key) == *id);
+            let mut by = named.into_iter().chain(candidates).map(|key| Signature { key: *key, sig: sig.clone() });
+            let good = by.find(|signature| verify_signature::<T>(signature, &message).is_ok());
+            sigs.extend(good.map(|signature| (signature.key, signature)));
         }
-        let sigs: Vec<_> = sigs.into_iter().map(|(key, sig)| Signature { key, sig }).collect();
+        let sigs: Vec<_> = sigs.into_values().collect();
         let record = Record { sigs, kind: self.payload_type.clone(), payload: self.payload.clone() };
         (!record.sigs.is_empty()).then_some(record)
     }

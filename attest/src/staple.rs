@@ -127,7 +127,7 @@ impl Lines {
     /// Gives the requests, promotions included, that one of these keys signed.
     pub(crate) fn requests(&self, network: &NetworkId, candidates: &[PublicKey]) -> Vec<Verified<JobRequest>> {
         let verified = |envelope: &dsse::Envelope| {
-            let record = codec::encode(&envelope.to_record(candidates)?);
+            let record = codec::encode(&envelope.to_record::<JobRequest>(candidates)?);
             let request = Signed::<JobRequest>::read(&record).and_then(|signed| signed.verify(Some(network))).ok()?;
             (request.get().network == *network).then_some(request)
         };

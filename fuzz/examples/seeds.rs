@@ -16,7 +16,9 @@ use attest::{
     testing::{
         bundle,
         log::{Memory, ORIGIN, entries, log_key, witness_key},
+        staple::Sample,
     },
+    trust::Demands,
 };
 use protocol::{
     Timestamp, limits,
@@ -34,6 +36,7 @@ fn main() -> io::Result<()> {
     evidence()?;
     log()?;
     witnesses()?;
+    staples()?;
     ssh()?;
     for name in ["source.rpm", "unsigned.rpm"] {
         seed("rpm", name, &fs::read(Path::new(FIXTURES).join("rpm").join(name))?[..5000])?;
@@ -50,6 +53,16 @@ fn seed(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(name), bytes)
+}
+
+/// What lies beside the sample package, and what its verifier trusts.
+fn staples() -> io::Result<()> {
+    let sample = Sample::of(&Sample::policy(1), &["x", "x"]);
+    let (lines, proof) = (sample.lines(), sample.proof(&[0]));
+    let length = u32::try_from(lines.len()).map_err(io::Error::other)?.to_be_bytes();
+    seed("staple", "proven", &[&length[..], &lines, &proof].concat())?;
+    seed("staple", "unlogged", &[&length[..], &lines].concat())?;
+    seed("trust", "sample", sample.trust(Demands::default()).to_string().as_bytes())
 }
 
 /// Takes the golden bytes to the target that reads them.

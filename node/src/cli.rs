@@ -20,6 +20,7 @@ mod policy;
 mod recipe;
 mod repo;
 mod status;
+mod verify;
 
 pub mod exit;
 
@@ -73,6 +74,12 @@ enum Command {
     /// Show and check evidence
     #[command(subcommand)]
     Attest(attest::Attest),
+    /// Prove files, packages or whole repositories by what is stapled to them, offline
+    Verify(verify::Words),
+    /// Have apt refuse packages without proof: install, uninstall
+    AptHook(verify::Words),
+    /// Have dnf refuse packages without proof: install, uninstall
+    DnfHook(verify::Words),
     /// Read and check the network's transparency log
     #[command(subcommand)]
     Log(log::Log),
@@ -136,6 +143,9 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Completions(command) => command.run(),
         Command::Keys(command) => command.run(&context),
         Command::Node(node::Node::Run(command)) => command.run(&context),
+        Command::Verify(words) => Ok(words.run(&context, "verify")),
+        Command::AptHook(words) => Ok(words.run(&context, "apt-hook")),
+        Command::DnfHook(words) => Ok(words.run(&context, "dnf-hook")),
         Command::Demo(command) => block(command.run(&context)),
         Command::Init(command) => block(command.run(&context)),
         Command::Node(command) => block(command.run(&context)),

@@ -231,7 +231,11 @@ fn verify_signatures<T: Record>(envelope: &Envelope) -> Result<(), EnvelopeError
     Ok(())
 }
 
-fn verify_signature<T: Record>(Signature { key, sig }: &Signature, message: &[u8]) -> Result<(), EnvelopeError> {
+/// Verifies one signature of a record's kind over the bytes that were signed, see [`pae`]: raw, or OpenSSH's where people sign.
+///
+/// # Errors
+/// When it does not verify, or may not stand there.
+pub fn verify_signature<T: Record>(Signature { key, sig }: &Signature, message: &[u8]) -> Result<(), EnvelopeError> {
     if T::SIGNERS == Signers::People && ssh::Signature::is_blob(sig) {
         let signature = ssh::Signature::read(sig);
         let verified = signature.and_then(|signature| signature.verify(key, &ssh::namespace(T::KIND), message));

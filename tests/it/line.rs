@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use attest::{bundle::Bundle, verify};
+use attest::{
+    bundle::Bundle,
+    staple,
+    trust::{Demands, Trust},
+    verify,
+};
 use harness::{Network, Plan, run, until};
 use protocol::{Sha256, words::RelativePath};
 use web::{
@@ -69,8 +74,27 @@ async fn a_package_goes_all_the_way_to_a_mirror_and_proves_itself() {
         let arguments = ["--network", &id, beside.to_str().unwrap(), file.to_str().unwrap()];
         let said = run(&ground.verify, &folder, &arguments).await;
         assert_eq!(said.code, 0, "{said:?}");
+        // What lies beside it proves it, too, to who trusts the network and nothing else.
+        let lines = get(&format!("{pool}{}", staple::SUFFIX)).await;
+        fs::write(folder.join(format!("{}{}", output.name, staple::SUFFIX)), &lines).unwrap();
+        let policy = folder.join("verify.policy");
+        fs::write(&policy, trust(&network, &bundle).to_string()).unwrap();
+        let stapled = ["--policy", policy.to_str().unwrap(), "--json", file.to_str().unwrap()];
+        let said = run(&ground.verify, &folder, &stapled).await;
+        assert!(said.code == 0 && said.out.contains("\"wanted\":2"), "{said:?}");
+        let same = run(&ground.artel, &folder, &[&["verify"], &stapled[..]].concat()).await;
+        assert_eq!((same.code, same.out), (0, said.out), "both programs say the same");
+        println!("{} bytes of {} lie beside {}", lines.len(), evidence.len(), output.name);
         fs::write(&file, [package.as_ref(), b"!"].concat()).unwrap();
-        let said = run(&ground.verify, &folder, &arguments).await;
-        assert_eq!(said.code, 12, "a changed file is not proven: {said:?}");
+        for arguments in [&arguments, &stapled] {
+            let said = run(&ground.verify, &folder, arguments).await;
+            assert_eq!(said.code, 12, "a changed file is not proven: {said:?}");
+        }
     }
+}
+
+/// Gives what a verifier trusts of a network, by the policies of its evidence.
+fn trust(network: &Network, bundle: &Bundle) -> Trust {
+    let policies: Vec<_> = bundle.policies.iter().map(|policy| (policy.0.clone(), None)).collect();
+    Trust::new(network.id, &policies, Demands::default(), artel::clock::now()).unwrap()
 }

@@ -1,7 +1,10 @@
 //! Making lines of a bundle, and reading them again.
 
 use protocol::{
+    NetworkId,
+    envelope::{Signature, Unsigned},
     message::Octets,
+    ssh,
     testing::{public_key, samples},
 };
 
@@ -47,4 +50,20 @@ fn what_cannot_stand_in_a_line_is_refused() {
     assert_eq!(lines(&bundle, None), Err(Error::Lines { position: 1 }));
     bundle.request = Octets(b"x".to_vec());
     assert!(matches!(lines(&bundle, None), Err(Error::Envelope(_))));
+}
+
+/// A maintainer may sign by OpenSSH: the blob stands in the line as it stands in our own envelope.
+#[test]
+fn a_request_that_openssh_signed_comes_back() {
+    let fixture =
+        |name: &str| std::fs::read_to_string(format!("{}/../fixtures/ssh/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let network = NetworkId::from_bytes([7; 32]);
+    let key = ssh::Key::parse(&fixture("ed25519.pub")).unwrap().public;
+    let sig = ssh::Signature::parse(&fixture("job.sig")).unwrap().to_blob();
+    let signed = Unsigned::new(&samples::deb_request(network), Some(&network)).with(vec![Signature { key, sig }]);
+    let bundle = Bundle { request: Octets(signed.to_bytes()), ..bundle(&samples::genesis(3), &[]).0 };
+    let lines = Lines::read(&lines(&bundle, None).unwrap(), &network);
+    let found = lines.requests(&network, &[public_key(1), key]);
+    assert_eq!((found.len(), found[0].to_bytes()), (1, signed.to_bytes()));
+    assert!(lines.requests(&network, &[public_key(1)]).is_empty());
 }

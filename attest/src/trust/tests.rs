@@ -78,3 +78,19 @@ fn policies_must_lead_from_the_network_to_now() {
         .demanding(Demands { log: LogDemand::Witnesses(9), ..Demands::default() }, samples::NOW);
     assert!(many.is_ok(), "whether nine witnesses can be had is asked of each proof");
 }
+
+/// Invariant: whatever character of a policy's line is changed, the file is refused or trusts the very same.
+#[test]
+fn every_character_of_a_policy_counts() {
+    let good = sample().trust(Demands::default()).to_string();
+    let begin = good.find("\npolicy 0 ").unwrap() + "\npolicy 0 ".len();
+    for at in (begin..good.trim_end().len()).step_by(7) {
+        let other = if &good[at..=at] == "B" { "C" } else { "B" };
+        let changed = format!("{}{other}{}", &good[..at], &good[at + 1..]);
+        match Trust::read(changed.as_bytes(), samples::NOW) {
+            // Bits of base64 that mean nothing are refused, too; so is another signature by the same key.
+            Ok(trust) => panic!("character {at} counts for nothing: {trust}"),
+            Err(error) => assert!([3, 13].contains(&error.exit_code()), "{error}"),
+        }
+    }
+}

@@ -24,6 +24,7 @@ use self::{ask::Apt, input::Wanted};
 use crate::{
     Error, Verifier, now,
     package::{Identity, Place, Proven, digest},
+    report::printable,
 };
 
 /// Where fetched staples are kept by default.
@@ -52,7 +53,7 @@ pub struct Hook {
 /// Answers apt: reads what it is about to install, says on `talk` what is proven and what is not, and gives the exit code; apt goes
 /// on only after 0.
 pub fn answer(hook: &Hook, from_apt: &mut impl Read, talk: &mut impl Write) -> u8 {
-    let mut say = |line: String| drop(writeln!(talk, "artel: {line}"));
+    let mut say = |line: String| drop(writeln!(talk, "artel: {}", printable(&line)));
     match judged(hook, from_apt) {
         Err(error) => {
             say(error.words());
@@ -114,10 +115,11 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     let must = |wanted: &&Wanted| match &origins {
         None => true,
         Some(origins) => {
-            let address = addresses.get(&wanted.key()).cloned();
+            // Two repositories may have the name and version; what apt took must be what this address has.
+            let address = addresses.get(&wanted.key()).filter(|address| address.is_of(&wanted.file)).cloned();
             // What apt fetched came from a repository, even when it does not say which.
             let fetched = archives.as_ref().is_none_or(|archives| wanted.file.starts_with(archives));
-            match address.or_else(|| (!fetched).then(|| wanted.as_address())) {
+            match address.map(|address| address.place).or_else(|| (!fetched).then(|| wanted.as_address())) {
                 None => true,
                 Some(address) => {
                     let origin = repositories.iter().rev().find(|(base, _)| address.starts_with(base.as_str()));
@@ -133,7 +135,7 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
         Err((_, error)) => return Err(error),
     };
     let check = Check { verifier: &verifier, apt: &apt, cache: &hook.cache };
-    Ok(must.into_iter().map(|w| (w.to_string(), check.package(w, addresses.get(&w.key())))).collect())
+    Ok(must.into_iter().map(|w| (w.to_string(), check.package(w, addresses.get(&w.key()).map(|a| &a.place)))).collect())
 }
 
 struct Check<'a> {

@@ -136,6 +136,6 @@ fn proven_value(file: String, Proven { sha256, identity, chain, .. }: &Proven) -
 }
 
 /// Makes a stranger's words safe for a terminal.
-fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -2,11 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use protocol::Sha256;
+
 use super::input::Wanted;
+use crate::package::digest;
 
 /// The program that fetches a file as apt does.
 const HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -15,6 +19,22 @@ const BLOCKS_MAX: u32 = 1 << 16;
 
 /// Name, version and architecture.
 type Key = (String, String, String);
+
+/// Where a package comes from, by apt's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) place: String,
+    /// What the index says that lies there.
+    sha256: Option<Sha256>,
+}
+
+impl Address {
+    /// Says whether a file is what the index says that lies there; an index without digest says nothing.
+    pub(super) fn is_of(&self, file: &Path) -> bool {
+        let found = || digest(&mut File::open(file).ok()?, file).ok();
+        self.sha256.is_some() && self.sha256 == found()
+    }
+}
 
 /// Apt's programs, with the settings of the apt that asks.
 pub(super) struct Apt {
@@ -32,7 +52,7 @@ impl Apt {
     }
 
     /// Gives the address of each package; those that no repository has are missing, a file from the command line for one.
-    pub(super) fn addresses(&self, wanted: &[Wanted]) -> BTreeMap<Key, String> {
+    pub(super) fn addresses(&self, wanted: &[Wanted]) -> BTreeMap<Key, Address> {
         let words: Vec<String> = wanted.iter().map(word).collect();
         match self.print_uris(&words) {
             Some(found) => found,
@@ -41,7 +61,7 @@ impl Apt {
         }
     }
 
-    fn print_uris(&self, words: &[String]) -> Option<BTreeMap<Key, String>> {
+    fn print_uris(&self, words: &[String]) -> Option<BTreeMap<Key, Address>> {
         let mut command = Command::new("apt-get");
         let output =
             self.with_options(&mut command).args(["-qq", "download", "--print-uris", "--"]).args(words).output();
@@ -105,13 +125,14 @@ fn word(Wanted { name, version, arch, .. }: &Wanted) -> String {
 }
 
 /// Reads a line of `--print-uris`: the address in quotes, the file's name, its size, its digest.
-fn address(line: &str) -> Option<(Key, String)> {
+fn address(line: &str) -> Option<(Key, Address)> {
     let (address, rest) = line.strip_prefix('\'')?.split_once("' ")?;
     let stem = rest.split(' ').next()?.strip_suffix(".deb")?;
+    let sha256 = rest.split(' ').find_map(|word| word.strip_prefix("SHA256:")?.parse().ok());
     let mut parts = stem.rsplitn(3, '_');
     let (arch, version, name) = (parts.next()?, parts.next()?, parts.next()?);
     let version = version.replace("%3a", ":");
-    Some(((name.to_owned(), version, arch.to_owned()), plain(address)))
+    Some(((name.to_owned(), version, arch.to_owned()), Address { place: plain(address), sha256 }))
 }
 
 /// Gives an address in one spelling: a file's may have none, one or three slashes before its path.
@@ -142,7 +163,7 @@ mod tests {
         let line = "'http://x/pool/h/hostname_3.23%2bnmu1_amd64.deb' hostname_3.23+nmu1_amd64.deb 10500 SHA256:17";
         let (key, found) = address(line).unwrap();
         assert_eq!(key, ("hostname".into(), "3.23+nmu1".into(), "amd64".into()));
-        assert_eq!(found, "http://x/pool/h/hostname_3.23%2bnmu1_amd64.deb");
+        assert_eq!(found.place, "http://x/pool/h/hostname_3.23%2bnmu1_amd64.deb");
         let (key, _) = address("'file:///r/tiny_0.5_all.deb' tiny_1%3a0.5_all.deb 1 SHA256:1").unwrap();
         assert_eq!(key.1, "1:0.5");
         assert_eq!(plain("file:///r/x"), "file:/r/x");
