@@ -80,10 +80,12 @@ chaos: setup
 boot: setup
 	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
-# The transparency log, read by Go's checksum database.
+# The transparency log, a sample and that of a network of 10,000 entries, read by Go's checksum database and by crates of others.
+JUDGED = $(abspath $(TARGET))/judged-log
 judges:
 	@.ci/setup judges
-	ARTEL_GO=required $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
+	ARTEL_TESTS=required ARTEL_LOG_FOLDER=$(JUDGED) $(CARGO) test --locked -p artel-tests --test it log::a_long_log -- --nocapture
+	ARTEL_GO=required ARTEL_LOG_FOLDER=$(JUDGED) $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
 
 # Fuzzing, with cargo-fuzz: every target for a minute, or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
 # Those that need the whole node are built and run with FEATURES=node.
