@@ -57,6 +57,18 @@ pub struct MaintainerEntry {
     pub channels: Vec<ChannelName>,
 }
 
+/// A revoked key in the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedEntry {
+    /// The key, of a node, a maintainer or a root.
+    pub key: PublicKey,
+    /// The place in the log from which on it does not count.
+    pub from: u64,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// A channel in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +143,9 @@ pub struct Charter {
     /// Channels.
     #[serde(default)]
     pub channels: Vec<ChannelEntry>,
+    /// Keys that count no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<RevokedEntry>,
 }
 
 impl Charter {
@@ -165,6 +180,7 @@ impl Charter {
             operators: policy.operators.iter().map(|o| (o.name.clone(), o.nodes.clone())).collect(),
             maintainers: policy.maintainers.iter().map(maintainer_entry).collect(),
             channels: policy.channels.iter().map(channel_entry).collect(),
+            revoked: policy.revoked.iter().map(revoked_entry).collect(),
         }
     }
 
@@ -185,6 +201,7 @@ impl Charter {
             number: self.number,
             expires: clock::parse(&self.expires).map_err(Error::Meaning)?,
             network: self.network,
+            revoked: self.revoked.iter().map(revoked).collect(),
             channels: self.channels.iter().map(channel).collect(),
             mirrors: sorted(&self.mirrors),
             bootstrap: self.bootstrap.clone(),
@@ -197,6 +214,7 @@ impl Charter {
         };
         policy.channels.sort_by(|a, b| a.name.cmp(&b.name));
         policy.maintainers.sort_by_key(|m| m.key);
+        policy.revoked.sort();
         policy.check().map_err(Error::Meaning)?;
         Ok(policy)
     }
@@ -219,6 +237,14 @@ fn maintainer(entry: &MaintainerEntry) -> policy::Maintainer {
 
 fn maintainer_entry(maintainer: &policy::Maintainer) -> MaintainerEntry {
     MaintainerEntry { name: maintainer.name.clone(), key: maintainer.key, channels: maintainer.channels.clone() }
+}
+
+fn revoked(entry: &RevokedEntry) -> policy::Revoked {
+    policy::Revoked { key: entry.key, from: entry.from, reason: entry.reason.clone() }
+}
+
+fn revoked_entry(revoked: &policy::Revoked) -> RevokedEntry {
+    RevokedEntry { key: revoked.key, from: revoked.from, reason: revoked.reason.clone() }
 }
 
 fn channel(entry: &ChannelEntry) -> policy::Channel {

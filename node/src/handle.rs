@@ -3,20 +3,23 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod artifacts;
 mod difference;
 mod duty;
 mod group;
 mod recipes;
 mod service_log;
 mod transparency;
+mod upload;
+mod witness;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ledger::News;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, Timestamp, Verified,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp, Verified,
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
@@ -27,7 +30,7 @@ use protocol::{
     words::{RecipeName, RelativePath},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncSeekExt},
     sync::broadcast,
 };
 use tokio_stream::wrappers::BroadcastStream;
@@ -36,8 +39,9 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
-        Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, ArtifactQuery, ArtifactView, BlobUsage, Coordination, DifferenceForm, DutyView, FileView,
+        JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyView,
+        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -165,14 +169,8 @@ impl Handle {
         self.shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))
     }
 
-    fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
-        let published = self.shared.home.repository(channel).join("public");
-        let mirrored = self.shared.home.mirror(channel).join("public");
-        [published, mirrored].into_iter().find(|root| root.is_dir())
-    }
-
     async fn repository(&self, channel: &protocol::policy::Channel) -> Result<Option<RepositoryView>, ApiError> {
-        if self.root_of(&channel.name).is_none() {
+        if self.desk.root_of(&channel.name).is_none() {
             return Ok(None);
         }
         let name = channel.name.clone();
@@ -229,6 +227,7 @@ impl Backend for Handle {
             uptime_seconds: clock::now().since(shared.began).as_secs(),
             addresses: shared.net.listen_addresses(),
             draining: self.desk.worker().and_then(|worker| worker.draining()),
+            conflict: witness::view(shared),
         })
     }
 
@@ -311,6 +310,22 @@ impl Backend for Handle {
         transparency::read(self, &path).await
     }
 
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        artifacts::artifacts(self, wanted).await
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        artifacts::packages(self, after).await
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        artifacts::rebuilder(self, operator)
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        artifacts::buildinfo(self, job, operator).await
+    }
+
     async fn policy(&self) -> Result<Bytes, ApiError> {
         let policies = self.shared.policies();
         Ok(policies.chain().last().expect("a chain is never empty").to_bytes().into())
@@ -386,7 +401,7 @@ impl Backend for Handle {
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let name = crate::keys::random().map_err(|e| internal("random", &e))?;
         let path = folder.join(Hash::from_bytes(name).short() + &Hash::of(&name).short());
-        let written = write_upload(&path, &mut bytes, size).await;
+        let written = upload::write(&path, &mut bytes, size).await;
         let added = match written {
             Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| {
                 if matches!(e, blobs::Error::QuotaExceeded { .. }) {
@@ -409,7 +424,7 @@ impl Backend for Handle {
         range: ByteRange,
     ) -> Result<Content, ApiError> {
         let missing = || ApiError::NotFound { what: format!("{channel}/{path}") };
-        let full = self.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
+        let full = self.desk.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
         let mut file = tokio::fs::File::open(&full).await.map_err(|_| missing())?;
         let metadata = file.metadata().await.map_err(|e| internal("repository", &e))?;
         if !metadata.is_file() {
@@ -463,6 +478,18 @@ impl Backend for Handle {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {
+        witness::add_checkpoint(&self.shared, &request).await
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        witness::witnessed(&self.shared, log).await
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        witness::conflict(&self.shared)
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let (jobs, leases) = match self.desk.decisions() {
             Some(decisions) => {
@@ -475,6 +502,7 @@ impl Backend for Handle {
             leases: leases as u64,
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
+            log_conflicts: u64::from(self.shared.alarm().is_some()),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }
@@ -528,26 +556,6 @@ impl LogState {
                 (Some(_) | None, Follow::Yes) => tokio::time::sleep(LOG_POLL).await,
             }
         }
-    }
-}
-
-async fn write_upload(path: &std::path::Path, bytes: &mut ByteStream, size: u64) -> Result<(), ApiError> {
-    let failed = |e: std::io::Error| internal("upload", &e);
-    let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
-    let mut written = 0;
-    while let Some(piece) = bytes.next().await {
-        let piece = piece?;
-        written += piece.len() as u64;
-        if written > size {
-            break;
-        }
-        file.write_all(&piece).await.map_err(failed)?;
-    }
-    file.flush().await.map_err(failed)?;
-    if written == size {
-        Ok(())
-    } else {
-        Err(ApiError::Refused { reason: format!("{size} bytes were announced, {written} came") })
     }
 }
 

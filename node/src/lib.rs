@@ -1,5 +1,7 @@
 //! The daemon and the command line of artel: performs what the ledger decides.
 
+pub mod alarm;
+pub mod audit;
 pub mod blobs;
 mod bounded;
 pub mod build;
@@ -24,4 +26,5 @@ pub mod submit;
 pub mod ticket;
 pub mod tlog;
 pub mod trace;
+pub mod witness;
 pub mod worker;

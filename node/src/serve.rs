@@ -3,6 +3,7 @@
 //! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
 //! connection; what a record inside says is verified here, before anything is decided.
 
+pub mod artifacts;
 mod finding;
 mod recipes;
 
@@ -45,6 +46,7 @@ struct Parts {
     decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
     runs: Arc<Runs>,
+    catalogues: artifacts::Catalogues,
 }
 
 impl Desk {
@@ -107,7 +109,13 @@ impl Desk {
     pub async fn answer(&self, from: NodeId, request: Request) -> Response {
         let for_members = matches!(
             request,
-            Request::View(_) | Request::Open | Request::Providers(_) | Request::Job(_) | Request::Log(..)
+            Request::View(_)
+                | Request::Open
+                | Request::Providers(_)
+                | Request::Job(_)
+                | Request::Log(..)
+                | Request::AddCheckpoint(_)
+                | Request::Checkpoint(_)
         );
         if for_members && !self.is_member(from) {
             return refused(stranger(from));
@@ -137,7 +145,10 @@ impl Desk {
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
-            Request::Grant(term, lease) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+            Request::Grant(term, lease) => match self.shared.check_alarm() {
+                Ok(()) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+                Err(why) => refused(Refusal::NotAllowed(why)),
+            },
             Request::Revoke(term, lease, reason) => {
                 self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
             }
@@ -146,6 +157,17 @@ impl Desk {
                 Some(word) => Response::Record(Octets(word.to_bytes())),
                 None => refused(self.not_coordinator()),
             },
+            Request::AddCheckpoint(request) => match self.shared.add_checkpoint(&request.0).await {
+                Ok(answer) => Response::Witness(answer.status, Octets(answer.body.into_bytes())),
+                Err(error) => {
+                    debug!(%error, "not cosigned");
+                    refused(Refusal::Busy("the database failed".into()))
+                }
+            },
+            Request::Checkpoint(Octets(theirs)) => {
+                self.shared.others.sight.hear(from, theirs);
+                self.shared.others.sight.answer(&self.shared)
+            }
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }
@@ -321,9 +343,10 @@ impl Desk {
             }
             return Ok(Response::View(Octets(bytes)));
         }
-        let json = match path.strip_prefix("log/") {
-            Some(rest) => self.live_log(rest)?,
-            None => {
+        let json = match (path.strip_prefix("log/"), self.found(path).await?) {
+            (Some(rest), _) => self.live_log(rest)?,
+            (None, Some(json)) => json,
+            (None, None) => {
                 let runs = Arc::clone(&self.parts.runs);
                 views::answer(&decisions, path, move |detail| runs.show(detail)).await?
             }

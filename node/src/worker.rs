@@ -417,7 +417,10 @@ impl Worker {
             | Response::Providers(_)
             | Response::Lost(_)
             | Response::Log(_)
-            | Response::View(_)) => {
+            | Response::View(_)
+            | Response::Witness(..)
+            | Response::Checkpoint(_)
+            | Response::Conflict(_)) => {
                 return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect()));
             }
         };

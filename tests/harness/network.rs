@@ -422,6 +422,7 @@ fn charter(
         },
         limits: Charter::usual_limits(),
         operators,
+        revoked: Vec::new(),
         mirrors: plan.mirrors.iter().map(|name| nodes[name].id).collect(),
         maintainers: vec![MaintainerEntry {
             name: MaintainerName::new("maintainer").unwrap(),

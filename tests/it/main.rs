@@ -29,6 +29,7 @@ mod tidy;
 mod transcript;
 mod variants;
 mod verdicts;
+mod witness;
 
 use harness::{Ground, Site};
 

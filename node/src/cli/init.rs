@@ -120,6 +120,7 @@ impl Init {
             number: 1,
             expires: clock::rfc3339(clock::now().after(Duration::from_secs(POLICY_DAYS * 86_400))),
             network: None,
+            revoked: Vec::new(),
             mirrors: Vec::new(),
             bootstrap: Vec::new(),
             roots: RootsEntry { threshold: 1, keys: vec![keys::public(&root)] },

@@ -147,6 +147,7 @@ fn status() -> Status {
         uptime_seconds: 93_784,
         addresses: Vec::new(),
         draining: None,
+        conflict: None,
     }
 }
 
