@@ -14,7 +14,7 @@
 //! Empty lines and lines that begin with `#` mean nothing. Evidence is judged under the policy that was in force at its place in
 //! the log; without a proof from the log, and where no place is known, under the newest.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use protocol::{ChannelName, NetworkId, Timestamp, Verified, policy::Policy};
@@ -152,7 +152,7 @@ impl Trust {
                 match log_policy(&network, policy.get(), *quorum) {
                     Ok(log) => drop(logs.insert(*quorum, log)),
                     // With fewer operators than witnesses nothing can be seen by enough; another policy may have more.
-                    Err(_) if usize::from(*quorum) > policy.get().operators.len() => {}
+                    Err(_) if usize::from(*quorum) > with_nodes(policy.get()) => {}
                     Err(source) => return Err(Error::Log { number: policy.get().number, source }),
                 }
             }
@@ -210,18 +210,31 @@ impl Trust {
     }
 
     /// Gives the policy that was in force at a place of the log, by its place in the chain; the newest where no place is given.
-    pub(crate) fn in_force(&self, place: Option<u64>) -> (usize, &Policy) {
+    /// Keys that the newest one revokes from there on or before have no part in it.
+    pub(crate) fn in_force(&self, place: Option<u64>) -> (usize, Cow<'_, Policy>) {
         let began = |known: &Known| known.from.is_none_or(|from| place.is_none_or(|place| from <= place));
         let at = self.chain.iter().rposition(began).unwrap_or(0);
-        (at, self.chain[at].policy.get())
+        (at, self.chain[at].policy.get().without_revoked(self.newest(), place.unwrap_or(u64::MAX)))
     }
 
-    /// Gives what a checkpoint needs that was signed under the policy at this place of the chain or a later one, the newest
-    /// first.
-    pub(crate) fn logs(&self, since: usize, quorum: u8) -> impl Iterator<Item = (&Policy, &LogPolicy)> {
-        let with = move |known: &'_ Known| known.logs.contains_key(&quorum);
-        let later = self.chain[since..].iter().rev().filter(move |known| with(known));
-        later.map(move |known| (known.policy.get(), &known.logs[&quorum]))
+    /// Gives what a checkpoint of so many entries needs that was signed under the policy at this place of the chain or a later
+    /// one, the newest first. Keys that are revoked from its last entry on or before cannot have signed or seen it.
+    pub(crate) fn logs(
+        &self,
+        since: usize,
+        (quorum, size): (u8, u64),
+    ) -> impl Iterator<Item = (Cow<'_, Policy>, Cow<'_, LogPolicy>)> {
+        self.chain[since..].iter().rev().filter_map(move |known| {
+            let whole = known.logs.get(&quorum)?;
+            match known.policy.get().without_revoked(self.newest(), size.saturating_sub(1)) {
+                Cow::Borrowed(policy) => Some((Cow::Borrowed(policy), Cow::Borrowed(whole))),
+                Cow::Owned(policy) => {
+                    // None where too few are left.
+                    let log = log_policy(&self.network, &policy, quorum).ok()?;
+                    Some((Cow::Owned(policy), Cow::Owned(log)))
+                }
+            }
+        })
     }
 }
 
@@ -243,6 +256,10 @@ impl fmt::Display for Trust {
             writeln!(f, "policy {from} {}", STANDARD.encode(known.policy.to_bytes()))
         })
     }
+}
+
+fn with_nodes(policy: &Policy) -> usize {
+    policy.operators.iter().filter(|operator| !operator.nodes.is_empty()).count()
 }
 
 /// What was read so far.

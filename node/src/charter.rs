@@ -2,6 +2,8 @@
 //!
 //! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
 
+mod key;
+
 use std::collections::BTreeMap;
 
 use protocol::{
@@ -32,6 +34,7 @@ pub struct RootsEntry {
     /// Signatures that the next policy needs.
     pub threshold: u8,
     /// Root keys.
+    #[serde(deserialize_with = "key::all")]
     pub keys: Vec<PublicKey>,
 }
 
@@ -52,6 +55,7 @@ pub struct MaintainerEntry {
     /// The maintainer's name.
     pub name: MaintainerName,
     /// The signing key.
+    #[serde(deserialize_with = "key::one")]
     pub key: PublicKey,
     /// Channels that the maintainer may submit to.
     pub channels: Vec<ChannelName>,
@@ -62,6 +66,7 @@ pub struct MaintainerEntry {
 #[serde(deny_unknown_fields)]
 pub struct RevokedEntry {
     /// The key, of a node, a maintainer or a root.
+    #[serde(deserialize_with = "key::one")]
     pub key: PublicKey,
     /// The place in the log from which on it does not count.
     pub from: u64,

@@ -169,6 +169,11 @@ impl Context {
     pub(crate) fn client(&self) -> web::Client {
         web::Client::at_socket(self.home.socket())
     }
+
+    /// Opens a person's key, named as on the command line.
+    pub(crate) fn signer(&self, word: &crate::keys::Word) -> Result<crate::keys::Signer, crate::keys::Error> {
+        crate::keys::Signer::open(&word.path(&self.home))
+    }
 }
 
 #[cfg(test)]

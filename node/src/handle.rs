@@ -306,10 +306,6 @@ impl Backend for Handle {
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
     }
 
-    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
-        transparency::read(self, &path).await
-    }
-
     async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
         artifacts::artifacts(self, wanted).await
     }
@@ -324,6 +320,10 @@ impl Backend for Handle {
 
     async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
         artifacts::buildinfo(self, job, operator).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        transparency::read(self, &path).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -119,7 +119,7 @@ pub enum EnvelopeError {
         /// The key that was named.
         key: PublicKey,
         /// What is wrong with it.
-        why: ssh::Error,
+        why: Box<ssh::Error>,
     },
     /// The record breaks one of its own rules.
     #[error("{kind} record is not acceptable: {why}")]
@@ -235,7 +235,7 @@ fn verify_signature<T: Record>(Signature { key, sig }: &Signature, message: &[u8
     if T::SIGNERS == Signers::People && ssh::Signature::is_blob(sig) {
         let signature = ssh::Signature::read(sig);
         let verified = signature.and_then(|signature| signature.verify(key, &ssh::namespace(T::KIND), message));
-        return verified.map_err(|why| EnvelopeError::Ssh { key: *key, why });
+        return verified.map_err(|why| EnvelopeError::Ssh { key: *key, why: Box::new(why) });
     }
     verify_ed25519(key, message, sig).map_err(|()| EnvelopeError::BadSignature { key: *key })
 }

@@ -7,6 +7,7 @@
 
 mod cancel;
 mod chaos;
+mod clients;
 mod crash;
 mod elected;
 mod environments;
@@ -25,6 +26,7 @@ mod refusals;
 mod rpm;
 mod sandbox;
 mod server;
+mod ssh;
 mod tidy;
 mod transcript;
 mod variants;

@@ -208,9 +208,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Gives the bundle of evidence of a job, for an offline check.
     fn bundle(&self, job: JobId) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
-    /// Gives what the transparency log serves under a path below its prefix (C2SP tlog-tiles).
-    fn log_file(&self, path: RelativePath) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
-
     /// Finds files of jobs that have a verdict, at most [`ArtifactView::FOUND_MAX`]; none is no error.
     fn artifacts(&self, wanted: ArtifactQuery) -> impl Future<Output = Result<Vec<ArtifactView>, ApiError>> + Send;
 
@@ -227,6 +224,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         job: JobId,
         operator: Option<OperatorName>,
     ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
+    /// Gives what the transparency log serves under a path below its prefix (C2SP tlog-tiles).
+    fn log_file(&self, path: RelativePath) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the signed policy in force (envelope bytes).
     fn policy(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;

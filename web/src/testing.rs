@@ -63,9 +63,9 @@ struct State {
     blobs: BTreeMap<Hash, Bytes>,
     files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
     policy: Bytes,
+    rebuilders: Rebuilders,
     /// The transparency log's files, by path.
     transparency: BTreeMap<RelativePath, Bytes>,
-    rebuilders: Rebuilders,
     recipes: BTreeMap<RecipeName, RecipeView>,
 }
 
@@ -111,8 +111,8 @@ impl Fake {
             blobs: BTreeMap::new(),
             files: BTreeMap::new(),
             policy: Bytes::new(),
-            transparency: BTreeMap::new(),
             rebuilders: Rebuilders::default(),
+            transparency: BTreeMap::new(),
             recipes: BTreeMap::new(),
             status: status.clone(),
         };
@@ -153,11 +153,6 @@ impl Fake {
         self.state().bundles.insert(job, bytes.into());
     }
 
-    /// Adds a file to the transparency log.
-    pub fn add_log_file(&self, path: RelativePath, bytes: impl Into<Bytes>) {
-        self.state().transparency.insert(path, bytes.into());
-    }
-
     /// Adds a file that operators attest, and the package that it is.
     pub fn add_artifact(&self, artifact: ArtifactView, package: Option<PackageView>) {
         let rebuilders = &mut self.state().rebuilders;
@@ -178,6 +173,11 @@ impl Fake {
     /// Sets what a builder's build wrote of itself.
     pub fn add_buildinfo(&self, job: JobId, operator: OperatorName, bytes: impl Into<Bytes>) {
         self.state().rebuilders.buildinfos.insert((job, operator), bytes.into());
+    }
+
+    /// Adds a file to the transparency log.
+    pub fn add_log_file(&self, path: RelativePath, bytes: impl Into<Bytes>) {
+        self.state().transparency.insert(path, bytes.into());
     }
 
     /// Sets the signed policy.
@@ -392,10 +392,6 @@ impl Backend for Fake {
         self.state().bundles.get(&job).cloned().ok_or_else(|| not_found(format!("a bundle of job {}", job.short())))
     }
 
-    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
-        self.state().transparency.get(&path).cloned().ok_or_else(|| not_found(format!("{path} of the log")))
-    }
-
     async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
         let state = self.state();
         let matches = |(artifact, package): &&(ArtifactView, Option<PackageView>)| match &wanted {
@@ -431,6 +427,10 @@ impl Backend for Fake {
         let wanted = |(of, by): &(JobId, OperatorName)| *of == job && operator.as_ref().is_none_or(|name| by == name);
         let found = all.find(|(key, _)| wanted(key)).map(|(_, bytes)| bytes.clone());
         found.ok_or_else(|| not_found("a .buildinfo of this job"))
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        self.state().transparency.get(&path).cloned().ok_or_else(|| not_found(format!("{path} of the log")))
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -125,6 +125,11 @@ impl Proof {
         self.index
     }
 
+    /// Gives how many entries the log had, by its checkpoint, which nobody has checked yet.
+    pub fn claimed_size(&self) -> u64 {
+        self.checkpoint.claims().head().size
+    }
+
     /// Checks that these bytes were logged, in a log and before witnesses that the policy names.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 //! Lines that do not verify are not counted, and where they are missed their reason is told. Of attestations that the logged
 //! verdict names none may be missing: who leaves a contradiction out is found out.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use protocol::{
     ChannelName, JobId, OperatorName, PublicKey, Timestamp, Verified,
@@ -201,13 +201,13 @@ pub fn verify_stapled(stapled: &Stapled<'_>, trust: &Trust, moment: &Moment<'_>)
     };
     // The claimed place chooses the policy; under that policy it must turn out to be true.
     let (era, policy) = trust.in_force(log.as_ref().map(proof::Proof::claimed_index));
-    let requests = lines.requests(trust.network(), &signers(policy));
+    let requests = lines.requests(trust.network(), &signers(&policy));
     let (builds, promotions): (Vec<_>, Vec<_>) = requests.into_iter().partition(|r| r.get().server().is_none());
     let answered = |request: &Verified<JobRequest>| {
         lines.attestations.iter().any(|attestation| attestation.get().task.job == job_id(request))
     };
     let request = builds.iter().find(|request| answered(request)).or(builds.first()).ok_or(Broken::NoRequest)?;
-    let check = Check { trust, moment, era, policy };
+    let check = Check { trust, moment, era, policy: &policy };
     check.chain(request, promotions, lines, log.as_ref())
 }
 
@@ -272,11 +272,12 @@ impl Check<'_> {
 
     /// Checks that the log has the verdict of the job, and that enough witnesses saw it.
     fn verdict(&self, log: &proof::Proof, job: JobId, quorum: u8) -> Result<(Verdict, InLog), Broken> {
-        let (policy, (entry, place)) = self.under_any_log(quorum, |known| log.entry(known)).map_err(Broken::Log)?;
+        let (policy, (entry, place)) =
+            self.under_any_log((quorum, log.claimed_size()), |known| log.entry(known)).map_err(Broken::Log)?;
         let Entry { at, event } = entry;
         match event {
             Event::Verdict(verdict) if verdict.job == job && verdict.verdict == Judgement::Reproduced => {
-                let seen = seen_by(policy, &place.witnessed, quorum);
+                let seen = seen_by(&policy, &place.witnessed, quorum);
                 Ok((verdict, InLog { at, seen, place }))
             }
             Event::Verdict(_)
@@ -293,12 +294,12 @@ impl Check<'_> {
     /// Asks the log of the newest policy first, then of those before, not further back than the policy that judges.
     fn under_any_log<T>(
         &self,
-        quorum: u8,
+        (quorum, size): (u8, u64),
         ask: impl Fn(&crate::log::policy::Policy) -> Result<T, proof::Error>,
-    ) -> Result<(&Policy, T), proof::Error> {
-        let mut refused = proof::Error::Form("no policy has as many operators as must have seen it");
-        for (policy, log) in self.trust.logs(self.era, quorum) {
-            match ask(log) {
+    ) -> Result<(Cow<'_, Policy>, T), proof::Error> {
+        let mut refused = proof::Error::Form("no policy has a log's key and as many operators as must have seen it");
+        for (policy, log) in self.trust.logs(self.era, (quorum, size)) {
+            match ask(&log) {
                 Ok(answer) => return Ok((policy, answer)),
                 Err(error) => refused = error,
             }
@@ -335,9 +336,9 @@ impl Check<'_> {
 
     fn checkpoint(&self, bytes: &[u8], quorum: u8) -> Result<Option<Timestamp>, Broken> {
         let read = Signed::read(bytes).map_err(|e| Broken::Checkpoint(e.into()))?;
-        let checked = self.under_any_log(quorum, |log| Ok(log.check(read.clone())?));
+        let checked = self.under_any_log((quorum, read.claims().head().size), |log| Ok(log.check(read.clone())?));
         let (policy, witnessed) = checked.map_err(Broken::Checkpoint)?;
-        Ok(seen_by(policy, &witnessed, quorum))
+        Ok(seen_by(&policy, &witnessed, quorum))
     }
 }
 

@@ -3,9 +3,11 @@
 //! A place is one in the transparency log: what was logged before it stays good, so a key that was lost yesterday takes nothing
 //! of last year with it. What is revoked stays so, in every later policy, and has no part in one: who goes on takes a new key.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, SuccessionError};
+use super::{Coordinators, Policy, SuccessionError};
 use crate::{NodeId, PublicKey, envelope::check_set, limits};
 
 /// A revoked key: of a node (a builder's, a mirror's, a coordinator's), a maintainer or a root.
@@ -34,6 +36,24 @@ impl Policy {
     /// Gives the revocations that an earlier policy had not, or had from a later place on.
     pub fn revoked_since<'a>(&'a self, earlier: &Policy) -> impl Iterator<Item = &'a Revoked> {
         self.revoked.iter().filter(move |new| earlier.revocation(&new.key).is_none_or(|old| new.from < old.from))
+    }
+
+    /// Gives this policy as it counts at a place of the log: without the parts of keys that `newest` revokes from there on or
+    /// before. Such a policy is for judging what was said under it; it may break rules of policies.
+    pub fn without_revoked(&self, newest: &Policy, place: u64) -> Cow<'_, Policy> {
+        let over = |key: &PublicKey| newest.revocation(key).is_some_and(|revoked| revoked.from <= place);
+        if !self.parts().any(|(key, _)| over(&key)) {
+            return Cow::Borrowed(self);
+        }
+        let gone = |node: &NodeId| over(&PublicKey::from(*node));
+        let mut policy = self.clone();
+        policy.roots.keys.retain(|key| !over(key));
+        policy.maintainers.retain(|maintainer| !over(&maintainer.key));
+        policy.operators.iter_mut().for_each(|operator| operator.nodes.retain(|node| !gone(node)));
+        policy.mirrors.retain(|node| !gone(node));
+        let left = self.coordinators.candidates().iter().filter(|node| !gone(node)).copied();
+        policy.coordinators = Coordinators::Elected(left.collect());
+        Cow::Owned(policy)
     }
 
     /// Gives every key that has a part in this policy, with the part.

@@ -6,8 +6,8 @@ use protocol::{
     Hash, Sha256, Signed as Record,
     job::{Promote, ServerJob},
     message::Octets,
-    policy::Channel,
-    testing::{samples, signing_key},
+    policy::{Channel, Coordinators, Revoked},
+    testing::{node, public_key, samples, signing_key},
 };
 use serde_json::{Value, json};
 
@@ -326,4 +326,31 @@ fn a_record_signed_for_another_network_is_no_request() {
     assert_eq!(bench.code(&foreign), 13, "its statements are for network {network}");
     let envelope = dsse::Envelope::read(split(&foreign)[0], 1 << 20).unwrap();
     assert!(!envelope.payload().is_empty());
+}
+
+/// The exit code for the sample package once a second policy, logged as entry 60, revokes the key of `seed` from a place on. The
+/// verdict is entry 40, and the checkpoint, signed by node 10 and seen by nodes 10 and 12, has 81 entries.
+fn code_when_revoked(seed: u8, from: u64) -> u8 {
+    let bench = Bench::of(&["x", "x"]);
+    let network = bench.sample.network;
+    let mut second = Policy { number: 2, network: Some(network), ..Sample::policy(2) };
+    second.coordinators = Coordinators::Pinned(node(30));
+    second.operators.iter_mut().for_each(|operator| operator.nodes.retain(|known| *known != node(seed)));
+    second.maintainers.retain(|maintainer| maintainer.key != public_key(seed));
+    second.revoked = vec![Revoked { key: public_key(seed), from, reason: "lost".to_owned() }];
+    let second = Record::sign(&second, Some(&network), &[&signing_key(samples::ROOT_SEED)]).to_bytes();
+    let chain = [(bench.sample.genesis.clone(), Some(0)), (second, Some(60))];
+    let trust = Trust::new(network, &chain, Demands::default(), samples::NOW).unwrap();
+    Bench { trust, ..bench }.code(&Bench::of(&["x", "x"]).lines)
+}
+
+#[test]
+fn a_revoked_key_proves_what_was_logged_before_its_place_and_nothing_from_there_on() {
+    let maria = samples::MAINTAINER_SEED;
+    assert_eq!(code_when_revoked(99, 0), 0, "somebody else");
+    assert_eq!([41, 40, 0].map(|from| code_when_revoked(11, from)), [0, 11, 11], "a builder");
+    assert_eq!([41, 40, 0].map(|from| code_when_revoked(maria, from)), [0, 13, 13], "the maintainer");
+    assert_eq!([81, 80, 41].map(|from| code_when_revoked(12, from)), [0, 13, 13], "a witness, which did not build");
+    assert_eq!([81, 80, 41].map(|from| code_when_revoked(10, from)), [0, 13, 13], "the coordinator, a builder too");
+    assert_eq!(code_when_revoked(10, 40), 13);
 }
