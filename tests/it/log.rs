@@ -17,11 +17,14 @@ use attest::log::{
     network,
     story::Story,
     tile::{self, Resource, Tile},
+    tree::Head,
 };
-use harness::{Network, Plan, until};
+use harness::{Network, Plan, run, until};
+use protocol::{codec, message::Octets};
 use web::{Client, api::JobState};
 
 use crate::{
+    SITE,
     elected::{ANOTHER_WITHIN, WITHIN},
     ground,
 };
@@ -131,11 +134,50 @@ async fn a_reproduced_job_is_in_the_log_and_a_restart_continues_it() {
     let Some(Event::Release(release)) = entries.last().map(|entry| &entry.event) else { panic!("{entries:?}") };
     assert_eq!((&release.channel, release.generation), (&network.channel, 1));
     Reader::new(&served, after.head()).continues(before.head()).await.unwrap();
+    on_the_command_line(&mut network, &after).await;
     network.node("coordinator").stop().await;
     network.node("coordinator").start();
     network.node("coordinator").up().await;
     let last = until("the log is served again", SERVED_WITHIN, async || checkpoint(&network, &served).await).await;
     Reader::new(&served, last.head()).continues(after.head()).await.unwrap();
+}
+
+/// What `artel log verify` keeps once it has seen a checkpoint: a map of two byte strings.
+fn kept(checkpoint: Vec<u8>) -> Vec<u8> {
+    let octets = |bytes: Vec<u8>| codec::encode(&Octets(bytes));
+    [&b"\xa2\x65story"[..], &octets(Story::default().to_bytes()), b"\x6acheckpoint", &octets(checkpoint)].concat()
+}
+
+/// The owner lists and verifies the log; what does not continue what was seen is broken.
+async fn on_the_command_line(network: &mut Network, newest: &Verified) {
+    let home = network.node("coordinator").home.path().to_owned();
+    let artel = async |arguments: &[&str]| run(Path::new(SITE.artel), &home, arguments).await;
+    let url = format!("http://{}/log", network.public_address("mirror"));
+    let size = newest.head().size;
+    for arguments in [&["log", "verify"][..], &["log", "verify", &url], &["log", "verify", "--all"]] {
+        let said = artel(arguments).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.out.contains(&format!("{size} entries")) && said.out.contains("each entry follows"), "{said:?}");
+    }
+    let listed = artel(&["log", "ls", "--from", "0"]).await;
+    assert_eq!(listed.out.lines().count() as u64, size + 1, "{listed:?}");
+    let verdict = listed.out.lines().find(|line| line.contains("verdict")).unwrap();
+    assert!(verdict.contains("first") && verdict.contains("reproduced, 2 attestations"), "{verdict}");
+    let signed = artel(&["log", "checkpoint"]).await;
+    assert_eq!(Signed::read(signed.out.as_bytes()).unwrap().claims().head(), newest.head());
+    let policy = artel(&["log", "policy", "--witnesses", "2"]).await;
+    attest::log::policy::Policy::read(policy.out.as_bytes()).unwrap();
+    assert_eq!(artel(&["log", "policy", "--witnesses", "9"]).await.code, 2);
+
+    let key = keys::load(&network.node("coordinator").home.node_key()).unwrap();
+    let (longer, other) = (Head { size: size + 9, ..newest.head() }, Head { size: size - 1, ..newest.head() });
+    for (head, words) in [(other, "does not continue"), (longer, "has gone back")] {
+        let checkpoint = Signed::sign(&network::origin(&network.id), head, &key).to_string().into_bytes();
+        fs::write(home.join("log.seen"), kept(checkpoint)).unwrap();
+        let said = artel(&["log", "verify"]).await;
+        assert!(said.code == 13 && said.talk.contains(words), "{said:?}");
+    }
+    fs::remove_file(home.join("log.seen")).unwrap();
 }
 
 #[tokio::test]
