@@ -2,6 +2,8 @@
 //!
 //! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 
 use protocol::{

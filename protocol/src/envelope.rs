@@ -165,6 +165,15 @@ impl<T: Record> Unsigned<T> {
         pae(&self.kind, &self.payload)
     }
 
+    fn by(&self, keys: &[&SigningKey]) -> Vec<Signature> {
+        let message = self.message();
+        let sign = |key: &&SigningKey| Signature {
+            key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
+            sig: key.sign(&message).to_bytes().to_vec(),
+        };
+        keys.iter().map(sign).collect()
+    }
+
     /// Puts the signatures in order, one of each key. They are not verified here.
     pub fn with(self, mut sigs: Vec<Signature>) -> Signed<T> {
         sigs.sort_by_key(|s| s.key);
@@ -177,12 +186,17 @@ impl<T: Record> Signed<T> {
     /// Signs a record with one or more keys.
     pub fn sign(value: &T, network: Option<&NetworkId>, keys: &[&SigningKey]) -> Self {
         let unsigned = Unsigned::new(value, network);
-        let message = unsigned.message();
-        let sign = |key: &&SigningKey| Signature {
-            key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
-            sig: key.sign(&message).to_bytes().to_vec(),
-        };
-        unsigned.with(keys.iter().map(sign).collect())
+        let sigs = unsigned.by(keys);
+        unsigned.with(sigs)
+    }
+
+    /// Adds signatures of the same bytes by more keys; a signature that is there stays.
+    #[must_use]
+    pub fn and_by(self, keys: &[&SigningKey]) -> Self {
+        let Envelope { mut sigs, kind, payload } = self.envelope;
+        let unsigned = Unsigned { kind, payload, record: PhantomData };
+        sigs.extend(unsigned.by(keys));
+        unsigned.with(sigs)
     }
 
     /// Reads an envelope's bytes: size and canonical form only.
@@ -201,6 +215,14 @@ impl<T: Record> Signed<T> {
     /// Gives the record's id: the hash of its payload.
     pub fn id(&self) -> Hash {
         Hash::of(&self.envelope.payload)
+    }
+
+    /// Gives what the record says, which nobody has verified: only good to find out what to verify it against.
+    ///
+    /// # Errors
+    /// What the door says.
+    pub fn unverified(&self) -> Result<T, EnvelopeError> {
+        Ok(codec::decode(&self.envelope.payload, T::LIMIT)?)
     }
 
     /// Checks type, payload, rules and every signature.

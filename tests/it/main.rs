@@ -19,6 +19,7 @@ mod line;
 mod lint;
 mod partition;
 mod patience;
+mod policy;
 mod recipe;
 mod refusals;
 mod rpm;

@@ -26,8 +26,11 @@ use crate::clock;
 /// The view path of jobs counted by state.
 pub const COUNTS: &str = "counts";
 
-/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>`,
-/// `peer/<id>` or `job/<id>`. `complete` adds to a job what only this node knows.
+/// The view path of the log's size and the policies' places in it.
+pub const POLICIES: &str = "policies";
+
+/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `policies`, `jobs?<filter as
+/// JSON>`, `peer/<id>` or `job/<id>`. `complete` adds to a job what only this node knows.
 ///
 /// # Errors
 /// When there is no such view or job.
@@ -46,6 +49,11 @@ pub async fn answer(
     if path == COUNTS {
         let counts = decisions.view(counts).await.ok_or_else(busy)?;
         return Ok(serde_json::to_vec(&counts).expect("a view is plain data"));
+    }
+    if path == POLICIES {
+        let look = |ledger: &Ledger| (ledger.log_head().size, ledger.enacted().to_vec());
+        let places = decisions.view(look).await.ok_or_else(busy)?;
+        return Ok(serde_json::to_vec(&places).expect("a view is plain data"));
     }
     if let Some(node) = path.strip_prefix("peer/").and_then(|node| node.parse().ok()) {
         let look = move |ledger: &Ledger| peer(ledger, node, clock::now());
