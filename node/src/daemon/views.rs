@@ -129,6 +129,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         | view::VerdictView::Unreproducible { .. }
         | view::VerdictView::Failed { .. }
         | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => None,
     };
@@ -206,7 +207,10 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
             groups.iter().map(|g| g.operators.len()).max().unwrap_or(0)
         }
         view::VerdictView::Pending | view::VerdictView::Failed { .. } => largest_group(view),
-        view::VerdictView::Skipped { .. } | view::VerdictView::Served { .. } | view::VerdictView::Unserved { .. } => 0,
+        view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
+        | view::VerdictView::Served { .. }
+        | view::VerdictView::Unserved { .. } => 0,
     };
     let mut asked: Vec<_> = view.attempts.iter().map(|a| &a.operator).collect();
     asked.sort();
@@ -254,6 +258,7 @@ fn why(view: &view::JobView) -> String {
         view::VerdictView::Reproduced { unpublished: Some(why), .. } => format!("not published: {why}"),
         view::VerdictView::Failed { why, .. }
         | view::VerdictView::Skipped { why, .. }
+        | view::VerdictView::Cancelled { why }
         | view::VerdictView::Unserved { why } => why.clone(),
         view::VerdictView::Served { summary, .. } => summary.clone(),
         view::VerdictView::Disputed { files, .. } | view::VerdictView::Unreproducible { files, .. } => {
@@ -433,6 +438,7 @@ fn verdict(view: &view::JobView) -> Option<VerdictView> {
     Some(match &view.verdict {
         view::VerdictView::Pending
         | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => return None,
         view::VerdictView::Reproduced { agree, dissent, .. } => VerdictView {
