@@ -80,10 +80,16 @@ chaos: setup
 boot: setup
 	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
-# The transparency log, read by Go's checksum database.
+# The transparency log, read by Go's checksum database; packages of a real network, asked for by clients that others wrote, which
+# are compiled once and kept in the target folder (ten minutes).
+JUDGES = $(abspath $(TARGET))/judges
 judges:
 	@.ci/setup judges
 	ARTEL_GO=required $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
+	$(CARGO) install --quiet --locked --root $(JUDGES) --target-dir $(JUDGES)/build repro-threshold@0.1.2
+	$(CARGO) install --quiet --locked --root $(JUDGES) --target-dir $(JUDGES)/build debian-repro-status@0.4.0
+	rm -rf $(JUDGES)/build
+	ARTEL_JUDGES=$(JUDGES)/bin ARTEL_TESTS=required $(CARGO) test --locked -p artel-tests --test it judges -- --test-threads=1 --nocapture
 
 # Fuzzing, with cargo-fuzz: every target for a minute, or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
 # Those that need the whole node are built and run with FEATURES=node.

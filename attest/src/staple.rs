@@ -90,7 +90,7 @@ pub fn proof<S: tree::Subtrees>(
 }
 
 /// The largest envelope of a request or promotion, in bytes.
-const RECORD_MAX: usize = limits::JOB_MAX + limits::SIGNATURES_MAX * 128 + 256;
+const RECORD_MAX: usize = limits::JOB_MAX + limits::ENVELOPE_ROOM;
 /// The longest line, in bytes: the longer of an attestation, and a request in base64.
 const LINE_MAX: usize = limits::ATTESTATION_MAX;
 

@@ -3,6 +3,7 @@
 //! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
 
 pub mod changes;
+mod key;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub struct RootsEntry {
     /// Signatures that the next policy needs.
     pub threshold: u8,
     /// Root keys.
+    #[serde(deserialize_with = "key::all")]
     pub keys: Vec<PublicKey>,
 }
 
@@ -54,6 +56,7 @@ pub struct MaintainerEntry {
     /// The maintainer's name.
     pub name: MaintainerName,
     /// The signing key.
+    #[serde(deserialize_with = "key::one")]
     pub key: PublicKey,
     /// Channels that the maintainer may submit to.
     pub channels: Vec<ChannelName>,
@@ -64,6 +67,7 @@ pub struct MaintainerEntry {
 #[serde(deny_unknown_fields)]
 pub struct RevokedEntry {
     /// The key, of a node, a maintainer or a root.
+    #[serde(deserialize_with = "key::one")]
     pub key: PublicKey,
     /// The place in the log from which on it does not count.
     pub from: u64,

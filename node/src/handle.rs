@@ -10,6 +10,7 @@ mod group;
 mod policies;
 mod recipes;
 mod service_log;
+mod transparency;
 mod witness;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -49,6 +50,7 @@ use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
     serve::{Desk, signed_by_maintainer},
+    tlog::Relay,
 };
 
 /// How often a live log is asked for more.
@@ -66,13 +68,15 @@ pub struct Handle {
     shared: Arc<Shared>,
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
+    relay: Relay,
     stop: CancellationToken,
 }
 
 impl Handle {
     /// Makes the handle of a daemon's parts.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
-        Self { shared, desk, news, stop }
+        let relay = Relay::new(Arc::clone(&shared));
+        Self { shared, desk, news, relay, stop }
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ApiError> {
@@ -316,6 +320,10 @@ impl Backend for Handle {
 
     async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
         artifacts::buildinfo(self, job, operator).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        transparency::read(self, &path).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

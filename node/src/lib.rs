@@ -24,6 +24,7 @@ pub mod serve;
 pub mod store;
 pub mod submit;
 pub mod ticket;
+pub mod tlog;
 pub mod trace;
 pub mod witness;
 pub mod worker;

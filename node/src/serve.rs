@@ -9,7 +9,7 @@ mod recipes;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use attest::statement;
+use attest::{log::tile::Resource, statement};
 use ledger::{Command, Duty, Ledger};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
@@ -25,9 +25,10 @@ use tracing::{debug, info};
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Runs, Shared, bundle, decide::refusal, views},
+    daemon::{Decisions, Policies, Runs, Shared, bundle, chain, decide::refusal, views},
     net::AskError,
     publish::sign::keyring::Certificate,
+    tlog,
     worker::Worker,
 };
 
@@ -331,6 +332,9 @@ impl Desk {
     }
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
+        if let Some(path) = path.strip_prefix(tlog::VIEW) {
+            return self.transparency(path).await;
+        }
         let decisions = self.leader()?;
         if let Some(job) = path.strip_prefix("bundle/").and_then(|job| job.parse::<JobId>().ok()) {
             let bytes = bundle(&self.shared, &decisions, job).await.map_err(Refusal::Unknown)?;
@@ -355,6 +359,23 @@ impl Desk {
 }
 
 impl Desk {
+    /// Answers with a part of the transparency log, as far as this node keeps it: any coordinator does, whoever leads.
+    async fn transparency(&self, path: &str) -> Result<Response, Refusal> {
+        let resource: Resource = path.parse().map_err(|e| invalid(&e))?;
+        let decisions = self.decisions().ok_or_else(|| self.not_coordinator())?;
+        let bytes = decisions.book().serve(resource).await.map_err(|error| {
+            debug!(error = %chain(&error), "a part of the transparency log is not read");
+            Refusal::Busy("the database failed".into())
+        })?;
+        let bytes = bytes.ok_or_else(|| Refusal::Unknown(format!("{resource} of the log")))?;
+        if bytes.len() > limits::RESPONSE_MAX - 64 {
+            return Err(Refusal::Invalid(
+                "this part of the log is too large; fetch it from a coordinator by HTTP".into(),
+            ));
+        }
+        Ok(Response::View(Octets(bytes)))
+    }
+
     /// Answers a piece of the log of what the publisher does: `<job>/<byte>`.
     fn live_log(&self, rest: &str) -> Result<Vec<u8>, Refusal> {
         let parsed = rest.split_once('/').and_then(|(job, at)| Some((job.parse::<JobId>().ok()?, at.parse().ok()?)));

@@ -119,7 +119,7 @@ pub enum EnvelopeError {
         /// The key that was named.
         key: PublicKey,
         /// What is wrong with it.
-        why: ssh::Error,
+        why: Box<ssh::Error>,
     },
     /// The record breaks one of its own rules.
     #[error("{kind} record is not acceptable: {why}")]
@@ -165,15 +165,6 @@ impl<T: Record> Unsigned<T> {
         pae(&self.kind, &self.payload)
     }
 
-    fn by(&self, keys: &[&SigningKey]) -> Vec<Signature> {
-        let message = self.message();
-        let sign = |key: &&SigningKey| Signature {
-            key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
-            sig: key.sign(&message).to_bytes().to_vec(),
-        };
-        keys.iter().map(sign).collect()
-    }
-
     /// Puts the signatures in order, one of each key. They are not verified here.
     pub fn with(self, mut sigs: Vec<Signature>) -> Signed<T> {
         sigs.sort_by_key(|s| s.key);
@@ -186,17 +177,23 @@ impl<T: Record> Signed<T> {
     /// Signs a record with one or more keys.
     pub fn sign(value: &T, network: Option<&NetworkId>, keys: &[&SigningKey]) -> Self {
         let unsigned = Unsigned::new(value, network);
-        let sigs = unsigned.by(keys);
-        unsigned.with(sigs)
+        let message = unsigned.message();
+        let sign = |key: &&SigningKey| Signature {
+            key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
+            sig: key.sign(&message).to_bytes().to_vec(),
+        };
+        unsigned.with(keys.iter().map(sign).collect())
     }
 
-    /// Adds signatures of the same bytes by more keys; a signature that is there stays.
-    #[must_use]
-    pub fn and_by(self, keys: &[&SigningKey]) -> Self {
+    /// Adds the signatures of another copy of the same bytes; of a key that signed both, the one that is here stays. None when
+    /// the other one has other bytes.
+    pub fn and(self, other: Self) -> Option<Self> {
         let Envelope { mut sigs, kind, payload } = self.envelope;
-        let unsigned = Unsigned { kind, payload, record: PhantomData };
-        sigs.extend(unsigned.by(keys));
-        unsigned.with(sigs)
+        if other.envelope.kind != kind || other.envelope.payload != payload {
+            return None;
+        }
+        sigs.extend(other.envelope.sigs);
+        Some(Unsigned { kind, payload, record: PhantomData }.with(sigs))
     }
 
     /// Reads an envelope's bytes: size and canonical form only.
@@ -257,7 +254,7 @@ fn verify_signature<T: Record>(Signature { key, sig }: &Signature, message: &[u8
     if T::SIGNERS == Signers::People && ssh::Signature::is_blob(sig) {
         let signature = ssh::Signature::read(sig);
         let verified = signature.and_then(|signature| signature.verify(key, &ssh::namespace(T::KIND), message));
-        return verified.map_err(|why| EnvelopeError::Ssh { key: *key, why });
+        return verified.map_err(|why| EnvelopeError::Ssh { key: *key, why: Box::new(why) });
     }
     verify_ed25519(key, message, sig).map_err(|()| EnvelopeError::BadSignature { key: *key })
 }

@@ -1,6 +1,11 @@
 //! A network of a test's own: one coordinator, builders of operators, perhaps a mirror, and the keys of its people.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
@@ -256,6 +261,11 @@ impl Network {
     /// Where a node's web interface listens.
     pub fn public_address(&self, name: &str) -> String {
         self.nodes[name].config().reach.web
+    }
+
+    /// The root of the channel's repository at a node that mirrors it.
+    pub fn repository_root(&self, mirror: &str) -> PathBuf {
+        self.nodes[mirror].home.mirror(&self.channel).join("public")
     }
 
     /// The folder of the whole network.

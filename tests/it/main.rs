@@ -7,6 +7,7 @@
 
 mod cancel;
 mod chaos;
+mod clients;
 mod crash;
 mod elected;
 mod environments;
@@ -17,6 +18,7 @@ mod judges;
 mod light;
 mod line;
 mod lint;
+mod log;
 mod partition;
 mod patience;
 mod policy;
@@ -25,6 +27,7 @@ mod refusals;
 mod rpm;
 mod sandbox;
 mod server;
+mod ssh;
 mod tidy;
 mod transcript;
 mod variants;

@@ -225,6 +225,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         operator: Option<OperatorName>,
     ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
+    /// Gives what the transparency log serves under a path below its prefix (C2SP tlog-tiles).
+    fn log_file(&self, path: RelativePath) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
     /// Gives the signed policy in force (envelope bytes).
     fn policy(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 

@@ -39,6 +39,8 @@ const BUNDLE_MAX: usize = 64 * 1024 * 1024;
 const BUILDINFO_MAX: usize = 1024 * 1024;
 /// The largest checkpoint or evidence against a log, in bytes.
 const EVIDENCE_MAX: usize = 4 * 1024 * 1024;
+/// The largest file of a transparency log, in bytes: 256 entries of 64 KiB.
+const LOG_FILE_MAX: usize = 256 * (64 * 1024 + 2);
 /// The largest error, in bytes.
 const ERROR_MAX: usize = 64 * 1024;
 /// The longest line of news, in bytes.
@@ -275,6 +277,11 @@ impl Backend for Client {
     async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
         let path = format!("/api/v1/jobs/{job}/buildinfo{}", of(operator.as_ref()));
         collect(self.get(&path, HeaderMap::new()).await?.into_body(), BUILDINFO_MAX).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/log/{path}"), HeaderMap::new()).await?;
+        collect(answer.into_body(), LOG_FILE_MAX).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -64,6 +64,8 @@ struct State {
     files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
     policy: Bytes,
     rebuilders: Rebuilders,
+    /// The transparency log's files, by path.
+    transparency: BTreeMap<RelativePath, Bytes>,
     recipes: BTreeMap<RecipeName, RecipeView>,
 }
 
@@ -110,6 +112,7 @@ impl Fake {
             files: BTreeMap::new(),
             policy: Bytes::new(),
             rebuilders: Rebuilders::default(),
+            transparency: BTreeMap::new(),
             recipes: BTreeMap::new(),
             status: status.clone(),
         };
@@ -170,6 +173,11 @@ impl Fake {
     /// Sets what a builder's build wrote of itself.
     pub fn add_buildinfo(&self, job: JobId, operator: OperatorName, bytes: impl Into<Bytes>) {
         self.state().rebuilders.buildinfos.insert((job, operator), bytes.into());
+    }
+
+    /// Adds a file to the transparency log.
+    pub fn add_log_file(&self, path: RelativePath, bytes: impl Into<Bytes>) {
+        self.state().transparency.insert(path, bytes.into());
     }
 
     /// Sets the signed policy.
@@ -419,6 +427,10 @@ impl Backend for Fake {
         let wanted = |(of, by): &(JobId, OperatorName)| *of == job && operator.as_ref().is_none_or(|name| by == name);
         let found = all.find(|(key, _)| wanted(key)).map(|(_, bytes)| bytes.clone());
         found.ok_or_else(|| not_found("a .buildinfo of this job"))
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        self.state().transparency.get(&path).cloned().ok_or_else(|| not_found(format!("{path} of the log")))
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {

@@ -6,11 +6,13 @@
 //!  PACKAGE     -> its files in a folder -> each as FILE
 //!  REPOSITORY  -> its indexes -> each package as FILE, on every core, and as its index says
 //! ```
-//! Nothing here asks a network. What a package says of itself is read only when k operators signed its bytes.
+//! Nothing here asks a network; where a hook needs what lies beside a package, it lets apt or dnf fetch it. What a package says of itself is read only when k operators signed its bytes.
 
+pub mod apt;
 pub mod archive;
 mod deb;
 pub mod folder;
+pub mod hook;
 pub mod package;
 pub mod program;
 pub mod report;
@@ -41,6 +43,14 @@ pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -94,6 +104,17 @@ pub enum Error {
         /// What was asked for.
         wanted: String,
     },
+    /// The evidence cannot be had from where the package came.
+    #[error("there is no evidence for it at {address} ({why})")]
+    NotFetched {
+        /// Where it should be.
+        address: String,
+        /// What apt says.
+        why: String,
+    },
+    /// The hook cannot do its work.
+    #[error("{0}")]
+    Hook(String),
     /// There is no such package.
     #[error("there is no package {name} in {}", folder.display())]
     NoSuchPackage {
@@ -108,11 +129,11 @@ impl Error {
     /// Gives the exit code that programs see.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Read { .. } | Error::Form { .. } => 1,
+            Error::Read { .. } | Error::Write { .. } | Error::Form { .. } | Error::Hook(_) => 1,
             Error::Usage(_) => 2,
             Error::NoPolicy { .. } => 3,
             Error::Policy { source, .. } => source.exit_code(),
-            Error::NotStapled { .. } | Error::NoSuchPackage { .. } => 10,
+            Error::NotStapled { .. } | Error::NotFetched { .. } | Error::NoSuchPackage { .. } => 10,
             Error::Broken(broken) => broken.exit_code(),
             Error::Evidence(error) => error.exit_code(),
             Error::OtherPackage { .. } => 12,

@@ -1,6 +1,7 @@
 //! The command line of `artel-verify`.
 
 mod bundle;
+mod hooks;
 
 use std::{
     io::{self, Write},
@@ -10,13 +11,14 @@ use std::{
 };
 
 use attest::trust::{Demands, LogDemand, duration, log_demand};
-use protocol::{ChannelName, NetworkId};
+use protocol::{Arch, ChannelName, NetworkId};
 
 use crate::{
     Error, POLICY, Verifier,
     folder::Checked,
+    hook::Manager,
     now,
-    package::Place,
+    package::{Identity, Place, Proven},
     read,
     report::{self, Answer, Output},
 };
@@ -24,6 +26,7 @@ use crate::{
 const USAGE: &str = "\
 usage: artel-verify [OPTIONS] FILE|PACKAGE|REPOSITORY...
        artel-verify --network HEX [--json] BUNDLE [FILE...]
+       artel-verify apt-hook|dnf-hook install|uninstall [--help]
 
 Checks, offline, that a maintainer asked for a package, that enough independent operators built it bit for bit the same, that
 this was logged and witnessed as the policy asks, and that the package is what it says it is.
@@ -36,6 +39,7 @@ this was logged and witnessed as the policy asks, and that the package is what i
   --policy FILE      what is trusted, as `artel policy export` writes it [default: /etc/artel/verify.policy]
   --in FOLDER        where a PACKAGE is looked for [default: .]
   --evidence STEM    the evidence of the one FILE is STEM.intoto.jsonl and STEM.tlog-proof
+  --is N=V/ARCH      the one FILE must be this package, for instance tiny=1:0.5/amd64
   --log WHAT         proof from the log: policy, none, or a number of witnesses
   --max-age SPAN     how old the newest sign of life of the log may be, for instance 30d
   --checkpoint FILE  a newer checkpoint of the log
@@ -60,6 +64,8 @@ pub struct Options {
     pub inside: PathBuf,
     /// The beginning of the names of the evidence, where it does not lie beside the file.
     pub evidence: Option<PathBuf>,
+    /// The package that the file must be.
+    pub wanted: Option<Identity>,
     /// Files, packages, folders.
     pub what: Vec<String>,
     /// How results are written.
@@ -93,16 +99,27 @@ impl Changes {
 
 /// Runs the program on the command line of this process.
 pub fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        print(USAGE);
-        return ExitCode::SUCCESS;
+    ExitCode::from(perform(std::env::args().skip(1).collect()))
+}
+
+/// Runs the program on the words of a command line, prints what it says, and gives the exit code. A first word `verify` may be
+/// left out.
+pub fn perform(mut words: Vec<String>) -> u8 {
+    if words.first().is_some_and(|word| word == "verify") {
+        words.remove(0);
     }
+    let asks_for_help = words.iter().any(|word| word == "--help" || word == "-h");
     let json = words.iter().any(|word| word == "--json");
-    let ran = parse(words).and_then(|asked| match asked {
-        Asked::Options(options) => run(options),
-        Asked::Bundle { network, paths, output } => bundle::run(&network, &paths, output).map(|text| (text, 0)),
-    });
+    let ran = match words.first().map(String::as_str) {
+        Some("apt-hook" | "dnf-hook") if asks_for_help => Ok((hooks::USAGE.to_owned(), 0)),
+        Some("apt-hook") => hooks::run(Manager::Apt, &words[1..]),
+        Some("dnf-hook") => hooks::run(Manager::Dnf, &words[1..]),
+        Some(_) | None if asks_for_help => Ok((USAGE.to_owned(), 0)),
+        Some(_) | None => parse(words).and_then(|asked| match asked {
+            Asked::Options(options) => run(options),
+            Asked::Bundle { network, paths, output } => bundle::run(&network, &paths, output).map(|text| (text, 0)),
+        }),
+    };
     let (text, code) = ran.unwrap_or_else(|error| {
         let (code, words) = (error.exit_code(), error.words());
         eprintln!("artel-verify: {words}");
@@ -110,7 +127,7 @@ pub fn main() -> ExitCode {
         (if json { format!("{refused}\n") } else { String::new() }, code)
     });
     print(&text);
-    ExitCode::from(code)
+    code
 }
 
 /// Checks what is asked for, and gives what to print and the exit code.
@@ -118,7 +135,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// When nothing can be checked at all: there is no policy, or the checkpoint cannot be read.
 pub fn run(options: Options) -> Result<(String, u8), Error> {
-    let Options { policy, changes, checkpoint, inside, evidence, what, output } = options;
+    let Options { policy, changes, checkpoint, inside, evidence, wanted, what, output } = options;
     let mut verifier = Verifier::open(&policy, |demands| changes.make(demands), now())?;
     verifier.checkpoint = checkpoint.map(|path| read(&path, attest::log::note::NOTE_MAX)).transpose()?;
     let answer = |what: &String| {
@@ -130,7 +147,8 @@ pub fn run(options: Options) -> Result<(String, u8), Error> {
             return verifier.named(&inside, what).map(Answer::Many);
         }
         let place = evidence.as_ref().map_or_else(|| Place::beside(path), |stem| Place::elsewhere(path, stem));
-        Ok(Answer::File(Box::new(Checked { file: path.into(), result: verifier.file(&place) })))
+        let is_it = |proven: Proven| wanted.as_ref().map_or(Ok(()), |wanted| proven.is(wanted)).map(|()| proven);
+        Ok(Answer::File(Box::new(Checked { file: path.into(), result: verifier.file(&place).and_then(is_it) })))
     };
     let answers: Vec<_> = what.iter().map(answer).collect();
     Ok(report::write(&answers, output))
@@ -160,6 +178,7 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
         checkpoint: None,
         inside: ".".into(),
         evidence: None,
+        wanted: None,
         what: Vec::new(),
         output: Output::Text,
     };
@@ -186,24 +205,27 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
             Ok(Asked::Bundle { network, paths, output: options.output })
         }
         None if options.what.is_empty() => Err(usage("name a FILE, a PACKAGE or a REPOSITORY")),
-        None if options.evidence.is_some() && options.what.len() > 1 => Err(usage("--evidence is of one FILE")),
+        None if (options.evidence.is_some() || options.wanted.is_some()) && options.what.len() > 1 => {
+            Err(usage("--evidence and --is are of one FILE"))
+        }
         None => Ok(Asked::Options(options)),
     }
 }
 
 impl Words {
     fn option(&mut self, name: &str, value: Option<String>) -> Result<(), Error> {
-        let known = ["policy", "in", "evidence", "log", "max-age", "checkpoint", "agree", "channel", "network"];
+        let known = ["policy", "in", "evidence", "is", "log", "max-age", "checkpoint", "agree", "channel", "network"];
         if !name.strip_prefix("--").is_some_and(|name| known.contains(&name)) {
             return Err(usage(&format!("unknown option {name}")));
         }
         let value = value.or_else(|| self.words.next()).ok_or_else(|| usage(&format!("{name} needs a value")))?;
         let wrong = |why: String| usage(&format!("{name}: {why}"));
-        let Options { policy, changes, checkpoint, inside, evidence, .. } = &mut self.options;
+        let Options { policy, changes, checkpoint, inside, evidence, wanted, .. } = &mut self.options;
         match name {
             "--policy" => *policy = value.into(),
             "--in" => *inside = value.into(),
             "--evidence" => *evidence = Some(value.into()),
+            "--is" => *wanted = Some(identity(&value).map_err(wrong)?),
             "--checkpoint" => *checkpoint = Some(value.into()),
             "--log" => changes.log = Some(log_demand(&value).map_err(wrong)?),
             "--max-age" => changes.max_age = Some(duration(&value).map_err(wrong)?),
@@ -218,6 +240,16 @@ impl Words {
         }
         Ok(())
     }
+}
+
+/// Reads a package's name, version and architecture, in Debian's word or RPM's.
+fn identity(text: &str) -> Result<Identity, String> {
+    let form = || "write NAME=VERSION/ARCHITECTURE".to_owned();
+    let (name, rest) = text.split_once('=').ok_or_else(form)?;
+    let (version, arch) = rest.rsplit_once('/').ok_or_else(form)?;
+    let arch = Arch::from_rpm_name(arch).map_or_else(|| arch.to_owned(), |arch| arch.to_string());
+    // dnf tells an epoch of 0, too.
+    Identity::of(name, version.strip_prefix("0:").unwrap_or(version), &arch)
 }
 
 fn usage(why: &str) -> Error {

@@ -171,6 +171,25 @@ mod tests {
         Manifest { files, packages: listed }
     }
 
+    /// As many packages as Debian 12 has binary packages for one architecture.
+    #[test]
+    fn a_whole_distribution_is_small_and_found_at_once() {
+        let names: Vec<String> = (0..69_000).map(|at| format!("library-number-{at:06}")).collect();
+        let manifest =
+            manifest(&names.iter().map(|name| (name.as_str(), "1.2.3-4+deb12u1", "amd64.deb")).collect::<Vec<_>>());
+        let catalogue = Catalogue::of(&"main".parse().unwrap(), &manifest);
+        let bytes = catalogue.texts.capacity()
+            + catalogue.rows.capacity() * size_of::<Row>()
+            + catalogue.attested.capacity() * size_of::<u32>();
+        println!("{} packages, {bytes} bytes, {} a package", names.len(), bytes / names.len());
+        assert!(bytes / names.len() < 200, "{bytes}");
+        let sha256 = Sha256::of(format!("{} 1.2.3-4+deb12u1", names[4711]).as_bytes());
+        assert_eq!(
+            catalogue.with_digest(sha256.as_bytes()).map(|entry| entry.name).collect::<Vec<_>>(),
+            [&names[4711]]
+        );
+    }
+
     fn names(entries: impl Iterator<Item = (String, String)>) -> Vec<String> {
         entries.map(|(name, version)| format!("{name} {version}")).collect()
     }

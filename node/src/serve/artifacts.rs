@@ -15,6 +15,7 @@ use attest::{
     bundle::{BUNDLE_MAX, Bundle},
     link::{self, Link},
     statement::{self, VerifiedAttestation},
+    summary,
 };
 use protocol::{
     ChannelName, Hash, NetworkId, NodeId, OperatorName, Sha256,
@@ -30,10 +31,12 @@ use web::api::{ArtifactQuery, ArtifactView, AttestationView, LinkSignature, Pack
 
 use super::Desk;
 use crate::{
+    clock,
     daemon::{Policies, chain},
     publish::{
         apt::BUNDLE_SUFFIX,
         catalogue::{Catalogue, Entry, Key},
+        evidence::{self, Bar},
     },
 };
 
@@ -57,6 +60,9 @@ impl Default for Catalogues {
         Self { kept: Mutex::default(), reading: Semaphore::new(READ_AT_ONCE) }
     }
 }
+
+/// Who attests a file, and the signed summary of what that proves.
+type Told = (Vec<AttestationView>, Option<String>);
 
 /// A file that a repository of this node has.
 struct Found {
@@ -83,12 +89,12 @@ impl Desk {
     pub async fn artifacts(&self, wanted: &ArtifactQuery) -> Result<Vec<ArtifactView>, Refusal> {
         let mut views: Vec<ArtifactView> = Vec::new();
         for found in self.lookup(wanted).await? {
-            let attestations = match wanted {
-                ArtifactQuery::Package { .. } => Vec::new(),
+            let (attestations, summary) = match wanted {
+                ArtifactQuery::Package { .. } => (Vec::new(), None),
                 ArtifactQuery::Digest(_) | ArtifactQuery::Numbers(_) => self.evidence(&found).await?,
             };
             let view = artifact(found.name, found.sha256, VerdictWord::Reproduced);
-            merge(&mut views, ArtifactView { channel: Some(found.channel), attestations, ..view });
+            merge(&mut views, ArtifactView { channel: Some(found.channel), attestations, summary, ..view });
         }
         let (Some(prefix), Some(decisions)) = (prefix(wanted), self.decisions()) else { return Ok(views) };
         let attested = decisions.view(move |ledger| ledger::attested(ledger, &prefix)).await.unwrap_or_default();
@@ -126,17 +132,25 @@ impl Desk {
         Ok(all)
     }
 
-    /// Reads who attests a file from the evidence beside it.
-    async fn evidence(&self, found: &Found) -> Result<Vec<AttestationView>, Refusal> {
-        let (path, sha256) = (found.bundle.clone(), found.sha256);
-        let (network, policies) = (self.shared.network, self.shared.policies());
+    /// Reads who attests a file from the evidence beside it, and says in this node's name what that proves.
+    async fn evidence(&self, found: &Found) -> Result<Told, Refusal> {
+        let (path, sha256, channel) = (found.bundle.clone(), found.sha256, found.channel.clone());
+        let (shared, policies) = (Arc::clone(&self.shared), self.shared.policies());
         let _permit = self.parts.catalogues.reading.acquire().await.map_err(|_| busy("the daemon is stopping"))?;
-        let read = tokio::task::spawn_blocking(move || read(&path, &network, &policies, &sha256));
+        let read = tokio::task::spawn_blocking(move || {
+            let bundle = read(&path)?;
+            let envelopes = policies.envelopes();
+            let bar = Bar { network: &shared.network, policies: &envelopes, channel: &channel };
+            let attested = told(&bundle, &shared.network, &policies, &sha256)?;
+            let proof = attested.first().and_then(|one| evidence::prove(&bar, &bundle, one.job).ok());
+            let summary = proof.map(|proof| summary::sign(&proof, clock::now(), &shared.key));
+            Ok::<Told, String>((attested, summary.and_then(|envelope| String::from_utf8(envelope).ok())))
+        });
         match read.await {
-            Ok(Ok(attestations)) => Ok(attestations),
+            Ok(Ok(told)) => Ok(told),
             Ok(Err(why)) => {
                 warn!(file = found.name, %why, "evidence in a repository cannot be read");
-                Ok(Vec::new())
+                Ok((Vec::new(), None))
             }
             Err(_) => Err(busy("the daemon is stopping")),
         }
@@ -267,7 +281,7 @@ fn prefix(wanted: &ArtifactQuery) -> Option<Vec<u8>> {
 
 fn artifact(name: String, sha256: Sha256, verdict: VerdictWord) -> ArtifactView {
     let link = Link::of(&name, &sha256).map(|link| link.text());
-    ArtifactView { name, sha256, verdict, channel: None, link, attestations: Vec::new() }
+    ArtifactView { name, sha256, verdict, channel: None, link, attestations: Vec::new(), summary: None }
 }
 
 /// Adds what was found; of one file under one name there is one view, with everybody's attestations.
@@ -284,17 +298,20 @@ fn merge(views: &mut Vec<ArtifactView>, found: ArtifactView) {
     }
 }
 
-fn read(
-    path: &std::path::Path,
-    network: &NetworkId,
-    policies: &Policies,
-    sha256: &Sha256,
-) -> Result<Vec<AttestationView>, String> {
+fn read(path: &std::path::Path) -> Result<Bundle, String> {
     let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
     if size > BUNDLE_MAX as u64 {
         return Err(format!("{size} bytes are too many"));
     }
-    let bundle = Bundle::from_bytes(&std::fs::read(path).map_err(|e| e.to_string())?).map_err(|e| chain(&e))?;
+    Bundle::from_bytes(&std::fs::read(path).map_err(|e| e.to_string())?).map_err(|e| chain(&e))
+}
+
+fn told(
+    bundle: &Bundle,
+    network: &NetworkId,
+    policies: &Policies,
+    sha256: &Sha256,
+) -> Result<Vec<AttestationView>, String> {
     let mut all = Vec::new();
     for attestation in &bundle.attestations {
         let attestation = statement::read(&attestation.0, network).map_err(|e| chain(&e))?;

@@ -40,7 +40,7 @@ fn enter(key: PublicKey, sig: Vec<u8>) -> Result<Verified<JobRequest>, EnvelopeE
 
 fn refused(blob: &[u8]) -> Error {
     match enter(alice().public, blob.to_vec()) {
-        Err(EnvelopeError::Ssh { key, why }) if key == alice().public => why,
+        Err(EnvelopeError::Ssh { key, why }) if key == alice().public => *why,
         other => panic!("{other:?}"),
     }
 }
@@ -69,6 +69,19 @@ fn the_message_that_was_signed_is_the_one_in_the_fixtures() {
         fs::write(path("request.message"), request().message()).unwrap();
     }
     assert_eq!(fs::read(path("request.message")).unwrap(), request().message());
+}
+
+/// `ssh-keygen` judges these files beside the code that reads key files.
+#[test]
+fn the_security_keys_signature_is_the_one_in_the_fixtures() {
+    let signature = Signature::read(&by_device(5, "job@artel", &request().message())).unwrap();
+    let files = [("device.sig", signature.to_armor()), ("device.pub", format!("{}\n", signature.key().to_line()))];
+    for (name, made) in files {
+        if std::env::var_os("ARTEL_BLESS").is_some() {
+            fs::write(path(name), &made).unwrap();
+        }
+        assert_eq!(text(name), made);
+    }
 }
 
 #[test]
@@ -100,8 +113,8 @@ fn another_namespace_key_or_message_is_refused_in_words() {
     let wanted = "job@artel".to_owned();
     assert_eq!(refused(&blob), Error::Namespace { got: "policy@artel".into(), wanted });
     let job = Signature::parse(&text("job.sig")).unwrap();
-    let why =
-        EnvelopeError::Ssh { key: public_key(1), why: Error::OtherKey { got: alice().public, wanted: public_key(1) } };
+    let why = Box::new(Error::OtherKey { got: alice().public, wanted: public_key(1) });
+    let why = EnvelopeError::Ssh { key: public_key(1), why };
     assert_eq!(enter(public_key(1), job.to_blob()).unwrap_err(), why);
     let message = request().message();
     assert_eq!(job.verify(&alice().public, "job@artel", &message), Ok(()));
@@ -130,14 +143,14 @@ fn a_security_key_signs_while_somebody_touches_it() {
     assert!(touched.len() <= crate::limits::SSH_SIGNATURE_MAX, "{} bytes", touched.len());
     assert_eq!(enter(public_key(9), touched.clone()).unwrap().signers(), [public_key(9)].into());
     let untouched = by_device(4, "job@artel", &request().message());
-    let touch = EnvelopeError::Ssh { key: public_key(9), why: Error::Touch };
+    let touch = EnvelopeError::Ssh { key: public_key(9), why: Box::new(Error::Touch) };
     assert_eq!(enter(public_key(9), untouched).unwrap_err(), touch);
     // Flags and counter are signed, too: five bytes at the end.
     for back in 1..=5 {
         let mut other = touched.clone();
         let at = other.len() - back;
         other[at] ^= 0x40;
-        let mismatch = EnvelopeError::Ssh { key: public_key(9), why: Error::Mismatch };
+        let mismatch = EnvelopeError::Ssh { key: public_key(9), why: Box::new(Error::Mismatch) };
         assert_eq!(enter(public_key(9), other).unwrap_err(), mismatch, "{back} from the end");
     }
 }

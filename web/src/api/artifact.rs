@@ -121,6 +121,10 @@ pub struct ArtifactView {
     /// What is signed as a link of in-toto's first format; absent for what is no Debian package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
+    /// What the asked node proved of its job, as a signed statement (a DSSE envelope with a Simple Verification Result); absent
+    /// where the whole evidence is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Who attests it; empty where it was asked for as a package.
     #[serde(default)]
     pub attestations: Vec<AttestationView>,

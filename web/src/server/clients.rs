@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use http::header;
-use protocol::{JobId, OperatorName, Sha256};
+use protocol::{JobId, OperatorName};
 use serde_json::{Value, json};
 
 use super::{guard::Hostile, jobs::Words, reply, routes::App};
@@ -52,15 +52,31 @@ pub(super) async fn attestations<B: Backend>(
     State(app): State<App<B>>,
     Path(digest): Path<String>,
 ) -> Result<Response, ApiError> {
+    let found = of_digest(&app, &digest).await?;
+    lines(found.into_iter().flat_map(|artifact| artifact.attestations).map(|a| a.envelope), &digest)
+}
+
+/// `GET /api/v1/artifacts/sha256:{hex}/summary`: what this node, or the coordinator, proved of it, as a signed statement.
+pub(super) async fn summary<B: Backend>(
+    State(app): State<App<B>>,
+    Path(digest): Path<String>,
+) -> Result<Response, ApiError> {
+    let found = of_digest(&app, &digest).await?;
+    lines(found.into_iter().filter_map(|artifact| artifact.summary), &digest)
+}
+
+async fn of_digest<B: Backend>(app: &App<B>, digest: &str) -> Result<Vec<ArtifactView>, ApiError> {
     let hex = digest.strip_prefix("sha256:");
     let hex = hex.ok_or_else(|| ApiError::Refused { reason: "a file is named as sha256:<hexadecimal>".to_owned() })?;
-    let sha256: Sha256 = reply::word(hex)?;
-    let found = app.server.backend.artifacts(ArtifactQuery::Digest(sha256)).await?;
-    let envelopes: Vec<String> = found.into_iter().flat_map(|a| a.attestations).map(|a| a.envelope + "\n").collect();
-    if envelopes.is_empty() {
-        return Err(ApiError::NotFound { what: format!("an attestation of a file with sha256 {sha256}") });
+    app.server.backend.artifacts(ArtifactQuery::Digest(reply::word(hex)?)).await
+}
+
+fn lines(envelopes: impl Iterator<Item = String>, digest: &str) -> Result<Response, ApiError> {
+    let text: String = envelopes.map(|envelope| envelope + "\n").collect();
+    if text.is_empty() {
+        return Err(ApiError::NotFound { what: format!("a statement about a file with {digest}") });
     }
-    Ok(([(header::CONTENT_TYPE, BUNDLE_TYPE)], envelopes.concat()).into_response())
+    Ok(([(header::CONTENT_TYPE, BUNDLE_TYPE)], text).into_response())
 }
 
 /// `GET /api/v1/jobs/{id}/buildinfo?operator=`: what the build of one operator wrote of itself.

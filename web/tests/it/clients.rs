@@ -47,6 +47,7 @@ fn hello(verdict: VerdictWord, content: &[u8]) -> ArtifactView {
         channel: None,
         link: Some(r#"{"_type":"link"}"#.to_owned()),
         attestations: vec![attestation(0), attestation(1)],
+        summary: Some("{\"payload\":\"proved\"}".to_owned()),
     }
 }
 
@@ -120,6 +121,8 @@ async fn attestations_are_a_bundle_of_lines() {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/vnd.in-toto.bundle")));
     assert_eq!(answer.body, "{\"payload\":\"0\"}\n{\"payload\":\"1\"}\n");
     assert_eq!(site.get(&path(b"y"), &[]).await.status, 404);
+    let summary = site.get(&path(b"x").replace("attestations", "summary"), &[]).await;
+    assert_eq!((summary.status, summary.body.as_str()), (200, "{\"payload\":\"proved\"}\n"));
     let digest = Sha256::of(b"x").to_string();
     for bad in [format!("sha256:{}", &digest[1..]), format!("sha512:{digest}"), digest, "sha256:".to_owned()] {
         assert_eq!(site.get(&format!("/api/v1/artifacts/{bad}/attestations"), &[]).await.status, 422, "{bad}");

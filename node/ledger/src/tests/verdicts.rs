@@ -10,7 +10,7 @@ use protocol::{
 use crate::{
     Command, Effect, News,
     testing::{Bench, attest, builder, channel, policy},
-    view::VerdictView,
+    view::{Verdict, VerdictView},
 };
 
 /// Lets each operator in turn build with the given contents; stops when the job wants nobody.
@@ -248,4 +248,20 @@ fn evidence_holds_what_an_offline_check_needs() {
     for bytes in &evidence.attestations {
         attest::statement::read(bytes, &bench.network).unwrap();
     }
+}
+
+#[test]
+fn only_a_job_with_a_verdict_is_told_with_its_attestations() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    for (at, content) in [(0, "a"), (1, "b"), (2, "c")] {
+        let told = (bench.ledger.decided().count(), bench.ledger.undecided().count());
+        assert_eq!(told, (0, 1), "before attestation {at}");
+        let lease = bench.lease(builder(at, 0), job);
+        assert_eq!(bench.reveal(&lease, content), Some(Response::Done));
+    }
+    assert_eq!((bench.ledger.decided().count(), bench.ledger.undecided().count()), (1, 0));
+    let decided = bench.ledger.decided().next().unwrap();
+    assert_eq!((decided.job, decided.verdict), (job, Verdict::Unreproducible));
+    assert_eq!((decided.attestations().count(), &decided.request.channel), (3, &channel()));
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{MaintainerName, NodeId, OperatorName, PublicKey, envelope::Signed, policy::Policy as Record};
+use protocol::{NodeId, OperatorName, PublicKey, envelope::Signed, policy::Policy as Record};
 
 use super::{Context, in_force, look, publish, sign, signed_by, versions};
 use crate::{
     charter::{Charter, CoordinatorsEntry, RevokedEntry},
     cli::{exit, output},
     config::Config,
+    keys,
 };
 
 /// The word that admits a node as a mirror instead of as an operator's.
@@ -43,9 +44,9 @@ pub(in crate::cli) struct Revoke {
 /// Who signs, and where the rest goes.
 #[derive(Debug, clap::Args)]
 struct Signing {
-    /// Name of the root key
+    /// The root key: its name, or the path of its file
     #[arg(long, default_value = "root")]
-    key: MaintainerName,
+    key: keys::Word,
     /// Where to write the policy when other roots must sign it, too [default: policy-<number>.signed here]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -73,7 +74,7 @@ impl Revoke {
                     .hint("name the entry from which on the key does not count, with --from")
             })?,
         };
-        for key in keys(&self.who, &current)? {
+        for key in keys_of(&self.who, &current)? {
             strike(&mut charter, key)?;
             match charter.revoked.iter_mut().find(|entry| entry.key == key) {
                 Some(entry) => entry.from = entry.from.min(from),
@@ -86,7 +87,7 @@ impl Revoke {
 }
 
 /// Finds the keys that a word names.
-fn keys(who: &str, policy: &Record) -> anyhow::Result<Vec<PublicKey>> {
+fn keys_of(who: &str, policy: &Record) -> anyhow::Result<Vec<PublicKey>> {
     if let Ok(key) = who.parse() {
         return Ok(vec![key]);
     }
@@ -138,7 +139,7 @@ async fn next(context: &Context) -> anyhow::Result<(Charter, Record)> {
 async fn finish(context: &Context, charter: &Charter, current: &Record, signing: Signing) -> anyhow::Result<u8> {
     let policy = charter.to_policy()?;
     look::tell(current, &policy)?;
-    let signed = sign::sign(&policy, &sign::load(context, &[signing.key])?);
+    let signed = sign::sign(context, &policy, &[signing.key])?;
     let verified = signed.clone().verify(policy.network.as_ref())?;
     let (got, needed) = (signed_by(&current.roots, &verified), usize::from(current.roots.threshold));
     if got >= needed {

@@ -6,9 +6,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ed25519_dalek::SigningKey;
 use protocol::{
-    MaintainerName, PublicKey, Verified,
+    PublicKey, Verified,
     envelope::Signed,
     policy::{Policy as Record, check_genesis},
 };
@@ -29,9 +28,9 @@ use crate::{
 pub(in crate::cli) struct Sign {
     /// The policy file (TOML), or a signed policy that needs more signatures
     file: PathBuf,
-    /// Names of root keys to sign with
+    /// Root keys to sign with: names, or paths of files
     #[arg(long, value_delimiter = ',', default_value = "root")]
-    key: Vec<MaintainerName>,
+    key: Vec<keys::Word>,
     /// Where to write the signed policy [default: beside the file, ending in .signed]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -100,14 +99,16 @@ fn verified(signed: &Signed<Record>) -> anyhow::Result<Verified<Record>> {
 
 impl Sign {
     pub(in crate::cli) async fn run(self, context: &Context) -> anyhow::Result<u8> {
-        let keys = load(context, &self.key)?;
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension("signed"));
-        let signed = match Draft::read(&self.file)? {
-            Draft::Signed(signed, _) => with(*signed, &keys),
-            Draft::Text(policy) => match begun(&out, &policy)? {
-                Some(signed) => with(signed, &keys),
-                None => sign(&policy, &keys),
-            },
+        let draft = Draft::read(&self.file)?;
+        let own = sign(context, draft.get(), &self.key)?;
+        let begun = match draft {
+            Draft::Signed(signed, _) => Some(*signed),
+            Draft::Text(policy) => begun(&out, &policy)?,
+        };
+        let signed = match begun {
+            Some(begun) => begun.and(own).context("the signed policy is not written as this program writes it")?,
+            None => own,
         };
         let policy = verified(&signed)?;
         let current = self.current(context, policy.get()).await;
@@ -138,19 +139,11 @@ impl Sign {
     }
 }
 
-/// Loads keys of people by their names.
-pub(super) fn load(context: &Context, names: &[MaintainerName]) -> anyhow::Result<Vec<SigningKey>> {
-    let load = |name: &MaintainerName| keys::load(&context.home.key(name.as_str()));
-    Ok(names.iter().map(load).collect::<Result<_, _>>()?)
-}
-
-/// Signs a policy that nobody signed yet.
-pub(super) fn sign(policy: &Record, keys: &[SigningKey]) -> Signed<Record> {
-    Signed::sign(policy, policy.network.as_ref(), &keys.iter().collect::<Vec<_>>())
-}
-
-fn with(signed: Signed<Record>, keys: &[SigningKey]) -> Signed<Record> {
-    signed.and_by(&keys.iter().collect::<Vec<_>>())
+/// Signs a policy with these keys.
+pub(super) fn sign(context: &Context, policy: &Record, words: &[keys::Word]) -> anyhow::Result<Signed<Record>> {
+    let keys = words.iter().map(|word| context.signer(word)).collect::<Result<Vec<_>, _>>()?;
+    let signers: Vec<&dyn keys::Sign> = keys.iter().map(|key| key as &dyn keys::Sign).collect();
+    Ok(keys::sign(policy, policy.network.as_ref(), &signers)?)
 }
 
 /// Reads what others signed already in the file that is about to be written, when it is the same policy.
