@@ -2,6 +2,7 @@
 //!
 //! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
 
+pub mod changes;
 mod key;
 
 use std::collections::BTreeMap;

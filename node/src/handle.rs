@@ -7,6 +7,7 @@ mod artifacts;
 mod difference;
 mod duty;
 mod group;
+mod policies;
 mod recipes;
 mod service_log;
 mod transparency;
@@ -40,8 +41,8 @@ use web::{
     Backend,
     api::{
         self, ApiError, ArtifactQuery, ArtifactView, BlobUsage, Coordination, DifferenceForm, DutyView, FileView,
-        JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyView,
-        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
+        JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyHistory,
+        PolicyView, RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -327,19 +328,15 @@ impl Backend for Handle {
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {
-        let policies = self.shared.policies();
-        Ok(policies.chain().last().expect("a chain is never empty").to_bytes().into())
+        Ok(policies::newest(&self.shared))
+    }
+
+    async fn policies(&self) -> Result<PolicyHistory, ApiError> {
+        policies::history(self).await
     }
 
     async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {
-        self.ask(Request::AdoptPolicy(Octets(policy.to_vec()))).await?;
-        // It is adopted there; this node need not wait until it hears of it.
-        if let Ok(policies) = self.shared.policies().followed_by(&policy) {
-            self.shared.adopt(policies).await.map_err(|e| internal("store", &e))?;
-        }
-        let policies = self.shared.policies();
-        let current = policies.current();
-        Ok(PolicyView { number: current.number, expires: Time::from(current.expires) })
+        policies::adopt(self, policy).await
     }
 
     async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {

@@ -433,6 +433,9 @@ pub fn signed_by_maintainer(request: &Verified<JobRequest>, policy: &Policy) -> 
     if signers.iter().any(|key| policy.maintainer(key).is_some() || root(key)) {
         return Ok(());
     }
+    if let Some(revoked) = signers.iter().find_map(|key| policy.revocation(key)) {
+        return Err(Refusal::NotAllowed(revoked.to_string()));
+    }
     let keys: Vec<String> = signers.iter().map(ToString::to_string).collect();
     Err(Refusal::NotAllowed(format!(
         "key {} signed this request and is no maintainer of this network: its roots must add it to the policy",

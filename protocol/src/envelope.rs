@@ -185,6 +185,17 @@ impl<T: Record> Signed<T> {
         unsigned.with(keys.iter().map(sign).collect())
     }
 
+    /// Adds the signatures of another copy of the same bytes; of a key that signed both, the one that is here stays. None when
+    /// the other one has other bytes.
+    pub fn and(self, other: Self) -> Option<Self> {
+        let Envelope { mut sigs, kind, payload } = self.envelope;
+        if other.envelope.kind != kind || other.envelope.payload != payload {
+            return None;
+        }
+        sigs.extend(other.envelope.sigs);
+        Some(Unsigned { kind, payload, record: PhantomData }.with(sigs))
+    }
+
     /// Reads an envelope's bytes: size and canonical form only.
     ///
     /// # Errors
@@ -201,6 +212,14 @@ impl<T: Record> Signed<T> {
     /// Gives the record's id: the hash of its payload.
     pub fn id(&self) -> Hash {
         Hash::of(&self.envelope.payload)
+    }
+
+    /// Gives what the record says, which nobody has verified: only good to find out what to verify it against.
+    ///
+    /// # Errors
+    /// What the door says.
+    pub fn unverified(&self) -> Result<T, EnvelopeError> {
+        Ok(codec::decode(&self.envelope.payload, T::LIMIT)?)
     }
 
     /// Checks type, payload, rules and every signature.

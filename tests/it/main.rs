@@ -21,6 +21,7 @@ mod lint;
 mod log;
 mod partition;
 mod patience;
+mod policy;
 mod recipe;
 mod refusals;
 mod rpm;

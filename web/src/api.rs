@@ -32,7 +32,8 @@ pub use job::{
     JobSummary, LogChunk, PublishedView, RequestView, ServiceView, StepView, Submitted, VerdictView,
 };
 pub use network::{
-    BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyView, RepositoryView, Status, Stored,
+    BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyHistory, PolicyRecord, PolicyView,
+    RepositoryView, Status, Stored,
 };
 pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};

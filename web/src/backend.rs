@@ -16,8 +16,8 @@ use protocol::{
 
 use crate::api::{
     ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter,
-    JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView,
-    Status, Submitted, Time, WitnessAnswer,
+    JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyHistory, PolicyView, RebuilderView, RecipeView,
+    RepositoryView, Status, Submitted, Time, WitnessAnswer,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -230,6 +230,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Gives the signed policy in force (envelope bytes).
     fn policy(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
+    /// Gives every version of the policy, with its place in the log where a coordinator says it.
+    fn policies(&self) -> impl Future<Output = Result<PolicyHistory, ApiError>> + Send;
 
     /// Adopts a signed policy (envelope bytes).
     fn adopt_policy(&self, policy: Bytes) -> impl Future<Output = Result<PolicyView, ApiError>> + Send;

@@ -24,8 +24,9 @@ use connect::Connector;
 use crate::{
     api::{
         ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody,
-        FileView, JobDetail, JobFilter, JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView,
-        RebuilderView, RecipeView, RepositoryView, Status, Stored, Submitted, Time, WitnessAnswer, percent_encode,
+        FileView, JobDetail, JobFilter, JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyHistory,
+        PolicyView, RebuilderView, RecipeView, RepositoryView, Status, Stored, Submitted, Time, WitnessAnswer,
+        percent_encode,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -286,6 +287,10 @@ impl Backend for Client {
     async fn policy(&self) -> Result<Bytes, ApiError> {
         let answer = self.get("/api/v1/policy", HeaderMap::new()).await?;
         collect(answer.into_body(), 2 * protocol::limits::POLICY_MAX).await
+    }
+
+    async fn policies(&self) -> Result<PolicyHistory, ApiError> {
+        self.get_json("/api/v1/policies").await
     }
 
     async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {

@@ -30,8 +30,8 @@ use crate::{
     api::{
         ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, FileView,
         JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, Numbers,
-        PackagePage, PackageView, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView, Status,
-        Submitted, Time, WitnessAnswer,
+        PackagePage, PackageView, PeerDetail, PeerView, PolicyHistory, PolicyRecord, PolicyView, RebuilderView,
+        RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -435,6 +435,14 @@ impl Backend for Fake {
 
     async fn policy(&self) -> Result<Bytes, ApiError> {
         Ok(self.state().policy.clone())
+    }
+
+    async fn policies(&self) -> Result<PolicyHistory, ApiError> {
+        let state = self.state();
+        let PolicyView { number, expires } = state.status.policy;
+        let envelope = Octets(state.policy.to_vec());
+        let record = PolicyRecord { number, place: Some(0), since: None, expires, signers: Vec::new(), envelope };
+        Ok(PolicyHistory { log_size: Some(1), policies: vec![record] })
     }
 
     async fn adopt_policy(&self, policy: Bytes) -> Result<PolicyView, ApiError> {

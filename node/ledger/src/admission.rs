@@ -18,7 +18,6 @@ use crate::{
     job::{Facts, Job, JobState, Outcome},
     log,
     planted::{self, Fault},
-    revocation,
     service::check_channels,
 };
 
@@ -185,12 +184,14 @@ pub(crate) fn maintainer<'a>(
     if let Some(maintainer) = known.iter().find(|m| m.channels.binary_search(channel).is_ok()) {
         return Ok(maintainer);
     }
+    if let Some(revoked) = signers.iter().find_map(|key| policy.revocation(key)) {
+        return Err(Refusal::NotAllowed(revoked.to_string()));
+    }
     Err(Refusal::NotAllowed(match (known.first(), signers.first()) {
         (Some(maintainer), _) => format!(
             "maintainer {} may not submit to channel {channel}: the policy must list it among the maintainer's channels",
             maintainer.name
         ),
-        (None, Some(key)) if policy.revocation(key).is_some() => revocation::words(policy, key),
         (None, Some(key)) => {
             format!(
                 "key {key} signed this request and is no maintainer of this network: its roots must add it to the policy"

@@ -19,6 +19,8 @@ use protocol::{
     policy::{Policy, Revoked},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Effect, Ledger, Turn, tally::Decision};
 
 pub use attest::log::entry::End;
@@ -27,6 +29,19 @@ pub use attest::log::entry::End;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Log {
     edge: Edge,
+    enacted: Vec<Enacted>,
+}
+
+/// Where a policy stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enacted {
+    /// When it came into force.
+    pub at: Timestamp,
+    /// The place of its entry.
+    pub place: u64,
+    /// Its version.
+    pub number: u64,
 }
 
 impl Log {
@@ -36,12 +51,16 @@ impl Log {
     }
 
     /// Reads [`Log::to_parts`]; none where the parts do not belong together.
-    pub(crate) fn from_parts((size, peaks): (u64, Vec<Sha256>)) -> Option<Self> {
-        Edge::from_peaks(size, peaks).map(|edge| Self { edge })
+    pub(crate) fn from_parts((size, peaks): (u64, Vec<Sha256>), enacted: Vec<Enacted>) -> Option<Self> {
+        Edge::from_peaks(size, peaks).map(|edge| Self { edge, enacted })
     }
 
     fn append(&mut self, at: Timestamp, event: Event) -> Effect {
-        let (index, entry) = (self.edge.head().size, Entry { at, event }.to_bytes());
+        let index = self.edge.head().size;
+        if let Event::Policy(entry::Policy { number, .. }) = &event {
+            self.enacted.push(Enacted { at, place: index, number: *number });
+        }
+        let entry = Entry { at, event }.to_bytes();
         self.edge.append(tree::leaf(&entry));
         Effect::Append { index, entry }
     }
@@ -51,6 +70,11 @@ impl Ledger {
     /// Gives size and root of the transparency log, as far as it was decided.
     pub fn log_head(&self) -> Head {
         self.log.edge.head()
+    }
+
+    /// Gives the places of the policies in the log, the earliest first; without those that were logged before this was noted.
+    pub fn enacted(&self) -> &[Enacted] {
+        &self.log.enacted
     }
 
     /// Begins the log with the policies so far, where there is none yet.

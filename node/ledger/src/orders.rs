@@ -36,7 +36,6 @@ use crate::{
     graph::Ahead,
     job::{Attempt, Job, JobState, Outcome, PublishStep, Publishing},
     planted::{self, Fault},
-    revocation,
     service::Run,
 };
 
@@ -130,8 +129,8 @@ impl Ledger {
         let job = self.jobs.get(&id).ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
         let policy = self.policy_in_force();
         if signers.contains(&job.facts.key) {
-            if policy.revocation(&job.facts.key).is_some() {
-                return Err(Refusal::NotAllowed(revocation::words(policy, &job.facts.key)));
+            if let Some(revoked) = policy.revocation(&job.facts.key) {
+                return Err(Refusal::NotAllowed(revoked.to_string()));
             }
             return Ok(job.facts.maintainer.to_string());
         }

@@ -11,7 +11,7 @@
 //! What was decided before stays: the log says at which place, and each who checks compares that with the revocation's.
 
 use attest::log::entry::End;
-use protocol::{JobId, NodeId, PublicKey, lease::Lease, policy::Policy};
+use protocol::{JobId, NodeId, lease::Lease};
 
 use crate::{Effect, Ledger, Turn, job::AttemptState};
 
@@ -57,10 +57,4 @@ impl Ledger {
             }
         }
     }
-}
-
-/// Says that a key counts no more, to who used it.
-pub(crate) fn words(policy: &Policy, key: &PublicKey) -> String {
-    let reason = policy.revocation(key).map_or("", |revoked| &revoked.reason);
-    format!("key {key} is revoked ({reason}): the network's roots must name another one")
 }

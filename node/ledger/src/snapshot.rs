@@ -21,7 +21,7 @@ use crate::{
     environments::Environments,
     evidence::Dossier,
     job::Job,
-    log::Log,
+    log::{Enacted, Log},
     pace::Pace,
     peers::{Known, Peers},
     queue::{Queue, Shares},
@@ -69,6 +69,9 @@ struct Snapshot {
     peers: Known,
     leases: Vec<Lease>,
     shares: Shares,
+    /// Places of the policies in the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    enacted: Vec<Enacted>,
     network: NetworkId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     recipes: Vec<StoredEntry>,
@@ -106,6 +109,7 @@ impl Ledger {
             leases: self.leases.values().cloned().collect(),
             peers: self.peers.known().clone(),
             shares: self.queue.shares().clone(),
+            enacted: self.enacted().to_vec(),
             network: self.network,
             signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
             recipes: self.book.entries(),
@@ -170,7 +174,7 @@ impl Ledger {
             reputation: snapshot.reputation,
             environments: snapshot.environments,
             book: Book::from_entries(&snapshot.recipes, &network)?,
-            log: Log::from_parts(snapshot.log).ok_or_else(|| {
+            log: Log::from_parts(snapshot.log, snapshot.enacted).ok_or_else(|| {
                 SnapshotError::Contradiction("the transparency log's peaks are not those of its size".into())
             })?,
             lines: snapshot.lines.into_iter().collect(),

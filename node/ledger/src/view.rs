@@ -226,6 +226,11 @@ pub enum VerdictView {
         /// What came of it, in one sentence.
         summary: String,
     },
+    /// Who asked for it, or the roots, ended it.
+    Cancelled {
+        /// The words, perhaps none.
+        why: String,
+    },
     /// A server job could not be done.
     Unserved {
         /// Why.
@@ -413,7 +418,8 @@ fn verdict(job: &Job) -> VerdictView {
                 VerdictView::Served { generation: *generation, summary: job.run.account.summary.clone() }
             }
             Outcome::Unserved { why } => VerdictView::Unserved { why: why.clone() },
-            Outcome::Cancelled { .. } | Outcome::Expired => VerdictView::Pending,
+            Outcome::Cancelled { reason } => VerdictView::Cancelled { why: reason.clone() },
+            Outcome::Expired => VerdictView::Pending,
         },
     }
 }

@@ -1,75 +1,81 @@
-//! `artel policy`: show, sign and publish the network's policy.
+//! `artel policy`: show, compare, sign and publish the network's policy.
+//!
+//! ```text
+//!  show > next.toml, edit --sign (one root after the other, offline)--> next.signed --publish--> in force, logged
+//!  admit, revoke: the same in one step, where one root is enough
+//! ```
+
+mod change;
+mod look;
+mod sign;
 
 use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use protocol::{
-    NetworkId, NodeId, OperatorName, Verified,
+    NetworkId, Verified,
     envelope::Signed,
-    policy::{Policy as Record, check_genesis},
+    policy::{Policy as Record, Roots},
 };
-use web::Backend;
+use web::{
+    Backend,
+    api::{ApiError, PolicyHistory, PolicyView},
+};
 
 use super::{
     Context, exit,
     output::{self, Format},
 };
-use crate::{charter::Charter, clock, config::Config, keys};
+use crate::config::Config;
 
-/// The word that admits a node as a mirror instead of as an operator's.
-const MIRROR: &str = "mirror";
+/// How long `publish` waits until this node has the policy.
+const IN_FORCE_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// How often it looks.
+const IN_FORCE_LOOK: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// Show, sign and publish the network's policy
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Print the policy in force, as the file that can be edited
-    Show,
-    /// Sign a policy file
-    Sign(Sign),
-    /// Have the network adopt a signed policy
+    Show {
+        /// Another version
+        #[arg(long, value_name = "NUMBER")]
+        number: Option<u64>,
+    },
+    /// Say in words what a policy changes, and what of it is dangerous
+    Diff(look::Diff),
+    /// Sign a policy file, or add a signature to one that others signed
+    Sign(sign::Sign),
+    /// Have the network adopt a signed policy, and wait until it is in force
     Publish {
         /// The signed policy, as `policy sign` wrote it
         file: PathBuf,
     },
+    /// List every version: its place in the log, who signed it, and when
+    History,
+    /// Write the file by which others check packages offline, or a signed version
+    Export(look::Export),
     /// Add a node to an operator (made when new) or to the mirrors, sign and publish, in one step
-    Admit {
-        /// Who answers for the node; for a mirror, which has no vote, write `mirror`
-        operator: OperatorName,
-        /// The node's id (`artel node id` there)
-        node: NodeId,
-        /// The root key: its name, or the path of its file
-        #[arg(long, default_value = "root")]
-        key: keys::Word,
-    },
-}
-
-/// Sign a policy file
-#[derive(Debug, clap::Args)]
-pub(super) struct Sign {
-    /// The policy file (TOML)
-    file: PathBuf,
-    /// Root keys to sign with: names, or paths of files
-    #[arg(long, value_delimiter = ',', default_value = "root")]
-    key: Vec<keys::Word>,
-    /// Where to write the signed policy [default: beside the file, ending in .signed]
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Publish it at once
-    #[arg(long)]
-    publish: bool,
+    Admit(change::Admit),
+    /// Revoke the key of a node, a maintainer or a root, or all nodes of an operator; sign and publish, in one step
+    Revoke(change::Revoke),
 }
 
 impl Policy {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
         match self {
-            Policy::Show => show(context).await,
+            Policy::Show { number } => look::show(context, number).await,
+            Policy::Diff(diff) => diff.run(context).await,
             Policy::Sign(sign) => sign.run(context).await,
             Policy::Publish { file } => {
                 let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
                 publish(context, bytes).await
             }
-            Policy::Admit { operator, node, key } => admit(context, operator, node, &key).await,
+            Policy::History => look::history(context).await,
+            Policy::Export(export) => export.run(context).await,
+            Policy::Admit(admit) => admit.run(context).await,
+            Policy::Revoke(revoke) => revoke.run(context).await,
         }
     }
 }
@@ -90,41 +96,24 @@ fn read(bytes: &[u8], network: &NetworkId) -> anyhow::Result<Verified<Record>> {
     Ok(signed.verify(if first { None } else { Some(network) })?)
 }
 
-async fn show(context: &Context) -> anyhow::Result<u8> {
-    let policy = in_force(context).await?;
-    match context.format {
-        Format::Json => output::json(policy.get())?,
-        Format::People => output::line(Charter::from_policy(policy.get()).to_toml().trim_end())?,
-    }
-    Ok(exit::DONE)
+/// Gives every version, from the daemon.
+async fn versions(context: &Context) -> anyhow::Result<(PolicyHistory, Vec<Verified<Record>>)> {
+    let network = Config::load(&context.home)?.network.id;
+    let history = context.client().policies().await?;
+    let policies =
+        history.policies.iter().map(|record| read(&record.envelope.0, &network)).collect::<Result<_, _>>()?;
+    Ok((history, policies))
 }
 
-impl Sign {
-    async fn run(self, context: &Context) -> anyhow::Result<u8> {
-        let text = fs::read_to_string(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
-        let bytes = sign(context, &Charter::parse(&text)?, &self.key)?;
-        let out = self.out.unwrap_or_else(|| self.file.with_extension("signed"));
-        fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
-        anstream::eprintln!("wrote {}", out.display());
-        if self.publish { publish(context, bytes).await } else { Ok(exit::DONE) }
-    }
-}
-
-fn sign(context: &Context, charter: &Charter, words: &[keys::Word]) -> anyhow::Result<Vec<u8>> {
-    let policy = charter.to_policy()?;
-    let keys = words.iter().map(|word| context.signer(word)).collect::<Result<Vec<_>, _>>()?;
-    let signers: Vec<&dyn keys::Sign> = keys.iter().map(|key| key as &dyn keys::Sign).collect();
-    let signed = keys::sign(&policy, policy.network.as_ref(), &signers)?;
-    if policy.network.is_none() {
-        let genesis = signed.clone().verify(None)?;
-        let id = check_genesis(&genesis, clock::now())?;
-        anstream::eprintln!("network {id}");
-    }
-    Ok(signed.to_bytes())
+/// Gives how many of the roots that must allow a policy signed it.
+fn signed_by(roots: &Roots, policy: &Verified<Record>) -> usize {
+    policy.signers().iter().filter(|key| roots.keys.contains(key)).count()
 }
 
 async fn publish(context: &Context, bytes: Vec<u8>) -> anyhow::Result<u8> {
+    let number = read(&bytes, &Config::load(&context.home)?.network.id)?.get().number;
     let view = context.client().adopt_policy(bytes.into()).await?;
+    let view = until_in_force(context, number, view).await?;
     match context.format {
         Format::Json => output::json(&view)?,
         Format::People => output::line(&format!("policy {} is in force", view.number))?,
@@ -132,15 +121,19 @@ async fn publish(context: &Context, bytes: Vec<u8>) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
-async fn admit(context: &Context, operator: OperatorName, node: NodeId, key: &keys::Word) -> anyhow::Result<u8> {
-    let network = Config::load(&context.home)?.network.id;
-    let mut charter = Charter::from_policy(in_force(context).await?.get());
-    charter.number += 1;
-    charter.network = Some(network);
-    if operator.as_str() == MIRROR {
-        charter.mirrors.push(node);
-    } else {
-        charter.operators.entry(operator).or_default().push(node);
+/// Waits until this node has a policy that the coordinators adopted.
+async fn until_in_force(context: &Context, number: u64, mut view: PolicyView) -> anyhow::Result<PolicyView> {
+    let wait = async {
+        while view.number < number {
+            tokio::time::sleep(IN_FORCE_LOOK).await;
+            view = context.client().status().await?.policy;
+        }
+        Ok::<_, ApiError>(view)
+    };
+    match tokio::time::timeout(IN_FORCE_WAIT, wait).await {
+        Ok(view) => Ok(view?),
+        Err(_) => Err(exit::failure(exit::TIMED_OUT, format!("policy {number} is adopted and not yet known here"))
+            .hint("`artel policy history` shows it once this node has heard of it")
+            .into()),
     }
-    publish(context, sign(context, &charter, std::slice::from_ref(key))?).await
 }

@@ -9,6 +9,7 @@ use protocol::{
     policy::{self, Policy, SuccessionError},
 };
 use tokio::sync::watch;
+use tracing::error;
 
 use super::judge::{self, ReadError};
 use crate::{
@@ -173,8 +174,14 @@ impl Shared {
     /// When the database fails.
     pub async fn adopt(&self, policies: Policies) -> Result<bool, crate::store::Error> {
         let _alone = self.others.adopting.lock().await;
-        let known = self.policies().chain().len();
+        let current = self.policies();
+        let known = current.chain().len();
         if policies.chain().len() <= known {
+            return Ok(false);
+        }
+        // The roots signed two histories. The one that this node knows stays: nobody takes a network back to an earlier policy.
+        if let Some(at) = current.chain().iter().zip(policies.chain()).position(|(own, other)| own.id() != other.id()) {
+            error!(number = current.chain()[at].get().number, "the network's roots signed two policies in one place");
             return Ok(false);
         }
         for policy in &policies.chain()[known..] {

@@ -26,8 +26,11 @@ use crate::clock;
 /// The view path of jobs counted by state.
 pub const COUNTS: &str = "counts";
 
-/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `jobs?<filter as JSON>`,
-/// `peer/<id>` or `job/<id>`. `complete` adds to a job what only this node knows.
+/// The view path of the log's size and the policies' places in it.
+pub const POLICIES: &str = "policies";
+
+/// Answers a view of the interface as JSON, for nodes that do not coordinate: `counts`, `policies`, `jobs?<filter as
+/// JSON>`, `peer/<id>` or `job/<id>`. `complete` adds to a job what only this node knows.
 ///
 /// # Errors
 /// When there is no such view or job.
@@ -46,6 +49,11 @@ pub async fn answer(
     if path == COUNTS {
         let counts = decisions.view(counts).await.ok_or_else(busy)?;
         return Ok(serde_json::to_vec(&counts).expect("a view is plain data"));
+    }
+    if path == POLICIES {
+        let look = |ledger: &Ledger| (ledger.log_head().size, ledger.enacted().to_vec());
+        let places = decisions.view(look).await.ok_or_else(busy)?;
+        return Ok(serde_json::to_vec(&places).expect("a view is plain data"));
     }
     if let Some(node) = path.strip_prefix("peer/").and_then(|node| node.parse().ok()) {
         let look = move |ledger: &Ledger| peer(ledger, node, clock::now());
@@ -121,6 +129,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         | view::VerdictView::Unreproducible { .. }
         | view::VerdictView::Failed { .. }
         | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => None,
     };
@@ -198,7 +207,10 @@ fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
             groups.iter().map(|g| g.operators.len()).max().unwrap_or(0)
         }
         view::VerdictView::Pending | view::VerdictView::Failed { .. } => largest_group(view),
-        view::VerdictView::Skipped { .. } | view::VerdictView::Served { .. } | view::VerdictView::Unserved { .. } => 0,
+        view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
+        | view::VerdictView::Served { .. }
+        | view::VerdictView::Unserved { .. } => 0,
     };
     let mut asked: Vec<_> = view.attempts.iter().map(|a| &a.operator).collect();
     asked.sort();
@@ -246,6 +258,7 @@ fn why(view: &view::JobView) -> String {
         view::VerdictView::Reproduced { unpublished: Some(why), .. } => format!("not published: {why}"),
         view::VerdictView::Failed { why, .. }
         | view::VerdictView::Skipped { why, .. }
+        | view::VerdictView::Cancelled { why }
         | view::VerdictView::Unserved { why } => why.clone(),
         view::VerdictView::Served { summary, .. } => summary.clone(),
         view::VerdictView::Disputed { files, .. } | view::VerdictView::Unreproducible { files, .. } => {
@@ -425,6 +438,7 @@ fn verdict(view: &view::JobView) -> Option<VerdictView> {
     Some(match &view.verdict {
         view::VerdictView::Pending
         | view::VerdictView::Skipped { .. }
+        | view::VerdictView::Cancelled { .. }
         | view::VerdictView::Served { .. }
         | view::VerdictView::Unserved { .. } => return None,
         view::VerdictView::Reproduced { agree, dissent, .. } => VerdictView {

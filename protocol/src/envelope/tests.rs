@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    job::JobRequest,
+    job::{JobRequest, Order},
     policy::Policy,
     testing::{public_key, samples, signing_key},
 };
@@ -148,4 +148,18 @@ fn only_a_genesis_policy_is_signed_without_a_network() {
     let signed = Signed::<Policy>::sign(&genesis, None, &[&signing_key(samples::ROOT_SEED)]);
     let error = signed.verify(Some(&network())).unwrap_err();
     assert!(matches!(error, EnvelopeError::WrongType { .. }), "{error}");
+}
+
+#[test]
+fn several_people_sign_one_after_the_other() {
+    let network = samples::network();
+    let (order, other) = (samples::order(), Order { reason: "another one".to_owned(), ..samples::order() });
+    let by = |seeds: &[u8], order: &Order| {
+        let keys: Vec<_> = seeds.iter().map(|seed| signing_key(*seed)).collect();
+        Signed::sign(order, Some(&network), &keys.iter().collect::<Vec<_>>())
+    };
+    let both = by(&[1], &order).and(by(&[3, 1], &order)).unwrap();
+    assert_eq!(both, by(&[3, 1], &order), "in any order, each key once");
+    assert_eq!(both.verify(Some(&network)).unwrap().signers().len(), 2);
+    assert_eq!(by(&[1], &order).and(by(&[3], &other)), None, "only for the same bytes");
 }

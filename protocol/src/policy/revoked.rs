@@ -3,7 +3,7 @@
 //! A place is one in the transparency log: what was logged before it stays good, so a key that was lost yesterday takes nothing
 //! of last year with it. What is revoked stays so, in every later policy, and has no part in one: who goes on takes a new key.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,13 @@ pub struct Revoked {
     pub from: u64,
     /// Why, in words.
     pub reason: String,
+}
+
+impl fmt::Display for Revoked {
+    /// Says it to who used the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {} is revoked ({}): the network's roots must name another one", self.key, self.reason)
+    }
 }
 
 impl Policy {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, SuiteName, peer::DRAINING_MAX};
+use protocol::{
+    Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, PublicKey, SuiteName, message::Octets,
+    peer::DRAINING_MAX,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, ConflictView, JobState, Time};
@@ -23,6 +26,35 @@ pub struct PolicyView {
     pub number: u64,
     /// When it ends.
     pub expires: Time,
+}
+
+/// Every version of the policy, the first one first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyHistory {
+    /// Entries of the transparency log now; absent when no coordinator can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_size: Option<u64>,
+    /// The versions.
+    pub policies: Vec<PolicyRecord>,
+}
+
+/// One version of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// Its number.
+    pub number: u64,
+    /// The place of its entry in the transparency log, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u64>,
+    /// When it came into force, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When it ends, unless another one follows.
+    pub expires: Time,
+    /// The keys that signed it.
+    pub signers: Vec<PublicKey>,
+    /// The signed policy.
+    pub envelope: Octets,
 }
 
 /// What the blob store holds.

@@ -11,8 +11,8 @@ use http::{StatusCode, header};
 use super::{reply, routes::App};
 use crate::{
     api::{
-        ApiError, Coordination, DrainRequest, DutyView, Metrics, PeerDetail, PeerView, PolicyView, RepositoryView,
-        Status,
+        ApiError, Coordination, DrainRequest, DutyView, Metrics, PeerDetail, PeerView, PolicyHistory, PolicyView,
+        RepositoryView, Status,
     },
     backend::Backend,
 };
@@ -46,6 +46,10 @@ pub(super) async fn figures<B: Backend>(State(app): State<App<B>>) -> Result<Jso
 pub(super) async fn policy<B: Backend>(State(app): State<App<B>>) -> Result<Response, ApiError> {
     let bytes = app.server.backend.policy().await?;
     Ok(([(header::CONTENT_TYPE, BYTES)], bytes).into_response())
+}
+
+pub(super) async fn policies<B: Backend>(State(app): State<App<B>>) -> Result<Json<PolicyHistory>, ApiError> {
+    app.server.backend.policies().await.map(Json)
 }
 
 pub(super) async fn adopt_policy<B: Backend>(

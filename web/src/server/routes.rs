@@ -69,6 +69,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/drain", post(node::drain::<B>))
         .route("/api/v1/resume", post(node::resume::<B>))
         .route("/api/v1/policy", get(node::policy::<B>).post(node::adopt_policy::<B>))
+        .route("/api/v1/policies", get(node::policies::<B>))
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))
         .route("/api/v1/blobs/{hash}", get(content::blob::<B>))

@@ -139,4 +139,8 @@ fn policies_are_numbered_one_after_the_other() {
     let words = refused(bench.adopt(|p| p.number += 1));
     assert_eq!(words, "not allowed: policy 3 does not follow policy 1: number it 2");
     assert_eq!(bench.adopt(|_| ()), Some(Response::Done));
+    let size = bench.ledger.log_head().size;
+    let places: Vec<_> = bench.ledger.enacted().iter().map(|enacted| (enacted.number, enacted.place)).collect();
+    assert_eq!(places, [(1, 0), (2, size - 1)]);
+    bench.assert_replays();
 }

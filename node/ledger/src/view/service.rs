@@ -190,6 +190,7 @@ fn served(job: &Job) -> VerdictView {
         | VerdictView::Unreproducible { .. }
         | VerdictView::Failed { .. }
         | VerdictView::Skipped { .. }
+        | VerdictView::Cancelled { .. }
         | VerdictView::Served { .. }
         | VerdictView::Unserved { .. } => VerdictView::Pending,
     }
