@@ -246,7 +246,7 @@ async fn a_long_log_is_served_for_judges() {
         for _ in 0..PORTION {
             last = Some(network.submit(&prepared).await);
         }
-        network.over(last.unwrap(), WITHIN).await;
+        network.over(last.unwrap(), LONG_WITHIN).await;
         let now = checkpoint(&network, &source).await.unwrap();
         println!("{} entries after {} s", now.head().size, begun.elapsed().as_secs());
         if now.head().size >= LONG {
