@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
 pub mod command;
+pub mod copycat;
 pub mod ground;
 pub mod hostile;
 pub mod lab;
@@ -23,6 +24,7 @@ pub mod scratch;
 pub mod wait;
 
 pub use command::{Said, run};
+pub use copycat::{Copycat, Sight};
 pub use ground::{Ground, Site};
 pub use hostile::{Hostile, Manner};
 pub use lab::{Lab, Station};

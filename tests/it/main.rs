@@ -7,6 +7,7 @@
 
 mod cancel;
 mod chaos;
+mod copycat;
 mod crash;
 mod elected;
 mod environments;

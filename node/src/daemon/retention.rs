@@ -1,6 +1,7 @@
 //! Ends the offers of jobs that are over, so that inputs, outputs and logs do not fill the blob store for ever.
 //!
-//! The coordinator is asked now and then; a job that it called over (or unknown) for a day is let go. Nothing is deleted
+//! The coordinator is asked now and then; a job that it called over (or unknown) for a day is let go. What is still sealed of a
+//! job that is decided is opened: its builder may have been away when it was told. Nothing is deleted
 //! here: without an offer the content has no pin, and the store's next sweep takes it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -34,7 +35,11 @@ pub(super) async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken
         let mut still = BTreeMap::new();
         for job in shared.offers.jobs() {
             let looks = over.get(&job).copied().unwrap_or(0);
-            match is_over(&desk, job).await {
+            let known = look_at(&desk, job).await;
+            if known == Some(Known::Decided) && shared.offers.sealed_jobs().contains(&job) {
+                open(&shared, job).await;
+            }
+            match known.map(Known::is_over) {
                 Some(true) if looks + 1 >= LOOKS => let_go(&shared, job).await,
                 Some(true) => drop(still.insert(job, looks + 1)),
                 Some(false) => {}
@@ -53,14 +58,41 @@ async fn let_go(shared: &Shared, job: JobId) {
     }
 }
 
+async fn open(shared: &Shared, job: JobId) {
+    match shared.disclose(&job).await {
+        Ok(()) => info!(%job, "outputs of a decided job opened"),
+        Err(error) => warn!(%job, %error, "outputs of a decided job not opened"),
+    }
+}
+
+/// What the coordinator says of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Open,
+    /// It is over, and has a verdict.
+    Decided,
+    /// It is over without one, or unknown.
+    Over,
+}
+
+impl Known {
+    fn is_over(self) -> bool {
+        self != Known::Open
+    }
+}
+
 /// Asks the coordinator; a job that it does not know is over as well.
-async fn is_over(desk: &Desk, job: JobId) -> Option<bool> {
+async fn look_at(desk: &Desk, job: JobId) -> Option<Known> {
     match desk.ask_coordinator(Request::View(format!("job/{job}"))).await {
         Ok(Response::View(json)) => {
             let detail: JobDetail = serde_json::from_slice(&json.0).ok()?;
-            Some(detail.summary.state.is_over())
+            Some(match (detail.summary.state.is_over(), detail.verdict) {
+                (false, _) => Known::Open,
+                (true, Some(_)) => Known::Decided,
+                (true, None) => Known::Over,
+            })
         }
-        Ok(Response::Refused(Refusal::Unknown(_))) => Some(true),
+        Ok(Response::Refused(Refusal::Unknown(_))) => Some(Known::Over),
         Ok(_) => None,
         Err(error) => {
             debug!(%job, %error, "the coordinator cannot be asked whether a job is over");

@@ -166,6 +166,9 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Signer(_) => 19,
         Request::Recipe(_) => 20,
         Request::RecipeRun(_) => 21,
+        Request::Commit(_) => 22,
+        Request::Reveal(..) => 23,
+        Request::Disclose(..) => 24,
     }
 }
 
@@ -184,6 +187,7 @@ fn response_ordinal(response: &Response) -> usize {
         Response::Refused(Refusal::Invalid(_)) => 10,
         Response::Refused(Refusal::NotAllowed(_)) => 11,
         Response::Refused(Refusal::Busy(_)) => 12,
+        Response::Reveal => 13,
     }
 }
 
@@ -191,8 +195,8 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=21).collect());
-    assert_eq!(responses, (0..=12).collect());
+    assert_eq!(requests, (0..=24).collect());
+    assert_eq!(responses, (0..=13).collect());
 }
 
 /// One change of a byte string.
