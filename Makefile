@@ -97,7 +97,7 @@ fuzz-smoke:
 	@$(MAKE) --no-print-directory fuzz SECONDS_EACH=60
 
 release:
-	$(CARGO) build --locked --release -p artel -p artel-attest
+	$(CARGO) build --locked --release -p artel -p artel-verify
 
 clean:
 	$(CARGO) clean

@@ -17,8 +17,6 @@ pub const POLICIES_MAX: usize = 256;
 pub const ATTESTATIONS_MAX: usize = limits::ATTEMPTS_MAX as usize;
 /// Channels that one package may pass through.
 pub const PROMOTIONS_MAX: usize = 16;
-/// What an envelope needs beside its payload, in bytes.
-const ENVELOPE_ROOM: usize = limits::SIGNATURES_MAX * 128 + 256;
 
 /// The evidence of one job: opaque bytes, each part as it was received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,11 +85,11 @@ impl Bundle {
     pub fn check(&self) -> Result<(), Error> {
         at_most("policies", self.policies.len(), POLICIES_MAX)?;
         at_most("promotions", self.promotions.len(), PROMOTIONS_MAX)?;
-        self.promotions.iter().try_for_each(|p| fits("promotion", p, limits::JOB_MAX + ENVELOPE_ROOM))?;
+        self.promotions.iter().try_for_each(|p| fits("promotion", p, limits::JOB_MAX + limits::ENVELOPE_ROOM))?;
         at_most("attestations", self.attestations.len(), ATTESTATIONS_MAX)?;
         fits("lock", &self.lock, limits::LOCK_MAX)?;
-        fits("request", &self.request, limits::JOB_MAX + ENVELOPE_ROOM)?;
-        self.policies.iter().try_for_each(|p| fits("policy", p, limits::POLICY_MAX + ENVELOPE_ROOM))?;
+        fits("request", &self.request, limits::JOB_MAX + limits::ENVELOPE_ROOM)?;
+        self.policies.iter().try_for_each(|p| fits("policy", p, limits::POLICY_MAX + limits::ENVELOPE_ROOM))?;
         self.attestations.iter().try_for_each(|a| fits("attestation", a, limits::ATTESTATION_MAX))
     }
 }

@@ -3,7 +3,7 @@
 //! The envelope says nothing about the payload's meaning; [`crate::statement`] does. Key ids are written because other
 //! verifiers want them, and never read: who signed is decided by trying keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{
     Engine,
@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey};
 use protocol::{
     PublicKey, Sha256,
-    envelope::{pae, verify_ed25519},
+    envelope::{Envelope as Record, Signature, pae, verify_ed25519},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,28 @@ impl Envelope {
             })
             .collect();
         Self { payload_type: payload_type.to_owned(), payload, signatures }
+    }
+
+    /// Gives a record's envelope as JSON: the same type, payload and signatures, since both sign the same encoding.
+    pub fn of_record(record: &Record) -> Self {
+        let signatures = record.sigs.iter().map(|s| WireSignature { keyid: keyid(&s.key), sig: s.sig.clone() });
+        Self { payload_type: record.kind.clone(), payload: record.payload.clone(), signatures: signatures.collect() }
+    }
+
+    /// Gives a record's envelope back, with the signatures of those of the candidates that signed; none where nobody of them
+    /// did. Key ids only say whom to try first.
+    pub fn to_record(&self, candidates: &[PublicKey]) -> Option<Record> {
+        let message = pae(&self.payload_type, &self.payload);
+        let signed = |key: &PublicKey, s: &WireSignature| verify_ed25519(key, &message, &s.sig).is_ok();
+        let mut sigs: BTreeMap<PublicKey, Vec<u8>> = BTreeMap::new();
+        for signature in &self.signatures {
+            let named = candidates.iter().find(|key| keyid(key) == signature.keyid);
+            let key = named.into_iter().chain(candidates).find(|key| signed(key, signature));
+            sigs.extend(key.map(|key| (*key, signature.sig.clone())));
+        }
+        let sigs: Vec<_> = sigs.into_iter().map(|(key, sig)| Signature { key, sig }).collect();
+        let record = Record { sigs, kind: self.payload_type.clone(), payload: self.payload.clone() };
+        (!record.sigs.is_empty()).then_some(record)
     }
 
     /// Reads an envelope: size first, then form. Unknown fields are ignored, as DSSE demands.

@@ -5,11 +5,13 @@
 //!             its bytes --commitment::digest(salt)--> what is said first; without outputs: Negative --sign--> DSSE JSON
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
+//!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
+//!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain
 //!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
 //!
 //! This crate holds no tokio, no sockets, no files and no clock: time comes in as an argument, bytes come in as bytes.
-//! Only its program `artel-verify` reads files and the time. It decides nothing about leases or publication; the ledger
+//! Only the program around it, `artel-verify`, reads files and the time. It decides nothing about leases or publication; the ledger
 //! does.
 
 pub mod bundle;
@@ -17,10 +19,15 @@ pub mod commitment;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
+pub mod link;
 pub mod log;
 pub mod negative;
 pub mod rpm;
+pub mod staple;
 pub mod statement;
+pub mod summary;
 pub mod testing;
 pub mod threshold;
+pub mod trust;
+pub mod validity;
 pub mod verify;

@@ -21,6 +21,7 @@ pub mod network;
 pub mod note;
 pub mod policy;
 pub mod proof;
+pub mod story;
 pub mod tile;
 pub mod tree;
 pub mod witness;

@@ -23,9 +23,10 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::wire::{STATEMENT_TYPE, write_time};
 use crate::{
     compare::{Output, Role, role},
-    dsse,
+    dsse, link,
 };
 
 /// Facts that a builder may tell about itself.
@@ -248,7 +249,7 @@ impl Attestation {
         format!("{} {}", self.task.work, self.task.arch)
     }
 
-    /// Signs the statement and gives the DSSE envelope's bytes; equal statements give equal bytes.
+    /// Signs the statement, and the links of its packages, and gives the DSSE envelope's bytes; equal statements give equal bytes.
     ///
     /// # Errors
     /// When the statement breaks a rule, the key is not the builder's, or the envelope would be too large: what others
@@ -258,7 +259,7 @@ impl Attestation {
         if key.verifying_key().as_bytes() != self.run.node.as_bytes() {
             return Err(Error::BadSignature { node: self.run.node });
         }
-        let payload = wire::Statement::of(self).to_bytes();
+        let payload = wire::Statement::of(self).linked(key).to_bytes();
         let bytes = dsse::Envelope::sign(dsse::IN_TOTO, payload, &[key]).to_bytes();
         match bytes.len() {
             got if got > limits::ATTESTATION_MAX => {
@@ -333,6 +334,9 @@ pub struct VerifiedAttestation {
 /// # Errors
 /// The first check that fails.
 pub fn read(bytes: &[u8], network: &NetworkId) -> Result<VerifiedAttestation, Error> {
+    if bytes.contains(&b'\n') {
+        return Err(Error::Form { why: "an attestation is one line, so that it can stand in a file of lines".into() });
+    }
     let envelope = dsse::Envelope::read(bytes, limits::ATTESTATION_MAX)?;
     if envelope.payload_type() != dsse::IN_TOTO {
         return Err(Error::PayloadType { got: envelope.payload_type().chars().take(120).collect() });
@@ -376,6 +380,20 @@ impl VerifiedAttestation {
     /// Gives the envelope's bytes, as received.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Gives the builder's signatures on links of its packages, see [`link`], as far as they hold. One that does not, or none at
+    /// all, takes nothing from the statement.
+    pub fn links(&self) -> Vec<(Output, link::Signature)> {
+        let payload = dsse::Envelope::read(&self.bytes, limits::ATTESTATION_MAX);
+        let statement = payload.ok().and_then(|envelope| wire::Statement::read(envelope.payload()).ok());
+        let key = PublicKey::from(self.signer());
+        let claimed = statement.into_iter().flat_map(wire::Statement::links);
+        let signed = claimed.map(|(output, bytes)| (output, link::Signature { key, bytes }));
+        let holds = |(output, signature): &(Output, link::Signature)| {
+            link::Link::of(output.name.as_str(), &output.sha256).is_some_and(|link| link.is_signed_by(signature))
+        };
+        signed.filter(holds).collect()
     }
 
     /// Checks that the attestation answers this request: the same job, work, architecture, channel, environment and

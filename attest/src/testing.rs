@@ -1,6 +1,8 @@
 //! Samples for tests of this and other crates: signed attestations, votes and a whole bundle, over `protocol::testing`.
 
+pub mod deb;
 pub mod log;
+pub mod staple;
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,7 @@
 
 mod promotion;
 mod proof;
+mod stapled;
 
 use protocol::{
     Arch, ChannelName, JobId, NetworkId, OperatorName, Signed, Timestamp, Verified,
@@ -21,6 +22,7 @@ use protocol::{
 
 pub use promotion::Promotion;
 pub use proof::{DebName, Proof};
+pub use stapled::{Broken, Chain, Moment, Stapled, verify_stapled};
 
 use crate::{
     bundle::{self, Bundle},
@@ -224,29 +226,55 @@ pub fn verify(bundle: &Bundle, network: &NetworkId, now: Timestamp) -> Result<Pr
 pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
     bundle.check()?;
     let request = request(bundle, network)?;
-    let maintainer = maintainer(policy, &request)?.clone();
-    let lock = lock(bundle, &request)?;
-    let promotions = promotion::follow(bundle, network, policy, &request.get().channel)?;
-    let channel = promotions.last().map_or(&request.get().channel, |step| &step.to).clone();
-    let rule = rule(policy, &channel, request.get().arch)?;
-    let attestations = attestations(bundle, network, &request)?;
-    let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();
-    let (agree, dissent, outputs) = agreed(rule, job_id(&request), &votes)?;
-    Ok(Proof {
-        network: *network,
-        policy: policy.clone(),
-        job: job_id(&request),
-        channel,
-        promotions,
-        request: request.into_inner(),
-        maintainer: maintainer.name,
-        lock,
-        rule,
-        votes: votes.into_iter().filter(|vote| agree.contains(&vote.operator)).collect(),
-        agree,
-        dissent,
-        outputs,
-    })
+    maintainer(policy, &request)?;
+    let case = Case {
+        network,
+        policy,
+        lock: Some(lock(bundle, &request)?),
+        promotions: promotion::read(bundle, network)?,
+        attestations: attestations(bundle, network, &request)?,
+        request,
+    };
+    case.prove()
+}
+
+/// Evidence of one job whose signatures were checked, and the policy that says what it is worth.
+struct Case<'a> {
+    network: &'a NetworkId,
+    policy: &'a Policy,
+    request: Verified<JobRequest>,
+    /// In the order in which they were done.
+    promotions: Vec<Verified<JobRequest>>,
+    lock: Option<EnvironmentLock>,
+    /// All of this job.
+    attestations: Vec<VerifiedAttestation>,
+}
+
+impl Case<'_> {
+    fn prove(self) -> Result<Proof, Error> {
+        let Case { network, policy, request, promotions, lock, attestations } = self;
+        let maintainer = maintainer(policy, &request)?.clone();
+        let promotions = promotion::follow(&promotions, network, policy, &request.get().channel)?;
+        let channel = promotions.last().map_or(&request.get().channel, |step| &step.to).clone();
+        let rule = rule(policy, &channel, request.get().arch)?;
+        let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();
+        let (agree, dissent, outputs) = agreed(rule, job_id(&request), &votes)?;
+        Ok(Proof {
+            network: *network,
+            policy: policy.clone(),
+            job: job_id(&request),
+            channel,
+            promotions,
+            request: request.into_inner(),
+            maintainer: maintainer.name,
+            lock,
+            rule,
+            votes: votes.into_iter().filter(|vote| agree.contains(&vote.operator)).collect(),
+            agree,
+            dissent,
+            outputs,
+        })
+    }
 }
 
 /// Follows the policy chain. A superseded policy may have expired since; the last one must be in force at `now`.
@@ -254,25 +282,39 @@ pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Re
 /// # Errors
 /// The first policy that does not follow.
 pub fn policy_in_force(bundle: &Bundle, network: &NetworkId, now: Timestamp) -> Result<Policy, Error> {
-    let mut current: Option<Policy> = None;
-    for (at, bytes) in bundle.policies.iter().enumerate() {
+    let chain = policy_chain(bundle.policies.iter().map(|policy| policy.0.as_slice()), network, now)?;
+    chain.into_iter().next_back().map(Verified::into_inner).ok_or(Error::NoPolicy)
+}
+
+/// As [`policy_in_force`], and gives every policy of the chain.
+///
+/// # Errors
+/// The first policy that does not follow; none at all is an empty chain.
+pub fn policy_chain<'a>(
+    envelopes: impl ExactSizeIterator<Item = &'a [u8]>,
+    network: &NetworkId,
+    now: Timestamp,
+) -> Result<Vec<Verified<Policy>>, Error> {
+    let mut chain: Vec<Verified<Policy>> = Vec::new();
+    let count = envelopes.len();
+    for (at, bytes) in envelopes.enumerate() {
         let position = at + 1;
-        let judged_at = if position == bundle.policies.len() { now } else { Timestamp::ZERO };
-        let signed_for = current.as_ref().map(|_| network);
-        let policy = Signed::<Policy>::read(&bytes.0)
+        let judged_at = if position == count { now } else { Timestamp::ZERO };
+        let signed_for = chain.last().map(|_| network);
+        let policy = Signed::<Policy>::read(bytes)
             .and_then(|signed| signed.verify(signed_for))
             .map_err(|source| Error::PolicyEnvelope { position, source })?;
-        let follows = match &current {
+        let follows = match chain.last() {
             None if NetworkId::from(policy.id()) != *network => {
                 return Err(Error::OtherNetwork { got: NetworkId::from(policy.id()), wanted: *network });
             }
             None => check_genesis(&policy, judged_at).map(drop),
-            Some(previous) => check_successor(previous, network, &policy, judged_at),
+            Some(previous) => check_successor(previous.get(), network, &policy, judged_at),
         };
         follows.map_err(|source| Error::Succession { position, source })?;
-        current = Some(policy.into_inner());
+        chain.push(policy);
     }
-    current.ok_or(Error::NoPolicy)
+    Ok(chain)
 }
 
 fn request(bundle: &Bundle, network: &NetworkId) -> Result<Verified<JobRequest>, Error> {

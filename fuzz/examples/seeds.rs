@@ -18,7 +18,12 @@ use attest::{
         log::{Memory, ORIGIN, entries, log_key, witness_key},
     },
 };
-use protocol::{Timestamp, limits, policy::Policy, testing::samples, testing::signing_key};
+use protocol::{
+    Timestamp, limits,
+    policy::Policy,
+    ssh::{Algorithm, Key, Signature},
+    testing::{public_key, samples, signing_key},
+};
 
 /// The golden bytes of the protocol's records.
 const WIRE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/wire/v1");
@@ -29,6 +34,7 @@ fn main() -> io::Result<()> {
     evidence()?;
     log()?;
     witnesses()?;
+    ssh()?;
     for name in ["source.rpm", "unsigned.rpm"] {
         seed("rpm", name, &fs::read(Path::new(FIXTURES).join("rpm").join(name))?[..5000])?;
     }
@@ -83,6 +89,27 @@ fn evidence() -> io::Result<()> {
     }
     let json = fs::read(Path::new(WIRE).join("attest/deb.intoto.json"))?;
     seed("attestation", "golden", &json)
+}
+
+/// Takes what `ssh-keygen` made, as texts and as the blobs in them.
+fn ssh() -> io::Result<()> {
+    for name in ["job.sig", "job-sha256.sig", "policy.sig", "ecdsa.sig", "ed25519.pub", "rsa.pub", "encrypted"] {
+        let text = fs::read_to_string(Path::new(FIXTURES).join("ssh").join(name))?;
+        seed("sshsig", name, text.as_bytes())?;
+        let blob = Signature::parse(&text).map(|signature| signature.to_blob());
+        if let Ok(blob) = blob.or_else(|_| Key::parse(&text).map(|key| key.to_blob())) {
+            seed("sshsig", &format!("{name}.blob"), &blob)?;
+        }
+    }
+    let algorithm = Algorithm::Device { application: "ssh:artel".to_owned() };
+    let key = Key { public: public_key(9), algorithm };
+    seed("sshsig", "device.blob", &key.to_blob())?;
+    let strings = |parts: &[&[u8]]| -> Vec<u8> {
+        parts.iter().flat_map(|part| [&[0, 0, 0, u8::try_from(part.len()).unwrap_or(0)], *part].concat()).collect()
+    };
+    let given = [strings(&[key.name().as_bytes(), &[3; 64]]), vec![5, 0, 0, 0, 41]].concat();
+    let rest = strings(&[&key.to_blob(), b"job@artel", b"", b"sha512", &given]);
+    seed("sshsig", "device.sig.blob", &[&b"SSHSIG\0\0\0\x01"[..], &rest].concat())
 }
 
 fn log() -> io::Result<()> {

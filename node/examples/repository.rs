@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             size: bytes.len() as u64,
             job: JobId::from(Hash::of(&bytes)),
             bundle: b"an example has no evidence".to_vec(),
+            staples: Vec::new(),
             order: Order::Upwards,
             path,
         });

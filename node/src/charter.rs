@@ -2,6 +2,8 @@
 //!
 //! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
 
+mod key;
+
 use std::collections::BTreeMap;
 
 use protocol::{
@@ -32,6 +34,7 @@ pub struct RootsEntry {
     /// Signatures that the next policy needs.
     pub threshold: u8,
     /// Root keys.
+    #[serde(deserialize_with = "key::all")]
     pub keys: Vec<PublicKey>,
 }
 
@@ -52,9 +55,23 @@ pub struct MaintainerEntry {
     /// The maintainer's name.
     pub name: MaintainerName,
     /// The signing key.
+    #[serde(deserialize_with = "key::one")]
     pub key: PublicKey,
     /// Channels that the maintainer may submit to.
     pub channels: Vec<ChannelName>,
+}
+
+/// A revoked key in the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedEntry {
+    /// The key, of a node, a maintainer or a root.
+    #[serde(deserialize_with = "key::one")]
+    pub key: PublicKey,
+    /// The place in the log from which on it does not count.
+    pub from: u64,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A channel in the file.
@@ -131,6 +148,9 @@ pub struct Charter {
     /// Channels.
     #[serde(default)]
     pub channels: Vec<ChannelEntry>,
+    /// Keys that count no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<RevokedEntry>,
 }
 
 impl Charter {
@@ -165,6 +185,7 @@ impl Charter {
             operators: policy.operators.iter().map(|o| (o.name.clone(), o.nodes.clone())).collect(),
             maintainers: policy.maintainers.iter().map(maintainer_entry).collect(),
             channels: policy.channels.iter().map(channel_entry).collect(),
+            revoked: policy.revoked.iter().map(revoked_entry).collect(),
         }
     }
 
@@ -185,6 +206,7 @@ impl Charter {
             number: self.number,
             expires: clock::parse(&self.expires).map_err(Error::Meaning)?,
             network: self.network,
+            revoked: self.revoked.iter().map(revoked).collect(),
             channels: self.channels.iter().map(channel).collect(),
             mirrors: sorted(&self.mirrors),
             bootstrap: self.bootstrap.clone(),
@@ -197,6 +219,7 @@ impl Charter {
         };
         policy.channels.sort_by(|a, b| a.name.cmp(&b.name));
         policy.maintainers.sort_by_key(|m| m.key);
+        policy.revoked.sort();
         policy.check().map_err(Error::Meaning)?;
         Ok(policy)
     }
@@ -219,6 +242,14 @@ fn maintainer(entry: &MaintainerEntry) -> policy::Maintainer {
 
 fn maintainer_entry(maintainer: &policy::Maintainer) -> MaintainerEntry {
     MaintainerEntry { name: maintainer.name.clone(), key: maintainer.key, channels: maintainer.channels.clone() }
+}
+
+fn revoked(entry: &RevokedEntry) -> policy::Revoked {
+    policy::Revoked { key: entry.key, from: entry.from, reason: entry.reason.clone() }
+}
+
+fn revoked_entry(revoked: &policy::Revoked) -> RevokedEntry {
+    RevokedEntry { key: revoked.key, from: revoked.from, reason: revoked.reason.clone() }
 }
 
 fn channel(entry: &ChannelEntry) -> policy::Channel {

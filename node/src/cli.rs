@@ -11,6 +11,7 @@ mod env;
 mod init;
 mod job;
 mod keys;
+mod log;
 mod mirror;
 mod node;
 mod output;
@@ -72,6 +73,9 @@ enum Command {
     /// Show and check evidence
     #[command(subcommand)]
     Attest(attest::Attest),
+    /// Read and check the network's transparency log
+    #[command(subcommand)]
+    Log(log::Log),
     /// Follow repositories and serve them
     #[command(subcommand)]
     Mirror(mirror::Mirror),
@@ -141,6 +145,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Job(command) => block(command.run(&context)),
         Command::Recipe(command) => block(command.run(&context)),
         Command::Attest(command) => block(command.run(&context)),
+        Command::Log(command) => block(command.run(&context)),
         Command::Mirror(command) => block(command.run(&context)),
         Command::Coordinator(command) => block(command.run(&context)),
         Command::Peer(command) => block(command.run(&context)),
@@ -163,6 +168,11 @@ impl Context {
     /// Gives the way to the running daemon: its control socket.
     pub(crate) fn client(&self) -> web::Client {
         web::Client::at_socket(self.home.socket())
+    }
+
+    /// Opens a person's key, named as on the command line.
+    pub(crate) fn signer(&self, word: &crate::keys::Word) -> Result<crate::keys::Signer, crate::keys::Error> {
+        crate::keys::Signer::open(&word.path(&self.home))
     }
 }
 

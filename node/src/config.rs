@@ -94,6 +94,11 @@ impl Home {
         self.0.join("network.policy")
     }
 
+    /// How far `artel log verify` has read the transparency log.
+    pub fn log_seen(&self) -> PathBuf {
+        self.0.join("log.seen")
+    }
+
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.0.join("artel.redb")

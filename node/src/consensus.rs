@@ -139,14 +139,18 @@ pub struct Position {
     pub part: u32,
 }
 
+/// A consistent copy of a machine, that becomes the bytes of a snapshot when it is called; in words, why it cannot. The member
+/// then stops.
+pub type Frozen = Box<dyn FnOnce() -> Result<Vec<u8>, String> + Send>;
+
 /// What the group replicates. Called in log order, on every member, only with committed entries, and never twice for one entry
 /// in the life of one state (after a restart: first [`Machine::restore`] of the newest snapshot, then what came after it).
 pub trait Machine: Send + 'static {
     /// Applies one committed proposal. Never fails for what a member proposed; `position` says whose it was.
     fn apply(&mut self, position: Position, payload: &[u8]);
 
-    /// A consistent copy from which the bytes of a snapshot are made off the loop.
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send>;
+    /// A consistent copy from which the bytes of a snapshot are made off the loop, on a thread that may wait.
+    fn freeze(&self) -> Frozen;
 
     /// Replaces the whole state by a snapshot's.
     ///

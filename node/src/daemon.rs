@@ -170,6 +170,8 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     let others = Others {
         cards: Cards::default(),
         leading: Leading::load(&store).await?,
+        alarms: crate::alarm::Alarms::load(&store).await?,
+        sight: crate::audit::Sight::default(),
         adopting: tokio::sync::Mutex::default(),
     };
     let shared = Arc::new(Shared {
@@ -250,6 +252,13 @@ async fn parts_of(
     parts.spawn(async move {
         ("retention", {
             retention.await;
+            Ok(())
+        })
+    });
+    let audit = crate::audit::run(Arc::clone(shared), desk.clone(), stop.clone());
+    parts.spawn(async move {
+        ("audit", {
+            audit.await;
             Ok(())
         })
     });

@@ -3,19 +3,22 @@
 //! It decides nothing: a node that coordinates asks its ledger, another one asks the coordinator over the network and
 //! hands the answer on.
 
+mod artifacts;
 mod difference;
 mod duty;
 mod group;
 mod recipes;
 mod service_log;
+mod transparency;
+mod witness;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ledger::News;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, Timestamp, Verified,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp, Verified,
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
@@ -35,8 +38,9 @@ use tracing::{info, warn};
 use web::{
     Backend,
     api::{
-        self, ApiError, BlobUsage, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage,
-        Metrics, NetworkView, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+        self, ApiError, ArtifactQuery, ArtifactView, BlobUsage, Coordination, DifferenceForm, DutyView, FileView,
+        JobDetail, JobFilter, JobPage, Metrics, NetworkView, PackagePage, PeerDetail, PeerView, PolicyView,
+        RebuilderView, RecipeView, RepositoryView, Status, Submitted, Time, WitnessAnswer,
     },
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
@@ -45,6 +49,7 @@ use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
     serve::{Desk, signed_by_maintainer},
+    tlog::Relay,
 };
 
 /// How often a live log is asked for more.
@@ -62,13 +67,15 @@ pub struct Handle {
     shared: Arc<Shared>,
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
+    relay: Relay,
     stop: CancellationToken,
 }
 
 impl Handle {
     /// Makes the handle of a daemon's parts.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
-        Self { shared, desk, news, stop }
+        let relay = Relay::new(Arc::clone(&shared));
+        Self { shared, desk, news, relay, stop }
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ApiError> {
@@ -161,14 +168,8 @@ impl Handle {
         self.shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))
     }
 
-    fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
-        let published = self.shared.home.repository(channel).join("public");
-        let mirrored = self.shared.home.mirror(channel).join("public");
-        [published, mirrored].into_iter().find(|root| root.is_dir())
-    }
-
     async fn repository(&self, channel: &protocol::policy::Channel) -> Result<Option<RepositoryView>, ApiError> {
-        if self.root_of(&channel.name).is_none() {
+        if self.desk.root_of(&channel.name).is_none() {
             return Ok(None);
         }
         let name = channel.name.clone();
@@ -225,6 +226,7 @@ impl Backend for Handle {
             uptime_seconds: clock::now().since(shared.began).as_secs(),
             addresses: shared.net.listen_addresses(),
             draining: self.desk.worker().and_then(|worker| worker.draining()),
+            conflict: witness::view(shared),
         })
     }
 
@@ -301,6 +303,26 @@ impl Backend for Handle {
         };
         let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
+    }
+
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        artifacts::artifacts(self, wanted).await
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        artifacts::packages(self, after).await
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        artifacts::rebuilder(self, operator)
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        artifacts::buildinfo(self, job, operator).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        transparency::read(self, &path).await
     }
 
     async fn policy(&self) -> Result<Bytes, ApiError> {
@@ -401,7 +423,7 @@ impl Backend for Handle {
         range: ByteRange,
     ) -> Result<Content, ApiError> {
         let missing = || ApiError::NotFound { what: format!("{channel}/{path}") };
-        let full = self.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
+        let full = self.desk.root_of(&channel).ok_or_else(missing)?.join(path.as_str());
         let mut file = tokio::fs::File::open(&full).await.map_err(|_| missing())?;
         let metadata = file.metadata().await.map_err(|e| internal("repository", &e))?;
         if !metadata.is_file() {
@@ -455,6 +477,18 @@ impl Backend for Handle {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {
+        witness::add_checkpoint(&self.shared, &request).await
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        witness::witnessed(&self.shared, log).await
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        witness::conflict(&self.shared)
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let (jobs, leases) = match self.desk.decisions() {
             Some(decisions) => {
@@ -467,6 +501,7 @@ impl Backend for Handle {
             leases: leases as u64,
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
+            log_conflicts: u64::from(self.shared.alarm().is_some()),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }

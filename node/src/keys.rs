@@ -1,7 +1,11 @@
 //! Key files: one ed25519 key each, readable by its owner alone.
 //!
 //! A secret key file is one line, `artel-secret-key-1 <64 hexadecimal digits>`. It is made with `O_EXCL` and mode 0600, and
-//! a file that others can read is refused, because what others can read is no longer a secret.
+//! a file that others can read is refused, because what others can read is no longer a secret. People may also sign with keys of
+//! OpenSSH, see [`Signer`]; nodes do not.
+
+mod signer;
+pub mod ssh;
 
 use std::{
     fs,
@@ -13,6 +17,8 @@ use std::{
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use protocol::PublicKey;
+
+pub use signer::{Sign, Signer, Word, link, sign};
 
 const HEADER: &str = "artel-secret-key-1";
 
@@ -29,7 +35,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// There is no such file.
-    #[error("there is no key file {path}; make it with `artel init` or `artel keys new`, or name another one")]
+    #[error(
+        "there is no key file {path}; make it with `artel init` or `artel keys new`, or name another one (a file by its path, as in ./key)"
+    )]
     Missing {
         /// The file.
         path: PathBuf,
@@ -52,11 +60,36 @@ pub enum Error {
         mode: u32,
     },
     /// The file holds something else.
-    #[error("{path} is not a secret key of artel (one line: `{HEADER} <64 hexadecimal digits>`)")]
+    #[error(
+        "{path} is neither a secret key of artel (one line: `{HEADER} <64 hexadecimal digits>`) nor a key of OpenSSH"
+    )]
     Form {
         /// The file.
         path: PathBuf,
     },
+    /// A key of OpenSSH that cannot sign here, or did not.
+    #[error("cannot use the SSH key {path}")]
+    Ssh {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: protocol::ssh::Error,
+    },
+    /// `ssh-keygen` ended without a signature; its words stand on standard error.
+    #[error(
+        "ssh-keygen did not sign with {path} ({status}): `ssh-add -l` lists the agent's keys, `ssh-add FILE` adds one; \
+         without an agent the secret key lies beside the .pub file"
+    )]
+    Unsigned {
+        /// The key's file.
+        path: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// `ssh-keygen` is missing.
+    #[error("ssh-keygen is not installed, and it signs with keys of OpenSSH (on Debian: apt install openssh-client)")]
+    Program,
     /// The system gave no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -138,30 +171,4 @@ pub fn public(key: &SigningKey) -> PublicKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_key_is_made_once_and_read_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("node.key");
-        let key = create(&path).unwrap();
-        assert_eq!(load(&path).unwrap().to_bytes(), key.to_bytes());
-        assert!(matches!(create(&path), Err(Error::Write { .. })), "never overwritten");
-    }
-
-    #[test]
-    fn a_key_that_others_can_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("node.key");
-        assert!(load(&path).unwrap_err().to_string().contains("artel init"));
-        create(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(load(&path).unwrap_err().to_string().contains("chmod 600"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "hello\n").unwrap();
-        assert!(matches!(load(&path), Err(Error::Form { .. })));
-    }
-}
+mod tests;

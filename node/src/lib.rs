@@ -1,5 +1,7 @@
 //! The daemon and the command line of artel: performs what the ledger decides.
 
+pub mod alarm;
+pub mod audit;
 pub mod blobs;
 mod bounded;
 pub mod build;
@@ -22,5 +24,7 @@ pub mod serve;
 pub mod store;
 pub mod submit;
 pub mod ticket;
+pub mod tlog;
 pub mod trace;
+pub mod witness;
 pub mod worker;

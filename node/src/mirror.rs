@@ -128,6 +128,7 @@ impl Mirror {
     }
 
     async fn take(&mut self, release: &Verified<Release>) -> Result<u64, String> {
+        self.shared.check_alarm()?;
         let channel = release.get().channel.clone();
         let from = self.providers();
         let manifest = self.intake.manifest(release.get(), &from).await?;

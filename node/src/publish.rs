@@ -10,6 +10,7 @@
 //! publish, and whether enough operators agreed, was decided before anything comes here.
 
 pub mod apt;
+pub mod catalogue;
 pub mod evidence;
 pub mod follow;
 pub mod incoming;

@@ -3,12 +3,13 @@
 //! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
 //! connection; what a record inside says is verified here, before anything is decided.
 
+pub mod artifacts;
 mod finding;
 mod recipes;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use attest::{negative::Negative, statement};
+use attest::{log::tile::Resource, negative::Negative, statement};
 use ledger::{Command, Duty, Ledger, Opening};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
@@ -24,9 +25,10 @@ use tracing::{debug, info};
 
 use crate::{
     clock,
-    daemon::{Decisions, Policies, Runs, Shared, bundle, decide::refusal, views},
+    daemon::{Decisions, Policies, Runs, Shared, bundle, chain, decide::refusal, views},
     net::AskError,
     publish::sign::keyring::Certificate,
+    tlog,
     worker::Worker,
 };
 
@@ -44,6 +46,7 @@ struct Parts {
     decisions: RwLock<Option<Decisions>>,
     worker: OnceLock<Arc<Worker>>,
     runs: Arc<Runs>,
+    catalogues: artifacts::Catalogues,
 }
 
 impl Desk {
@@ -106,7 +109,13 @@ impl Desk {
     pub async fn answer(&self, from: NodeId, request: Request) -> Response {
         let for_members = matches!(
             request,
-            Request::View(_) | Request::Open | Request::Providers(_) | Request::Job(_) | Request::Log(..)
+            Request::View(_)
+                | Request::Open
+                | Request::Providers(_)
+                | Request::Job(_)
+                | Request::Log(..)
+                | Request::AddCheckpoint(_)
+                | Request::Checkpoint(_)
         );
         if for_members && !self.is_member(from) {
             return refused(stranger(from));
@@ -137,7 +146,10 @@ impl Desk {
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Commit(commitment) => self.commit(from, commitment).await,
             Request::Failed(report) => self.failed(from, report).await.unwrap_or_else(refused),
-            Request::Grant(term, lease) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+            Request::Grant(term, lease) => match self.shared.check_alarm() {
+                Ok(()) => self.ordered((from, term), |worker| worker.granted(lease)).await,
+                Err(why) => refused(Refusal::NotAllowed(why)),
+            },
             Request::Revoke(term, lease, reason) => {
                 self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
             }
@@ -148,6 +160,17 @@ impl Desk {
                 Some(word) => Response::Record(Octets(word.to_bytes())),
                 None => refused(self.not_coordinator()),
             },
+            Request::AddCheckpoint(request) => match self.shared.add_checkpoint(&request.0).await {
+                Ok(answer) => Response::Witness(answer.status, Octets(answer.body.into_bytes())),
+                Err(error) => {
+                    debug!(%error, "not cosigned");
+                    refused(Refusal::Busy("the database failed".into()))
+                }
+            },
+            Request::Checkpoint(Octets(theirs)) => {
+                self.shared.others.sight.hear(from, theirs);
+                self.shared.others.sight.answer(&self.shared)
+            }
             Request::Log(lease, at) => self.of_builder(|worker| worker.log(lease, at)),
         }
     }
@@ -356,6 +379,9 @@ impl Desk {
     }
 
     async fn view(&self, path: &str) -> Result<Response, Refusal> {
+        if let Some(path) = path.strip_prefix(tlog::VIEW) {
+            return self.transparency(path).await;
+        }
         let decisions = self.leader()?;
         if let Some(job) = path.strip_prefix("bundle/").and_then(|job| job.parse::<JobId>().ok()) {
             let bytes = bundle(&self.shared, &decisions, job).await.map_err(Refusal::Unknown)?;
@@ -364,9 +390,10 @@ impl Desk {
             }
             return Ok(Response::View(Octets(bytes)));
         }
-        let json = match path.strip_prefix("log/") {
-            Some(rest) => self.live_log(rest)?,
-            None => {
+        let json = match (path.strip_prefix("log/"), self.found(path).await?) {
+            (Some(rest), _) => self.live_log(rest)?,
+            (None, Some(json)) => json,
+            (None, None) => {
                 let runs = Arc::clone(&self.parts.runs);
                 views::answer(&decisions, path, move |detail| runs.show(detail)).await?
             }
@@ -379,6 +406,23 @@ impl Desk {
 }
 
 impl Desk {
+    /// Answers with a part of the transparency log, as far as this node keeps it: any coordinator does, whoever leads.
+    async fn transparency(&self, path: &str) -> Result<Response, Refusal> {
+        let resource: Resource = path.parse().map_err(|e| invalid(&e))?;
+        let decisions = self.decisions().ok_or_else(|| self.not_coordinator())?;
+        let bytes = decisions.book().serve(resource).await.map_err(|error| {
+            debug!(error = %chain(&error), "a part of the transparency log is not read");
+            Refusal::Busy("the database failed".into())
+        })?;
+        let bytes = bytes.ok_or_else(|| Refusal::Unknown(format!("{resource} of the log")))?;
+        if bytes.len() > limits::RESPONSE_MAX - 64 {
+            return Err(Refusal::Invalid(
+                "this part of the log is too large; fetch it from a coordinator by HTTP".into(),
+            ));
+        }
+        Ok(Response::View(Octets(bytes)))
+    }
+
     /// Answers a piece of the log of what the publisher does: `<job>/<byte>`.
     fn live_log(&self, rest: &str) -> Result<Vec<u8>, Refusal> {
         let parsed = rest.split_once('/').and_then(|(job, at)| Some((job.parse::<JobId>().ok()?, at.parse().ok()?)));

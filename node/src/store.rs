@@ -20,6 +20,7 @@ mod tables;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::{
     fs,

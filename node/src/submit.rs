@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use ed25519_dalek::SigningKey;
 use futures::{StreamExt, TryStreamExt};
 use protocol::{
     ChannelName, FileName, Hash, NetworkId, PackageName, Timestamp,
@@ -31,6 +30,7 @@ use web::{
 
 use crate::{
     bounded,
+    keys::{self, Sign},
     resolve::{
         self,
         archive::Archive,
@@ -101,7 +101,7 @@ pub enum Error {
     Request(String),
     /// No random bytes.
     #[error(transparent)]
-    Key(#[from] crate::keys::Error),
+    Key(#[from] keys::Error),
     /// The node refused or cannot be reached.
     #[error(transparent)]
     Node(#[from] ApiError),
@@ -282,12 +282,12 @@ impl Prepared {
         wish: &Wish,
         network: NetworkId,
         now: Timestamp,
-        key: &SigningKey,
+        key: &impl Sign,
     ) -> Result<Signed<JobRequest>, Error> {
         let request = JobRequest {
             arch: self.lock.arch,
             kind: self.kind.clone(),
-            nonce: crate::keys::random()?[..16].to_vec(),
+            nonce: keys::random()?[..16].to_vec(),
             limits: wish.limits,
             channel: wish.channel.clone(),
             created: now,
@@ -297,7 +297,7 @@ impl Prepared {
             environment: self.lock.id(),
         };
         request.check().map_err(Error::Request)?;
-        Ok(Signed::sign(&request, Some(&network), &[key]))
+        Ok(keys::sign(&request, Some(&network), &[key])?)
     }
 }
 
@@ -328,7 +328,7 @@ pub async fn submit(
     prepared: &Prepared,
     wish: &Wish,
     now: Timestamp,
-    key: &SigningKey,
+    key: &impl Sign,
 ) -> Result<Submitted, Error> {
     let network = node.status().await?.network.id;
     prepared.upload(node).await?;

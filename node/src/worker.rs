@@ -434,7 +434,10 @@ impl Worker {
             | Response::Lost(_)
             | Response::Reveal
             | Response::Log(_)
-            | Response::View(_)) => {
+            | Response::View(_)
+            | Response::Witness(..)
+            | Response::Checkpoint(_)
+            | Response::Conflict(_)) => {
                 return Err(failed(format!("the coordinator answered {other:?}").chars().take(120).collect()));
             }
         };

@@ -8,6 +8,9 @@
 //! The payload bytes are stored, forwarded and hashed as received; nobody re-encodes somebody else's record. The network's
 //! id stands inside the type string, so a signature made for one network says nothing in another
 //! (DSSE v1.0.2 protocol, `PAE`).
+//!
+//! A signature is 64 raw bytes of ed25519. Records of people may carry an OpenSSH signature in its place (see [`ssh`]), made
+//! over the same bytes in the namespace of the record's kind; nodes sign raw, so that what they say stays small.
 
 use std::{collections::BTreeSet, marker::PhantomData};
 
@@ -17,8 +20,17 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Hash, NetworkId, PublicKey,
     codec::{self, DoorError, octets},
-    limits,
+    limits, ssh,
 };
+
+/// Whose word a record is, and so how it may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signers {
+    /// Nodes, by their own key.
+    Nodes,
+    /// Maintainers or roots, by a key of ours or of OpenSSH.
+    People,
+}
 
 /// A kind of record that can be signed.
 pub trait Record: Serialize + DeserializeOwned {
@@ -26,6 +38,8 @@ pub trait Record: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// The largest payload, in bytes.
     const LIMIT: usize;
+    /// Who signs it.
+    const SIGNERS: Signers = Signers::Nodes;
 
     /// Checks what the types cannot say: lengths of lists, order of sets, times that make sense.
     ///
@@ -57,7 +71,7 @@ pub fn pae(kind: &str, payload: &[u8]) -> Vec<u8> {
 pub struct Signature {
     /// The signer's ed25519 key.
     pub key: PublicKey,
-    /// 64 bytes.
+    /// 64 bytes, or the blob of an SSH signature.
     #[serde(with = "octets")]
     pub sig: Vec<u8>,
 }
@@ -99,6 +113,14 @@ pub enum EnvelopeError {
         /// The key that was named.
         key: PublicKey,
     },
+    /// An SSH signature that is not as it must be.
+    #[error("the signature by key {key} is refused: {why}")]
+    Ssh {
+        /// The key that was named.
+        key: PublicKey,
+        /// What is wrong with it.
+        why: Box<ssh::Error>,
+    },
     /// The record breaks one of its own rules.
     #[error("{kind} record is not acceptable: {why}")]
     Meaning {
@@ -124,22 +146,43 @@ pub struct Verified<T> {
     envelope: Envelope,
 }
 
+/// A record's bytes that wait for signatures, for keys that lie elsewhere.
+#[derive(Debug, Clone)]
+pub struct Unsigned<T> {
+    kind: String,
+    payload: Vec<u8>,
+    record: PhantomData<T>,
+}
+
+impl<T: Record> Unsigned<T> {
+    /// Takes a record as it will be signed.
+    pub fn new(value: &T, network: Option<&NetworkId>) -> Self {
+        Self { kind: type_string(T::KIND, network), payload: codec::encode(value), record: PhantomData }
+    }
+
+    /// Gives the bytes to sign.
+    pub fn message(&self) -> Vec<u8> {
+        pae(&self.kind, &self.payload)
+    }
+
+    /// Puts the signatures in order, one of each key. They are not verified here.
+    pub fn with(self, mut sigs: Vec<Signature>) -> Signed<T> {
+        sigs.sort_by_key(|s| s.key);
+        sigs.dedup_by_key(|s| s.key);
+        Signed { envelope: Envelope { sigs, kind: self.kind, payload: self.payload }, record: PhantomData }
+    }
+}
+
 impl<T: Record> Signed<T> {
     /// Signs a record with one or more keys.
     pub fn sign(value: &T, network: Option<&NetworkId>, keys: &[&SigningKey]) -> Self {
-        let payload = codec::encode(value);
-        let kind = type_string(T::KIND, network);
-        let message = pae(&kind, &payload);
-        let mut sigs: Vec<Signature> = keys
-            .iter()
-            .map(|key| Signature {
-                key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
-                sig: key.sign(&message).to_bytes().to_vec(),
-            })
-            .collect();
-        sigs.sort_by_key(|s| s.key);
-        sigs.dedup_by_key(|s| s.key);
-        Self { envelope: Envelope { sigs, kind, payload }, record: PhantomData }
+        let unsigned = Unsigned::new(value, network);
+        let message = unsigned.message();
+        let sign = |key: &&SigningKey| Signature {
+            key: PublicKey::from_bytes(key.verifying_key().to_bytes()),
+            sig: key.sign(&message).to_bytes().to_vec(),
+        };
+        unsigned.with(keys.iter().map(sign).collect())
     }
 
     /// Reads an envelope's bytes: size and canonical form only.
@@ -147,8 +190,7 @@ impl<T: Record> Signed<T> {
     /// # Errors
     /// What the door says.
     pub fn read(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let room = T::LIMIT + limits::SIGNATURES_MAX * 128 + 256;
-        Ok(Self { envelope: codec::decode(bytes, room)?, record: PhantomData })
+        Ok(Self { envelope: codec::decode(bytes, T::LIMIT + limits::ENVELOPE_ROOM)?, record: PhantomData })
     }
 
     /// Gives the bytes to store and forward.
@@ -171,23 +213,31 @@ impl<T: Record> Signed<T> {
             return Err(EnvelopeError::WrongType { got: self.envelope.kind.chars().take(120).collect(), wanted });
         }
         let value: T = codec::decode(&self.envelope.payload, T::LIMIT)?;
-        verify_signatures(&self.envelope)?;
+        verify_signatures::<T>(&self.envelope)?;
         value.check().map_err(|why| EnvelopeError::Meaning { kind: T::KIND, why })?;
         Ok(Verified { value, id: Hash::of(&self.envelope.payload), envelope: self.envelope })
     }
 }
 
-fn verify_signatures(envelope: &Envelope) -> Result<(), EnvelopeError> {
+fn verify_signatures<T: Record>(envelope: &Envelope) -> Result<(), EnvelopeError> {
     let sorted = envelope.sigs.windows(2).all(|pair| pair[0].key < pair[1].key);
     if envelope.sigs.is_empty() || envelope.sigs.len() > limits::SIGNATURES_MAX || !sorted {
         return Err(EnvelopeError::SignatureList);
     }
     let message = pae(&envelope.kind, &envelope.payload);
     for signature in &envelope.sigs {
-        verify_ed25519(&signature.key, &message, &signature.sig)
-            .map_err(|()| EnvelopeError::BadSignature { key: signature.key })?;
+        verify_signature::<T>(signature, &message)?;
     }
     Ok(())
+}
+
+fn verify_signature<T: Record>(Signature { key, sig }: &Signature, message: &[u8]) -> Result<(), EnvelopeError> {
+    if T::SIGNERS == Signers::People && ssh::Signature::is_blob(sig) {
+        let signature = ssh::Signature::read(sig);
+        let verified = signature.and_then(|signature| signature.verify(key, &ssh::namespace(T::KIND), message));
+        return verified.map_err(|why| EnvelopeError::Ssh { key: *key, why: Box::new(why) });
+    }
+    verify_ed25519(key, message, sig).map_err(|()| EnvelopeError::BadSignature { key: *key })
 }
 
 /// Verifies one ed25519 signature strictly (no small-order keys, no malleable forms).
@@ -215,6 +265,16 @@ impl<T: Record> Verified<T> {
     /// Gives the keys that signed; each signature was verified.
     pub fn signers(&self) -> BTreeSet<PublicKey> {
         self.envelope.sigs.iter().map(|s| s.key).collect()
+    }
+
+    /// Gives the signatures, each of which was verified.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.envelope.sigs
+    }
+
+    /// Gives the bytes that were signed.
+    pub fn message(&self) -> Vec<u8> {
+        pae(&self.envelope.kind, &self.envelope.payload)
     }
 
     /// Gives the envelope's bytes, as received.

@@ -28,7 +28,7 @@ pub use server::{Derive, Diff, Promote, Prune, ServerJob, Side};
 use crate::{
     Arch, ChannelName, Hash, JobId, NetworkId, NodeId, Timestamp, Verified,
     codec::octets,
-    envelope::{Record, check_set},
+    envelope::{Record, Signers, check_set},
     limits,
 };
 
@@ -174,6 +174,7 @@ impl JobRequest {
 impl Record for JobRequest {
     const KIND: &'static str = "job";
     const LIMIT: usize = limits::JOB_MAX;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         if self.nonce.len() != 16 {

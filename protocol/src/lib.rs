@@ -20,6 +20,7 @@ pub mod peer;
 pub mod policy;
 pub mod recipe;
 pub mod release;
+pub mod ssh;
 pub mod testing;
 pub mod words;
 

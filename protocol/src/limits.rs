@@ -20,6 +20,12 @@ pub const MANIFEST_MAX: usize = 64 * 1024 * 1024;
 pub const ATTESTATION_MAX: usize = 768 * 1024;
 /// Signatures on one envelope.
 pub const SIGNATURES_MAX: usize = 64;
+/// The largest SSH signature in an envelope, in bytes.
+pub const SSH_SIGNATURE_MAX: usize = 384;
+/// The longest application of a security key, in bytes.
+pub const SSH_APPLICATION_MAX: usize = 64;
+/// What an envelope may add to its payload, in bytes: as many signatures as there may be, each with its key.
+pub const ENVELOPE_ROOM: usize = SIGNATURES_MAX * (SSH_SIGNATURE_MAX + 64) + 256;
 /// Source or input files of one job.
 pub const INPUTS_MAX: usize = 512;
 /// Output files of one attempt.
@@ -32,6 +38,8 @@ pub const ARGUMENTS_MAX: usize = 256;
 pub const TEXT_MAX: usize = 16 * 1024;
 /// Operators, maintainers or channels in a policy.
 pub const POLICY_ENTRIES_MAX: usize = 1024;
+/// Bytes of the words that say why a key was revoked.
+pub const REASON_MAX: usize = 256;
 /// Attempts that one job may ever get, lost builders included.
 pub const ATTEMPTS_MAX: u32 = 24;
 /// Builders that may be lost to one job before it is called poison (publication.md 5.5).

@@ -159,6 +159,11 @@ pub enum Request {
     RecipeRun(Octets),
     /// Anybody to the coordinator: one view as JSON, by API path (answered by `View`).
     View(String),
+    /// Coordinator to witness: cosign this checkpoint, a request of C2SP's `add-checkpoint` (answered by `Witness`).
+    AddCheckpoint(Octets),
+    /// Member to member: the newest checkpoint of the network's log that the sender believes, none when empty (answered by
+    /// `Checkpoint` with the other's, or by `Conflict`).
+    Checkpoint(Octets),
 }
 
 /// A response on the exchange protocol.
@@ -182,6 +187,12 @@ pub enum Response {
     Log(LogChunk),
     /// A view, as JSON.
     View(Octets),
+    /// What a witness says: the status and the body of `add-checkpoint`.
+    Witness(u16, Octets),
+    /// The newest checkpoint that the answering node believes, none when empty.
+    Checkpoint(Octets),
+    /// Evidence that the network's log was forked.
+    Conflict(Octets),
     /// No, and why; what to do next is in the words.
     Refused(Refusal),
 }

@@ -3,14 +3,18 @@
 //! A network is its first policy: [`crate::NetworkId`] is the hash of the genesis payload. A new version carries the
 //! network's id, a higher number, an expiry, and the signatures of a threshold of the *previous* version's roots.
 
+mod revoked;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, PublicKey, SuiteName, Timestamp, Verified,
-    envelope::{Record, check_set},
+    envelope::{Record, Signers, check_set},
     limits,
     words::NetworkName,
 };
+
+pub use revoked::Revoked;
 
 /// The keys that may change the policy, and how many of them it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +125,9 @@ pub struct Policy {
     pub mirrors: Vec<NodeId>,
     /// The network; absent only in the genesis.
     pub network: Option<NetworkId>,
+    /// Keys that count no more, sorted. A later version has them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revoked>,
     /// Channels, sorted by name.
     pub channels: Vec<Channel>,
     /// Addresses (libp2p multiaddrs, with `/p2p/`) that a new node dials first.
@@ -141,6 +148,7 @@ fn is_zero(number: &u8) -> bool {
 impl Record for Policy {
     const KIND: &'static str = "policy";
     const LIMIT: usize = limits::POLICY_MAX;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         let max = limits::POLICY_ENTRIES_MAX;
@@ -164,7 +172,8 @@ impl Record for Policy {
         }
         self.channels.iter().try_for_each(Channel::check)?;
         self.check_witnesses()?;
-        self.check_operators()
+        self.check_operators()?;
+        self.check_revoked()
     }
 }
 
@@ -254,6 +263,22 @@ pub enum SuccessionError {
     /// Its end has come.
     #[error("the policy expired")]
     Expired,
+    /// A key that was revoked would be good again.
+    #[error("key {key} is revoked in the policy in force and must stay so: keep its entry and use a new key")]
+    TakenBack {
+        /// The key.
+        key: PublicKey,
+    },
+    /// A key would be good for longer than before.
+    #[error("key {key} is revoked from place {before} of the log on: that may become earlier, not {from}")]
+    RevokedLater {
+        /// The key.
+        key: PublicKey,
+        /// The place offered.
+        from: u64,
+        /// The place in force.
+        before: u64,
+    },
 }
 
 /// Accepts a genesis policy: it must be signed by a threshold of its own roots.
@@ -281,7 +306,8 @@ pub fn check_successor(
     if next.get().number <= current.number {
         return Err(SuccessionError::NotNewer { got: next.get().number, current: current.number });
     }
-    check_signers(&current.roots, next, now)
+    check_signers(&current.roots, next, now)?;
+    current.check_still_revoked(next.get())
 }
 
 fn check_signers(roots: &Roots, policy: &Verified<Policy>, now: Timestamp) -> Result<(), SuccessionError> {

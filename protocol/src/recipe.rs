@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Arch, ChannelName, FileName, JobId, NetworkId, Sha256, Timestamp,
-    envelope::{Record, check_set},
+    envelope::{Record, Signers, check_set},
     job::{Pointer, check_hosts},
     limits,
     words::{DebVersion, HostRule, RecipeName, RefName, Url},
@@ -131,6 +131,7 @@ pub struct Tarball {
 impl Record for Recipe {
     const KIND: &'static str = "recipe";
     const LIMIT: usize = 64 * 1024;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         if self.number == 0 {
@@ -276,6 +277,7 @@ impl RecipeRun {
 impl Record for RecipeRun {
     const KIND: &'static str = "recipe-run";
     const LIMIT: usize = 16 * 1024;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         if self.run == 0 || self.number == 0 {

@@ -12,6 +12,7 @@
 
 pub mod command;
 pub mod copycat;
+pub mod forker;
 pub mod ground;
 pub mod hostile;
 pub mod lab;
@@ -25,6 +26,7 @@ pub mod wait;
 
 pub use command::{Said, run};
 pub use copycat::{Copycat, Sight};
+pub use forker::Forker;
 pub use ground::{Ground, Site};
 pub use hostile::{Hostile, Manner};
 pub use lab::{Lab, Station};

@@ -1,6 +1,11 @@
 //! A network of a test's own: one coordinator, builders of operators, perhaps a mirror, and the keys of its people.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use artel::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
@@ -258,6 +263,11 @@ impl Network {
         self.nodes[name].config().reach.web
     }
 
+    /// The root of the channel's repository at a node that mirrors it.
+    pub fn repository_root(&self, mirror: &str) -> PathBuf {
+        self.nodes[mirror].home.mirror(&self.channel).join("public")
+    }
+
     /// The folder of the whole network.
     pub fn folder(&self) -> &Path {
         self.scratch.path()
@@ -422,6 +432,7 @@ fn charter(
         },
         limits: Charter::usual_limits(),
         operators,
+        revoked: Vec::new(),
         mirrors: plan.mirrors.iter().map(|name| nodes[name].id).collect(),
         maintainers: vec![MaintainerEntry {
             name: MaintainerName::new("maintainer").unwrap(),

@@ -7,6 +7,7 @@
 
 mod cancel;
 mod chaos;
+mod clients;
 mod copycat;
 mod crash;
 mod elected;
@@ -18,6 +19,7 @@ mod judges;
 mod light;
 mod line;
 mod lint;
+mod log;
 mod partition;
 mod patience;
 mod recipe;
@@ -25,10 +27,12 @@ mod refusals;
 mod rpm;
 mod sandbox;
 mod server;
+mod ssh;
 mod tidy;
 mod transcript;
 mod variants;
 mod verdicts;
+mod witness;
 
 use harness::{Ground, Site};
 

@@ -128,12 +128,21 @@ def flipped_signature(document):
     document["signatures"][0]["sig"] = base64.b64encode(raw).decode()
 
 
+def cut_signature(document):
+    raw = base64.b64decode(document["signatures"][0]["sig"])
+    document["signatures"][0]["sig"] = base64.b64encode(raw[:-1]).decode()
+
+
 def signed_mutations(document):
     """Changes that the signature must catch: (name, changed envelope)."""
     yield "another digest", with_payload(document, lambda s: s["subject"][0]["digest"].update(sha256="0" * 64))
     yield "another file name", with_payload(document, lambda s: s["subject"][0].update(name="other.deb"))
     yield "another builder", with_payload(document, lambda s: s["predicate"]["runDetails"]["builder"].update(id="x"))
     yield "one more subject", with_payload(document, lambda s: s["subject"].append(dict(s["subject"][0], name="more")))
+    external = lambda s: s["predicate"]["buildDefinition"]["externalParameters"]
+    yield "another network", with_payload(document, lambda s: external(s).update(network="0" * 64))
+    yield "another version", with_payload(document, lambda s: external(s).update(version="9.9"))
+    yield "a signature that was cut", with_envelope(document, cut_signature)
     yield "another payload type", with_envelope(document, lambda d: d.update(payloadType="application/json"))
     yield "a flipped bit in the signature", with_envelope(document, flipped_signature)
     yield "no signature", with_envelope(document, lambda d: d.update(signatures=[]))
@@ -151,6 +160,8 @@ def statement_mutations(document):
         "an empty predicate": lambda s: s.update(predicate={}),
         "an unknown field of the statement": lambda s: s.update(extra=1),
         "an unknown field of the predicate": lambda s: s["predicate"].update(extra=1),
+        "no build type": lambda s: s["predicate"]["buildDefinition"].pop("buildType"),
+        "no builder": lambda s: s["predicate"]["runDetails"]["builder"].pop("id"),
         "a time that is none": lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="yesterday"),
     }
     for name, change in changes.items():

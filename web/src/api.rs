@@ -4,6 +4,7 @@
 //! fields they do not know, lists that are missing are empty, and a state this version does not know reads as `unknown`.
 //! Instants are RFC 3339 in UTC with milliseconds, hashes are lower-case hexadecimal, sizes are bytes.
 
+mod artifact;
 mod circumstance;
 mod coordination;
 mod error;
@@ -15,11 +16,16 @@ mod recipe;
 mod reputation;
 mod state;
 mod time;
+mod witness;
 
+pub use artifact::{
+    ArtifactQuery, ArtifactView, AttestationView, LinkSignature, Numbers, PackagePage, PackageView, RebuilderView,
+};
 pub use circumstance::Circumstance;
 pub use coordination::{Coordination, Majority, MemberRole, MemberView};
 pub use error::{ApiError, ErrorBody};
 pub use explanation::{DifferenceForm, ExplanationView, QuoteView};
+pub(crate) use filter::percent_encode;
 pub use filter::{JobFilter, JobPage};
 pub use job::{
     Agreement, AttemptView, Builder, Dissent, ExpectedView, FailureView, FileView, GroupView, JobDetail, JobLink,
@@ -32,3 +38,4 @@ pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;
+pub use witness::{ConflictView, WitnessAnswer};

@@ -8,15 +8,16 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, NodeId, codec,
+    ChannelName, Envelope, Hash, JobId, NodeId, OperatorName, Sha256, codec,
     job::Order,
     lease::LeaseNumber,
     words::{RecipeName, RelativePath},
 };
 
 use crate::api::{
-    ApiError, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter, JobPage, Metrics, News,
-    PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Submitted, Time,
+    ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DutyView, FileView, JobDetail, JobFilter,
+    JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView,
+    Status, Submitted, Time, WitnessAnswer,
 };
 
 /// Bytes that arrive one piece after the other; an error ends them.
@@ -207,6 +208,26 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Gives the bundle of evidence of a job, for an offline check.
     fn bundle(&self, job: JobId) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
+    /// Finds files of jobs that have a verdict, at most [`ArtifactView::FOUND_MAX`]; none is no error.
+    fn artifacts(&self, wanted: ArtifactQuery) -> impl Future<Output = Result<Vec<ArtifactView>, ApiError>> + Send;
+
+    /// Lists Debian's binary packages, a page at a time: from the beginning, or after [`PackagePage::next`].
+    fn packages(&self, after: Option<String>) -> impl Future<Output = Result<PackagePage, ApiError>> + Send;
+
+    /// Gives an operator's keys as a rebuilder: the named one's, or those of the operator that answers for this node.
+    fn rebuilder(&self, operator: Option<OperatorName>)
+    -> impl Future<Output = Result<RebuilderView, ApiError>> + Send;
+
+    /// Gives the `.buildinfo` that a builder's own build of a package wrote: of the named operator, or of one that agrees.
+    fn buildinfo(
+        &self,
+        job: JobId,
+        operator: Option<OperatorName>,
+    ) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
+    /// Gives what the transparency log serves under a path below its prefix (C2SP tlog-tiles).
+    fn log_file(&self, path: RelativePath) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
     /// Gives the signed policy in force (envelope bytes).
     fn policy(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
@@ -256,6 +277,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Asks the daemon to stop (owner only); answers before it has.
     fn shutdown(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Answers a request to cosign a checkpoint (C2SP tlog-witness, `add-checkpoint`): refusals are answers, too.
+    fn add_checkpoint(&self, request: Bytes) -> impl Future<Output = Result<WitnessAnswer, ApiError>> + Send;
+
+    /// Gives the checkpoint that this node cosigned last of the log whose origin has this SHA-256.
+    fn witnessed(&self, log: Sha256) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
+
+    /// Gives the evidence that the network's log was forked, in its canonical bytes.
+    fn conflict(&self) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Gives the node's figures.
     fn metrics(&self) -> impl Future<Output = Result<Metrics, ApiError>> + Send;

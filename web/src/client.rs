@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use protocol::{
-    ChannelName, Hash, JobId, NodeId,
+    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256,
     words::{RecipeName, RelativePath},
 };
 use serde::de::DeserializeOwned;
@@ -23,9 +23,9 @@ use connect::Connector;
 
 use crate::{
     api::{
-        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody, FileView, JobDetail, JobFilter,
-        JobPage, Metrics, News, PeerDetail, PeerView, PolicyView, RecipeView, RepositoryView, Status, Stored,
-        Submitted, Time,
+        ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, ErrorBody,
+        FileView, JobDetail, JobFilter, JobPage, Metrics, News, PackagePage, PeerDetail, PeerView, PolicyView,
+        RebuilderView, RecipeView, RepositoryView, Status, Stored, Submitted, Time, WitnessAnswer, percent_encode,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
 };
@@ -34,6 +34,12 @@ use crate::{
 const JSON_MAX: usize = 16 * 1024 * 1024;
 /// The largest bundle, in bytes.
 const BUNDLE_MAX: usize = 64 * 1024 * 1024;
+/// The largest `.buildinfo`, in bytes.
+const BUILDINFO_MAX: usize = 1024 * 1024;
+/// The largest checkpoint or evidence against a log, in bytes.
+const EVIDENCE_MAX: usize = 4 * 1024 * 1024;
+/// The largest file of a transparency log, in bytes: 256 entries of 64 KiB.
+const LOG_FILE_MAX: usize = 256 * (64 * 1024 + 2);
 /// The largest error, in bytes.
 const ERROR_MAX: usize = 64 * 1024;
 /// The longest line of news, in bytes.
@@ -76,6 +82,12 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Body>, patience: Duration) -> Result<Response<ByteStream>, ApiError> {
+        let answer = self.send_any(request, patience).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(failure(answer).await) }
+    }
+
+    /// As [`Client::send`], where the status is the caller's business.
+    async fn send_any(&self, request: Request<Body>, patience: Duration) -> Result<Response<ByteStream>, ApiError> {
         let unreachable = |why: String| ApiError::Unreachable { reason: format!("{}: {why}", self.address) };
         let answer = match tokio::time::timeout(patience, self.http.request(request)).await {
             Err(_) => return Err(unreachable(format!("no answer within {} s", patience.as_secs()))),
@@ -83,11 +95,10 @@ impl Client {
             Ok(Ok(answer)) => answer,
         };
         let address = self.address.to_string();
-        let answer = answer.map(|body| -> ByteStream {
+        Ok(answer.map(|body| -> ByteStream {
             let broken = move |_| ApiError::Unreachable { reason: format!("{address}: the answer broke off") };
             Body::new(body).into_data_stream().map(move |piece| piece.map_err(&broken)).boxed()
-        });
-        if answer.status().is_success() { Ok(answer) } else { Err(failure(answer).await) }
+        }))
     }
 
     async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response<ByteStream>, ApiError> {
@@ -154,6 +165,10 @@ async fn failure(answer: Response<ByteStream>) -> ApiError {
         ErrorBody { error, hint: String::new(), detail: String::new() }
     });
     ApiError::from_response(status, body)
+}
+
+fn of(operator: Option<&OperatorName>) -> String {
+    operator.map(|name| format!("?operator={}", percent_encode(name.as_str()))).unwrap_or_default()
 }
 
 /// Gives the cause at the bottom: `connection refused` says more than `client error`.
@@ -245,6 +260,29 @@ impl Backend for Client {
         collect(answer.into_body(), BUNDLE_MAX).await
     }
 
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        self.get_json(&format!("/api/v1/artifacts?{}", wanted.to_query())).await
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        let query = after.map(|after| format!("?after={}", percent_encode(&after))).unwrap_or_default();
+        self.get_json(&format!("/api/v1/packages{query}")).await
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        self.get_json(&format!("/api/v1/rebuilder{}", of(operator.as_ref()))).await
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        let path = format!("/api/v1/jobs/{job}/buildinfo{}", of(operator.as_ref()));
+        collect(self.get(&path, HeaderMap::new()).await?.into_body(), BUILDINFO_MAX).await
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/log/{path}"), HeaderMap::new()).await?;
+        collect(answer.into_body(), LOG_FILE_MAX).await
+    }
+
     async fn policy(&self) -> Result<Bytes, ApiError> {
         let answer = self.get("/api/v1/policy", HeaderMap::new()).await?;
         collect(answer.into_body(), 2 * protocol::limits::POLICY_MAX).await
@@ -319,6 +357,26 @@ impl Backend for Client {
 
     async fn shutdown(&self) -> Result<(), ApiError> {
         self.post("/api/v1/shutdown", Bytes::new()).await.map(drop)
+    }
+
+    async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {
+        let request = self.request(Method::POST, "/witness/add-checkpoint", HeaderMap::new(), Body::from(request));
+        let answer = self.send_any(request, ANSWER_TIME).await?;
+        let status = answer.status().as_u16();
+        let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default().to_owned();
+        let body = collect(answer.into_body(), ERROR_MAX).await?;
+        Ok(WitnessAnswer { status, content_type, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        let answer = self.get(&format!("/witness/{log}/checkpoint"), HeaderMap::new()).await?;
+        collect(answer.into_body(), EVIDENCE_MAX).await
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        let answer = self.get("/api/v1/log/conflict", HeaderMap::new()).await?;
+        collect(answer.into_body(), EVIDENCE_MAX).await
     }
 
     async fn metrics(&self) -> Result<Metrics, ApiError> {

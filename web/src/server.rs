@@ -5,6 +5,7 @@
 //! sessions, no cookies and no passwords.
 
 mod accept;
+mod clients;
 mod content;
 mod guard;
 mod jobs;
@@ -16,6 +17,7 @@ mod recipes;
 mod reply;
 mod routes;
 mod stall;
+mod witness;
 
 use std::{sync::Arc, time::Duration};
 

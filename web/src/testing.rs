@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use protocol::{
-    ChannelName, Hash, JobId, NetworkId, NodeId, Signed, Timestamp,
+    ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, Sha256, Signed, Timestamp,
     job::{self, Change, JobRequest, Order},
     lease::{LeaseNumber, Term},
     message::Octets,
@@ -28,9 +28,10 @@ pub use sample::{SampleJobs, detail, sample};
 
 use crate::{
     api::{
-        ApiError, Coordination, DifferenceForm, DrainRequest, DutyView, FileView, JobDetail, JobFilter, JobPage,
-        JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, PeerDetail, PeerView, PolicyView,
-        RecipeView, RepositoryView, Status, Submitted, Time,
+        ApiError, ArtifactQuery, ArtifactView, Coordination, DifferenceForm, DrainRequest, DutyView, FileView,
+        JobDetail, JobFilter, JobPage, JobState, JobSummary, Majority, MemberRole, MemberView, Metrics, News, Numbers,
+        PackagePage, PackageView, PeerDetail, PeerView, PolicyView, RebuilderView, RecipeView, RepositoryView, Status,
+        Submitted, Time, WitnessAnswer,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, collect},
 };
@@ -62,7 +63,19 @@ struct State {
     blobs: BTreeMap<Hash, Bytes>,
     files: BTreeMap<(ChannelName, RelativePath), (Bytes, Time)>,
     policy: Bytes,
+    rebuilders: Rebuilders,
+    /// The transparency log's files, by path.
+    transparency: BTreeMap<RelativePath, Bytes>,
     recipes: BTreeMap<RecipeName, RecipeView>,
+}
+
+/// What clients of rebuilders look at.
+#[derive(Debug, Default)]
+struct Rebuilders {
+    artifacts: Vec<(ArtifactView, Option<PackageView>)>,
+    packages: Vec<PackageView>,
+    operators: Vec<RebuilderView>,
+    buildinfos: BTreeMap<(JobId, OperatorName), Bytes>,
 }
 
 /// A log, and whether more will come.
@@ -98,6 +111,8 @@ impl Fake {
             blobs: BTreeMap::new(),
             files: BTreeMap::new(),
             policy: Bytes::new(),
+            rebuilders: Rebuilders::default(),
+            transparency: BTreeMap::new(),
             recipes: BTreeMap::new(),
             status: status.clone(),
         };
@@ -136,6 +151,33 @@ impl Fake {
     /// Sets the bundle of a job.
     pub fn add_bundle(&self, job: JobId, bytes: impl Into<Bytes>) {
         self.state().bundles.insert(job, bytes.into());
+    }
+
+    /// Adds a file that operators attest, and the package that it is.
+    pub fn add_artifact(&self, artifact: ArtifactView, package: Option<PackageView>) {
+        let rebuilders = &mut self.state().rebuilders;
+        rebuilders.packages.extend(package.clone());
+        rebuilders.artifacts.push((artifact, package));
+    }
+
+    /// Adds a package of which nothing is attested.
+    pub fn add_package(&self, package: PackageView) {
+        self.state().rebuilders.packages.push(package);
+    }
+
+    /// Adds an operator with its keys; the first one answers for this node.
+    pub fn add_rebuilder(&self, rebuilder: RebuilderView) {
+        self.state().rebuilders.operators.push(rebuilder);
+    }
+
+    /// Sets what a builder's build wrote of itself.
+    pub fn add_buildinfo(&self, job: JobId, operator: OperatorName, bytes: impl Into<Bytes>) {
+        self.state().rebuilders.buildinfos.insert((job, operator), bytes.into());
+    }
+
+    /// Adds a file to the transparency log.
+    pub fn add_log_file(&self, path: RelativePath, bytes: impl Into<Bytes>) {
+        self.state().transparency.insert(path, bytes.into());
     }
 
     /// Sets the signed policy.
@@ -350,6 +392,47 @@ impl Backend for Fake {
         self.state().bundles.get(&job).cloned().ok_or_else(|| not_found(format!("a bundle of job {}", job.short())))
     }
 
+    async fn artifacts(&self, wanted: ArtifactQuery) -> Result<Vec<ArtifactView>, ApiError> {
+        let state = self.state();
+        let matches = |(artifact, package): &&(ArtifactView, Option<PackageView>)| match &wanted {
+            ArtifactQuery::Digest(sha256) => artifact.sha256 == *sha256,
+            ArtifactQuery::Numbers(numbers) => Numbers::of(&artifact.sha256) == *numbers,
+            ArtifactQuery::Package { name, version, architecture } => package.as_ref().is_some_and(|package| {
+                (package.name.as_str(), package.version.as_str(), package.architecture)
+                    == (name.as_str(), version.as_str(), *architecture)
+            }),
+        };
+        Ok(state.rebuilders.artifacts.iter().filter(matches).map(|(artifact, _)| artifact.clone()).collect())
+    }
+
+    async fn packages(&self, after: Option<String>) -> Result<PackagePage, ApiError> {
+        let state = self.state();
+        let start = after.map_or(Ok(0), |after| after.parse::<usize>()).map_err(refused)?;
+        let rest = state.rebuilders.packages.get(start..).unwrap_or_default();
+        let packages: Vec<_> = rest.iter().take(PackagePage::PACKAGES_MAX).cloned().collect();
+        let next = (packages.len() < rest.len()).then(|| (start + packages.len()).to_string());
+        Ok(PackagePage { packages, next })
+    }
+
+    async fn rebuilder(&self, operator: Option<OperatorName>) -> Result<RebuilderView, ApiError> {
+        let state = self.state();
+        let mut known = state.rebuilders.operators.iter();
+        let found = known.find(|known| operator.as_ref().is_none_or(|wanted| known.operator == *wanted));
+        found.cloned().ok_or_else(|| not_found("an operator of this name"))
+    }
+
+    async fn buildinfo(&self, job: JobId, operator: Option<OperatorName>) -> Result<Bytes, ApiError> {
+        let state = self.state();
+        let mut all = state.rebuilders.buildinfos.iter();
+        let wanted = |(of, by): &(JobId, OperatorName)| *of == job && operator.as_ref().is_none_or(|name| by == name);
+        let found = all.find(|(key, _)| wanted(key)).map(|(_, bytes)| bytes.clone());
+        found.ok_or_else(|| not_found("a .buildinfo of this job"))
+    }
+
+    async fn log_file(&self, path: RelativePath) -> Result<Bytes, ApiError> {
+        self.state().transparency.get(&path).cloned().ok_or_else(|| not_found(format!("{path} of the log")))
+    }
+
     async fn policy(&self) -> Result<Bytes, ApiError> {
         Ok(self.state().policy.clone())
     }
@@ -463,6 +546,20 @@ impl Backend for Fake {
         Ok(())
     }
 
+    async fn add_checkpoint(&self, _: Bytes) -> Result<WitnessAnswer, ApiError> {
+        let (content_type, body) = ("text/plain; charset=utf-8".to_owned(), "no log is known here\n".to_owned());
+        Ok(WitnessAnswer { status: 404, content_type, body })
+    }
+
+    async fn witnessed(&self, log: Sha256) -> Result<Bytes, ApiError> {
+        Err(not_found(format!("a checkpoint of log {log}")))
+    }
+
+    async fn conflict(&self) -> Result<Bytes, ApiError> {
+        let found = self.state().status.conflict.as_ref().map(|conflict| Bytes::from(conflict.evidence.to_string()));
+        found.ok_or_else(|| not_found("evidence against the log".to_owned()))
+    }
+
     async fn metrics(&self) -> Result<Metrics, ApiError> {
         let state = self.state();
         Ok(Metrics {
@@ -470,6 +567,7 @@ impl Backend for Fake {
             leases: state.leases(),
             peers: state.status.peers,
             blob_bytes: state.blob_bytes(),
+            log_conflicts: u64::from(state.status.conflict.is_some()),
             uptime_seconds: state.status.uptime_seconds,
         })
     }

@@ -54,10 +54,15 @@ pub fn witness_key(node: &NodeId) -> VerifierKey {
 /// # Errors
 /// As [`policy::Policy::of_operators`]: more votes than operators with a node.
 pub fn log_policy(network: &NetworkId, policy: &Policy, quorum: u8) -> Result<policy::Policy, PolicyError> {
+    policy::Policy::read(log_policy_text(network, policy, quorum).as_bytes())
+}
+
+/// Writes [`log_policy`] as the file that programs of others read. Whether the quorum is one is not asked here.
+pub fn log_policy_text(network: &NetworkId, policy: &Policy, quorum: u8) -> String {
     let logs = log_keys(network, policy);
     if quorum == 0 {
         let lines: String = logs.iter().map(|log| format!("log {log}\n")).collect();
-        return policy::Policy::read(format!("{lines}quorum none\n").as_bytes());
+        return format!("{lines}quorum none\n");
     }
     let witnesses: BTreeMap<_, Vec<_>> = policy
         .operators
@@ -65,7 +70,7 @@ pub fn log_policy(network: &NetworkId, policy: &Policy, quorum: u8) -> Result<po
         .filter(|operator| !operator.nodes.is_empty())
         .map(|operator| (operator.name.clone(), operator.nodes.iter().map(witness_key).collect()))
         .collect();
-    policy::Policy::of_operators(&logs, &witnesses, usize::from(quorum))
+    policy::Policy::text_of_operators(&logs, &witnesses, usize::from(quorum))
 }
 
 fn key(node: &NodeId) -> PublicKey {

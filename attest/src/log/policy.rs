@@ -169,6 +169,15 @@ impl Policy {
         operators: &BTreeMap<OperatorName, Vec<VerifierKey>>,
         agree: usize,
     ) -> Result<Self, PolicyError> {
+        Self::read(Self::text_of_operators(logs, operators, agree).as_bytes())
+    }
+
+    /// Writes the file of [`Policy::of_operators`], which is not checked.
+    pub fn text_of_operators(
+        logs: &[VerifierKey],
+        operators: &BTreeMap<OperatorName, Vec<VerifierKey>>,
+        agree: usize,
+    ) -> String {
         let mut text: String = logs.iter().map(|key| format!("log {key}\n")).collect();
         // An operator's name has no colon and no slash, so these names cannot collide.
         for (operator, keys) in operators {
@@ -178,8 +187,7 @@ impl Policy {
             text += &format!("group operator:{operator} any {}\n", names.join(" "));
         }
         let members: Vec<String> = operators.keys().map(|operator| format!("operator:{operator}")).collect();
-        text += &format!("group operators: {agree} {}\nquorum operators:\n", members.join(" "));
-        Self::read(text.as_bytes())
+        text + &format!("group operators: {agree} {}\nquorum operators:\n", members.join(" "))
     }
 
     /// Checks a checkpoint: a log of this policy signed it, and the quorum cosigned it.

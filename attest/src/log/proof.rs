@@ -120,6 +120,16 @@ impl Proof {
         Ok(Self { extra, index, path, checkpoint: Signed::read(note.as_bytes())? })
     }
 
+    /// Gives the place that it claims, which nobody has checked yet.
+    pub fn claimed_index(&self) -> u64 {
+        self.index
+    }
+
+    /// Gives how many entries the log had, by its checkpoint, which nobody has checked yet.
+    pub fn claimed_size(&self) -> u64 {
+        self.checkpoint.claims().head().size
+    }
+
     /// Checks that these bytes were logged, in a log and before witnesses that the policy names.
     ///
     /// # Errors

@@ -108,6 +108,21 @@ fn what_is_said_twice_must_agree() {
 }
 
 #[test]
+fn packages_have_signed_links_and_a_broken_one_breaks_no_statement() {
+    let sign = |content| read(&signed_attestation(&request(), 0, content), &samples::network()).unwrap();
+    let (attested, other) = (sign("x"), sign("y"));
+    let links = attested.links();
+    assert_eq!((links.len(), links[0].0.name.as_str(), links[0].1.key), (1, DEB, node(10).into()));
+    let theirs = link::to_hex(&other.links()[0].1.bytes);
+    for broken in [json!(theirs), json!("00"), json!("zz"), json!(1), json!(null), json!({"a": [1]})] {
+        let changed = resigned(|json| json["subject"][0]["annotations"]["link"] = broken.clone()).unwrap();
+        assert_eq!((changed.get(), changed.links()), (attested.get(), Vec::new()), "{broken}");
+    }
+    let without = resigned(|json| drop(json["subject"][0]["annotations"].as_object_mut().unwrap().remove("link")));
+    assert_eq!(without.unwrap().links(), Vec::new(), "as builders signed before there were links");
+}
+
+#[test]
 fn the_rules_of_a_statement() {
     let broken = |change: fn(&mut Attestation)| {
         let mut attestation = attestation(&request(), 0, "x");

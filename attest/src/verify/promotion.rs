@@ -4,6 +4,7 @@
 use protocol::{
     Arch, ChannelName, NetworkId, PackageName, Signed, Verified,
     job::{JobRequest, ServerJob},
+    message::Octets,
     policy::Policy,
 };
 
@@ -34,26 +35,49 @@ impl Promotion {
     }
 }
 
-/// Follows a bundle's promotions from the channel that built it.
+/// Reads the promotions that a bundle carries.
+pub(super) fn read(bundle: &Bundle, network: &NetworkId) -> Result<Vec<Verified<JobRequest>>, Error> {
+    let read = |(at, bytes): (usize, &Octets)| {
+        let signed = Signed::<JobRequest>::read(&bytes.0).and_then(|r| r.verify(Some(network)));
+        signed.map_err(|error| Error::Promotion { position: at + 1, why: error.to_string() })
+    };
+    bundle.promotions.iter().enumerate().map(read).collect()
+}
+
+/// Follows promotions from the channel that built a package.
 pub(super) fn follow(
-    bundle: &Bundle,
+    promotions: &[Verified<JobRequest>],
     network: &NetworkId,
     policy: &Policy,
     built_in: &ChannelName,
 ) -> Result<Vec<Promotion>, Error> {
     let mut steps: Vec<Promotion> = Vec::new();
-    for (at, bytes) in bundle.promotions.iter().enumerate() {
+    for (at, request) in promotions.iter().enumerate() {
         let refuse = |why: String| Error::Promotion { position: at + 1, why };
-        let signed = Signed::<JobRequest>::read(&bytes.0).and_then(|r| r.verify(Some(network)));
-        let request = signed.map_err(|error| refuse(error.to_string()))?;
         let from = steps.last().map_or(built_in, |step| &step.to);
-        let step = step(&request, policy, from).map_err(refuse)?;
+        let step = step(request, policy, from).map_err(refuse)?;
         if request.get().network != *network {
             return Err(refuse("it is for another network".into()));
         }
         steps.push(step);
     }
     Ok(steps)
+}
+
+/// Puts promotions that came in any order into the one in which each begins where the one before ended; what leads nowhere, or
+/// was signed by nobody who may, is left out.
+pub(super) fn in_order(
+    mut loose: Vec<Verified<JobRequest>>,
+    policy: &Policy,
+    built_in: &ChannelName,
+) -> Vec<Verified<JobRequest>> {
+    let mut ordered: Vec<Verified<JobRequest>> = Vec::new();
+    loop {
+        let from = ordered.last().map_or(built_in, |request| &request.get().channel);
+        let next = loose.iter().position(|request| step(request, policy, from).is_ok());
+        let Some(next) = next else { return ordered };
+        ordered.push(loose.remove(next));
+    }
 }
 
 fn step(request: &Verified<JobRequest>, policy: &Policy, from: &ChannelName) -> Result<Promotion, String> {

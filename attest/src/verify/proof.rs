@@ -34,8 +34,8 @@ pub struct Proof {
     pub request: JobRequest,
     /// Who asked.
     pub maintainer: MaintainerName,
-    /// The environment that it was built in.
-    pub lock: EnvironmentLock,
+    /// The environment that it was built in, where the evidence brings its lock along; it names it by hash in any case.
+    pub lock: Option<EnvironmentLock>,
     /// How many operators had to agree.
     pub rule: Rule,
     /// The votes of those who agree.
@@ -125,13 +125,7 @@ impl Proof {
         let mut lines = vec![
             format!("network {} ({}), policy {}", self.network, self.policy.name, self.policy.number),
             format!("job {}: {}, signed by maintainer {}", self.job, self.request.title(), self.maintainer),
-            format!(
-                "environment {}: {} packages of {} {}",
-                self.request.environment,
-                self.lock.packages.len(),
-                self.lock.suite,
-                self.lock.arch
-            ),
+            self.environment(),
             format!("{} operators agree, {} needed by channel {}", self.agree.len(), self.rule.agree, self.channel),
         ];
         for step in &self.promotions {
@@ -154,6 +148,14 @@ impl Proof {
         }
         lines.extend(self.outputs.iter().map(|o| format!("file {} sha256 {} ({} bytes)", o.name, o.sha256, o.size)));
         lines
+    }
+
+    fn environment(&self) -> String {
+        let id = self.request.environment;
+        match &self.lock {
+            Some(lock) => format!("environment {id}: {} packages of {} {}", lock.packages.len(), lock.suite, lock.arch),
+            None => format!("environment {id}"),
+        }
     }
 
     /// Gives each vote once, by operator and node.

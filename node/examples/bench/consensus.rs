@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use artel::{
-    consensus::{Config, Group, Machine, Position, Standing, Timing, WireError, Wires, storage::Log},
+    consensus::{Config, Frozen, Group, Machine, Position, Standing, Timing, WireError, Wires, storage::Log},
     store::Store,
 };
 use protocol::NodeId;
@@ -36,9 +36,9 @@ impl Machine for Counter {
         self.0 += 1;
     }
 
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn freeze(&self) -> Frozen {
         let count = self.0;
-        Box::new(move || count.to_be_bytes().to_vec())
+        Box::new(move || Ok(count.to_be_bytes().to_vec()))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
@@ -89,7 +89,7 @@ pub(crate) async fn measure(options: &Options, folder: &Path, table: &mut Table)
 }
 
 /// What the disk can do at most when each write is waited for.
-fn synced_writes(path: &Path, window: Duration) -> anyhow::Result<f64> {
+pub(crate) fn synced_writes(path: &Path, window: Duration) -> anyhow::Result<f64> {
     let mut file = fs::File::create(path)?;
     let (begun, mut count) = (Instant::now(), 0_u32);
     while begun.elapsed() < window {

@@ -219,6 +219,7 @@ fn charter(
         },
         limits: Charter::usual_limits(),
         operators: operators.collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+        revoked: Vec::new(),
         mirrors: Vec::new(),
         maintainers: vec![MaintainerEntry {
             name: MaintainerName::new("maintainer")?,

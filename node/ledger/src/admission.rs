@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use attest::log::entry::{Accepted, End, Event};
+use attest::log::entry::{Accepted, Event};
 use protocol::{
     ChannelName, Hash, JobId, MaintainerName, PublicKey, Timestamp, Verified,
     job::{JobRequest, job_id},
@@ -12,12 +12,13 @@ use protocol::{
 };
 
 use crate::{
-    Effect, Ledger, News, Turn,
+    Ledger, News, Turn,
     deadlines::Due,
     evidence::Dossier,
-    job::{AttemptState, Facts, Job, JobState, Outcome},
+    job::{Facts, Job, JobState, Outcome},
     log,
     planted::{self, Fault},
+    revocation,
     service::check_channels,
 };
 
@@ -127,12 +128,20 @@ impl Ledger {
             turn.refuse(Refusal::NotAllowed(why.to_string()));
             return;
         }
+        // Whoever reads the chain can tell that none was left out. Policies of a time before this rule stay readable.
+        let (number, current) = (next.get().number, self.policy_in_force().number);
+        if number != current + 1 {
+            let words = format!("policy {number} does not follow policy {current}: number it {}", current + 1);
+            return turn.refuse(Refusal::NotAllowed(words));
+        }
         turn.done();
         turn.tell(News::PolicyAdopted { number: next.get().number });
         turn.log(log::policy(&next));
+        log::revocations(&next, self.policy_in_force()).for_each(|event| turn.log(event));
         self.peers.adopt(next.get());
         self.policies.push(next);
         self.forget_signers();
+        self.drop_jobs_of_revoked(turn);
         if !planted::is(Fault::StrangerKeepsLease) {
             self.revoke_strangers(turn);
         }
@@ -142,23 +151,6 @@ impl Ledger {
         }
         for channel in self.lines.keys().cloned().collect::<Vec<_>>() {
             self.publish_next(&channel, turn);
-        }
-    }
-
-    /// Ends the leases of nodes that the new policy no longer names for the same operator.
-    fn revoke_strangers(&mut self, turn: &mut Turn) {
-        for lease in self.leases.values().cloned().collect::<Vec<_>>() {
-            let named = self.peers.operator(&lease.node).cloned();
-            let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
-            let attempt = job.attempt_mut(lease.number).expect("a live lease has an attempt");
-            if named.as_ref() == Some(&attempt.operator) {
-                continue;
-            }
-            let reason = "the new policy no longer names this node for its operator".to_owned();
-            let started = attempt.state.started();
-            attempt.state = AttemptState::Revoked { ended: turn.at, reason: reason.clone(), started };
-            self.release(lease.number, End::Revoked, turn);
-            turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
         }
     }
 
@@ -198,6 +190,7 @@ pub(crate) fn maintainer<'a>(
             "maintainer {} may not submit to channel {channel}: the policy must list it among the maintainer's channels",
             maintainer.name
         ),
+        (None, Some(key)) if policy.revocation(key).is_some() => revocation::words(policy, key),
         (None, Some(key)) => {
             format!(
                 "key {key} signed this request and is no maintainer of this network: its roots must add it to the policy"

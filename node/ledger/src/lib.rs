@@ -88,6 +88,7 @@ mod queue;
 mod recipes;
 mod releases;
 mod reports;
+mod revocation;
 mod schedule;
 mod shelf;
 mod timer;

@@ -2,7 +2,7 @@
 //! the same log, and a failover can neither fork it nor leave a gap.
 //!
 //! ```text
-//!  policy .. accepted -> lease -> commitment -> outcome -> verdict -> release
+//!  policy .. accepted -> lease -> commitment -> outcome -> verdict -> release       revocation: with the policy that says so
 //!                          |______________________|  each lease has one: built, failed, lost, declined, interrupted or revoked
 //! ```
 //! The ledger keeps the tree's right edge and the next place; the entries' bytes are the store's (see [`Effect::Append`]).
@@ -16,7 +16,7 @@ use protocol::{
     Hash, JobId, NodeId, Sha256, Timestamp, Verified,
     lease::{Lease, LeaseNumber},
     message::Failed,
-    policy::Policy,
+    policy::{Policy, Revoked},
 };
 
 use crate::{Effect, Ledger, Turn, tally::Decision};
@@ -72,6 +72,13 @@ impl Ledger {
 /// A policy that came into force.
 pub(crate) fn policy(policy: &Verified<Policy>) -> Event {
     Event::Policy(entry::Policy { number: policy.get().number, envelope: Hash::of(&policy.to_bytes()) })
+}
+
+/// What a policy revokes that the one before did not, or from a later place on.
+pub(crate) fn revocations(next: &Verified<Policy>, before: &Policy) -> impl Iterator<Item = Event> {
+    let envelope = Hash::of(&next.to_bytes());
+    let revocation = move |r: &Revoked| Event::Revocation(entry::Revocation { key: r.key, from: r.from, envelope });
+    next.get().revoked_since(before).map(revocation)
 }
 
 /// A lease that was granted.

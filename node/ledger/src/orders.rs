@@ -36,6 +36,7 @@ use crate::{
     graph::Ahead,
     job::{Attempt, Job, JobState, Outcome, PublishStep, Publishing},
     planted::{self, Fault},
+    revocation,
     service::Run,
 };
 
@@ -127,10 +128,14 @@ impl Ledger {
     fn who_orders(&self, order: &Verified<Order>) -> Result<String, Refusal> {
         let (id, signers) = (order.get().job, order.signers());
         let job = self.jobs.get(&id).ok_or_else(|| Refusal::Unknown(format!("job {id}")))?;
+        let policy = self.policy_in_force();
         if signers.contains(&job.facts.key) {
+            if policy.revocation(&job.facts.key).is_some() {
+                return Err(Refusal::NotAllowed(revocation::words(policy, &job.facts.key)));
+            }
             return Ok(job.facts.maintainer.to_string());
         }
-        if signers.iter().any(|key| self.policy_in_force().roots.keys.contains(key)) {
+        if signers.iter().any(|key| policy.roots.keys.contains(key)) {
             return Ok("a root".to_owned());
         }
         Err(Refusal::NotAllowed(format!(
@@ -142,7 +147,7 @@ impl Ledger {
         )))
     }
 
-    fn cancel(&mut self, id: JobId, reason: String, turn: &mut Turn) -> Result<(), Refusal> {
+    pub(crate) fn cancel(&mut self, id: JobId, reason: String, turn: &mut Turn) -> Result<(), Refusal> {
         let cancelled = |state: &JobState| match state {
             JobState::Ended(ended) => matches!(ended.outcome, Outcome::Cancelled { .. }),
             JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => false,

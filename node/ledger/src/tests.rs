@@ -9,6 +9,7 @@ mod graph;
 mod leases;
 mod orders;
 mod publication;
+mod revocation;
 mod schedule;
 mod service;
 mod signers;

@@ -1,12 +1,14 @@
 //! What people see: plain data about jobs, attempts and verdicts. Views change nothing and hold no references.
 
 mod crowd;
+mod decided;
 mod explain;
 mod peer;
 mod phrase;
 mod service;
 mod waiting;
 
+pub use decided::{Decided, Verdict};
 pub use peer::{BreachView, ClassView, PeerView};
 
 use attest::{compare::Output, statement::VerifiedAttestation};

@@ -14,7 +14,7 @@
 //! | 10 | there is no attestation |
 //! | 11 | fewer operators than needed agree |
 //! | 12 | operators disagree, or a file differs |
-//! | 13 | a signature does not verify |
+//! | 13 | a signature does not verify, or the log is broken |
 //! | 130 | interrupted |
 
 use web::api::ApiError;
@@ -37,6 +37,8 @@ pub const UNREACHABLE: u8 = 6;
 pub const NOT_ALLOWED: u8 = 7;
 /// Timed out waiting.
 pub const TIMED_OUT: u8 = 8;
+/// A signature does not verify, or the log is broken.
+pub const BROKEN: u8 = 13;
 /// Interrupted from the keyboard.
 pub const INTERRUPTED: u8 = 130;
 

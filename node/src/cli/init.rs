@@ -1,18 +1,20 @@
 //! `artel init`: a network, or a node that joins one.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use protocol::{
-    Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, SuiteName, envelope::Signed, words::NetworkName,
-};
+use protocol::{Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, SuiteName, words::NetworkName};
 
 use super::{Context, exit, output};
 use crate::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
     config::{Builder, Config, Explain, Home, Mirror, Network, Reach, Storage},
-    keys,
+    keys::{self, Sign as _, Signer},
     ticket::Ticket,
 };
 
@@ -46,9 +48,8 @@ pub(super) struct Init {
     /// Who answers for this node
     #[arg(long, default_value = "first")]
     operator: OperatorName,
-    /// Name of the maintainer key to make
-    #[arg(long, default_value = "maintainer")]
-    maintainer: MaintainerName,
+    #[command(flatten)]
+    people: People,
     /// Roles of this node: builder, mirror
     #[arg(long, value_delimiter = ',', default_value = "builder")]
     role: Vec<Role>,
@@ -61,6 +62,20 @@ pub(super) struct Init {
     /// Make this node known by these addresses
     #[arg(long, value_name = "MULTIADDR")]
     announce: Vec<String>,
+}
+
+/// Who signs in a new network
+#[derive(Debug, clap::Args)]
+struct People {
+    /// Name of the maintainer, and of the key that is made
+    #[arg(long, default_value = "maintainer")]
+    maintainer: MaintainerName,
+    /// Have the maintainer sign with this key of OpenSSH instead (`~/.ssh/id_ed25519.pub` for one that an agent has)
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    maintainer_key: Option<PathBuf>,
+    /// Have the root sign with this key of OpenSSH instead of a new one
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    root_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -95,8 +110,8 @@ impl Init {
     /// Founds a network: root and maintainer keys, and the genesis policy.
     fn found(&self, home: &Home, node: NodeId) -> anyhow::Result<NetworkId> {
         fs::create_dir_all(home.path().join("keys"))?;
-        let root = key_of(home, "root")?;
-        let maintainer = key_of(home, self.maintainer.as_str())?;
+        let root = key_of(home, "root", self.people.root_key.as_deref())?;
+        let maintainer = key_of(home, self.people.maintainer.as_str(), self.people.maintainer_key.as_deref())?;
         let suite = match &self.suite {
             Some(suite) => suite.clone(),
             None => crate::resolve::archive::system_suite()?,
@@ -120,20 +135,21 @@ impl Init {
             number: 1,
             expires: clock::rfc3339(clock::now().after(Duration::from_secs(POLICY_DAYS * 86_400))),
             network: None,
+            revoked: Vec::new(),
             mirrors: Vec::new(),
             bootstrap: Vec::new(),
-            roots: RootsEntry { threshold: 1, keys: vec![keys::public(&root)] },
+            roots: RootsEntry { threshold: 1, keys: vec![root.public()] },
             coordinators: CoordinatorsEntry::Pinned(node),
             limits: Charter::usual_limits(),
             operators: [(self.operator.clone(), vec![node])].into(),
             maintainers: vec![MaintainerEntry {
-                name: self.maintainer.clone(),
-                key: keys::public(&maintainer),
+                name: self.people.maintainer.clone(),
+                key: maintainer.public(),
                 channels: vec![self.channel.clone()],
             }],
             channels: vec![channel],
         };
-        let genesis = Signed::sign(&charter.to_policy()?, None, &[&root]);
+        let genesis = keys::sign(&charter.to_policy()?, None, &[&root])?;
         fs::write(home.genesis(), genesis.to_bytes())?;
         Ok(NetworkId::from(genesis.id()))
     }
@@ -171,7 +187,11 @@ impl Init {
     }
 }
 
-fn key_of(home: &Home, name: &str) -> anyhow::Result<ed25519_dalek::SigningKey> {
+fn key_of(home: &Home, name: &str, file: Option<&Path>) -> anyhow::Result<Signer> {
     let path = home.key(name);
-    Ok(if path.exists() { keys::load(&path)? } else { keys::create(&path)? })
+    Ok(match file {
+        Some(file) => keys::link(file, &path)?,
+        None if path.exists() => Signer::open(&path)?,
+        None => Signer::Own(keys::create(&path)?),
+    })
 }

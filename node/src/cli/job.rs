@@ -1,5 +1,6 @@
 //! `artel job`: submit and watch jobs.
 
+mod buildinfo;
 mod diff;
 pub(super) mod evidence;
 mod fetch;
@@ -10,6 +11,7 @@ mod many;
 mod orders;
 mod rpm;
 mod show;
+mod signature;
 mod watch;
 mod when;
 
@@ -22,7 +24,7 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
-    Arch, ChannelName, JobId, MaintainerName, PackageName, SuiteName, Verified,
+    Arch, ChannelName, JobId, PackageName, SuiteName, Verified,
     job::{BuildLimits, Change, Group, Priority},
     lease::LeaseNumber,
 };
@@ -80,8 +82,12 @@ pub(super) enum Job {
     Respin(group::Respin),
     /// Print what diffoscope found between the attempts of a job that differ
     Diff(diff::Diff),
+    /// Print the .buildinfo that the build of one operator wrote
+    Buildinfo(buildinfo::Buildinfo),
     /// Print the log of one attempt
     Log(Log),
+    /// Write a maintainer's SSH signature of a job for `ssh-keygen -Y verify`
+    Signature(signature::Export),
     /// End a job; every copy that runs is stopped
     Cancel(orders::Target),
     /// Have a job rest: copies that run are stopped, none begins, its deadline goes on
@@ -109,9 +115,9 @@ pub(super) struct Submit {
     /// The channel
     #[arg(long, default_value = "main")]
     channel: ChannelName,
-    /// Name of the maintainer's key
+    /// The maintainer's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: MaintainerName,
+    key: keys::Word,
     /// Words of DEB_BUILD_OPTIONS, for instance nocheck
     #[arg(long, value_delimiter = ',')]
     option: Vec<String>,
@@ -216,9 +222,11 @@ impl Job {
             Job::Ls(list) => list.run(context).await,
             Job::Show { job } => show::run(context, find(context, &job).await?).await,
             Job::Diff(diff) => diff.run(context).await,
+            Job::Buildinfo(buildinfo) => buildinfo.run(context).await,
             Job::Fetch(fetch) => fetch.run(context).await,
             Job::Respin(respin) => respin.run(context).await,
             Job::Log(log) => log.run(context).await,
+            Job::Signature(export) => export.run(context).await,
             Job::Cancel(target) => target.order(context, Change::Cancel).await,
             Job::Suspend(target) => target.order(context, Change::Suspend).await,
             Job::Resume(target) => target.order(context, Change::Resume).await,
@@ -235,7 +243,7 @@ impl Submit {
     }
 
     pub(super) async fn run(self, context: &Context, until: Until) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(self.key.as_str()))?;
+        let key = context.signer(&self.key)?;
         Config::load(&context.home)?;
         let client = context.client();
         client.status().await?;

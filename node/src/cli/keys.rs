@@ -1,13 +1,16 @@
 //! `artel keys`: keys of people. A node's own key is made by `artel init`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
+use protocol::ssh;
 use serde::Serialize;
 
 use super::{
     Context, exit,
     output::{self, Format},
 };
-use crate::keys;
+use crate::keys::{self, Sign as _, Signer};
 
 /// Make and list keys of people (roots, maintainers)
 #[derive(Debug, Subcommand)]
@@ -17,12 +20,22 @@ pub(super) enum Keys {
         /// What to call it, for instance `root` or `alice`
         name: protocol::MaintainerName,
     },
+    /// Give a name to a key of OpenSSH, which stays where it is
+    Add {
+        /// What to call it, for instance `maintainer` or `alice`
+        name: protocol::MaintainerName,
+        /// Its file: `~/.ssh/id_ed25519.pub` for a key that an agent has, or the secret key's
+        file: PathBuf,
+    },
     /// List keys
     Ls,
-    /// Print the public half of a key
+    /// Print the public half of a key, as it stands in a policy
     Show {
-        /// The key's name
-        name: protocol::MaintainerName,
+        /// The key's name, or the path of its file
+        key: keys::Word,
+        /// Print it as OpenSSH does
+        #[arg(long)]
+        ssh: bool,
     },
 }
 
@@ -30,6 +43,17 @@ pub(super) enum Keys {
 struct KeyView {
     name: String,
     public: String,
+    ssh: String,
+}
+
+impl KeyView {
+    fn new(name: impl Into<String>, key: &Signer) -> Self {
+        let ssh = match key {
+            Signer::Own(_) => ssh::Key::plain(key.public()),
+            Signer::Ssh(key) => key.ssh().clone(),
+        };
+        Self { name: name.into(), public: key.public().to_string(), ssh: ssh.to_line() }
+    }
 }
 
 impl Keys {
@@ -40,22 +64,39 @@ impl Keys {
                 std::fs::create_dir_all(path.parent().expect("a key lies in a folder"))?;
                 let key = keys::create(&path)?;
                 anstream::eprintln!("wrote {}", path.display());
-                print(context, &[KeyView { name: name.to_string(), public: keys::public(&key).to_string() }])
+                print(context, &[KeyView::new(name.as_str(), &Signer::Own(key))])
             }
-            Keys::Show { name } => {
-                let key = keys::load(&context.home.key(name.as_str()))?;
-                print(context, &[KeyView { name: name.to_string(), public: keys::public(&key).to_string() }])
+            Keys::Add { name, file } => {
+                let path = context.home.key(name.as_str());
+                std::fs::create_dir_all(path.parent().expect("a key lies in a folder"))?;
+                let key = keys::link(&file, &path)?;
+                anstream::eprintln!("{name} is {}", file.display());
+                print(context, &[KeyView::new(name.as_str(), &key)])
             }
+            Keys::Show { key, ssh } => show(context, &key, ssh),
             Keys::Ls => print(context, &list(context)?),
         }
     }
+}
+
+fn show(context: &Context, word: &keys::Word, ssh: bool) -> anyhow::Result<u8> {
+    let name = match word {
+        keys::Word::Name(name) => name.to_string(),
+        keys::Word::File(path) => path.display().to_string(),
+    };
+    let view = KeyView::new(name, &context.signer(word)?);
+    if ssh && context.format == Format::People {
+        output::line(&view.ssh)?;
+        return Ok(exit::DONE);
+    }
+    print(context, &[view])
 }
 
 fn list(context: &Context) -> anyhow::Result<Vec<KeyView>> {
     let mut views = Vec::new();
     let node = context.home.node_key();
     if node.exists() {
-        views.push(KeyView { name: "(node)".into(), public: keys::public(&keys::load(&node)?).to_string() });
+        views.push(KeyView::new("(node)", &Signer::Own(keys::load(&node)?)));
     }
     let folder = context.home.path().join("keys");
     let mut paths: Vec<_> = match std::fs::read_dir(&folder) {
@@ -65,7 +106,7 @@ fn list(context: &Context) -> anyhow::Result<Vec<KeyView>> {
     paths.sort();
     for path in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "key")) {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        views.push(KeyView { name, public: keys::public(&keys::load(path)?).to_string() });
+        views.push(KeyView::new(name, &Signer::open(path)?));
     }
     Ok(views)
 }

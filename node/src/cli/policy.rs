@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 use protocol::{
-    MaintainerName, NetworkId, NodeId, OperatorName, Verified,
+    NetworkId, NodeId, OperatorName, Verified,
     envelope::Signed,
     policy::{Policy as Record, check_genesis},
 };
@@ -38,9 +38,9 @@ pub(super) enum Policy {
         operator: OperatorName,
         /// The node's id (`artel node id` there)
         node: NodeId,
-        /// Name of the root key
+        /// The root key: its name, or the path of its file
         #[arg(long, default_value = "root")]
-        key: MaintainerName,
+        key: keys::Word,
     },
 }
 
@@ -49,9 +49,9 @@ pub(super) enum Policy {
 pub(super) struct Sign {
     /// The policy file (TOML)
     file: PathBuf,
-    /// Names of root keys to sign with
+    /// Root keys to sign with: names, or paths of files
     #[arg(long, value_delimiter = ',', default_value = "root")]
-    key: Vec<MaintainerName>,
+    key: Vec<keys::Word>,
     /// Where to write the signed policy [default: beside the file, ending in .signed]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -110,10 +110,11 @@ impl Sign {
     }
 }
 
-fn sign(context: &Context, charter: &Charter, names: &[MaintainerName]) -> anyhow::Result<Vec<u8>> {
+fn sign(context: &Context, charter: &Charter, words: &[keys::Word]) -> anyhow::Result<Vec<u8>> {
     let policy = charter.to_policy()?;
-    let keys = names.iter().map(|name| keys::load(&context.home.key(name.as_str()))).collect::<Result<Vec<_>, _>>()?;
-    let signed = Signed::sign(&policy, policy.network.as_ref(), &keys.iter().collect::<Vec<_>>());
+    let keys = words.iter().map(|word| context.signer(word)).collect::<Result<Vec<_>, _>>()?;
+    let signers: Vec<&dyn keys::Sign> = keys.iter().map(|key| key as &dyn keys::Sign).collect();
+    let signed = keys::sign(&policy, policy.network.as_ref(), &signers)?;
     if policy.network.is_none() {
         let genesis = signed.clone().verify(None)?;
         let id = check_genesis(&genesis, clock::now())?;
@@ -131,7 +132,7 @@ async fn publish(context: &Context, bytes: Vec<u8>) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
-async fn admit(context: &Context, operator: OperatorName, node: NodeId, key: &MaintainerName) -> anyhow::Result<u8> {
+async fn admit(context: &Context, operator: OperatorName, node: NodeId, key: &keys::Word) -> anyhow::Result<u8> {
     let network = Config::load(&context.home)?.network.id;
     let mut charter = Charter::from_policy(in_force(context).await?.get());
     charter.number += 1;

@@ -10,8 +10,8 @@ use std::{fs, path::PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 use protocol::{
-    MaintainerName, NetworkId,
-    envelope::{Record as _, Signed},
+    NetworkId,
+    envelope::Record as _,
     recipe::{Decision, Flavour, GitSource, Product, Recipe as Record, RecipeRun, RunState, Upstream},
     words::RecipeName,
 };
@@ -65,9 +65,9 @@ pub(super) enum Recipe {
 /// Who signs
 #[derive(Debug, clap::Args)]
 pub(super) struct Signer {
-    /// Name of the maintainer's key
+    /// The maintainer's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: MaintainerName,
+    key: keys::Word,
 }
 
 impl Recipe {
@@ -127,9 +127,9 @@ async fn add(context: &Context, file: &std::path::Path, signer: &Signer) -> anyh
 }
 
 async fn keep(context: &Context, recipe: &Record, signer: &Signer) -> anyhow::Result<u8> {
-    let key = keys::load(&context.home.key(signer.key.as_str()))?;
+    let key = context.signer(&signer.key)?;
     recipe.check().map_err(|why| exit::failure(exit::USAGE, format!("the recipe is not acceptable: {why}")))?;
-    let signed = Signed::sign(recipe, Some(&recipe.network), &[&key]);
+    let signed = keys::sign(recipe, Some(&recipe.network), &[&key])?;
     context.client().keep_recipe(signed.to_bytes().into()).await?;
     let what = if recipe.plan.is_some() { "kept" } else { "removed" };
     match context.format {

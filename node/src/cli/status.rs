@@ -60,6 +60,11 @@ fn people(status: &Status, coordination: &Coordination) -> anyhow::Result<()> {
         format!("blobs        {:.1} MiB", status.blobs.bytes as f64 / f64::from(1 << 20)),
     ];
     lines.splice(4..4, group(coordination));
+    if let Some(conflict) = &status.conflict {
+        let [older, newer] = conflict.sizes;
+        lines.insert(0, format!("ALARM        the log of this network was forked (checkpoints of {older} and {newer} entries, found {}):", conflict.found));
+        lines.insert(1, "             nothing of it is believed; `artel log conflict FILE` writes the evidence".into());
+    }
     if let Some(reason) = &status.draining {
         lines.push(format!("draining     it takes no new job{}", output::because(reason)));
     }

@@ -13,11 +13,9 @@ use openraft::{
 };
 use protocol::lease::Term;
 
-use super::{Applied, Machine, Member, Payload, Position, Snapshots, Types, guard::Marks};
+use super::{Applied, Frozen, Machine, Member, Payload, Position, Snapshots, Types, guard::Marks};
 
 type Stored<T> = Result<T, StorageError<Member>>;
-/// A consistent copy that becomes bytes when it is called.
-type Frozen = Box<dyn FnOnce() -> Vec<u8> + Send>;
 type Meta = SnapshotMeta<Member, openraft::EmptyNode>;
 type Membership = StoredMembership<Member, openraft::EmptyNode>;
 
@@ -149,7 +147,7 @@ impl<S: Snapshots> RaftSnapshotBuilder<Types> for Builder<S> {
         let failed = |why: String| StorageError::from(StorageIOError::write_snapshot(None, AnyError::error(why)));
         let frozen = self.frozen.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let frozen = frozen.ok_or_else(|| failed("a builder builds once".to_owned()))?;
-        let bytes = tokio::task::spawn_blocking(frozen).await.map_err(|e| failed(e.to_string()))?;
+        let bytes = tokio::task::spawn_blocking(frozen).await.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
         self.shelf.put(&self.meta, bytes.clone()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(Cursor::new(bytes)) })
     }

@@ -92,6 +92,9 @@ pub enum Error {
         /// The last entry that was removed.
         purged: u64,
     },
+    /// What an older journal logged cannot be kept.
+    #[error("the transparency log of the older journal cannot be kept, the role refuses to start")]
+    Log(#[source] crate::tlog::Error),
     /// An entry of a journal from before there were groups cannot be read.
     #[error("entry {entry} of the older journal cannot be read, nothing was changed: {why}")]
     Journal {

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use attest::log::network;
 use protocol::{NodeId, Verified, policy::Policy, release::Release};
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
@@ -28,6 +29,7 @@ use crate::{
     net::Topic,
     perform::{self, Performer},
     serve::Desk,
+    tlog::{Book, Relay, Signer},
 };
 
 /// Errands of the ledger that may wait to be performed.
@@ -88,8 +90,12 @@ impl Candidate {
         });
         let policies = shared.policies();
         let genesis = &policies.chain()[0];
-        let replica = Replica::new((shared.id, shared.network), genesis, self.news.clone())?;
+        let book = self.book().await?;
+        let replica = Replica::new((shared.id, shared.network), genesis, Arc::clone(&book), self.news.clone())?;
         let log = self.log(genesis).await?;
+        let (source, ending) = (Relay::new(Arc::clone(shared)), until.clone());
+        let writer = Arc::clone(&book).run(source, ending);
+        parts.spawn(async move { ("transparency log", writer.await.map_err(|e| chain(&e))) });
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
         let group = Group::open(config, log.clone(), Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
@@ -115,9 +121,18 @@ impl Candidate {
         until.cancel();
         // What waits for space on the disk must not hold up the end.
         log.close();
+        book.close();
         group.stop().await;
         while parts.join_next().await.is_some() {}
         result
+    }
+
+    /// Opens the transparency log as this member keeps it.
+    async fn book(&self) -> Result<Arc<Book>, String> {
+        let store = self.shared.store.clone();
+        let signer = Signer { origin: network::origin(&self.shared.network), key: self.shared.key.clone() };
+        let opened = tokio::task::spawn_blocking(move || Book::open(&store, signer)).await;
+        opened.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
     }
 
     /// Opens the member's log; the journal of a coordinator that had no group yet becomes its first snapshot.

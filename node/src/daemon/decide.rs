@@ -34,6 +34,7 @@ use super::{
 use crate::{
     clock,
     consensus::{Group, Life, Majority, ProposeError, Standing, storage::Health},
+    tlog::Book,
 };
 
 /// Commands that may wait; a burst of submissions fits, a runaway peer does not.
@@ -126,6 +127,11 @@ impl Decisions {
     /// Gives the nodes that handed in a job.
     pub fn providers(&self, job: &JobId) -> Vec<NodeId> {
         self.replica.providers(job)
+    }
+
+    /// The transparency log as this member keeps it.
+    pub fn book(&self) -> &Arc<Book> {
+        self.replica.book()
     }
 
     /// Gives the digest of everything that was applied here.
@@ -374,7 +380,7 @@ impl Decider {
                     let _ = reply.send(response);
                 }
             }
-            // Every member writes the transparency log out of what it applies, whoever leads.
+            // The replica has taken these to the book, whoever leads.
             Effect::Append { .. } => {}
             Effect::WakeAt(at) => {
                 if ours.is_some() {

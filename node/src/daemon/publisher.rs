@@ -11,7 +11,7 @@ mod withdraw;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use attest::bundle::Bundle;
+use attest::{bundle::Bundle, staple, summary};
 use ledger::{
     Command, Doubt, Publication, Service, Withdrawal,
     service::{Account, publication_id},
@@ -38,7 +38,7 @@ use crate::{
     mirror::intake::Intake,
     net::Topic,
     publish::{
-        apt::{Addition, Order, Published, Repository, Settings},
+        apt::{Addition, Order, Published, Repository, Settings, Staple},
         evidence::{self, Bar},
         rpm,
         sign::{RepositoryKey, keyring::Certificate},
@@ -304,8 +304,9 @@ impl Publisher {
         record.step("bundle evidence");
         let bundle = self.bundle(job).await?;
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
-        let additions = self.lay_out(publication, &bundle, &folder).await?;
-        prove(&self.shared, publication, &bundle, &additions)?;
+        let mut additions = self.lay_out(publication, &bundle, &folder).await?;
+        let lines = prove(&self.shared, publication, &bundle, &additions)?;
+        additions.iter_mut().for_each(|addition| addition.staples.push(lines.clone()));
         record.step("write");
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
@@ -346,6 +347,7 @@ impl Publisher {
                 size: output.size,
                 job: publication.job,
                 bundle: bundle.to_vec(),
+                staples: Vec::new(),
                 order: Order::Upwards,
             });
         }
@@ -454,8 +456,8 @@ impl Publisher {
 }
 
 /// Checks what every follower will check before it takes the packages: what they refuse must never be released, for they would
-/// refuse every later release, too.
-fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &[Addition]) -> Result<(), Failure> {
+/// refuse every later release, too. Gives the lines that lie beside each package.
+fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &[Addition]) -> Result<Staple, Failure> {
     let bundle = Bundle::from_bytes(bundle).map_err(|e| chain(&e))?;
     let policies = shared.policies().envelopes();
     let bar = Bar { network: &shared.network, policies: &policies, channel: &publication.channel };
@@ -468,7 +470,11 @@ fn prove(shared: &Shared, publication: &Publication, bundle: &[u8], additions: &
         }
         proof.file(addition.file.as_str(), &addition.sha256).map_err(|e| Failure::permanent(chain(&e)))?;
     }
-    Ok(())
+    let said = summary::sign(&proof, clock::now(), &shared.key);
+    let lines = staple::lines(&bundle, Some(&said)).map_err(|e| chain(&e))?;
+    let staples = evidence::Staples { lines: Some(&lines), proof: None };
+    evidence::check_staples(&staples, &bundle, &proof).map_err(|e| chain(&e))?;
+    Ok(Staple { suffix: staple::SUFFIX, bytes: lines })
 }
 
 /// Says whether an output enters the repository.

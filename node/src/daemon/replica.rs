@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  batch --committed--> apply --> ledger        (every member; views read it between two batches)
-//!                         |-----> outcomes      (the member that proposed the batch: its effects, see `decide`)
+//!                         |-----> book          (every member: what the batch logged, see `tlog`)
+//!                         |-----> outcomes      (the member that proposed the batch: its other effects, see `decide`)
 //!                         '-----> live news     (the others: people look at any node)
 //! ```
 //! Beside the ledger it keeps who handed in each job (whoever did has the inputs), and a digest of everything that was
@@ -24,7 +25,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tracing::{error, info};
 
-use crate::consensus::{Machine, PAYLOAD_BYTES_MAX, Position};
+use super::chain;
+
+use crate::{
+    consensus::{Frozen, Machine, PAYLOAD_BYTES_MAX, Position},
+    tlog::{self, Book},
+};
 
 /// What a snapshot begins with. One without it is a bare ledger, as a node wrote it that had no group yet.
 const MAGIC: &[u8] = b"artel-replica-1\n";
@@ -125,6 +131,7 @@ pub(super) struct Replica {
     me: NodeId,
     network: NetworkId,
     state: RwLock<State>,
+    book: Arc<Book>,
     outcomes: Mutex<VecDeque<Outcome>>,
     fresh: Mutex<VecDeque<JobId>>,
     /// Batches applied since the start; whoever must follow the ledger waits for it to change.
@@ -140,6 +147,7 @@ impl Replica {
     pub(super) fn new(
         (me, network): (NodeId, NetworkId),
         genesis: &Verified<Policy>,
+        book: Arc<Book>,
         news: broadcast::Sender<Arc<News>>,
     ) -> Result<Arc<Self>, String> {
         let ledger = Ledger::new(network, genesis.clone()).map_err(|e| e.to_string())?;
@@ -153,6 +161,7 @@ impl Replica {
             me,
             network,
             state: RwLock::new(state),
+            book,
             outcomes: Mutex::default(),
             fresh: Mutex::default(),
             applied: watch::Sender::new(0),
@@ -168,6 +177,11 @@ impl Replica {
     /// Gives the digest of everything that was applied.
     pub(super) fn digest(&self) -> Hash {
         self.read().digest
+    }
+
+    /// The transparency log as this member keeps it.
+    pub(super) fn book(&self) -> &Arc<Book> {
+        &self.book
     }
 
     /// Gives the nodes that handed in a job.
@@ -210,9 +224,12 @@ impl Replica {
     fn take(&self, payload: &[u8], commands: Vec<Decoded>) -> Vec<Vec<Effect>> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.digest = Hash::of(&[state.digest.as_bytes().as_slice(), payload].concat());
-        let mut all = Vec::with_capacity(commands.len());
+        let (mut all, mut logged) = (Vec::with_capacity(commands.len()), Vec::new());
         for (at, by, command) in commands {
-            let effects = state.ledger.apply(at, command);
+            let mut effects = state.ledger.apply(at, command);
+            logged.extend(
+                effects.extract_if(.., |effect| matches!(effect, Effect::Append { .. })).filter_map(tlog::placed),
+            );
             for effect in &effects {
                 if let Effect::Answer(Response::Receipt(job, _)) = effect {
                     let nodes = state.providers.entry(*job).or_default();
@@ -225,6 +242,9 @@ impl Replica {
             all.push(effects);
         }
         state.forget_providers();
+        if !logged.is_empty() {
+            self.book.append(logged, state.ledger.log_head());
+        }
         all
     }
 
@@ -270,9 +290,13 @@ impl Machine for Applier {
         replica.applied.send_modify(|count| *count += 1);
     }
 
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
-        let state = self.0.read().clone();
-        Box::new(move || state.to_bytes())
+    /// A snapshot stands for the batches before it, so it must not be there before what they logged is written.
+    fn freeze(&self) -> Frozen {
+        let (state, book) = (self.0.read().clone(), Arc::clone(&self.0.book));
+        Box::new(move || {
+            book.settle(state.ledger.log_head().size)?;
+            Ok(state.to_bytes())
+        })
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
@@ -280,6 +304,7 @@ impl Machine for Applier {
         if state.ledger.network() != self.0.network {
             return Err(format!("the snapshot is of network {}", state.ledger.network()));
         }
+        self.0.book.restore(state.ledger.log_head()).map_err(|e| chain(&e))?;
         info!(bytes = snapshot.len(), "ledger restored");
         *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.0.applied.send_modify(|count| *count += 1);

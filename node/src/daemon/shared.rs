@@ -131,6 +131,10 @@ pub struct Others {
     pub cards: super::Cards,
     /// Who leads the coordinators.
     pub leading: super::Leading,
+    /// Evidence against the network's log.
+    pub alarms: crate::alarm::Alarms,
+    /// What it believes of the log.
+    pub sight: crate::audit::Sight,
     /// Held while policies are adopted, which several parts may want at one time.
     pub adopting: tokio::sync::Mutex<()>,
 }

@@ -96,6 +96,7 @@ impl Network {
             number: 1,
             expires: clock::rfc3339(clock::now().after(Duration::from_secs(30 * 86_400))),
             network: None,
+            revoked: Vec::new(),
             mirrors: self.nodes.iter().filter(|n| n.part == Part::Mirror).map(|n| n.id).collect(),
             bootstrap: Vec::new(),
             roots: RootsEntry { threshold: 1, keys: vec![keys::public(root)] },

@@ -28,7 +28,10 @@ use tracing::debug;
 use crate::{
     daemon::{Shared, chain},
     publish::{
-        apt::BUNDLE_SUFFIX,
+        apt::{
+            BUNDLE_SUFFIX,
+            staple::{SUFFIXES, beside},
+        },
         evidence::{self, Bar},
         follow::{
             self,
@@ -47,8 +50,10 @@ const SIGNED_MAX: u64 = 16 << 20;
 /// All indexes of a release together, in bytes: they are held in memory while they are compared.
 const INDEXES_MAX: u64 = 1 << 30;
 
-/// Packages that were proven, with the bytes that they were proven for.
-type Proven = BTreeSet<(PublishedPackage, Sha256)>;
+/// Packages that were proven, with the bytes that they were proven for and what is stapled to them.
+type Proven = BTreeSet<(PublishedPackage, Sha256, Staples)>;
+/// Lines and proof beside a package, where they are, as [`SUFFIXES`] names them.
+type Staples = [Option<ReleaseFile>; 2];
 
 /// Takes releases in, and remembers what was proven.
 pub struct Intake {
@@ -110,13 +115,14 @@ impl Intake {
         let mut proven = Proven::new();
         for package in &manifest.packages {
             let sha256 = manifest.file(&package.path).ok_or("the manifest does not list its own package")?.sha256;
-            proven.insert((package.clone(), sha256));
+            proven.insert((package.clone(), sha256, staples_of(manifest, package)));
         }
         let wanted: Vec<_> = proven.difference(known).collect();
-        let evidence = wanted.iter().filter_map(|(package, _)| evidence_of(manifest, package));
-        self.fetch_many(evidence, from).await?;
-        for (package, sha256) in wanted {
-            self.prove(channel, package, sha256).await.map_err(|why| format!("{}: {why}", package.path))?;
+        let evidence = wanted.iter().filter_map(|(package, ..)| evidence_of(manifest, package));
+        let stapled = wanted.iter().flat_map(|(_, _, staples)| staples.iter().flatten());
+        self.fetch_many(evidence.chain(stapled), from).await?;
+        for (package, sha256, staples) in wanted {
+            self.prove(channel, (package, sha256), staples).await.map_err(|why| format!("{}: {why}", package.path))?;
         }
         Ok(proven)
     }
@@ -171,8 +177,13 @@ impl Intake {
         self.shared.blobs.fetch_many(&self.shared.net, &files, from).await.map(drop).map_err(|e| chain(&e))
     }
 
-    /// Checks that k operators built exactly this package, from the evidence alone.
-    async fn prove(&self, channel: &ChannelName, package: &PublishedPackage, sha256: &Sha256) -> Result<(), String> {
+    /// Checks that k operators built exactly this package, from the evidence alone, and that what is stapled to it says so, too.
+    async fn prove(
+        &self,
+        channel: &ChannelName,
+        (package, sha256): (&PublishedPackage, &Sha256),
+        staples: &Staples,
+    ) -> Result<(), String> {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
@@ -182,9 +193,23 @@ impl Intake {
         let attested = package.attested.as_ref().unwrap_or(sha256);
         let proven = proof.package(&package.name, &package.version, package.arch, attested);
         proven.map_err(|e| chain(&e))?;
+        let [lines, log] = [self.stapled(&staples[0]).await?, self.stapled(&staples[1]).await?];
+        let stapled = evidence::Staples { lines: lines.as_deref(), proof: log.as_deref() };
+        evidence::check_staples(&stapled, &bundle, &proof).map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
         Ok(())
     }
+
+    async fn stapled(&self, staple: &Option<ReleaseFile>) -> Result<Option<Vec<u8>>, String> {
+        let Some(file) = staple else { return Ok(None) };
+        let bytes = self.shared.blobs.read(&file.hash, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
+        Ok(Some(bytes.to_vec()))
+    }
+}
+
+/// Finds what is stapled to a package.
+fn staples_of(manifest: &Manifest, package: &PublishedPackage) -> Staples {
+    SUFFIXES.map(|suffix| manifest.file(&beside(&package.path, suffix)?).cloned())
 }
 
 /// Names a file for one check: a mirror and a publisher of one node, or two channels, may look into RPMs at the same time.
@@ -216,8 +241,11 @@ fn check_sizes(manifest: &Manifest, room: u64) -> Result<(), String> {
     for package in &manifest.packages {
         let evidence = evidence_of(manifest, package);
         let evidence = evidence.ok_or_else(|| format!("{}: the manifest does not list its evidence", package.path))?;
-        if evidence.size > limits::MANIFEST_MAX as u64 {
-            return Err(format!("{}: its evidence has {} bytes", package.path, evidence.size));
+        let staples = staples_of(manifest, package);
+        for evidence in std::iter::once(evidence).chain(staples.iter().flatten()) {
+            if evidence.size > limits::MANIFEST_MAX as u64 {
+                return Err(format!("{}: its evidence has {} bytes", package.path, evidence.size));
+            }
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ mod dominate;
 mod fence;
 pub(in crate::publish) mod index;
 mod prune;
+pub mod staple;
 mod state;
 mod switch;
 
@@ -40,6 +41,7 @@ use protocol::{
     words::{DebVersion, RelativePath},
 };
 use serde::{Deserialize, Serialize};
+pub use staple::Staple;
 
 use self::{
     fence::Fence,
@@ -241,6 +243,8 @@ pub struct Addition {
     pub job: JobId,
     /// The bundle of evidence.
     pub bundle: Vec<u8>,
+    /// What is to lie beside it; lines that are missing are made of the bundle.
+    pub staples: Vec<Staple>,
     /// Whether it may go below the published version.
     pub order: Order,
 }
@@ -408,6 +412,7 @@ impl Repository {
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
         plan(self, &mut next)?;
         self.sign_again(&mut next)?;
+        self.staple(&mut next)?;
         self.check_pool(&next)?;
         self.still_leads(term)?;
         let outputs = self.retire(&mut next)?;
@@ -455,7 +460,7 @@ impl Repository {
     /// Compares sizes only: contents were hashed when they entered.
     fn check_pool(&self, next: &State) -> Result<(), Error> {
         let entering: BTreeSet<_> = next.entering.iter().map(|e| &e.path).collect();
-        let files = next.packages.iter().flat_map(|p| [&p.file, &p.bundle]).filter(|f| !entering.contains(&f.path));
+        let files = next.packages.iter().flat_map(Pooled::files).filter(|f| !entering.contains(&f.path));
         for file in files {
             if disk::size_of(&self.root().join(file.path.as_str())) != Some(file.size) {
                 return Err(Error::Damaged { path: file.path.clone() });
@@ -507,7 +512,7 @@ fn enter(next: &mut State, mut package: Pooled, order: Order) -> Result<(), Erro
         let published = newest.unwrap_or_else(|| package.version.clone());
         return Err(Error::Older { name: package.name, arch: package.arch, version: package.version, published });
     }
-    for file in [&package.file, &package.bundle] {
+    for file in package.files() {
         next.entering.push(Entering { path: file.path.clone(), size: file.size });
     }
     let (attested, path) = (package.attested(), package.file.path);

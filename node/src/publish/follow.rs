@@ -29,6 +29,7 @@ use super::{
     apt::{
         BUNDLE_SUFFIX, Fetch, REMOVE_AFTER,
         index::{Stage, stage},
+        staple::SUFFIXES,
     },
     disk::{self, Lock},
 };
@@ -417,7 +418,7 @@ impl Mirror {
 
 /// Says whether a name of the pool is a package's; evidence may grow.
 fn is_package(path: &str) -> bool {
-    path.starts_with("pool/") && !path.ends_with(BUNDLE_SUFFIX)
+    path.starts_with("pool/") && !path.ends_with(BUNDLE_SUFFIX) && !SUFFIXES.iter().any(|suffix| path.ends_with(suffix))
 }
 
 /// Names the packages of a manifest and their bytes, without evidence and signatures.

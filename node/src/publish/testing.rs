@@ -102,6 +102,7 @@ pub(crate) fn addition_of(dir: &Path, id: (&str, &str, &str), bytes: &[u8]) -> A
         size: bytes.len() as u64,
         job: JobId::from(Hash::of(format!("{name} {version}").as_bytes())),
         bundle: format!("evidence for {name} {version}").into_bytes(),
+        staples: vec![],
         order: Order::Upwards,
     }
 }
@@ -124,6 +125,7 @@ pub(crate) fn rpm(dir: &Path, version: &str) -> Addition {
         size: bytes.len() as u64,
         job: JobId::from(Hash::of(version.as_bytes())),
         bundle: format!("evidence for {version}").into_bytes(),
+        staples: vec![],
         order: Order::Upwards,
     }
 }

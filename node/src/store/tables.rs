@@ -42,6 +42,11 @@ pub(super) const LOG_ENTRIES: TableDefinition<u64, Bytes> = TableDefinition::new
 /// The hashes of its complete subtrees, by height and place.
 pub(super) const LOG_HASHES: TableDefinition<(u8, u64), Key32> = TableDefinition::new("log-hashes-1");
 
+/// The checkpoint of each log that this node cosigned last, by its origin.
+pub(super) const WITNESSED: TableDefinition<&str, Bytes> = TableDefinition::new("witnessed-1");
+/// Evidence of forked logs, by its hash: when it was found, in milliseconds, and its bytes.
+pub(super) const CONFLICTS: TableDefinition<Key32, (u64, Bytes)> = TableDefinition::new("conflicts-1");
+
 /// The only key of [`SNAPSHOT`] and [`GROUP_SNAPSHOT`].
 pub(super) const SNAPSHOT_KEY: &str = "ledger";
 
@@ -63,5 +68,7 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), Error> {
     transaction.open_table(GROUP_SNAPSHOT).map_err(failed(create))?;
     transaction.open_table(LOG_ENTRIES).map_err(failed(create))?;
     transaction.open_table(LOG_HASHES).map_err(failed(create))?;
+    transaction.open_table(WITNESSED).map_err(failed(create))?;
+    transaction.open_table(CONFLICTS).map_err(failed(create))?;
     Ok(())
 }

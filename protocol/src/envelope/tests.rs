@@ -124,7 +124,7 @@ fn a_small_order_key_never_verifies() {
 
 #[test]
 fn an_oversize_or_padded_envelope_is_refused_at_the_door() {
-    let huge = vec![0; JobRequest::LIMIT + limits::SIGNATURES_MAX * 128 + 257];
+    let huge = vec![0; JobRequest::LIMIT + limits::ENVELOPE_ROOM + 1];
     assert!(matches!(Signed::<JobRequest>::read(&huge), Err(EnvelopeError::Door(DoorError::TooLarge { .. }))));
     let mut padded = signed().to_bytes();
     padded.push(0);

@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Priority;
-use crate::{JobId, Timestamp, envelope::Record};
+use crate::{
+    JobId, Timestamp,
+    envelope::{Record, Signers},
+};
 
 /// Bytes of the reason.
 const REASON_MAX: usize = 1024;
@@ -54,6 +57,7 @@ impl fmt::Display for Change {
 impl Record for Order {
     const KIND: &'static str = "order";
     const LIMIT: usize = 4096;
+    const SIGNERS: Signers = Signers::People;
 
     fn check(&self) -> Result<(), String> {
         if let Change::Reprioritise(priority) = self.what

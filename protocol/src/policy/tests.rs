@@ -135,3 +135,66 @@ fn nobody_asks_for_more_witnesses_than_there_are_operators() {
     policy.channels[0].witnesses = 3;
     assert!(policy.check().unwrap_err().contains("there are 2 operators"));
 }
+
+fn revoke(policy: &mut Policy, key: PublicKey, from: u64) {
+    policy.revoked.push(Revoked { key, from, reason: "lost on a train".to_owned() });
+    policy.revoked.sort();
+}
+
+#[test]
+fn a_revoked_key_has_no_part_and_its_revocation_a_reason() {
+    for (key, part) in [
+        (public_key(samples::ROOT_SEED), "a root"),
+        (public_key(samples::MAINTAINER_SEED), "a maintainer"),
+        (PublicKey::from(node(11)), "an operator's node"),
+        (PublicKey::from(node(40)), "a mirror"),
+    ] {
+        let why = rule_broken(|p| revoke(p, key, 5));
+        assert!(why.contains(&format!("is revoked and is {part}:")), "{why}");
+    }
+    let why = rule_broken(|p| {
+        p.coordinators = Coordinators::Pinned(node(50));
+        revoke(p, PublicKey::from(node(50)), 5);
+    });
+    assert!(why.contains("a coordinator"), "{why}");
+    for reason in ["", "two\nlines", &"x".repeat(257)] {
+        let why = rule_broken(|p| p.revoked = vec![Revoked { key: public_key(9), from: 0, reason: reason.to_owned() }]);
+        assert!(why.contains("needs a reason"), "{why}");
+    }
+    let twice = rule_broken(|p| {
+        revoke(p, public_key(9), 5);
+        revoke(p, public_key(9), 6);
+    });
+    assert!(twice.contains("revoked must be sorted"), "{twice}");
+}
+
+#[test]
+fn a_revocation_is_never_taken_back_nor_moved_to_a_later_place() {
+    let (_, network) = genesis();
+    let mut current = samples::second(network, 3);
+    revoke(&mut current, public_key(9), 70);
+    let successor = |change: &dyn Fn(&mut Policy)| {
+        let mut next = Policy { number: 3, ..current.clone() };
+        change(&mut next);
+        let new: Vec<_> = next.revoked_since(&current).map(|revoked| revoked.from).collect();
+        (check_successor(&current, &network, &signed(&next, &network, &[1]), samples::NOW), new)
+    };
+    assert_eq!(successor(&|_| ()), (Ok(()), vec![]));
+    assert_eq!(successor(&|p| p.revoked[0].reason = "other words".to_owned()), (Ok(()), vec![]));
+    assert_eq!(successor(&|p| p.revoked[0].from = 69), (Ok(()), vec![69]), "earlier is stricter");
+    assert_eq!(successor(&|p| revoke(p, public_key(8), 3)), (Ok(()), vec![3]));
+    let key = public_key(9);
+    assert_eq!(successor(&|p| p.revoked.clear()).0, Err(SuccessionError::TakenBack { key }));
+    let later = SuccessionError::RevokedLater { key, from: 71, before: 70 };
+    assert_eq!(successor(&|p| p.revoked[0].from = 71).0, Err(later));
+}
+
+#[test]
+fn a_policy_that_revokes_nothing_is_written_as_before() {
+    let plain = codec::encode(&samples::genesis(3));
+    let word = b"revoked";
+    assert!(!plain.windows(word.len()).any(|bytes| bytes == word));
+    let mut with = samples::genesis(3);
+    revoke(&mut with, public_key(9), 1);
+    assert_eq!(codec::decode::<Policy>(&codec::encode(&with), limits::POLICY_MAX).unwrap(), with);
+}

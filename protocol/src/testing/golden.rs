@@ -62,6 +62,7 @@ fn all() -> Vec<Golden> {
     let mut all = vec![
         golden("record-policy-genesis", samples::genesis(3)),
         golden("record-policy-second", samples::second(network, 3)),
+        golden("record-policy-third", samples::third(network)),
         golden("record-job-deb", samples::deb_request(network)),
         golden("record-job-rpm", samples::rpm_request(network)),
         golden("record-job-command", samples::command_request(network)),
@@ -166,9 +167,11 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Signer(_) => 19,
         Request::Recipe(_) => 20,
         Request::RecipeRun(_) => 21,
-        Request::Commit(_) => 22,
-        Request::Reveal(..) => 23,
-        Request::Disclose(..) => 24,
+        Request::AddCheckpoint(_) => 22,
+        Request::Checkpoint(_) => 23,
+        Request::Commit(_) => 24,
+        Request::Reveal(..) => 25,
+        Request::Disclose(..) => 26,
     }
 }
 
@@ -187,7 +190,10 @@ fn response_ordinal(response: &Response) -> usize {
         Response::Refused(Refusal::Invalid(_)) => 10,
         Response::Refused(Refusal::NotAllowed(_)) => 11,
         Response::Refused(Refusal::Busy(_)) => 12,
-        Response::Reveal => 13,
+        Response::Witness(..) => 13,
+        Response::Checkpoint(_) => 14,
+        Response::Conflict(_) => 15,
+        Response::Reveal => 16,
     }
 }
 
@@ -195,8 +201,8 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=24).collect());
-    assert_eq!(responses, (0..=13).collect());
+    assert_eq!(requests, (0..=26).collect());
+    assert_eq!(responses, (0..=16).collect());
 }
 
 /// One change of a byte string.

@@ -1,8 +1,8 @@
 //! One sample value of every record and of every message variant, fixed for ever: golden bytes are made from them.
 
 use crate::{
-    Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, Salt,
-    Sha256, Signed, SuiteName, Timestamp, Verified,
+    Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, PublicKey,
+    Salt, Sha256, Signed, SuiteName, Timestamp, Verified,
     blame::{Blame, Failure},
     environment::{EnvironmentLock, Family, LockedPackage},
     job::{
@@ -13,7 +13,7 @@ use crate::{
     lease::{Lease, LeaseNumber, Profile, Term},
     message::{Bid, Commitment, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
-    policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Roots},
+    policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Revoked, Roots},
     recipe::{
         Decision, Flavour, GitSource, Named, Plan, Product, Recipe, RecipeRun, Revision, RunJobs, RunState, Upstream,
     },
@@ -63,6 +63,7 @@ pub fn genesis(operators: u8) -> Policy {
         number: 1,
         expires: YEAR_LATER,
         network: None,
+        revoked: Vec::new(),
         channels: vec![channel(2, 2)],
         mirrors: vec![node(40)],
         bootstrap: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".to_owned()],
@@ -92,6 +93,17 @@ pub fn signed_genesis(policy: &Policy) -> (Verified<Policy>, NetworkId) {
 /// Gives a second policy of a network, changed by the caller.
 pub fn second(network: NetworkId, operators: u8) -> Policy {
     Policy { number: 2, network: Some(network), ..genesis(operators) }
+}
+
+/// Gives a third policy, in which a builder's node and a maintainer's earlier key count no more.
+pub fn third(network: NetworkId) -> Policy {
+    let revoked = |key: PublicKey, from, reason: &str| Revoked { key, from, reason: reason.to_owned() };
+    let mut revoked = vec![
+        revoked(PublicKey::from(node(12)), 40, "its disk was sold"),
+        revoked(public_key(MAINTAINER_SEED + 1), 0, "never hers"),
+    ];
+    revoked.sort();
+    Policy { number: 3, revoked, ..second(network, 2) }
 }
 
 fn stable() -> ChannelName {
@@ -490,6 +502,8 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("view", Request::View("/api/v1/jobs".to_owned())),
         ("recipe", Request::Recipe(octets())),
         ("recipe-run", Request::RecipeRun(octets())),
+        ("add-checkpoint", Request::AddCheckpoint(Octets(b"old 0\n\n".to_vec()))),
+        ("checkpoint", Request::Checkpoint(octets())),
     ]
 }
 
@@ -520,6 +534,9 @@ pub fn responses() -> Vec<(&'static str, Response)> {
         ("reveal", Response::Reveal),
         ("log", Response::Log(LogChunk { at: 65_536, data: b"dpkg-deb: building\n".to_vec(), ended: false })),
         ("view", Response::View(Octets(b"{\"jobs\":[]}".to_vec()))),
+        ("witness", Response::Witness(409, Octets(b"7\n".to_vec()))),
+        ("checkpoint", Response::Checkpoint(octets())),
+        ("conflict", Response::Conflict(octets())),
         ("refused-not-coordinator", Response::Refused(Refusal::NotCoordinator(Some(node(10))))),
         ("refused-nobody-coordinates", Response::Refused(Refusal::NotCoordinator(None))),
         ("refused-unknown", Response::Refused(Refusal::Unknown("job".to_owned()))),

@@ -6,15 +6,16 @@ use std::{collections::BTreeMap, process::Command};
 use super::{File, Tree};
 
 /// Our crates by folder, each with those of ours that it may use.
-const MAY_USE: [(&str, &[&str]); 6] = [
+const MAY_USE: [(&str, &[&str]); 7] = [
     ("protocol", &[]),
     ("attest", &["protocol"]),
+    ("attest/verifier", &["protocol", "attest"]),
     ("node/ledger", &["protocol", "attest"]),
     ("web", &["protocol"]),
-    ("node", &["protocol", "attest", "ledger", "web"]),
-    ("tests", &["protocol", "attest", "ledger", "web", "artel"]),
+    ("node", &["protocol", "attest", "verifier", "ledger", "web"]),
+    ("tests", &["protocol", "attest", "verifier", "ledger", "web", "artel"]),
 ];
-const OURS: [&str; 5] = ["protocol", "attest", "ledger", "web", "artel"];
+const OURS: [&str; 6] = ["protocol", "attest", "verifier", "ledger", "web", "artel"];
 
 #[test]
 fn our_crates_depend_in_one_direction() {
@@ -118,6 +119,30 @@ fn every_licence_is_allowed() {
         .map(|(package, licence)| format!("{package}: {}", licence.unwrap_or_else(|| "none".into())))
         .collect();
     assert!(refused.is_empty(), "not in deny.toml's list of licences: {refused:#?}");
+}
+
+/// Crates that `artel-verify` may be made of, ours included: whoever believes it has all of them to read.
+const VERIFIER_CRATES_MAX: usize = 55;
+
+#[test]
+fn the_verifier_is_made_of_few_crates() {
+    let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        .args(["tree", "--package=artel-verify", "--edges=normal", "--prefix=none", "--locked", "--offline"])
+        .current_dir(super::root())
+        .output()
+        .expect("cargo is installed");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("cargo writes text");
+    let named = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let crates: std::collections::BTreeSet<String> =
+        text.lines().filter(|line| !line.contains("(proc-macro)")).map(named).collect();
+    println!("artel-verify is made of {} crates:", crates.len());
+    crates.iter().for_each(|name| println!("  {name}"));
+    assert!(crates.len() > 10, "cargo tree named {} crates", crates.len());
+    assert!(crates.len() <= VERIFIER_CRATES_MAX, "{} crates, at most {VERIFIER_CRATES_MAX} are meant", crates.len());
+    let foreign = ["tokio ", "libp2p ", "hyper ", "axum ", "clap ", "openssl "];
+    let far = crates.iter().find(|name| foreign.iter().any(|foreign| name.starts_with(foreign)));
+    assert_eq!(far, None, "the verifier asks no network");
 }
 
 #[test]

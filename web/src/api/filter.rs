@@ -125,7 +125,8 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
     text.parse().map_err(|error: T::Err| ApiError::Refused { reason: error.to_string() })
 }
 
-fn percent_encode(text: &str) -> String {
+/// Writes a value so that it may stand in a query.
+pub(crate) fn percent_encode(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

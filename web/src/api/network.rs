@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, SuiteName, peer::DRAINING_MAX};
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, JobState, Time};
+use super::{ApiError, ConflictView, JobState, Time};
 
 /// The network by id and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub struct Status {
     /// Why it takes no new job, while it drains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<String>,
+    /// Evidence that the network's log was forked; nothing of it is believed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<ConflictView>,
 }
 
 /// Whether this node takes new jobs.
@@ -212,6 +215,9 @@ pub struct Metrics {
     /// Bytes in the blob store.
     #[serde(default)]
     pub blob_bytes: u64,
+    /// Whether the network's log was forked by who may sign it: 0 or 1.
+    #[serde(default)]
+    pub log_conflicts: u64,
     /// For how long the node has been running, in seconds.
     #[serde(default)]
     pub uptime_seconds: u64,

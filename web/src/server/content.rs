@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use protocol::{ChannelName, Hash, words::RelativePath};
 
 use super::{reply, routes::App};
@@ -20,6 +20,9 @@ use crate::{
 const FOREVER: &str = "public, max-age=31536000, immutable";
 /// What a publication replaces: asked again after a minute, cheaply, by its validator.
 const SHORT: &str = "public, max-age=60, must-revalidate";
+
+/// What changes at any moment: never taken from a cache unasked.
+const NEWEST: &str = "no-cache";
 
 /// `GET /api/v1/blobs/{hash}`.
 pub(super) async fn blob<B: Backend>(
@@ -75,6 +78,18 @@ pub(super) async fn repository_file<B: Backend>(
         content = app.server.backend.repository_file(channel, path, ByteRange::All).await?;
     }
     Ok(respond(content, kind, cache))
+}
+
+/// `GET /log/{path..}`: the transparency log (C2SP tlog-tiles). Each of its files has one spelling, without escapes.
+pub(super) async fn log_file<B: Backend>(State(app): State<App<B>>, uri: Uri) -> Result<Response, ApiError> {
+    let not_found = || ApiError::NotFound { what: "this file of the log".to_owned() };
+    let path = uri.path().strip_prefix("/log/").ok_or_else(not_found)?;
+    let path: RelativePath = path.parse().map_err(|_| not_found())?;
+    let newest = path.as_str() == "checkpoint";
+    let bytes = app.server.backend.log_file(path).await?;
+    let (kind, cache) =
+        if newest { ("text/plain; charset=utf-8", NEWEST) } else { ("application/octet-stream", FOREVER) };
+    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache)], bytes).into_response())
 }
 
 /// Reads `Range`; several ranges or a form that we do not know mean all of it, as the standard allows.

@@ -61,6 +61,7 @@ fn encode(figures: &Metrics, counters: &Counters) -> Result<String, std::fmt::Er
     registry.register("jobs", "Jobs by state", jobs);
     gauge(&mut registry, "leases", "Leases that live now", figures.leases);
     gauge(&mut registry, "peers", "Peers connected now", figures.peers);
+    gauge(&mut registry, "log_conflicts", "Whether the network's log was forked: 0 or 1", figures.log_conflicts);
     let blobs = Gauge::<i64>::default();
     blobs.set(signed(figures.blob_bytes));
     registry.register_with_unit("blobs", "Size of the blob store", Unit::Bytes, blobs);

@@ -8,7 +8,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, Server, content, guard, jobs, live, metrics, node, recipes};
+use super::{Access, Server, clients, content, guard, jobs, live, metrics, node, recipes, witness};
 use crate::{api::ApiError, backend::Backend, pages};
 
 /// What every handler gets.
@@ -39,6 +39,8 @@ pub(super) fn router<B: Backend>(app: App<B>) -> Router {
         .route("/static/{name}", get(pages::asset))
         .with_state(app.server.backend.clone())
         .merge(api(app.clone()))
+        .merge(rebuilder(app.clone()))
+        .nest("/rebuilder/{operator}", rebuilder(app.clone()))
         .fallback(async || ApiError::NotFound { what: "this page".to_owned() })
         .layer(middleware::from_fn_with_state(app, guard::pass::<B>))
         .layer(DefaultBodyLimit::disable())
@@ -70,10 +72,29 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))
         .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
+        .route("/api/v1/artifacts", get(clients::artifacts::<B>))
+        .route("/api/v1/artifacts/{digest}/attestations", get(clients::attestations::<B>))
+        .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
+        .route("/api/v1/packages", get(clients::packages::<B>))
+        .route("/api/v1/rebuilder", get(clients::rebuilder::<B>))
         .route("/api/v1/metrics", get(node::figures::<B>))
         .route("/api/v1/shutdown", post(node::shutdown::<B>))
         .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
+        .route("/api/v1/log/conflict", get(witness::conflict::<B>))
+        .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
+        .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))
+        .route("/log/{*path}", get(content::log_file::<B>))
         .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
+        .with_state(app)
+}
+
+/// What rebuilderd's clients ask, at the paths that they know.
+fn rebuilder<B: Backend>(app: App<B>) -> Router {
+    Router::new()
+        .route("/api/v0/pkgs/list", get(clients::list::<B>))
+        .route("/api/v1/builds/{build}/artifacts/{artifact}/attestation", get(clients::link::<B>))
+        .route("/api/v1/meta/public-keys", get(clients::public_keys::<B>))
+        .route("/api/v1/packages/binary", get(clients::binary::<B>))
         .with_state(app)
 }

@@ -107,6 +107,8 @@ pub fn sample() -> (Fake, SampleJobs) {
     fake.append_log(jobs.published, LeaseNumber(11), b"dpkg-buildpackage: info: binary-only upload\n");
     fake.end_log(jobs.published, LeaseNumber(11));
     fake.add_bundle(jobs.published, &b"evidence of the sample"[..]);
+    fake.add_log_file(word("checkpoint"), &b"artel/sample\n1\n"[..]);
+    fake.add_log_file(word("tile/entries/x001/234.p/5"), &b"entries"[..]);
     let deb = "pool/main/d/distro-info-data/distro-info-data_0.58+deb12u6_all.deb";
     fake.add_file(word("stable"), word(deb), &b"bytes of distro-info-data"[..]);
     fake.add_file(word("stable"), word("dists/bookworm/InRelease"), &b"Origin: artel\nSuite: bookworm\n"[..]);
@@ -145,6 +147,7 @@ fn status() -> Status {
         uptime_seconds: 93_784,
         addresses: Vec::new(),
         draining: None,
+        conflict: None,
     }
 }
 

@@ -78,6 +78,10 @@ async fn reads(backend: &impl Backend, jobs: SampleJobs) {
     let coordination = backend.coordination().await.unwrap();
     assert_eq!((coordination.members.len(), coordination.majority), (2, Majority::Reachable));
 
+    assert_eq!(&backend.log_file("tile/entries/x001/234.p/5".parse().unwrap()).await.unwrap()[..], b"entries");
+    let beyond = backend.log_file("tile/0/000".parse().unwrap()).await;
+    assert!(matches!(beyond, Err(ApiError::NotFound { .. })), "{beyond:?}");
+
     let nobody = JobId::from_bytes([1; 32]);
     assert_eq!(backend.job(nobody).await, Err(ApiError::NotFound { what: "job 01010101".to_owned() }));
     let missing = backend.blob(Hash::of(b"nothing"), ByteRange::All).await;

@@ -78,3 +78,19 @@ async fn validators_and_cache_rules() {
     }
     site.stop().await;
 }
+
+#[tokio::test]
+async fn the_log_is_cached_as_its_files_change() {
+    let site = Site::start(Limits::default()).await;
+    let newest = site.get("/log/checkpoint", &[]).await;
+    assert_eq!((newest.status, newest.header("cache-control")), (200, Some("no-cache")));
+    assert_eq!(newest.header("content-type"), Some("text/plain; charset=utf-8"));
+    let bundle = site.get("/log/tile/entries/x001/234.p/5", &[]).await;
+    assert_eq!((bundle.status, bundle.body.as_str()), (200, "entries"));
+    assert_eq!(bundle.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    assert_eq!(bundle.header("content-type"), Some("application/octet-stream"));
+    for path in ["", "tile", "tile/0/000", "tile/entries/x001%2F234.p/5", "../log/checkpoint", "checkpoint/", "a//b"] {
+        assert_eq!(site.get(&format!("/log/{path}"), &[]).await.status, 404, "{path:?}");
+    }
+    site.stop().await;
+}

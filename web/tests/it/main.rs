@@ -4,6 +4,7 @@
 
 mod attacks;
 mod backends;
+mod clients;
 mod content;
 mod pages;
 mod streams;

@@ -225,7 +225,7 @@ impl Ledger {
         let over: Vec<Lease> = self.reputation.canaries.values().filter(strange).map(|c| c.lease.clone()).collect();
         for lease in over {
             self.drop_canary((lease.node, lease.number), End::Revoked, turn);
-            let reason = "the new policy no longer names this node for its operator".to_owned();
+            let reason = self.why_strange(&lease.node);
             turn.push(Effect::Revoke { node: lease.node, lease: lease.number, reason });
         }
     }

@@ -221,6 +221,9 @@ impl World {
             | Response::Providers(_)
             | Response::Log(_)
             | Response::View(_)
+            | Response::Witness(..)
+            | Response::Checkpoint(_)
+            | Response::Conflict(_)
             | Response::Refused(Refusal::Busy(_)) => {}
         }
     }

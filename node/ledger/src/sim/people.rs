@@ -131,6 +131,9 @@ impl World {
             | Response::Reveal
             | Response::Log(_)
             | Response::View(_)
+            | Response::Witness(..)
+            | Response::Checkpoint(_)
+            | Response::Conflict(_)
             | Response::Refused(Refusal::Unknown(_) | Refusal::Invalid(_) | Refusal::NotAllowed(_)) => {
                 self.wishes[number].answer = Some(response.clone());
             }

@@ -6,9 +6,10 @@ use attest::{
     verify::{self, Proof},
 };
 use protocol::{
-    JobId, NetworkId, PublicKey, Signed, Timestamp,
+    JobId, NetworkId, PublicKey, Signed, Timestamp, Verified,
     environment::EnvironmentLock,
     job::{JobRequest, job_id},
+    policy::Maintainer,
 };
 use web::{Backend, Client, api::FileView};
 
@@ -31,21 +32,46 @@ pub(super) async fn asked(client: &Client, network: &NetworkId, job: JobId) -> a
     read_asked(&bundle, network, job, clock::now())
 }
 
+/// Gets what a job was asked for with as it was signed, and the maintainer of its channel who did.
+///
+/// # Errors
+/// As [`asked`].
+pub(super) async fn signed(
+    client: &Client,
+    network: &NetworkId,
+    job: JobId,
+) -> anyhow::Result<(Verified<JobRequest>, Maintainer)> {
+    let bundle = Bundle::from_bytes(&client.bundle(job).await?)?;
+    read_signed(&bundle, network, job, clock::now())
+}
+
 fn read_asked(bundle: &Bundle, network: &NetworkId, job: JobId, now: Timestamp) -> anyhow::Result<Asked> {
-    let policy = verify::policy_in_force(bundle, network, now)?;
-    let verified = Signed::<JobRequest>::read(&bundle.request.0)?.verify(Some(network))?;
-    ensure!(job_id(&verified) == job, "the evidence is of job {}, not of {}", job_id(&verified).short(), job.short());
-    let signers = verified.signers();
+    let (verified, maintainer) = read_signed(bundle, network, job, now)?;
     let request = verified.into_inner();
-    ensure!(request.network == *network, "job {} is of network {}", job.short(), request.network);
-    let may_ask = |key: &PublicKey| policy.maintainer(key).is_some_and(|m| m.channels.contains(&request.channel));
-    let maintainer = signers.into_iter().find(may_ask);
-    let maintainer = maintainer
-        .with_context(|| format!("no maintainer of channel {} signed job {}", request.channel, job.short()))?;
     let environment = EnvironmentLock::from_bytes(&bundle.lock.0)?;
     let same = environment.id() == request.environment && environment.arch == request.arch;
     ensure!(same, "the environment lock is not the one that job {} names", job.short());
-    Ok(Asked { request, maintainer, environment })
+    Ok(Asked { request, maintainer: maintainer.key, environment })
+}
+
+fn read_signed(
+    bundle: &Bundle,
+    network: &NetworkId,
+    job: JobId,
+    now: Timestamp,
+) -> anyhow::Result<(Verified<JobRequest>, Maintainer)> {
+    let policy = verify::policy_in_force(bundle, network, now)?;
+    let verified = Signed::<JobRequest>::read(&bundle.request.0)?.verify(Some(network))?;
+    ensure!(job_id(&verified) == job, "the evidence is of job {}, not of {}", job_id(&verified).short(), job.short());
+    let request = verified.get();
+    ensure!(request.network == *network, "job {} is of network {}", job.short(), request.network);
+    let signers = verified.signers();
+    let mut may_ask = signers.iter().filter_map(|key| policy.maintainer(key));
+    let maintainer = may_ask.find(|maintainer| maintainer.channels.contains(&request.channel));
+    let maintainer = maintainer
+        .with_context(|| format!("no maintainer of channel {} signed job {}", request.channel, job.short()))?;
+    let maintainer = maintainer.clone();
+    Ok((verified, maintainer))
 }
 
 /// Brings what a job made onto the node, and proves it by the attestations of those who made it.

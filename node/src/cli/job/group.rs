@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use protocol::{
-    FileName, Hash, JobId, MaintainerName, PublicKey,
+    FileName, Hash, JobId, PublicKey,
     environment::{EnvironmentLock, Family},
     job::{Group, JobKind, JobRequest, Schedule},
     limits,
@@ -45,9 +45,9 @@ use crate::{
 pub(in crate::cli) struct Respin {
     /// A group, or one job, by id or its first digits
     what: String,
-    /// Name of the maintainer's key
+    /// The maintainer's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: MaintainerName,
+    key: keys::Word,
     /// Where images reach this network's repositories
     #[arg(long, value_name = "URL")]
     public: Option<String>,
@@ -99,7 +99,7 @@ pub(super) async fn members(context: &Context, text: &str) -> anyhow::Result<Vec
 
 impl Respin {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(self.key.as_str()))?;
+        let key = context.signer(&self.key)?;
         let old = members(context, &self.what).await?;
         let client = context.client();
         let (id, mut now_called, mut origins) = (new_id()?, BTreeMap::new(), Vec::new());

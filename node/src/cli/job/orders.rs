@@ -1,10 +1,6 @@
 //! Orders for a job that was submitted, signed with the maintainer's key.
 
-use protocol::{
-    MaintainerName,
-    envelope::Signed,
-    job::{Change, Order},
-};
+use protocol::job::{Change, Order};
 use web::Backend;
 
 use crate::{
@@ -19,9 +15,9 @@ use crate::{
 pub(in crate::cli) struct Target {
     /// The job's id, or its first digits
     job: String,
-    /// Name of the maintainer's key
+    /// The maintainer's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: MaintainerName,
+    key: keys::Word,
     /// Why, for people
     #[arg(long, default_value = "")]
     reason: String,
@@ -32,9 +28,9 @@ impl Target {
     pub(in crate::cli) async fn order(self, context: &Context, what: Change) -> anyhow::Result<u8> {
         let network = Config::load(&context.home)?.network.id;
         let job = super::find(context, &self.job).await?;
-        let key = keys::load(&context.home.key(self.key.as_str()))?;
+        let key = context.signer(&self.key)?;
         let order = Order { at: clock::now(), job, what, reason: self.reason };
-        let signed = Signed::sign(&order, Some(&network), &[&key]);
+        let signed = keys::sign(&order, Some(&network), &[&key])?;
         context.client().order(signed.to_bytes().into()).await?;
         match context.format {
             output::Format::Json => output::json(&serde_json::json!({ "job": job, "order": what.to_string() }))?,

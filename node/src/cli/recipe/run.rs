@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-use ed25519_dalek::SigningKey;
 use protocol::{
     JobId,
-    envelope::Signed,
     recipe::{Decision, Flavour, Plan, RecipeRun, RunJobs, RunState},
     words::{DebVersion, RecipeName},
 };
@@ -59,7 +57,7 @@ impl fmt::Display for Ended {
 /// A run on its way.
 struct Walk<'a> {
     context: &'a Context,
-    key: SigningKey,
+    key: keys::Signer,
     kept: Kept,
     plan: Plan,
     run: RecipeRun,
@@ -67,7 +65,7 @@ struct Walk<'a> {
 
 impl Run {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(self.signer.key.as_str()))?;
+        let key = context.signer(&self.signer.key)?;
         loop {
             let mut walk = Walk::begin(context, key.clone(), find(context, &self.name).await?).await?;
             // What an earlier run left to be built is finished first; then the sources are looked at again.
@@ -87,7 +85,7 @@ impl Run {
 
 impl<'a> Walk<'a> {
     /// Continues the open run, or begins the next one at what the references lead to now.
-    async fn begin(context: &'a Context, key: SigningKey, kept: Kept) -> anyhow::Result<Self> {
+    async fn begin(context: &'a Context, key: keys::Signer, kept: Kept) -> anyhow::Result<Self> {
         let plan = kept.recipe.plan.clone().expect("find gives no removed recipe");
         if let Some(open) = kept.runs.last().filter(|run| run.state == RunState::Open) {
             anstream::eprintln!("run {} of recipe {} goes on", open.run, kept.recipe.name);
@@ -247,7 +245,7 @@ impl<'a> Walk<'a> {
         let last = self.run.at.after(std::time::Duration::from_millis(1));
         self.run.at = clock::now().max(last);
         self.run.jobs.builds.sort();
-        let signed = Signed::sign(&self.run, Some(&self.run.network), &[&self.key]);
+        let signed = keys::sign(&self.run, Some(&self.run.network), &[&self.key])?;
         self.context.client().keep_run(signed.to_bytes().into()).await?;
         self.run.step += 1;
         Ok(())

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use protocol::{
     Arch, JobId, PackageName,
@@ -27,6 +26,7 @@ use crate::{
     },
     clock,
     config::Home,
+    keys,
     publish::apt,
     recipe::{
         decide,
@@ -49,7 +49,7 @@ const RECORD_MAX: usize = 4096;
 pub(super) struct Steps {
     home: Home,
     recipe: Recipe,
-    key: SigningKey,
+    key: keys::Signer,
     client: web::Client,
     /// A folder of this run, with what was brought.
     folder: tempfile::TempDir,
@@ -81,7 +81,7 @@ impl MadeSource {
 }
 
 impl Steps {
-    pub(super) fn open(context: &Context, recipe: &Recipe, key: &SigningKey) -> anyhow::Result<Self> {
+    pub(super) fn open(context: &Context, recipe: &Recipe, key: &keys::Signer) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let (home, recipe, key) = (context.home.clone(), recipe.clone(), key.clone());
         Ok(Self { home, recipe, key, client: context.client(), folder })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     Arch, ChannelName, JobId, PackageName, Timestamp,
-    envelope::{Record, Signed},
+    envelope::Record,
     job::{BuildLimits, Derive, Diff, JobKind, JobRequest, Promote, Prune, Schedule, ServerJob, Side},
 };
 use web::{
@@ -28,9 +28,9 @@ const RESULT_MAX: usize = 64 << 20;
 /// How a server job is asked for
 #[derive(Debug, clap::Args)]
 pub(super) struct Ask {
-    /// Name of the maintainer's or root's key
+    /// The maintainer's or root's key: its name, or the path of its file
     #[arg(long, default_value = "maintainer")]
-    key: String,
+    key: keys::Word,
     /// Begin only when these jobs have ended well (ids, or their first digits)
     #[arg(long, value_delimiter = ',', value_name = "JOB")]
     after: Vec<String>,
@@ -156,7 +156,7 @@ fn side(text: &str) -> anyhow::Result<Side> {
 
 impl Ask {
     async fn run(self, context: &Context, channel: ChannelName, work: ServerJob) -> anyhow::Result<u8> {
-        let key = keys::load(&context.home.key(&self.key))?;
+        let key = context.signer(&self.key)?;
         let client = context.client();
         let network = client.status().await?.network.id;
         let now = clock::now();
@@ -173,7 +173,7 @@ impl Ask {
             environment: ServerJob::environment(),
         };
         request.check().map_err(|why| exit::failure(exit::USAGE, why))?;
-        let signed = Signed::sign(&request, Some(&network), &[&key]);
+        let signed = keys::sign(&request, Some(&network), &[&key])?;
         let submitted = client.submit(signed.to_bytes().into()).await?;
         anstream::eprintln!("job {} accepted: {}", submitted.job, request.title());
         if self.queue {

@@ -14,7 +14,7 @@ use ledger::{Command, Ledger};
 use protocol::{NodeId, lease::Term, testing::samples};
 
 use super::dice::Counts;
-use crate::consensus::{Machine, Position};
+use crate::consensus::{Frozen, Machine, Position};
 
 /// What the whole run has seen. The first thing that is wrong is kept.
 #[derive(Debug, Default)]
@@ -209,7 +209,7 @@ impl Machine for List {
         }
     }
 
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn freeze(&self) -> Frozen {
         self.witness.lock().counts.hit("snapshot made");
         let (items, ledger) = (self.items().clone(), self.ledger().clone());
         Box::new(move || {
@@ -224,7 +224,7 @@ impl Machine for List {
                 bytes
             };
             let list: Vec<u8> = items.iter().flat_map(one).collect();
-            [length.as_slice(), &ledger, &list].concat()
+            Ok([length.as_slice(), &ledger, &list].concat())
         })
     }
 

@@ -15,7 +15,7 @@ use self::model::{entry, id, meta};
 use super::{Error, Log, Place, RecordError};
 use crate::{
     consensus::{
-        Durable, Machine, Member, PAYLOAD_BYTES_MAX, Position, Snapshots, Types, guard::Marks, machine::Adapter,
+        Durable, Frozen, Machine, Member, PAYLOAD_BYTES_MAX, Position, Snapshots, Types, guard::Marks, machine::Adapter,
     },
     store::{Change, Store, testing::Disk},
 };
@@ -38,9 +38,9 @@ impl Machine for Pile {
         self.0.extend(payload);
     }
 
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn freeze(&self) -> Frozen {
         let copy = self.0.clone();
-        Box::new(|| copy)
+        Box::new(|| Ok(copy))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {

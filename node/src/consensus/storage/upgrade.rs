@@ -1,7 +1,8 @@
 //! A coordinator from before there were groups keeps its jobs: its journal becomes the first snapshot of a group of one.
 //!
 //! The journal (schema 1) is a snapshot of the ledger and the commands after it. They are replayed once, the ledger's state is
-//! written as the group's snapshot at the journal's last number, and the journal is emptied, all in one transaction.
+//! written as the group's snapshot at the journal's last number, and the journal is emptied, all in one transaction. What the
+//! ledger logs meanwhile is in the transparency log's tables by then: nobody would log it again.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     consensus::Member,
     store::{Change, Marks, Store},
+    tlog::{self, Placed},
 };
 
 /// The term of everything that came from the journal; the first election is for the next one.
@@ -54,7 +56,8 @@ pub fn from_journal(
     if !fresh {
         return Err(Error::Both { last });
     }
-    let ledger = replay(store, network, genesis)?;
+    let (ledger, logged) = replay(store, network, genesis)?;
+    tlog::keep(store, &logged).map_err(Error::Log)?;
     let last_log_id = LogId::new(CommittedLeaderId::new(TERM, Member::from(me)), last);
     let member = Member::from(me);
     let voters = Membership::new(vec![BTreeSet::from([member])], ());
@@ -74,7 +77,7 @@ pub fn from_journal(
     Ok(Upgraded::Journal(last))
 }
 
-fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Result<Ledger, Error> {
+fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Result<(Ledger, Vec<Placed>), Error> {
     let unreadable = |entry: u64, why: String| Error::Journal { entry, why };
     let (mut done, mut ledger) = match store.snapshot()? {
         Some(kept) => {
@@ -86,15 +89,16 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
             (0, ledger.map_err(|error| unreadable(0, error.to_string()))?)
         }
     };
+    let mut logged = Vec::new();
     loop {
         let entries = store.journal_from(done + 1, READ)?;
         if entries.is_empty() {
-            return Ok(ledger);
+            return Ok((ledger, logged));
         }
         for (number, bytes) in entries {
             let (at, command) = decode(&bytes, &network).map_err(|why| unreadable(number, why))?;
-            // Effects were performed long ago, or are asked for again by the group's first leader.
-            drop(ledger.apply(at, command));
+            // Other effects were performed long ago, or are asked for again by the group's first leader.
+            logged.extend(ledger.apply(at, command).into_iter().filter_map(tlog::placed));
             done = number;
         }
     }

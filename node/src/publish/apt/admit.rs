@@ -66,6 +66,7 @@ impl Described {
                 job,
                 file,
                 bundle,
+                staples: Vec::new(),
                 control,
                 since: None,
                 rpm: None,
@@ -74,7 +75,21 @@ impl Described {
                 let rpm = Some(package.entry(attested, &file));
                 let Package { name, version, arch, source, source_version, .. } = *package;
                 let control = String::new();
-                Pooled { name, version, arch, source, source_version, job, file, bundle, control, since: None, rpm }
+                let staples = Vec::new();
+                Pooled {
+                    name,
+                    version,
+                    arch,
+                    source,
+                    source_version,
+                    job,
+                    file,
+                    bundle,
+                    staples,
+                    control,
+                    since: None,
+                    rpm,
+                }
             }
         }
     }
@@ -128,13 +143,16 @@ impl Repository {
         }
         // Of an RPM the signed file is read: the metadata says where its header lies.
         let described = Described::read(&copy, &addition.file, &next.settings.arches)?;
-        let package = place(described, addition, &digest);
+        let mut package = place(described, addition, &digest);
         if matches!(Room::of(&package, next)?, Room::Taken) {
             // Its evidence stays as it was.
             return Ok(disk::remove(&copy)?);
         }
         disk::rename(&copy, &incoming.join(staged(&package.file.path)))?;
         disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &addition.bundle)?;
+        for staple in &addition.staples {
+            self.put_staple(&mut package, staple)?;
+        }
         self.step()?;
         enter(next, package, addition.order)
     }
@@ -158,13 +176,13 @@ impl Repository {
             let Digest { hash, sha256, size } = rpm::sign_anew((&from, &signed), &name, &self.key)?;
             let file = ReleaseFile { hash, path: path.clone(), size, sha256 };
             let described = Described::read(&signed, &name, &[package.arch])?;
-            let (bundle, job, since, attested) =
-                (package.bundle.clone(), package.job, package.since, package.attested());
+            let (bundle, staples) = (package.bundle.clone(), package.staples.clone());
+            let (job, since, attested) = (package.job, package.since, package.attested());
             if rpm::attested(&signed, &name)? != attested {
                 return Err(Error::Damaged { path });
             }
             disk::rename(&signed, &waiting)?;
-            next.packages[place] = Pooled { since, ..described.pooled((file, bundle), job, attested) };
+            next.packages[place] = Pooled { since, staples, ..described.pooled((file, bundle), job, attested) };
             next.entering.retain(|entering| entering.path != path);
             next.entering.push(Entering { path, size });
             self.step()?;

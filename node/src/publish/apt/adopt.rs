@@ -20,6 +20,7 @@ use super::{
     Addition, BUNDLE_SUFFIX, Error as AptError, Fence, Published, Repository,
     admit::Described,
     index, staged,
+    staple::{SUFFIXES, beside},
     state::{Entering, Pooled, State},
 };
 use crate::{
@@ -178,17 +179,25 @@ impl Repository {
             if bundle.hash != package.bundle {
                 return Err(foreign(&bundle.path, "it is not the evidence that its package names").into());
             }
+            let staples: Vec<_> = SUFFIXES.iter().filter_map(|s| manifest.file(&beside(&package.path, s)?)).collect();
             let got = package.attested.unwrap_or(file.sha256);
             if let Some(published) = self.state.attested_of(&file.path).filter(|seen| *seen != got) {
                 return Err(AptError::Different { path: file.path, published, got });
             }
-            let pooled = match known.get(&file.path).filter(|p| p.file == file && self.lies(&file)) {
+            let mut pooled = match known.get(&file.path).filter(|p| p.file == file && self.lies(&file)) {
                 Some(known) => Pooled { job: package.job, bundle: bundle.clone(), ..(*known).clone() },
                 None => self.take_package(next, package, (file, bundle.clone()), fetch)?,
             };
             if known.get(&pooled.file.path).is_none_or(|p| p.bundle != bundle) || !self.lies(&bundle) {
                 self.take(next, &bundle, fetch)?;
             }
+            for staple in &staples {
+                let had = known.get(&pooled.file.path).is_some_and(|p| p.staples.contains(staple));
+                if !had || !self.lies(staple) {
+                    self.take(next, staple, fetch)?;
+                }
+            }
+            pooled.staples = staples.into_iter().cloned().collect();
             next.note(pooled.file.path.clone(), pooled.attested());
             packages.push(pooled);
         }

@@ -143,6 +143,7 @@ impl Repository {
         let Digest { hash, sha256, size } = Digest::of(&bundle);
         (package.bundle.hash, package.bundle.sha256, package.bundle.size) = (hash, sha256, size);
         disk::write(&self.dir.join("state"), &incoming.join(staged(&package.bundle.path)), &bundle)?;
+        self.carry_staples(&mut package, from)?;
         self.step()?;
         match enter(next, package, Order::Upwards) {
             Ok(()) => Ok(Fate::Entered),

@@ -125,7 +125,7 @@ pub(super) fn digests(outputs: &[Output]) -> Vec<ReleaseFile> {
 
 /// Lists every file of a generation with its hashes, and every package with its evidence.
 pub(super) fn manifest(state: &State, written: &[ReleaseFile]) -> Manifest {
-    let pooled = state.packages.iter().flat_map(|p| [p.file.clone(), p.bundle.clone()]);
+    let pooled = state.packages.iter().flat_map(Pooled::files).cloned();
     let mut files: Vec<_> = written.iter().cloned().chain(pooled).collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut packages: Vec<_> = state.packages.iter().map(Pooled::published).collect();

@@ -31,6 +31,9 @@ pub(super) struct Pooled {
     pub(super) job: JobId,
     pub(super) file: ReleaseFile,
     pub(super) bundle: ReleaseFile,
+    /// What is stapled to it, sorted by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) staples: Vec<ReleaseFile>,
     pub(super) control: String,
     /// When it was published here; none where that was not noted.
     #[serde(default)]

@@ -7,7 +7,7 @@ use protocol::words::RelativePath;
 
 use super::{
     Error, REMOVE_AFTER, Repository, dominate, index, staged,
-    state::{Entering, Retired, State},
+    state::{Entering, Pooled, Retired, State},
 };
 use crate::publish::disk;
 
@@ -29,7 +29,7 @@ impl Repository {
         let by_hash = next.written.iter().filter(|f| index::stage(&f.path) == index::Stage::ByHash);
         next.by_hash = by_hash.map(|f| f.path.clone()).collect();
         let named = |state: &State| -> BTreeSet<RelativePath> {
-            let pool = state.packages.iter().flat_map(|p| [p.file.path.clone(), p.bundle.path.clone()]);
+            let pool = state.packages.iter().flat_map(Pooled::files).map(|f| f.path.clone());
             pool.chain(state.by_hash.iter().cloned()).collect()
         };
         let (before, after) = (named(&self.state), named(next));

@@ -12,7 +12,7 @@ use std::{
 
 use protocol::{
     Hash,
-    release::{Manifest, ReleaseFile},
+    release::{Manifest, PublishedPackage, ReleaseFile},
     words::RelativePath,
 };
 
@@ -20,6 +20,7 @@ use crate::publish::{
     apt::{
         BUNDLE_SUFFIX,
         index::{Stage, stage},
+        staple::SUFFIXES,
     },
     rpm::metadata,
 };
@@ -48,7 +49,8 @@ pub fn is_index(file: &ReleaseFile) -> bool {
     stage(&file.path) == Stage::Named
 }
 
-/// Checks that every file below `pool` is a listed package or its evidence, and that the indexes name nothing else.
+/// Checks that every file below `pool` is a listed package, its evidence or stapled to it (what stands there is the mirror's
+/// question, see [`crate::publish::evidence::check_staples`]), and that the indexes name nothing else.
 /// `bytes` holds the indexes, verified, by hash. What lies below `repodata` is left to [`rpms::check`].
 ///
 /// # Errors
@@ -56,6 +58,8 @@ pub fn is_index(file: &ReleaseFile) -> bool {
 pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(), Error> {
     let evidence: BTreeMap<String, Hash> =
         manifest.packages.iter().map(|p| (format!("{}{BUNDLE_SUFFIX}", p.path), p.bundle)).collect();
+    let beside = |p: &PublishedPackage| SUFFIXES.map(|suffix| format!("{}{suffix}", p.path));
+    let staples: BTreeSet<String> = manifest.packages.iter().flat_map(beside).collect();
     let packages: BTreeSet<&RelativePath> = manifest.packages.iter().map(|p| &p.path).collect();
     let named: BTreeSet<Hash> = manifest.files.iter().filter(|f| is_index(f)).map(|f| f.hash).collect();
     for file in &manifest.files {
@@ -64,7 +68,9 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
         }
         let covered = match stage(&file.path) {
             Stage::Pool if file.path.as_str().starts_with("pool/") => {
-                packages.contains(&file.path) || evidence.get(file.path.as_str()) == Some(&file.hash)
+                packages.contains(&file.path)
+                    || evidence.get(file.path.as_str()) == Some(&file.hash)
+                    || staples.contains(file.path.as_str())
             }
             Stage::ByHash => named.contains(&file.hash),
             Stage::Named => index(manifest, file, bytes).map(|()| true)?,

@@ -47,6 +47,7 @@ fn rpm(folder: &Path) -> Addition {
         size: UNSIGNED.len() as u64,
         job: JobId::from(Hash::of(b"rpm")),
         bundle: b"evidence".to_vec(),
+        staples: vec![],
         order: Order::Upwards,
     }
 }

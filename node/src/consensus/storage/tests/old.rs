@@ -17,8 +17,9 @@ use super::super::{
     upgrade::{Upgraded, from_journal},
 };
 use crate::{
-    consensus::{Config, Durable, Group, Machine, Member, Position, Snapshots, Timing, WireError, Wires},
+    consensus::{Config, Durable, Frozen, Group, Machine, Member, Position, Snapshots, Timing, WireError, Wires},
     store::Store,
+    tlog,
 };
 
 /// The database of a coordinator of schema 1 after six submissions, with a snapshot after the third; written by the program of then.
@@ -47,13 +48,15 @@ fn commands(network: NetworkId) -> Vec<(Timestamp, Command, JobId)> {
 /// Writes what the daemon of schema 1 wrote for these commands.
 fn write_journal(store: &Store) {
     let (genesis, network) = network();
-    let mut ledger = Ledger::new(network, genesis).unwrap();
+    let (mut ledger, mut logged) = (Ledger::new(network, genesis).unwrap(), Vec::new());
     for (seq, (at, command, _)) in (1..).zip(commands(network)) {
         let mut bytes = at.as_millis().to_be_bytes().to_vec();
         bytes.extend(command.to_bytes());
         store.journal_append(&[(seq, bytes)]).unwrap();
-        drop(ledger.apply(at, command));
+        logged.extend(ledger.apply(at, command).into_iter().filter_map(tlog::placed));
         if seq == 3 {
+            // The ledgers of then logged nothing; what this one has logged is beside its snapshot.
+            tlog::keep(store, &logged).unwrap();
             store.snapshot_put(seq, &ledger.to_bytes()).unwrap();
         }
     }
@@ -75,7 +78,10 @@ async fn upgraded(path: &Path) -> Ledger {
     assert_eq!(meta.last_log_id, state.last_log_id);
     let voters: BTreeSet<_> = meta.last_membership.voter_ids().collect();
     assert_eq!(voters, BTreeSet::from([Member::from(me())]));
-    Ledger::from_bytes(&bytes).unwrap()
+    let ledger = Ledger::from_bytes(&bytes).unwrap();
+    let size = store.log_look(crate::store::Pages::size).unwrap();
+    assert!(size > 0 && size == ledger.log_head().size, "what was logged is kept");
+    ledger
 }
 
 fn check(ledger: &Ledger) {
@@ -161,9 +167,9 @@ impl Machine for Seen {
         self.0.lock().unwrap().applied.push(payload.to_vec());
     }
 
-    fn freeze(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn freeze(&self) -> Frozen {
         let copy = self.0.lock().unwrap().restored.clone();
-        Box::new(|| copy)
+        Box::new(|| Ok(copy))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {

@@ -96,6 +96,9 @@ fn usage() {
     assert_eq!(code(&run(&["--network", "abc", "bundle"])), 2);
     assert_eq!(code(&run(&["--network"])), 2);
     assert_eq!(code(&run(&["--frobnicate", "bundle"])), 2);
-    let words = String::from_utf8(run(&["bundle"]).stderr).unwrap();
-    assert!(words.contains("--network HEX is needed") && words.contains("usage:"), "{words}");
+    for wrong in [["--log", "maybe"], ["--max-age", "5"], ["--agree", "0"], ["--channel", ".."], ["--policy", "p"]] {
+        assert_eq!(code(&run(&wrong)), 2, "{wrong:?}");
+    }
+    let words = String::from_utf8(run(&[]).stderr).unwrap();
+    assert!(words.contains("name a FILE") && words.contains("usage:"), "{words}");
 }

@@ -1,0 +1,152 @@
+//! Questions to apt's own programs: which address a package comes from, which repositories there are, and to fetch a file.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use super::input::Wanted;
+
+/// The program that fetches a file as apt does.
+const HELPER: &str = "/usr/lib/apt/apt-helper";
+/// The largest staple that is fetched, in the shell's blocks of 512 bytes: 32 MiB.
+const BLOCKS_MAX: u32 = 1 << 16;
+
+/// Name, version and architecture.
+type Key = (String, String, String);
+
+/// Apt's programs, with the settings of the apt that asks.
+pub(super) struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    pub(super) fn new(options: Vec<String>) -> Self {
+        Self { options }
+    }
+
+    fn with_options<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.args(self.options.iter().flat_map(|option| ["-o", option]));
+        command.env("LC_ALL", "C")
+    }
+
+    /// Gives the address of each package; those that no repository has are missing, a file from the command line for one.
+    pub(super) fn addresses(&self, wanted: &[Wanted]) -> BTreeMap<Key, String> {
+        let words: Vec<String> = wanted.iter().map(word).collect();
+        match self.print_uris(&words) {
+            Some(found) => found,
+            // One that is unknown lets the others go unanswered.
+            None => words.iter().filter_map(|word| self.print_uris(std::slice::from_ref(word))).flatten().collect(),
+        }
+    }
+
+    fn print_uris(&self, words: &[String]) -> Option<BTreeMap<Key, String>> {
+        let mut command = Command::new("apt-get");
+        let output =
+            self.with_options(&mut command).args(["-qq", "download", "--print-uris", "--"]).args(words).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().filter_map(address).collect())
+    }
+
+    /// Gives the folder that apt fetches packages into; none when apt does not say.
+    pub(super) fn archives(&self) -> Option<PathBuf> {
+        let mut command = Command::new("apt-config");
+        let output =
+            self.with_options(&mut command).args(["shell", "FOLDER", "Dir::Cache::archives/d"]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        Some(PathBuf::from(text.trim().strip_prefix("FOLDER='")?.strip_suffix('\'')?))
+    }
+
+    /// Gives the origins that each repository's signed index names, by the beginning of its addresses.
+    ///
+    /// # Errors
+    /// Words, when apt does not say.
+    pub(super) fn origins(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
+        let mut command = Command::new("apt-get");
+        let output = self.with_options(&mut command).args(["indextargets", "Created-By: Packages"]).output();
+        let output = output.map_err(|error| format!("apt-get cannot be asked for its repositories: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("apt-get does not say which repositories there are: {}", last_words(&output)));
+        }
+        let mut origins: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for target in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+            let field = |wanted: &str| {
+                let line = target.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| *name == wanted);
+                line.map(|(_, value)| value.to_owned())
+            };
+            if let Some(base) = field("Repo-URI") {
+                let found = origins.entry(plain(&base)).or_default();
+                found.extend(field("Origin"));
+            }
+        }
+        Ok(origins)
+    }
+
+    /// Fetches a file by apt's own methods, no larger than any staple.
+    ///
+    /// # Errors
+    /// Words.
+    pub(super) fn fetch(&self, address: &str, to: &Path) -> Result<(), String> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -f {BLOCKS_MAX} && exec \"$@\""), "fetch", HELPER]);
+        let output = self.with_options(&mut command).args(["download-file", address]).arg(to).output();
+        let output = output.map_err(|error| format!("{HELPER} cannot be run: {error}"))?;
+        if output.status.success() { Ok(()) } else { Err(last_words(&output)) }
+    }
+}
+
+fn word(Wanted { name, version, arch, .. }: &Wanted) -> String {
+    match arch.as_str() {
+        // Of an architecture-independent package apt knows the one of the machine.
+        "all" => format!("{name}={version}"),
+        arch => format!("{name}:{arch}={version}"),
+    }
+}
+
+/// Reads a line of `--print-uris`: the address in quotes, the file's name, its size, its digest.
+fn address(line: &str) -> Option<(Key, String)> {
+    let (address, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+    let stem = rest.split(' ').next()?.strip_suffix(".deb")?;
+    let mut parts = stem.rsplitn(3, '_');
+    let (arch, version, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let version = version.replace("%3a", ":");
+    Some(((name.to_owned(), version, arch.to_owned()), plain(address)))
+}
+
+/// Gives an address in one spelling: a file's may have none, one or three slashes before its path.
+fn plain(address: &str) -> String {
+    match address.strip_prefix("file:").or_else(|| address.strip_prefix("copy:")) {
+        Some(path) => format!("file:/{}", path.trim_start_matches('/')),
+        None => address.to_owned(),
+    }
+}
+
+fn last_words(output: &Output) -> String {
+    let said = [output.stdout.as_slice(), &output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let mut lines: Vec<&str> = said.lines().filter(|line| line.starts_with("E:") || line.starts_with("Err")).collect();
+    lines.truncate(4);
+    match lines.as_slice() {
+        [] => format!("it ends with {}", output.status),
+        lines => lines.join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names() {
+        let line = "'http://x/pool/h/hostname_3.23%2bnmu1_amd64.deb' hostname_3.23+nmu1_amd64.deb 10500 SHA256:17";
+        let (key, found) = address(line).unwrap();
+        assert_eq!(key, ("hostname".into(), "3.23+nmu1".into(), "amd64".into()));
+        assert_eq!(found, "http://x/pool/h/hostname_3.23%2bnmu1_amd64.deb");
+        let (key, _) = address("'file:///r/tiny_0.5_all.deb' tiny_1%3a0.5_all.deb 1 SHA256:1").unwrap();
+        assert_eq!(key.1, "1:0.5");
+        assert_eq!(plain("file:///r/x"), "file:/r/x");
+        assert_eq!(plain("file:/r/x"), "file:/r/x");
+        assert_eq!(address("E: nothing"), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! One file and what is stapled to it: the check that everything else here is made of.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use attest::{
+    log::proof,
+    staple,
+    verify::{Chain, Moment, Stapled, verify_stapled},
+};
+use protocol::{Arch, PackageName, Sha256, words::DebVersion};
+use sha2::Digest as _;
+
+use crate::{Error, Verifier, deb, read, rpm};
+
+/// Which package a file is, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The package's name.
+    pub name: PackageName,
+    /// Its version, with its epoch; of an RPM with its release.
+    pub version: DebVersion,
+    /// Its architecture.
+    pub arch: Arch,
+}
+
+impl Identity {
+    /// Takes three words for what they should be.
+    ///
+    /// # Errors
+    /// Words.
+    pub fn of(name: &str, version: &str, arch: &str) -> Result<Self, String> {
+        let version = version.parse().map_err(|e: protocol::words::WordError| e.to_string())?;
+        let name = name.parse().map_err(|e: protocol::words::WordError| e.to_string())?;
+        Ok(Self { name, version, arch: arch.parse().map_err(|e: protocol::arch::UnknownArch| e.to_string())? })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.name, self.version, self.arch)
+    }
+}
+
+/// Where a package and its evidence lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The package.
+    pub file: PathBuf,
+    /// The lines, see [`staple::SUFFIX`].
+    pub lines: PathBuf,
+    /// The proof from the log, see [`staple::PROOF_SUFFIX`]; it need not be there.
+    pub proof: PathBuf,
+}
+
+impl Place {
+    /// Gives the place of a file whose evidence lies beside it.
+    pub fn beside(file: &Path) -> Self {
+        let with = |suffix: &str| {
+            let mut path = file.as_os_str().to_owned();
+            path.push(suffix);
+            PathBuf::from(path)
+        };
+        Self { file: file.into(), lines: with(staple::SUFFIX), proof: with(staple::PROOF_SUFFIX) }
+    }
+
+    /// Gives the place of a file whose evidence lies elsewhere, below a name of its own.
+    pub fn elsewhere(file: &Path, stem: &Path) -> Self {
+        Self { file: file.into(), ..Self::beside(stem) }
+    }
+}
+
+/// A file that was proven.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// The file.
+    pub file: PathBuf,
+    /// What the builders attested of it: of an RPM, the digest without the publisher's signature.
+    pub sha256: Sha256,
+    /// Which package it is; none for a file that is no package.
+    pub identity: Option<Identity>,
+    /// What its evidence proved.
+    pub chain: Chain,
+}
+
+/// What kind of file it is, by its name.
+enum Kind {
+    Deb,
+    Rpm,
+    Other,
+}
+
+impl Kind {
+    fn of(file: &Path) -> Self {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        match name.rsplit_once('.') {
+            Some((_, "deb" | "udeb")) => Kind::Deb,
+            Some((rest, "rpm")) if !rest.ends_with(".src") && !rest.ends_with(".nosrc") => Kind::Rpm,
+            _ => Kind::Other,
+        }
+    }
+}
+
+impl Verifier {
+    /// Checks a file against what is stapled to it. The name of the file means nothing for packages: what they say of themselves
+    /// must be what was built.
+    ///
+    /// # Errors
+    /// The first link that does not hold.
+    pub fn file(&self, place: &Place) -> Result<Proven, Error> {
+        let missing = || Error::NotStapled { package: place.file.clone(), lines: place.lines.clone() };
+        let mut file = open(&place.file)?;
+        let lines = there(read(&place.lines, staple::FILE_MAX))?.ok_or_else(missing)?;
+        let log = there(read(&place.proof, proof::FILE_MAX))?;
+        let stapled = Stapled { lines: &lines, proof: log.as_deref() };
+        let moment = Moment { now: self.now, checkpoint: self.checkpoint.as_deref() };
+        let chain = verify_stapled(&stapled, &self.trust, &moment)?;
+        let kind = Kind::of(&place.file);
+        let malformed = |why| Error::Form { path: place.file.clone(), why };
+        let sha256 = match kind {
+            Kind::Rpm => rpm::attested(&mut file).map_err(malformed)?,
+            Kind::Deb | Kind::Other => digest(&mut file, &place.file)?,
+        };
+        // Nothing of a file is read before it is one that operators attested.
+        if !chain.proof.outputs.iter().any(|output| output.sha256 == sha256) {
+            chain.proof.file(&plain_name(&place.file), &sha256)?;
+        }
+        let fields = match kind {
+            Kind::Deb => Some(deb::fields(&mut rewound(&mut file, &place.file)?)),
+            Kind::Rpm => Some(rpm::fields(&mut file)),
+            Kind::Other => None,
+        };
+        let identity =
+            fields.map(|fields| fields.and_then(|[name, version, arch]| Identity::of(&name, &version, &arch)));
+        let identity = identity.transpose().map_err(malformed)?;
+        match &identity {
+            Some(Identity { name, version, arch }) => chain.proof.package(name, version, *arch, &sha256)?,
+            None => chain.proof.file(&plain_name(&place.file), &sha256)?,
+        };
+        Ok(Proven { file: place.file.clone(), sha256, identity, chain })
+    }
+}
+
+impl Proven {
+    /// Checks that it is the package that was asked for.
+    ///
+    /// # Errors
+    /// [`Error::OtherPackage`].
+    pub fn is(&self, wanted: &Identity) -> Result<(), Error> {
+        if self.identity.as_ref() == Some(wanted) {
+            return Ok(());
+        }
+        let got = self.identity.as_ref().map_or("no package".to_owned(), ToString::to_string);
+        Err(Error::OtherPackage { got, wanted: wanted.to_string() })
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn rewound<'a>(file: &'a mut File, path: &Path) -> Result<&'a mut File, Error> {
+    io::Seek::rewind(file).map_err(|source| Error::Read { path: path.into(), source })?;
+    Ok(file)
+}
+
+/// Gives nothing where a file is not there.
+fn there(read: Result<Vec<u8>, Error>) -> Result<Option<Vec<u8>>, Error> {
+    match read {
+        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Hashes a file.
+pub(crate) fn digest(file: &mut File, path: &Path) -> Result<Sha256, Error> {
+    let mut hasher = sha2::Sha256::new();
+    let copied = io::copy(file, &mut rpm::HashedBy(&mut hasher));
+    copied.map_err(|source| Error::Read { path: path.into(), source })?;
+    Ok(Sha256::from_bytes(hasher.finalize().into()))
+}
+
+/// Gives a file's name as its builders wrote it: apt's cache keeps the epoch in it (`tiny_1%3a0.5_amd64.deb`).
+fn plain_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let Some((before, rest)) = name.split_once("_") else { return name };
+    match rest.split_once("%3a") {
+        Some((epoch, rest)) if epoch.bytes().all(|b| b.is_ascii_digit()) => format!("{before}_{rest}"),
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_apts_cache() {
+        let plain = |name: &str| plain_name(Path::new(name));
+        assert_eq!(plain("/var/cache/tiny_1%3a0.5_amd64.deb"), "tiny_0.5_amd64.deb");
+        assert_eq!(plain("tiny_0.5_amd64.deb"), "tiny_0.5_amd64.deb");
+        assert_eq!(plain("x.iso"), "x.iso");
+    }
+}

@@ -1,0 +1,215 @@
+//! apt, dpkg and the hook in a scratch root.
+
+use std::{fs, path::PathBuf};
+
+use attest::{
+    testing::{DEB, deb::deb, staple::Sample},
+    trust::Demands,
+};
+use protocol::Sha256;
+
+use super::{PROGRAM, as_root, is_there, said, server::Server, verifier, write};
+
+const IDENTITY: (&str, &str, &str) = ("base-files", "12.4", "amd64");
+const INSTALLED: &str = "root/usr/share/doc/base-files/salt";
+
+struct Bench {
+    folder: tempfile::TempDir,
+    sample: Sample,
+}
+
+impl Bench {
+    /// A repository of the sample network with one package and its staples, another one without, and an empty root.
+    fn new() -> Option<Self> {
+        if !is_there("apt-get") || !is_there("dpkg") {
+            return None;
+        }
+        let good = deb(IDENTITY, "a");
+        let sample = Sample::of(&Sample::policy(2), &[&good, &good, "lie"]);
+        let bench = Self { folder: tempfile::tempdir().unwrap(), sample };
+        bench.repository("ours", "sample", &[(DEB, IDENTITY, &good)]);
+        let other = ("other", "1:2", "all");
+        bench.repository("theirs", "somebody", &[("other_2_all.deb", other, &deb(other, "b"))]);
+        bench.staple();
+        write(bench.folder.path(), "verify.policy", bench.sample.trust(Demands::default()).to_string());
+        for folder in ["info", "updates", "triggers"] {
+            fs::create_dir_all(bench.path("root/var/lib/dpkg").join(folder)).unwrap();
+        }
+        for folder in
+            ["state/lists/partial", "cache/archives/partial", "etc/apt/apt.conf.d", "etc/apt/sources.list.d", "log"]
+        {
+            fs::create_dir_all(bench.path(folder)).unwrap();
+        }
+        write(bench.folder.path(), "root/var/lib/dpkg/status", "");
+        Some(bench)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repository(&self, folder: &str, origin: &str, packages: &[(&str, (&str, &str, &str), &str)]) {
+        let mut index = String::new();
+        for (file, (name, version, arch), bytes) in packages {
+            write(self.folder.path(), &format!("{folder}/pool/{file}"), bytes);
+            index += &format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: nobody\nDescription: a test\n\
+                 Filename: pool/{file}\nSize: {}\nSHA256: {}\n\n",
+                bytes.len(),
+                Sha256::of(bytes.as_bytes())
+            );
+        }
+        let path = "main/binary-amd64/Packages";
+        write(self.folder.path(), &format!("{folder}/dists/stable/{path}"), &index);
+        let release = format!(
+            "Origin: {origin}\nLabel: {origin}\nSuite: stable\nCodename: stable\nDate: Sat, 21 Nov 2026 00:00:00 UTC\n\
+             Architectures: amd64\nComponents: main\nSHA256:\n {} {} {path}\n",
+            Sha256::of(index.as_bytes()),
+            index.len()
+        );
+        write(self.folder.path(), &format!("{folder}/dists/stable/Release"), release);
+    }
+
+    fn staple(&self) {
+        write(self.folder.path(), &format!("ours/pool/{DEB}.intoto.jsonl"), self.sample.lines());
+        write(self.folder.path(), &format!("ours/pool/{DEB}.tlog-proof"), self.sample.proof(&[0, 1]));
+    }
+
+    fn unstaple(&self) {
+        for end in ["intoto.jsonl", "tlog-proof"] {
+            fs::remove_file(self.path(&format!("ours/pool/{DEB}.{end}"))).unwrap();
+        }
+    }
+
+    /// Has apt know both repositories by the beginning of their addresses, and reads their indexes.
+    fn sources(&self, base: &str) {
+        let source = |folder| format!("deb [trusted=yes] {base}/{folder} stable main\n");
+        write(self.folder.path(), "etc/apt/sources.list", source("ours") + &source("theirs"));
+        let root = self.folder.path().display();
+        write(
+            self.folder.path(),
+            "apt.conf",
+            format!(
+                "Dir::State \"{root}/state\";\nDir::State::status \"{root}/root/var/lib/dpkg/status\";\nDir::Cache \"{root}/cache\";\n\
+                 Dir::Etc \"{root}/etc/apt\";\nDir::Log \"{root}/log\";\nDir::Etc::trustedparts \"{root}/none\";\n\
+                 APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\nAPT::Sandbox::User \"root\";\n\
+                 Acquire::Languages \"none\";\nDebug::NoLocking \"true\";\nAPT::Update::Error-Mode \"any\";\n\
+                 DPkg::Options {{ \"--root={root}/root\"; \"--force-architecture\"; \"--force-depends\"; }};\n"
+            ),
+        );
+        let (good, words) = self.apt(&["update"]);
+        assert!(good, "{words}");
+    }
+
+    fn apt(&self, words: &[&str]) -> (bool, String) {
+        let mut command = as_root("apt-get");
+        // What would be of this machine, a preconfiguration of packages for one, is no part of the scratch root.
+        command.args(["-o", &format!("Dir::Etc::parts={}", self.path("etc/apt/apt.conf.d").display())]);
+        command.env("APT_CONFIG", self.path("apt.conf")).env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        said(&command.args(words).output().unwrap())
+    }
+
+    fn hook(&self, words: &[&str]) {
+        let (root, policy) =
+            (self.folder.path().display().to_string(), self.path("verify.policy").display().to_string());
+        let cache = self.path("etc/apt/apt.conf.d/90artel");
+        verifier(&[&["apt-hook", "install", "--root", &root, "--policy", &policy], words].concat());
+        // Only here the cache lies elsewhere than the hook's own.
+        let conf = fs::read_to_string(&cache).unwrap();
+        let run = format!("apt-hook run --cache {}", self.path("staples").display());
+        fs::write(cache, conf.replace("apt-hook run", &run)).unwrap();
+        assert!(conf.contains(PROGRAM));
+    }
+
+    /// Tries to install packages into the root as it was, and gives what apt said where it did not.
+    fn install(&self, packages: &[&str]) -> Result<String, String> {
+        let (good, words) = self.apt(&[&["-y", "install", "--reinstall"], packages].concat());
+        let there = self.path(INSTALLED).exists() && packages.contains(&"base-files");
+        let _ = fs::remove_file(self.path(INSTALLED));
+        write(self.folder.path(), "root/var/lib/dpkg/status", "");
+        if packages.contains(&"base-files") {
+            assert_eq!(good, there, "{words}");
+        }
+        if good { Ok(words) } else { Err(words) }
+    }
+}
+
+fn refused(result: Result<String, String>, why: &str) {
+    let words = result.expect_err("it was installed");
+    assert!(words.contains(why), "{words}");
+    assert!(words.contains("nothing was installed"), "{words}");
+}
+
+#[test]
+fn apt_installs_what_is_proven_and_nothing_else_of_the_network() {
+    let Some(bench) = Bench::new() else { return };
+    bench.sources(&format!("file:{}", bench.folder.path().display()));
+    assert!(bench.install(&["base-files"]).is_ok(), "without a hook apt asks nobody");
+    bench.hook(&["--origin", "sample"]);
+    let words = bench.install(&["base-files", "other"]).unwrap();
+    assert!(words.contains("base-files 12.4 amd64 is proven: op-a, op-b built the same"), "{words}");
+    assert!(!words.contains("other 1:2"), "another repository's package is none of our business: {words}");
+
+    let lines = format!("ours/pool/{DEB}.intoto.jsonl");
+    let good = String::from_utf8(bench.sample.lines()).unwrap();
+    write(bench.folder.path(), &lines, good.replacen("\"sig\":\"", "\"sig\":\"A", 1));
+    refused(bench.install(&["base-files"]), "no maintainer of the network signed");
+    let fewer: String = good.lines().take(2).map(|line| format!("{line}\n")).collect();
+    write(bench.folder.path(), &lines, fewer);
+    refused(bench.install(&["base-files"]), "1 of 2 operators attest");
+    bench.staple();
+    fs::remove_file(bench.path(&format!("ours/pool/{DEB}.tlog-proof"))).unwrap();
+    refused(bench.install(&["base-files"]), "there is no proof that the verdict was logged");
+    bench.staple();
+    bench.unstaple();
+    refused(bench.install(&["base-files"]), "there is no evidence for it");
+    bench.staple();
+
+    let policy = fs::read_to_string(bench.path("verify.policy")).unwrap();
+    write(bench.folder.path(), "verify.policy", policy.replace("log policy", "log policy\nagree 3"));
+    refused(bench.install(&["base-files"]), "2 operators agree, 3 are asked for here");
+    fs::remove_file(bench.path("verify.policy")).unwrap();
+    refused(bench.install(&["base-files"]), "there is no policy file");
+    assert!(bench.install(&["other"]).is_ok(), "whose packages are refused was written down");
+    write(bench.folder.path(), "verify.policy", policy);
+    assert!(bench.install(&["base-files"]).is_ok());
+
+    bench.hook(&["--all"]);
+    refused(bench.install(&["base-files", "other"]), "other 1:2 all is REFUSED");
+    assert!(bench.install(&["base-files"]).is_ok());
+    let root = bench.folder.path().display().to_string();
+    verifier(&["apt-hook", "uninstall", "--root", &root]);
+    assert!(bench.install(&["other"]).is_ok());
+}
+
+#[test]
+fn what_lies_beside_a_package_is_fetched_as_apt_fetches_it_and_kept() {
+    let Some(bench) = Bench::new() else { return };
+    let server = Server::of(bench.folder.path());
+    bench.sources(&server.address);
+    bench.hook(&[]);
+    let words = bench.install(&["base-files", "other"]).unwrap();
+    assert!(words.contains("base-files 12.4 amd64 is proven"), "{words}");
+    bench.unstaple();
+    assert!(bench.install(&["base-files"]).is_ok(), "it was kept");
+    fs::remove_dir_all(bench.path("staples")).unwrap();
+    refused(bench.install(&["base-files"]), "there is no evidence for it at http://127.0.0.1");
+    bench.staple();
+    assert!(bench.install(&["base-files"]).is_ok());
+    // What was kept is believed no more than what is fetched.
+    for file in fs::read_dir(bench.path("staples")).unwrap() {
+        fs::write(file.unwrap().path(), "spoilt").unwrap();
+    }
+    assert!(bench.install(&["base-files"]).is_ok());
+}
+
+/// Another package under the name and version that apt was told of, with its own honest evidence: apt's index does not save it.
+#[test]
+fn evidence_of_another_package_proves_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let good = deb(IDENTITY, "a");
+    bench.repository("ours", "sample", &[(DEB, ("base-files", "12.5", "amd64"), &good)]);
+    bench.sources(&format!("file:{}", bench.folder.path().display()));
+    bench.hook(&[]);
+    refused(bench.install(&["base-files"]), "it is base-files 12.4 amd64, not base-files 12.5 amd64");
+}

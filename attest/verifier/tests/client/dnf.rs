@@ -1,0 +1,152 @@
+//! dnf with the plugin, from a repository that createrepo made, into a root of its own.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use attest::{
+    bundle::Bundle,
+    compare::Output,
+    testing::{attestation, staple::Sample},
+    trust::Demands,
+};
+use protocol::{
+    Hash, Sha256,
+    message::Octets,
+    testing::{samples, signing_key},
+};
+
+use super::{as_root, is_there, said, server::Server, verifier, write};
+
+const RPM: &[u8] = include_bytes!("../../../../fixtures/rpm/unsigned.rpm");
+const NAME: &str = "Artel-answer-doc-1.2^git3-1.noarch.rpm";
+const INSTALLED: &str = "usr/share/doc/Artel-answer/answer.c";
+
+struct Bench {
+    folder: tempfile::TempDir,
+    sample: Sample,
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        if !is_there("dnf") || !is_there("createrepo_c") {
+            return None;
+        }
+        let bench = Self { folder: tempfile::tempdir().unwrap(), sample: sample() };
+        write(bench.folder.path(), &format!("repository/{NAME}"), RPM);
+        let (good, words) = said(&Command::new("createrepo_c").arg(bench.path("repository")).output().unwrap());
+        assert!(good, "{words}");
+        write(bench.folder.path(), "verify.policy", bench.sample.trust(Demands::default()).to_string());
+        bench.staple();
+        Some(bench)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn staple(&self) {
+        write(self.folder.path(), &format!("repository/{NAME}.intoto.jsonl"), self.sample.lines());
+        write(self.folder.path(), &format!("repository/{NAME}.tlog-proof"), self.sample.proof(&[1, 2]));
+    }
+
+    fn hook(&self, words: &[&str]) {
+        let (root, policy) =
+            (self.folder.path().display().to_string(), self.path("verify.policy").display().to_string());
+        verifier(
+            &[&["dnf-hook", "install", "--root", &root, "--policy", &policy, "--plugins", "/plugins"], words].concat(),
+        );
+    }
+
+    /// Tries to install the package into an empty root, and gives what dnf said where it did not.
+    fn install(&self, base: &str) -> Result<String, String> {
+        let into = tempfile::tempdir().unwrap();
+        let mut command = as_root("dnf");
+        command.args(["-y", "--releasever=1", "--setopt=reposdir=/nonexistent", "--repo=artel"]);
+        command.arg(format!("--setopt=pluginpath={}", self.path("plugins").display()));
+        command.arg(format!("--setopt=pluginconfpath={}", self.path("etc/dnf/plugins").display()));
+        command.arg(format!("--installroot={}", into.path().display()));
+        command.arg(format!("--setopt=cachedir={}", into.path().join("cache").display()));
+        command.arg(format!("--repofrompath=artel,{base}/repository"));
+        command.args(["--setopt=artel.gpgcheck=0", "--setopt=artel.repo_gpgcheck=0", "--setopt=retries=1"]);
+        command.env("LC_ALL", "C.UTF-8").args(["install", "Artel-answer-doc"]);
+        let (good, words) = said(&command.output().unwrap());
+        assert_eq!(good, into.path().join(INSTALLED).exists(), "{words}");
+        if good { Ok(words) } else { Err(words) }
+    }
+}
+
+/// Gives evidence that two operators built the RPM.
+fn sample() -> Sample {
+    let (genesis, network) = samples::signed_genesis(&Sample::policy(2));
+    let request = samples::signed_request(&samples::rpm_request(network));
+    let output =
+        Output { hash: Hash::of(RPM), name: NAME.parse().unwrap(), size: RPM.len() as u64, sha256: Sha256::of(RPM) };
+    let signed = |at: u8| {
+        let mut attestation = attestation(&request, at, "");
+        (attestation.outputs, attestation.byproducts) = (vec![output.clone()], vec![]);
+        Octets(attestation.sign(&signing_key(10 + at)).unwrap())
+    };
+    let bundle = Bundle {
+        lock: Octets(samples::lock().to_bytes()),
+        request: Octets(request.to_bytes()),
+        policies: vec![Octets(genesis.to_bytes())],
+        promotions: vec![],
+        attestations: vec![signed(0), signed(1)],
+    };
+    Sample::of_bundle(bundle, network)
+}
+
+fn refused(result: Result<String, String>, why: &str) {
+    let words = result.expect_err("it was installed");
+    assert!(words.contains(why), "{words}");
+    assert!(words.contains("nothing was installed"), "{words}");
+}
+
+#[test]
+fn dnf_installs_what_is_proven_and_nothing_else() {
+    let Some(bench) = Bench::new() else { return };
+    let file = format!("file://{}", bench.folder.path().display());
+    fs::create_dir_all(bench.path("plugins")).unwrap();
+    bench.install(&file).unwrap();
+    bench.hook(&[]);
+    bench.install(&file).unwrap();
+    let lines = format!("repository/{NAME}.intoto.jsonl");
+    let good = String::from_utf8(bench.sample.lines()).unwrap();
+    write(bench.folder.path(), &lines, good.replacen("\"sig\":\"", "\"sig\":\"A", 1));
+    refused(bench.install(&file), "no maintainer of the network signed");
+    fs::remove_file(bench.path(&lines)).unwrap();
+    refused(bench.install(&file), "has no evidence beside it");
+    bench.staple();
+    let policy = fs::read_to_string(bench.path("verify.policy")).unwrap();
+    write(bench.folder.path(), "verify.policy", policy.replace("log policy", "log policy\nagree 3"));
+    refused(bench.install(&file), "2 operators agree, 3 are asked for here");
+    fs::remove_file(bench.path("verify.policy")).unwrap();
+    refused(bench.install(&file), "there is no policy file");
+    bench.hook(&["--repository", "others-*"]);
+    bench.install(&file).unwrap();
+    bench.hook(&["--all"]);
+    refused(bench.install(&file), "there is no policy file");
+    write(bench.folder.path(), "etc/dnf/plugins/artel.conf", "[main]\n");
+    refused_whole(bench.install(&file), "the hook's settings cannot be read");
+    bench.hook(&[]);
+    let root = bench.folder.path().display().to_string();
+    verifier(&["dnf-hook", "uninstall", "--root", &root, "--plugins", "/plugins"]);
+    bench.install(&file).unwrap();
+}
+
+/// A hook that cannot do its work lets nothing in.
+fn refused_whole(result: Result<String, String>, why: &str) {
+    let words = result.expect_err("it was installed");
+    assert!(words.contains(why), "{words}");
+}
+
+#[test]
+fn what_lies_beside_a_package_is_fetched_as_dnf_fetches_it() {
+    let Some(bench) = Bench::new() else { return };
+    let server = Server::of(bench.folder.path());
+    bench.hook(&[]);
+    bench.install(&server.address).unwrap();
+    fs::remove_file(bench.path(&format!("repository/{NAME}.tlog-proof"))).unwrap();
+    refused(bench.install(&server.address), "there is no proof that the verdict was logged");
+    fs::remove_file(bench.path(&format!("repository/{NAME}.intoto.jsonl"))).unwrap();
+    refused(bench.install(&server.address), "has no evidence beside it");
+}

@@ -1,0 +1,252 @@
+//! Following the log: every node remembers the newest checkpoint that it believes, and compares it with what others were shown.
+//!
+//! ```text
+//!  coordinators --checkpoint--> meet <--checkpoint-- members, asked in turn
+//!                                |
+//!        same tree: remember the newer        no tree has both: evidence (see `alarm`)
+//! ```
+//! A coordinator that shows two histories must show each of them to somebody. Those two meet, directly or through others,
+//! within a few rounds, and the proof that convicts the log is made of the tiles that it serves for its own newer checkpoint.
+//! One that serves none is not followed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use attest::log::{
+    checkpoint::{Signed, Verified},
+    conflict::Conflict,
+    network,
+    note::NOTE_MAX,
+    tile::{self, Resource, Tile, View},
+    tree::{self, Head},
+};
+use protocol::{
+    NodeId, Sha256,
+    message::{Octets, Request, Response},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{daemon::Shared, serve::Desk, store};
+
+/// How often coordinators and members are asked.
+const LOOK_EVERY: Duration = Duration::from_secs(8);
+/// Members that are asked in one round.
+const ASKED: usize = 3;
+/// Checkpoints of others that wait to be compared; more than that come again.
+const HEARD: usize = 64;
+/// Heads that are remembered as being of the believed tree.
+const AGREED: usize = 256;
+
+/// What this node believes of the log.
+#[derive(Debug)]
+pub struct Sight {
+    believed: Mutex<Option<Verified>>,
+    heard: mpsc::Sender<(NodeId, Vec<u8>)>,
+    inbox: Mutex<Option<mpsc::Receiver<(NodeId, Vec<u8>)>>>,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        let (heard, inbox) = mpsc::channel(HEARD);
+        Self { believed: Mutex::default(), heard, inbox: Mutex::new(Some(inbox)) }
+    }
+}
+
+impl Sight {
+    fn lock(&self) -> MutexGuard<'_, Option<Verified>> {
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest checkpoint that this node believes.
+    pub fn believed(&self) -> Option<Verified> {
+        self.lock().clone()
+    }
+
+    /// Takes another member's checkpoint, to be compared in a moment.
+    pub fn hear(&self, from: NodeId, checkpoint: Vec<u8>) {
+        // When many wait, this one comes again.
+        let _ = self.heard.try_send((from, checkpoint));
+    }
+
+    /// What a member is told that tells its own.
+    pub(crate) fn answer(&self, shared: &Shared) -> Response {
+        match (shared.alarm(), self.believed()) {
+            (Some((alarm, _)), _) => Response::Conflict(Octets(alarm.conflict.to_bytes())),
+            (None, Some(believed)) => Response::Checkpoint(Octets(believed.as_signed().to_string().into_bytes())),
+            (None, None) => Response::Checkpoint(Octets(Vec::new())),
+        }
+    }
+}
+
+/// Follows the log until stopped. It may be dropped at any time.
+pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
+    let taken = shared.others.sight.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut inbox) = taken else { return };
+    let mut auditor = Auditor { shared, desk, agreed: BTreeSet::new(), turn: 0 };
+    auditor.load().await;
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some((from, checkpoint)) = inbox.recv() => auditor.meet(from, &checkpoint).await,
+            _ = look.tick() => auditor.look().await,
+        }
+    }
+}
+
+struct Auditor {
+    shared: Arc<Shared>,
+    desk: Desk,
+    /// Heads that the believed tree had.
+    agreed: BTreeSet<(u64, Sha256)>,
+    turn: usize,
+}
+
+impl Auditor {
+    fn key(&self) -> String {
+        // No origin has a space in it, so this is no witness's memory.
+        format!("believed {}", network::origin(&self.shared.network))
+    }
+
+    async fn load(&mut self) {
+        let key = self.key();
+        let kept = self.shared.store.run(move |store| store.witnessed(&key)).await.ok().flatten();
+        let keys = self.shared.log_keys();
+        *self.shared.others.sight.lock() = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
+    }
+
+    async fn look(&mut self) {
+        for node in self.candidates() {
+            if let Some(checkpoint) = self.resource(node, Resource::Checkpoint).await {
+                self.meet(node, &checkpoint).await;
+            }
+        }
+        let others = self.others();
+        for at in 0..ASKED.min(others.len()) {
+            let node = others[(self.turn + at) % others.len()];
+            let own = self.shared.others.sight.believed().map(|own| own.as_signed().to_string().into_bytes());
+            match self.desk.ask(node, Request::Checkpoint(Octets(own.unwrap_or_default()))).await {
+                Ok(Response::Checkpoint(Octets(theirs))) if theirs.is_empty() => {}
+                Ok(Response::Checkpoint(Octets(theirs))) => self.meet(node, &theirs).await,
+                Ok(Response::Conflict(Octets(evidence))) => {
+                    if let Err(error) = self.shared.told_of_conflict(&evidence).await {
+                        debug!(node = %node.short(), %error, "what a member says against the log convicts nobody");
+                    }
+                }
+                Ok(other) => debug!(node = %node.short(), ?other, "no checkpoint from this member"),
+                Err(error) => debug!(node = %node.short(), %error, "no checkpoint from this member"),
+            }
+        }
+        self.turn = self.turn.wrapping_add(ASKED);
+    }
+
+    fn candidates(&self) -> Vec<NodeId> {
+        self.shared.policies().current().coordinators.candidates().to_vec()
+    }
+
+    /// Connected members that do not sign the log themselves.
+    fn others(&self) -> Vec<NodeId> {
+        let policies = self.shared.policies();
+        let candidates = policies.current().coordinators.candidates();
+        let peers = self.shared.net.peers().into_iter().map(|peer| peer.node);
+        peers.filter(|node| policies.current().is_member(node) && !candidates.contains(node)).collect()
+    }
+
+    async fn resource(&self, node: NodeId, resource: Resource) -> Option<Vec<u8>> {
+        match self.desk.ask(node, Request::View(format!("transparency/{resource}"))).await {
+            Ok(Response::View(Octets(bytes))) => Some(bytes),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Compares a checkpoint with the believed one. What the log did not sign says nothing about it.
+    async fn meet(&mut self, from: NodeId, checkpoint: &[u8]) {
+        if checkpoint.len() > NOTE_MAX || self.shared.alarm().is_some() {
+            return;
+        }
+        let keys = self.shared.log_keys();
+        let signed = Signed::read(checkpoint)
+            .ok()
+            .filter(|signed| signed.claims().origin() == network::origin(&self.shared.network).as_str());
+        let Some(theirs) = signed.and_then(|signed| signed.verify(&keys).ok()) else {
+            debug!(node = %from.short(), "what a member calls a checkpoint is none of this network's log");
+            return;
+        };
+        let Some(own) = self.shared.others.sight.believed() else { return self.believe(theirs).await };
+        let head = theirs.head();
+        if own.head() == head || self.agreed.contains(&(head.size, head.root)) {
+            return;
+        }
+        let theirs_is_newer = head.size > own.head().size;
+        let (older, newer) = if theirs_is_newer { (own, theirs) } else { (theirs, own) };
+        let Some(proof) = self.proof(older.head().size, newer.head(), from).await else {
+            debug!(node = %from.short(), size = head.size, "nobody shows how this checkpoint and ours belong together");
+            return;
+        };
+        match Conflict::find(&older, &newer, &proof) {
+            Some(conflict) => {
+                warn!(node = %from.short(), "a member was shown another history of the log");
+                if let Err(error) = self.shared.raise(&conflict).await {
+                    warn!(%error, "evidence against the log cannot be kept");
+                }
+            }
+            None if theirs_is_newer => self.believe(newer).await,
+            None => self.agree(older.head()),
+        }
+    }
+
+    fn agree(&mut self, head: Head) {
+        self.agreed.insert((head.size, head.root));
+        if self.agreed.len() > AGREED {
+            self.agreed.pop_first();
+        }
+    }
+
+    async fn believe(&mut self, checkpoint: Verified) {
+        if let Some(former) = self.shared.others.sight.believed() {
+            self.agree(former.head());
+        }
+        let (key, bytes) = (self.key(), checkpoint.as_signed().to_string().into_bytes());
+        let kept = self.shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await;
+        match kept {
+            Ok(()) => *self.shared.others.sight.lock() = Some(checkpoint),
+            Err(error) => debug!(error = %store_words(&error), "a checkpoint cannot be kept"),
+        }
+    }
+
+    /// The proof that leads from a size to a newer head, made of tiles of who signed it or of who knows it.
+    async fn proof(&self, old: u64, newer: Head, from: NodeId) -> Option<Vec<Sha256>> {
+        if old == newer.size || old == 0 {
+            return Some(Vec::new());
+        }
+        let wanted = tile::for_consistency(old, newer.size).ok()?;
+        let mut sources = self.candidates();
+        sources.push(from);
+        for node in sources {
+            if let Some(view) = self.view(node, newer, &wanted).await {
+                return tree::consistency(old, newer.size, &view).ok();
+            }
+        }
+        None
+    }
+
+    /// Fetches tiles from one node; none unless all of them are of the head's tree.
+    async fn view(&self, node: NodeId, head: Head, wanted: &BTreeSet<Tile>) -> Option<View> {
+        let mut tiles = BTreeMap::new();
+        for wanted in wanted {
+            tiles.insert(*wanted, self.resource(node, Resource::Tile(*wanted)).await?);
+        }
+        View::new(head, &tiles).ok()
+    }
+}
+
+fn store_words(error: &store::Error) -> String {
+    crate::daemon::chain(error)
+}

@@ -1,0 +1,114 @@
+//! The witness: every node countersigns the checkpoints of its network's log, each once it continues what was seen before.
+//!
+//! ```text
+//!  add-checkpoint (HTTP, libp2p) -> read -> decide on a look -> one transaction: latest, decide, keep -> cosignature
+//! ```
+//! What is refused costs no write. Nothing is cosigned while there is evidence that the log was forked.
+
+use std::sync::Arc;
+
+use attest::log::{
+    checkpoint::Signed,
+    network,
+    note::VerifierKey,
+    witness::{self, Refusal, Request},
+};
+use protocol::Sha256;
+use tracing::{info, warn};
+
+use crate::{alarm, clock, daemon::Shared, store};
+
+/// What a witness says, as HTTP says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// What the body is.
+    pub content_type: &'static str,
+    /// Signature lines of 200, the latest size of 409, else a sentence.
+    pub body: String,
+}
+
+impl Answer {
+    fn words(status: u16, words: &str) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: format!("{words}\n") }
+    }
+
+    fn refused(refusal: &Refusal) -> Self {
+        Self { status: refusal.status(), content_type: refusal.content_type(), body: refusal.body() }
+    }
+}
+
+impl Shared {
+    /// The keys of the network's log under the policy in force.
+    pub fn log_keys(&self) -> Vec<VerifierKey> {
+        network::log_keys(&self.network, self.policies().current())
+    }
+
+    /// Decides about a checkpoint and cosigns it, durably.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing was cosigned.
+    pub async fn add_checkpoint(self: &Arc<Self>, request: &[u8]) -> Result<Answer, store::Error> {
+        let request = match Request::read(request) {
+            Ok(request) => request,
+            Err(error) => return Ok(Answer::refused(&error.into())),
+        };
+        let origin = network::origin(&self.network).to_string();
+        let keys = if request.origin() == origin { self.log_keys() } else { Vec::new() };
+        if !keys.is_empty() && self.alarm().is_some() {
+            return Ok(Answer::words(403, alarm::REFUSAL));
+        }
+        let (name, key, now) = (network::witness_name(&self.id), self.key.clone(), clock::now());
+        let decided = self.store.run(move |store| {
+            let latest = store.witnessed(&origin)?;
+            let looked = read(latest.as_deref()).map(|latest| witness::decide(&request, &keys, latest.as_ref()));
+            if !matches!(looked, Some(Ok(_))) {
+                return Ok(looked.map(|looked| looked.map(|_| String::new())));
+            }
+            store.witness(&origin, |latest| {
+                let Some(latest) = read(latest) else { return (None, None) };
+                match witness::decide(&request, &keys, latest.as_ref()) {
+                    Ok(accepted) => {
+                        let cosigned = accepted.cosign(&name, &key, now);
+                        let kept = cosigned.checkpoint().as_signed().to_string().into_bytes();
+                        (Some(kept), Some(Ok(cosigned.body())))
+                    }
+                    Err(refusal) => (None, Some(Err(refusal))),
+                }
+            })
+        });
+        Ok(match decided.await? {
+            None => Answer::words(500, "this witness cannot read what it cosigned last; its owner must look"),
+            Some(Ok(body)) => Answer { status: 200, content_type: "text/plain; charset=utf-8", body },
+            Some(Err(refusal)) => {
+                if let Refusal::Inconsistent { evidence, .. } = &refusal {
+                    warn!(%refusal, "a checkpoint was not cosigned");
+                    if let Some(conflict) = evidence {
+                        self.raise(conflict).await?;
+                    }
+                } else {
+                    info!(%refusal, "a checkpoint was not cosigned");
+                }
+                Answer::refused(&refusal)
+            }
+        })
+    }
+
+    /// Gives the checkpoint that was cosigned last of the log whose origin has this digest.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn witnessed(&self, log: Sha256) -> Result<Option<Vec<u8>>, store::Error> {
+        let origin = network::origin(&self.network).to_string();
+        if Sha256::of(origin.as_bytes()) != log {
+            return Ok(None);
+        }
+        self.store.run(move |store| store.witnessed(&origin)).await
+    }
+}
+
+/// Reads what is kept: nothing at all, or a checkpoint; none where it cannot be read, and then nothing may be cosigned.
+fn read(kept: Option<&[u8]>) -> Option<Option<Signed>> {
+    kept.map_or(Some(None), |bytes| Signed::read(bytes).ok().map(Some))
+}

@@ -1,0 +1,248 @@
+//! The transparency log of real networks: what it says, who serves it, and that it goes on without a fork.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use artel::{
+    keys,
+    tlog::{Reader, Remote, Source},
+};
+use attest::log::{
+    checkpoint::{Signed, Verified},
+    entry::{End, Entry, Event},
+    network,
+    story::Story,
+    tile::{self, Resource, Tile},
+};
+use harness::{Network, Plan, until};
+use web::{Client, api::JobState};
+
+use crate::{
+    elected::{ANOTHER_WITHIN, WITHIN},
+    ground,
+};
+
+/// A node serves what was decided so soon.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
+
+/// A log over HTTP.
+type Served = Remote<Client>;
+
+fn served(network: &Network, name: &str) -> Served {
+    Remote(network.public(name))
+}
+
+/// The newest checkpoint, once one of the network's coordinators signed it.
+async fn checkpoint(network: &Network, served: &Served) -> Option<Verified> {
+    let keys = network::log_keys(&network.id, &network.charter.to_policy().unwrap());
+    let bytes = served.fetch(Resource::Checkpoint).await.ok()?;
+    Some(Signed::read(&bytes).unwrap().verify(&keys).unwrap())
+}
+
+/// Every entry up to a checkpoint as bytes, each proven by it.
+async fn bytes(served: &Served, checkpoint: &Verified) -> Vec<Vec<u8>> {
+    let (mut reader, mut entries) = (Reader::new(served, checkpoint.head()), Vec::new());
+    while (entries.len() as u64) < checkpoint.head().size {
+        let (first, bundle) = reader.bundle_with(entries.len() as u64).await.unwrap();
+        assert_eq!(first, entries.len() as u64);
+        entries.extend(bundle);
+    }
+    entries
+}
+
+async fn entries(served: &Served, checkpoint: &Verified) -> Vec<Entry> {
+    bytes(served, checkpoint).await.iter().map(|bytes| Entry::from_bytes(bytes).unwrap()).collect()
+}
+
+/// Who signed, by name.
+fn signer(network: &Network, checkpoint: &Verified) -> String {
+    let note = checkpoint.as_signed().note();
+    let names = network.candidates().iter();
+    let mut signed = names.filter(|name| {
+        let key = network::log_key(&network.id, &network.id_of(name));
+        note.lines().iter().any(|line| line.is_by(&key))
+    });
+    signed.next().unwrap().clone()
+}
+
+/// Waits until a node serves a checkpoint with the verdict over so many jobs, and gives it with its entries.
+async fn with_verdicts(network: &Network, served: &Served, wanted: usize) -> (Verified, Vec<Entry>) {
+    until("the log has the verdicts", SERVED_WITHIN, async || {
+        let checkpoint = checkpoint(network, served).await?;
+        let entries = entries(served, &checkpoint).await;
+        let verdicts = entries.iter().filter(|entry| matches!(entry.event, Event::Verdict(_))).count();
+        (verdicts >= wanted).then_some((checkpoint, entries))
+    })
+    .await
+}
+
+/// The words of the log, once it tells a whole story: each lease has its one outcome.
+fn words(entries: &[Entry]) -> Vec<&'static str> {
+    let mut story = Story::default();
+    entries.iter().for_each(|entry| story.read(entry).unwrap());
+    assert_eq!(story.open().count(), 0, "no lease is without an outcome");
+    entries.iter().map(|entry| entry.event.word()).collect()
+}
+
+#[tokio::test]
+async fn a_reproduced_job_is_in_the_log_and_a_restart_continues_it() {
+    let Some(ground) = ground().await else { return };
+    let mirrors = vec!["mirror".to_owned()];
+    let mut network = Network::found(&ground, &Plan { mirrors, ..Plan::builders(2) });
+    network.start().await;
+    let job = network.submit(&ground.script("first", "echo done > out")).await;
+    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Reproduced);
+    let served = served(&network, "coordinator");
+    let (before, entries) = with_verdicts(&network, &served, 1).await;
+    let told = words(&entries);
+    assert_eq!(told.first(), Some(&"policy"));
+    let of_job: Vec<_> = told.iter().filter(|word| **word != "policy" && **word != "commitment").copied().collect();
+    let expected = ["accepted", "lease", "lease", "outcome", "outcome", "verdict"];
+    assert_eq!(of_job, expected, "{told:?}");
+    let Some(Event::Verdict(verdict)) = entries.last().map(|entry| &entry.event) else { panic!("{told:?}") };
+    let ends = entries.iter().filter_map(|entry| {
+        let Event::Outcome(outcome) = &entry.event else { return None };
+        Some(format!("{:?}", outcome.end))
+    });
+    let attested: BTreeSet<_> =
+        verdict.attestations.iter().map(|hash| End::Built(*hash)).map(|e| format!("{e:?}")).collect();
+    assert_eq!(ends.collect::<BTreeSet<_>>(), attested);
+
+    // A node that is no coordinator hands the same on.
+    let relayed = Remote(network.public("mirror"));
+    let (_, elsewhere) = with_verdicts(&network, &relayed, 1).await;
+    assert_eq!(elsewhere, entries);
+    let stranger = relayed.fetch("tile/entries/999".parse().unwrap()).await.unwrap_err();
+    assert!(stranger.0.contains("not found"), "{stranger}");
+
+    network.node("coordinator").kill();
+    network.node("coordinator").start();
+    network.node("coordinator").up().await;
+    let again = until("the log is served again", SERVED_WITHIN, async || checkpoint(&network, &served).await).await;
+    assert!(again.head().size >= before.head().size, "nothing was lost");
+    let job = network.submit(&ground.script("second", "echo again > out")).await;
+    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Reproduced);
+    let (after, entries) = with_verdicts(&network, &served, 2).await;
+    words(&entries);
+    Reader::new(&served, after.head()).continues(before.head()).await.unwrap();
+    network.node("coordinator").stop().await;
+    network.node("coordinator").start();
+    network.node("coordinator").up().await;
+    let last = until("the log is served again", SERVED_WITHIN, async || checkpoint(&network, &served).await).await;
+    Reader::new(&served, last.head()).continues(after.head()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_log_goes_on_under_another_leader_without_a_fork() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan { coordinators: 3, ..Plan::builders(2) });
+    network.start().await;
+    let first = network.led(ANOTHER_WITHIN, &[]).await;
+    network.ask_at(&first);
+    let job = network.submit(&ground.script("first", "echo done > out")).await;
+    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Reproduced);
+    let (before, old) = with_verdicts(&network, &served(&network, &first), 1).await;
+    assert_eq!(signer(&network, &before), first, "who is asked signs");
+    for name in network.candidates().to_vec() {
+        let (here, entries) = with_verdicts(&network, &served(&network, &name), 1).await;
+        assert_eq!((&entries, signer(&network, &here)), (&old, name.clone()), "every candidate serves the same");
+        assert_eq!(here.head(), before.head());
+    }
+
+    network.node(&first).kill();
+    let second = network.led(ANOTHER_WITHIN, &[&first]).await;
+    network.ask_at(&second);
+    let job = network.submit(&ground.script("second", "echo again > out")).await;
+    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Reproduced);
+    let by_second = served(&network, &second);
+    let (after, entries) = with_verdicts(&network, &by_second, 2).await;
+    words(&entries);
+    assert_eq!(signer(&network, &after), second);
+    Reader::new(&by_second, after.head()).continues(before.head()).await.unwrap();
+    assert_eq!(entries[..old.len()], old);
+
+    // The one that was away writes the same when it is back.
+    network.node(&first).start();
+    network.node(&first).up().await;
+    let (back, same) = with_verdicts(&network, &served(&network, &first), 2).await;
+    assert_eq!(same[..entries.len()], entries);
+    let (newest, log) = with_verdicts(&network, &by_second, 2).await;
+    let (small, large) = if back.head().size <= newest.head().size { (back, newest) } else { (newest, back) };
+    let source = served(&network, &signer(&network, &large));
+    Reader::new(&source, large.head()).continues(small.head()).await.unwrap();
+    assert!(log.len() >= entries.len());
+}
+
+/// How many entries the log has that judges of others are shown.
+const LONG: u64 = 10_000;
+/// How long a network may take to get there.
+const LONG_WITHIN: Duration = Duration::from_secs(1500);
+/// Jobs that are submitted at one time.
+const PORTION: usize = 100;
+
+/// Writes the log of a real network, as a node serves it, and a fork of it that the same key signed, into the folder that
+/// `ARTEL_LOG_FOLDER` names: `make judges` shows both to readers that nobody here wrote.
+#[tokio::test]
+async fn a_long_log_is_served_for_judges() {
+    let Some(folder) = std::env::var_os("ARTEL_LOG_FOLDER").map(PathBuf::from) else {
+        return println!("SKIPPED: ARTEL_LOG_FOLDER names no folder; `make judges` does");
+    };
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan::builders(2));
+    network.start().await;
+    let source = served(&network, "coordinator");
+    let prepared = ground.script("nothing", "echo done > out");
+    let (begun, mut older) = (std::time::Instant::now(), None);
+    let newest = loop {
+        let mut last = None;
+        for _ in 0..PORTION {
+            last = Some(network.submit(&prepared).await);
+        }
+        network.over(last.unwrap(), WITHIN).await;
+        let now = checkpoint(&network, &source).await.unwrap();
+        println!("{} entries after {} s", now.head().size, begun.elapsed().as_secs());
+        if now.head().size >= LONG {
+            break now;
+        }
+        older = older.or(Some(now).filter(|now| now.head().size > 300));
+        assert!(begun.elapsed() < LONG_WITHIN, "too slow");
+    };
+    let older = older.unwrap();
+    let log = bytes(&source, &newest).await;
+    let mut story = Story::default();
+    log.iter().for_each(|bytes| story.read(&Entry::from_bytes(bytes).unwrap()).unwrap());
+    Reader::new(&source, newest.head()).continues(older.head()).await.unwrap();
+
+    let _ = fs::remove_dir_all(&folder);
+    let size = newest.head().size;
+    let resources = Tile::added(0, size).map(Resource::Tile).chain(tile::bundles_added(0, size).map(Resource::Entries));
+    for resource in resources {
+        write(&folder.join("honest"), &resource.to_string(), &source.fetch(resource).await.unwrap());
+    }
+    let key = keys::load(&network.node("coordinator").home.node_key()).unwrap();
+    let mut forged = log.clone();
+    forged[100] = forged[101].clone();
+    let forged = attest::testing::log::Memory::of(forged);
+    for (path, bytes) in forged.files(size) {
+        write(&folder.join("fork"), &path, &bytes);
+    }
+    let origin = network::origin(&network.id);
+    let fork = Signed::sign(&origin, forged.head(size), &key);
+    for (place, checkpoint) in [("honest", newest.as_signed()), ("fork", &fork)] {
+        write(&folder.join(place), "checkpoint", checkpoint.to_string().as_bytes());
+        write(&folder.join(place), "older", older.as_signed().to_string().as_bytes());
+    }
+    let vkey = network::log_key(&network.id, &network.id_of("coordinator"));
+    fs::write(folder.join("vkey"), vkey.to_string()).unwrap();
+    println!("figure: a log of {size} entries, made in {:.0} s", begun.elapsed().as_secs_f64());
+}
+
+fn write(folder: &Path, path: &str, bytes: &[u8]) {
+    let path = folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,160 @@
+//! Witnesses and forked logs: what a real node cosigns and what it refuses, and how two mirrors that were shown two histories
+//! of the log find out, keep the proof and stop.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use artel::keys;
+use attest::{
+    log::{
+        checkpoint::Signed,
+        conflict::Conflict,
+        network, tree,
+        witness::{Request, latest_size, monitor_path},
+    },
+    testing::log::Memory,
+};
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use harness::{Forker, Network, Plan, run, until};
+use protocol::{NetworkId, Sha256};
+use web::{
+    Backend,
+    api::{ApiError, WitnessAnswer},
+};
+
+use crate::ground;
+
+/// How soon both mirrors must have stopped.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A log of the network's own, with the coordinator's key.
+struct Log {
+    key: SigningKey,
+    id: NetworkId,
+    memory: Memory,
+}
+
+impl Log {
+    fn request(&self, old: u64, size: u64) -> Bytes {
+        self.request_by(&self.key, old, (size, &self.memory))
+    }
+
+    fn request_by(&self, key: &SigningKey, old: u64, (size, memory): (u64, &Memory)) -> Bytes {
+        let signed = Signed::sign(&network::origin(&self.id), memory.head(size), key);
+        let node = protocol::NodeId::from(keys::public(key));
+        let checkpoint = signed.verify(&[network::log_key(&self.id, &node)]).unwrap();
+        let proof = if old == 0 || old > size { Vec::new() } else { tree::consistency(old, size, memory).unwrap() };
+        Request::new(old, proof, &checkpoint).to_string().into()
+    }
+}
+
+#[tokio::test]
+async fn a_node_cosigns_what_continues_and_nothing_else() {
+    let Some(ground) = ground().await else { return };
+    let plan = Plan { mirrors: vec!["mirror".into()], ..Plan::builders(1) };
+    let mut network = Network::found(&ground, &plan);
+    network.node("mirror").start();
+    network.node("mirror").up().await;
+    let log = Log {
+        key: keys::load(&network.node("coordinator").home.node_key()).unwrap(),
+        id: network.id,
+        memory: Memory::sized(300),
+    };
+    let at = network.public("mirror");
+    let add = async |request: Bytes| at.add_checkpoint(request).await.unwrap();
+    let origin = network::origin(&network.id);
+    let monitored = Sha256::of(origin.as_str().as_bytes());
+    assert!(matches!(at.witnessed(monitored).await, Err(ApiError::NotFound { .. })), "nothing was cosigned yet");
+
+    let first = add(log.request(0, 7)).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let mirror = network::witness_key(&network.id_of("mirror"));
+    let bare = Signed::sign(&origin, log.memory.head(7), &log.key);
+    let checkpoint = bare.verify(&[network::log_key(&network.id, &network.id_of("coordinator"))]).unwrap();
+    let cosigned = checkpoint.with_answer(&first.body, std::slice::from_ref(&mirror)).unwrap();
+    assert_eq!(cosigned.cosigners(std::slice::from_ref(&mirror)).unwrap().len(), 1, "{}", first.body);
+    let shown = at.witnessed(monitored).await.unwrap();
+    assert_eq!(Signed::read(&shown).unwrap().claims().head(), log.memory.head(7));
+    assert!(monitor_path(origin.as_str()).starts_with(&monitored.to_string()));
+
+    let stale = add(log.request(0, 300)).await;
+    assert_eq!((stale.status, latest_size(&stale.body)), (409, Some(7)), "{stale:?}");
+    assert_eq!(stale.content_type, "text/x.tlog.size");
+    assert_eq!(add(log.request(7, 300)).await.status, 200);
+    assert_eq!(add(log.request(300, 300)).await.status, 200, "the same again is cosigned again");
+
+    let backwards = add(log.request(300, 7)).await;
+    assert_eq!(backwards.status, 400, "{backwards:?}");
+    let stranger = keys::generate().unwrap();
+    let unsigned = add(log.request_by(&stranger, 300, (300, &log.memory))).await;
+    assert_eq!(unsigned.status, 403, "{unsigned:?}");
+    let elsewhere = Log { id: NetworkId::from_bytes([9; 32]), key: log.key.clone(), memory: Memory::sized(9) };
+    let unknown = add(elsewhere.request(0, 9)).await;
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    for garbage in ["", "old 7\n", "old 7\n\nno checkpoint\n", "old 07\n\n"] {
+        assert_eq!(add(garbage.into()).await.status, 400, "{garbage:?}");
+    }
+    assert_eq!(network.client("mirror").status().await.unwrap().conflict, None);
+
+    // A fork is refused, and the request itself is the proof.
+    let forked = Memory::forked(301, 5);
+    let refused: WitnessAnswer = add(log.request_by(&log.key, 300, (301, &forked))).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let evidence = at.conflict().await.unwrap();
+    let keys = [network::log_key(&network.id, &network.id_of("coordinator"))];
+    let sizes = Conflict::from_bytes(&evidence).unwrap().convicts(&keys).unwrap().map(|head| head.size);
+    assert_eq!(sizes, [300, 301]);
+    assert_eq!(add(log.request(300, 300)).await.status, 403, "nothing of a forked log is cosigned");
+
+    // It is not forgotten.
+    network.node("mirror").kill();
+    network.node("mirror").start();
+    network.node("mirror").up().await;
+    assert_eq!(network.client("mirror").conflict().await.unwrap(), evidence);
+}
+
+#[tokio::test]
+async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
+    let Some(ground) = ground().await else { return };
+    let plan = Plan { mirrors: vec!["mirror-a".into(), "mirror-b".into()], ..Plan::builders(1) };
+    let mut network = Network::found(&ground, &plan);
+    let mirrors = ["mirror-a", "mirror-b"];
+    let known = network.node("mirror-a").config().reach.listen;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut config = network.node("mirror-a").config();
+    config.reach.listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+    config.save(&network.node("mirror-a").home).unwrap();
+    assert_eq!(known.len(), 2);
+    let mut config = network.node("mirror-b").config();
+    let peer = artel::net::address_suffix(network.id_of("mirror-a"));
+    config.network.bootstrap.push(format!("/ip4/127.0.0.1/udp/{port}/quic-v1{peer}"));
+    config.save(&network.node("mirror-b").home).unwrap();
+    let histories: BTreeMap<_, _> = [("mirror-a", Memory::sized(300)), ("mirror-b", Memory::forked(520, 77))]
+        .map(|(name, history)| (network.id_of(name), history))
+        .into();
+    let _forker = Forker::take_over(&mut network, &histories).await;
+    for name in mirrors {
+        network.node(name).start();
+        network.node(name).up().await;
+    }
+    for name in mirrors {
+        let client = network.client(name);
+        let conflict =
+            until("a mirror knows that the log was forked", WITHIN, async || client.status().await.ok()?.conflict)
+                .await;
+        assert_eq!(conflict.sizes, [300, 520], "{name}");
+        let page = network.public(name);
+        assert_eq!(page.metrics().await.unwrap().log_conflicts, 1);
+        let home = network.node(name).home.path().to_owned();
+        let said = run(&ground.artel, network.folder(), &["--home", home.to_str().unwrap(), "status"]).await;
+        assert!(said.out.starts_with("ALARM"), "{said:?}");
+        // Offline, with the policy's key alone.
+        let evidence = client.conflict().await.unwrap();
+        let key = network::log_key(&network.id, &network.id_of("coordinator"));
+        assert!(Conflict::from_bytes(&evidence).unwrap().convicts(&[key]).is_ok());
+        let other = network::log_key(&network.id, &network.id_of("mirror-a"));
+        assert!(Conflict::from_bytes(&evidence).unwrap().convicts(&[other]).is_err(), "it convicts nobody else");
+        let refused = page.add_checkpoint(Bytes::from_static(b"old 0\n\n")).await.unwrap();
+        assert_eq!(refused.status, 400);
+    }
+}
