@@ -127,10 +127,12 @@ impl Shared {
     /// When the store fails; then something stays sealed.
     pub async fn disclose(&self, job: &JobId) -> Result<(), Error> {
         let folder = format!("job/{job}/");
-        let of_job = |(name, _): &(&String, &Vec<Hash>)| name.starts_with(&folder);
-        let known = self.offers.sealed().names.iter().filter(of_job).map(|(n, h)| (n.clone(), h.clone())).collect();
-        let known: Vec<(String, Vec<Hash>)> = known;
-        for (name, hashes) in known {
+        let sealed: Vec<(String, Vec<Hash>)> = {
+            let known = self.offers.sealed();
+            let of_job = known.names.iter().filter(|(name, _)| name.starts_with(&folder));
+            of_job.map(|(name, hashes)| (name.clone(), hashes.clone())).collect()
+        };
+        for (name, hashes) in sealed {
             // Offered first: it is never without a pin.
             for hash in hashes {
                 self.offer(&name, hash).await?;

@@ -12,13 +12,15 @@ use protocol::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use web::api::JobDetail;
+use web::api::{JobDetail, VerdictView};
 
 use super::Shared;
 use crate::serve::Desk;
 
 /// How often the coordinator is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// How often it is asked about jobs whose outputs are sealed here.
+const SEALED_EVERY: Duration = Duration::from_secs(60);
 /// How many looks in a row must find a job over: a day for people to read logs, and for mirrors and builders to finish.
 const LOOKS: u32 = 24;
 
@@ -26,20 +28,21 @@ const LOOKS: u32 = 24;
 pub(super) async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     let mut over: BTreeMap<JobId, u32> = BTreeMap::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut sealed = tokio::time::interval(SEALED_EVERY);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             _ = look.tick() => {}
+            _ = sealed.tick() => {
+                open_decided(&shared, &desk).await;
+                continue;
+            }
         }
         let mut still = BTreeMap::new();
         for job in shared.offers.jobs() {
             let looks = over.get(&job).copied().unwrap_or(0);
-            let known = look_at(&desk, job).await;
-            if known == Some(Known::Decided) && shared.offers.sealed_jobs().contains(&job) {
-                open(&shared, job).await;
-            }
-            match known.map(Known::is_over) {
+            match look_at(&desk, job).await.map(|known| known.over) {
                 Some(true) if looks + 1 >= LOOKS => let_go(&shared, job).await,
                 Some(true) => drop(still.insert(job, looks + 1)),
                 Some(false) => {}
@@ -58,27 +61,23 @@ async fn let_go(shared: &Shared, job: JobId) {
     }
 }
 
-async fn open(shared: &Shared, job: JobId) {
-    match shared.disclose(&job).await {
-        Ok(()) => info!(%job, "outputs of a decided job opened"),
-        Err(error) => warn!(%job, %error, "outputs of a decided job not opened"),
+/// Opens what is sealed of jobs that are decided.
+async fn open_decided(shared: &Shared, desk: &Desk) {
+    for job in shared.offers.sealed_jobs() {
+        if look_at(desk, job).await.is_none_or(|known| known.verdict.is_none()) {
+            continue;
+        }
+        match shared.disclose(&job).await {
+            Ok(()) => info!(%job, "outputs of a decided job opened"),
+            Err(error) => warn!(%job, %error, "outputs of a decided job not opened"),
+        }
     }
 }
 
 /// What the coordinator says of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Open,
-    /// It is over, and has a verdict.
-    Decided,
-    /// It is over without one, or unknown.
-    Over,
-}
-
-impl Known {
-    fn is_over(self) -> bool {
-        self != Known::Open
-    }
+struct Known {
+    over: bool,
+    verdict: Option<VerdictView>,
 }
 
 /// Asks the coordinator; a job that it does not know is over as well.
@@ -86,13 +85,9 @@ async fn look_at(desk: &Desk, job: JobId) -> Option<Known> {
     match desk.ask_coordinator(Request::View(format!("job/{job}"))).await {
         Ok(Response::View(json)) => {
             let detail: JobDetail = serde_json::from_slice(&json.0).ok()?;
-            Some(match (detail.summary.state.is_over(), detail.verdict) {
-                (false, _) => Known::Open,
-                (true, Some(_)) => Known::Decided,
-                (true, None) => Known::Over,
-            })
+            Some(Known { over: detail.summary.state.is_over(), verdict: detail.verdict })
         }
-        Ok(Response::Refused(Refusal::Unknown(_))) => Some(Known::Over),
+        Ok(Response::Refused(Refusal::Unknown(_))) => Some(Known { over: true, verdict: None }),
         Ok(_) => None,
         Err(error) => {
             debug!(%job, %error, "the coordinator cannot be asked whether a job is over");
