@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
+//!             its bytes --commitment::digest(salt)--> what is said first; without outputs: Negative --sign--> DSSE JSON
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
 //!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
@@ -14,11 +15,13 @@
 //! does.
 
 pub mod bundle;
+pub mod commitment;
 pub mod compare;
 pub mod dsse;
 pub mod independence;
 pub mod link;
 pub mod log;
+pub mod negative;
 pub mod rpm;
 pub mod staple;
 pub mod statement;

@@ -543,6 +543,7 @@ impl LogState {
             }
             let chunk = self.handle.log_chunk(attempt.builder.node, attempt.number, self.at).await;
             let over = attempt.ended.is_some();
+            let complete = chunk.as_ref().is_some_and(|(_, ended)| *ended);
             match (chunk, self.request.follow) {
                 (Some((data, _)), _) if !data.is_empty() => {
                     self.at += data.len() as u64;
@@ -550,6 +551,8 @@ impl LogState {
                 }
                 (_, Follow::No) => return Ok(None),
                 (None, Follow::Yes) if over => return Ok(None),
+                // It is built, and its log kept by the builder alone until it may show its result.
+                (Some(_), Follow::Yes) if over && complete => return Ok(None),
                 (Some(_) | None, Follow::Yes) => tokio::time::sleep(LOG_POLL).await,
             }
         }

@@ -30,6 +30,8 @@ use crate::{
 
 /// How often a revocation is repeated to a builder that does not answer; its lease ends by itself after that.
 const REVOKE_TRIES: u32 = 5;
+/// How often a builder that does not answer is told what it may show; it asks by itself, too.
+const SAY_TRIES: u32 = 4;
 /// How long after its start a coordinator waits for builders to come back; they notice a dead one within five seconds.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often it looks for them.
@@ -78,6 +80,12 @@ impl Performer {
                 Effect::Grant(lease) => drop(asked.spawn(Arc::clone(&this).grant(term, lease))),
                 Effect::Revoke { node, lease, reason } => {
                     drop(asked.spawn(Arc::clone(&this).revoke(term, (node, lease), reason)));
+                }
+                Effect::Reveal { node, lease } => {
+                    drop(asked.spawn(Arc::clone(&this).say(node, Request::Reveal(term, lease))));
+                }
+                Effect::Disclose { node, job } => {
+                    drop(asked.spawn(Arc::clone(&this).say(node, Request::Disclose(term, job))));
                 }
                 Effect::Announce(announcement) => {
                     let signed = this.shared.sign(&announcement).to_bytes();
@@ -156,6 +164,17 @@ impl Performer {
         let known = self.shared.known_leader();
         let since = known.leader.filter(|_| known.term == term).map_or(self.shared.began, |(_, since)| since);
         self.shared.leads() == Some(term) && clock::now().since(since) < SETTLE
+    }
+
+    /// Gives a builder a word that it also learns otherwise, only later.
+    async fn say(self: Arc<Self>, node: NodeId, word: Request) {
+        for attempt in 0..SAY_TRIES {
+            match self.desk.ask(node, word.clone()).await {
+                Ok(_) => return,
+                Err(error) => debug!(%node, ?word, %error, "word not delivered"),
+            }
+            tokio::time::sleep(Duration::from_millis(500 << attempt)).await;
+        }
     }
 
     async fn revoke(self: Arc<Self>, term: Term, (node, lease): (NodeId, LeaseNumber), reason: String) {

@@ -11,16 +11,17 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use attest::{
     log::{checkpoint::Signed as SignedCheckpoint, tile::Resource},
+    negative::Negative,
     statement,
 };
-use ledger::{Command, Duty, Ledger};
+use ledger::{Command, Duty, Ledger, Opening};
 use protocol::{
     Hash, JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, JobRequest, Order},
     lease::Term,
     limits,
-    message::{Octets, Offer, Refusal, Request, Response, Revealed},
+    message::{Commitment, Failed, Octets, Offer, Refusal, Request, Response, Revealed},
     peer::Capacity,
     policy::Policy,
 };
@@ -155,7 +156,8 @@ impl Desk {
             Request::Started(lease) => self.of_member(Command::Started { node: from, lease }, from).await,
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
-            Request::Failed(report) => self.of_member(Command::Failed { node: from, report }, from).await,
+            Request::Commit(commitment) => self.commit(from, commitment).await,
+            Request::Failed(report) => self.failed(from, report).await.unwrap_or_else(refused),
             Request::Grant(term, lease) => match self.shared.check_alarm() {
                 Ok(()) => self.ordered((from, term), |worker| worker.granted(lease)).await,
                 Err(why) => refused(Refusal::NotAllowed(why)),
@@ -163,6 +165,8 @@ impl Desk {
             Request::Revoke(term, lease, reason) => {
                 self.ordered((from, term), |worker| worker.revoked(lease, &reason)).await
             }
+            Request::Reveal(term, lease) => self.ordered((from, term), |worker| worker.asked_to_reveal(lease)).await,
+            Request::Disclose(term, job) => self.disclose((from, term), job).await,
             Request::Signer(certificate) => self.signer(from, certificate).await,
             Request::Leader => match self.shared.leadership() {
                 Some(word) => Response::Record(Octets(word.to_bytes())),
@@ -321,12 +325,56 @@ impl Desk {
     }
 
     async fn revealed(&self, from: NodeId, revealed: Revealed) -> Result<Response, Refusal> {
-        let Revealed { log, lease, attestation } = revealed;
+        let Revealed { log, salt, lease, attestation } = revealed;
+        let salt = salt.ok_or_else(|| {
+            let why = "a result counts only after a commitment to it, which this builder did not make: upgrade it";
+            Refusal::Invalid(why.into())
+        })?;
         if attestation.0.len() > limits::ATTESTATION_MAX {
             return Err(Refusal::Invalid("the attestation is too large".into()));
         }
         let attestation = statement::read(&attestation.0, &self.shared.network).map_err(|e| invalid(&e))?;
-        Ok(self.of_member(Command::Revealed { node: from, lease, log, attestation }, from).await)
+        let opening = Opening::Salt(salt);
+        Ok(self.of_member(Command::Revealed { node: from, lease, log, opening, attestation }, from).await)
+    }
+
+    /// Takes a builder's commitment. One that is known costs no entry in the journal, however often it is said.
+    async fn commit(&self, from: NodeId, commitment: Commitment) -> Response {
+        let known = match self.leading() {
+            Some(decisions) => decisions.view(move |ledger| ledger.commitment_stands(from, &commitment)).await,
+            None => None,
+        };
+        match known.flatten() {
+            Some(answer) => answer,
+            None => self.of_member(Command::Committed { node: from, commitment }, from).await,
+        }
+    }
+
+    /// Takes a builder's report of a failure: what it signed must be what it says.
+    async fn failed(&self, from: NodeId, report: Failed) -> Result<Response, Refusal> {
+        let Some(statement) = &report.statement else {
+            return Err(Refusal::Invalid("the builder did not sign why its attempt failed: upgrade it".into()));
+        };
+        let said = Negative::read(&statement.0, &self.shared.network).map_err(|e| invalid(&e))?;
+        let (node, lease) = (said.node, said.lease);
+        if (node, lease, &said.failure, said.log) != (from, report.lease, &report.failure, report.log) {
+            return Err(Refusal::Invalid("the builder signed something else than it reports".into()));
+        }
+        Ok(self.of_member(Command::Failed { node: from, report }, from).await)
+    }
+
+    /// Opens what this node made of a job to every member.
+    async fn disclose(&self, (from, term): (NodeId, Term), job: JobId) -> Response {
+        match self.shared.check_order(from, term).await {
+            Ok(()) => match self.shared.disclose(&job).await {
+                Ok(()) => Response::Done,
+                Err(error) => {
+                    debug!(%job, %error, "outputs not opened");
+                    refused(Refusal::Busy("the blob store failed".into()))
+                }
+            },
+            Err(refusal) => refused(refusal),
+        }
     }
 
     async fn open(&self) -> Result<Response, Refusal> {

@@ -14,6 +14,7 @@ mod drain;
 mod image;
 mod inputs;
 mod origin;
+mod reveal;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,7 @@ use protocol::{
     job::{Announcement, JobRequest},
     lease::{Lease, LeaseNumber},
     limits,
-    message::{Failed, LogChunk, Offer, Refusal, Renewal, Request, Response},
+    message::{LogChunk, Offer, Refusal, Renewal, Request, Response},
     peer::Capacity,
 };
 use tokio::{
@@ -48,6 +49,7 @@ use crate::{
     config::Builder,
     daemon::Shared,
     serve::Desk,
+    worker::reveal::{Hidden, job_of},
 };
 
 /// Bytes of one answer to a question for a log.
@@ -98,8 +100,16 @@ enum Offered {
 struct Held {
     phase: &'static str,
     stop: CancellationToken,
+    /// Cancelled when what was committed to may be shown.
+    reveal: CancellationToken,
     why: Option<Failure>,
     log: LogSink,
+}
+
+impl Held {
+    fn new(phase: &'static str, log: LogSink) -> Self {
+        Self { phase, stop: CancellationToken::new(), reveal: CancellationToken::new(), why: None, log }
+    }
 }
 
 /// Removes what attempts of an earlier run left in the builder's folder beside their sandboxes: inputs and live logs.
@@ -172,9 +182,8 @@ impl Worker {
             *free = free.saturating_sub(1);
             *memory_mib = memory_mib.saturating_sub(lease.memory_mib);
         }
-        let held = Held { phase: "granted", stop: CancellationToken::new(), why: None, log };
         let number = lease.number;
-        state.held.insert(number, held);
+        state.held.insert(number, Held::new("granted", log));
         if self.granted.try_send((lease, slot)).is_err() {
             state.held.remove(&number);
             return Response::Refused(Refusal::Busy("stopping".into()));
@@ -352,15 +361,21 @@ impl Worker {
         }
     }
 
-    /// Reports what a killed daemon left behind as interrupted, so that nobody waits for it.
+    /// Reports what a killed daemon left behind as interrupted, so that nobody waits for it; a result that it is committed to is
+    /// still shown when it may be.
     async fn confess(self: Arc<Self>, stop: CancellationToken) {
+        let mut waiting = JoinSet::new();
         let attempts = self.shared.store.run(|store| store.attempts()).await.unwrap_or_else(|error| {
             warn!(%error, "attempts of the last run not read; their leases end by themselves");
             Vec::new()
         });
-        for (lease, _) in attempts {
+        for (lease, note) in attempts {
+            if let Some(hidden) = Hidden::read(&note) {
+                waiting.spawn(Arc::clone(&self).resume(lease, hidden, stop.clone()));
+                continue;
+            }
             let failure = Failure::new(Blame::Interrupted, "daemon", "the node was restarted during the build");
-            let report = Request::Failed(Failed { log: None, lease, failure });
+            let report = self.failed(job_of(&note), lease, (None, failure));
             if self.deliver(report, &stop).await {
                 info!(%lease, "interrupted attempt reported");
                 self.forget(lease).await;
@@ -369,6 +384,7 @@ impl Worker {
             }
         }
         self.wanted.notify_one();
+        while waiting.join_next().await.is_some() {}
     }
 
     /// Delivers a report, again and again until it is answered; gives false when stopped before.
@@ -416,6 +432,7 @@ impl Worker {
             | Response::Records(_)
             | Response::Providers(_)
             | Response::Lost(_)
+            | Response::Reveal
             | Response::Log(_)
             | Response::View(_)
             | Response::Witness(..)

@@ -127,7 +127,10 @@ impl Failure {
     /// Makes a failure; long texts are cut to 1,024 bytes.
     pub fn new(blame: Blame, step: impl Into<String>, what: impl Into<String>) -> Self {
         let cut = |text: String| match text.char_indices().nth(1000) {
-            Some((at, _)) => text[..at.min(1024)].to_owned(),
+            Some((at, _)) => {
+                let fits = |end: &usize| text.is_char_boundary(*end);
+                text[..(0..=at.min(1024)).rev().find(fits).unwrap_or_default()].to_owned()
+            }
             None => text,
         };
         Self { step: cut(step.into()), blame, what: cut(what.into()) }
@@ -143,6 +146,14 @@ impl std::fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_words_of_any_script_are_cut_between_characters() {
+        for letter in ["a", "é", "語", "🦀"] {
+            let failure = Failure::new(Blame::Job, "build", letter.repeat(2000));
+            assert!(failure.what.len() <= 1024 && failure.what.len() > 1000 - 4, "{letter}: {}", failure.what.len());
+        }
+    }
 
     #[test]
     fn every_class_has_its_own_word() {

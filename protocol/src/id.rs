@@ -117,6 +117,10 @@ id! {
     NodeId
 }
 id! {
+    /// Random bytes that hide what a builder committed to until it shows them.
+    Salt
+}
+id! {
     /// An ed25519 public key of a root or a maintainer.
     PublicKey
 }

@@ -26,5 +26,5 @@ pub mod words;
 
 pub use arch::Arch;
 pub use envelope::{Envelope, Signed, Verified};
-pub use id::{Hash, JobId, NetworkId, NodeId, PublicKey, Sha256, Timestamp};
+pub use id::{Hash, JobId, NetworkId, NodeId, PublicKey, Salt, Sha256, Timestamp};
 pub use words::{ChannelName, FileName, MaintainerName, OperatorName, PackageName, SuiteName};

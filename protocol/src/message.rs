@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arch, ChannelName, Hash, JobId, NodeId, Timestamp,
+    Arch, ChannelName, Hash, JobId, NodeId, Salt, Timestamp,
     blame::Failure,
     codec::octets,
     job::JobRequest,
@@ -53,12 +53,25 @@ pub struct Renewal {
     pub phase: String,
 }
 
+/// A builder's word that it has a result, before anybody may see which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commitment {
+    /// The lease.
+    pub lease: LeaseNumber,
+    /// The hash of network, lease, a salt and the attestation.
+    pub digest: Hash,
+}
+
 /// How an attempt ended with outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revealed {
     /// BLAKE3 of the build log, served by the builder.
     pub log: Hash,
+    /// What its commitment hid the attestation with; none in what earlier versions said, which did not commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Salt>,
     /// The lease.
     pub lease: LeaseNumber,
     /// The DSSE JSON envelope of the attestation.
@@ -75,6 +88,9 @@ pub struct Failed {
     pub lease: LeaseNumber,
     /// Class, step and words.
     pub failure: Failure,
+    /// The same, signed by the builder: a DSSE JSON envelope; none in what earlier versions said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Octets>,
 }
 
 /// A piece of a live log.
@@ -117,6 +133,12 @@ pub enum Request {
     Renew(Vec<Renewal>),
     /// Builder to coordinator: the sandbox of this lease started.
     Started(LeaseNumber),
+    /// Builder to coordinator: there is a result. Answered by `Done`, or by `Reveal` when it may be shown; asked again until then.
+    Commit(Commitment),
+    /// Coordinator to builder: enough builders are bound, show the result of this lease.
+    Reveal(Term, LeaseNumber),
+    /// Coordinator to builder: the job is decided, its outputs are open to every member.
+    Disclose(Term, JobId),
     /// Builder to coordinator: outputs, with their attestation.
     Revealed(Revealed),
     /// Builder to coordinator: no outputs.
@@ -161,6 +183,8 @@ pub enum Response {
     Providers(Vec<NodeId>),
     /// Leases that are no longer valid.
     Lost(Vec<LeaseNumber>),
+    /// The commitment is known, and what it is to may be shown now.
+    Reveal,
     /// A piece of a log.
     Log(LogChunk),
     /// A view, as JSON.

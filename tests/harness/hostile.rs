@@ -15,6 +15,8 @@ use artel::{
     keys,
     net::{self, Event, Mdns, Net, Topic},
 };
+use attest::negative::Negative;
+use ed25519_dalek::SigningKey;
 use protocol::{
     Arch, Hash, NetworkId, NodeId, Signed,
     blame::{Blame, Failure},
@@ -53,17 +55,8 @@ impl Hostile {
     pub async fn join(network: &mut Network, name: &str, manner: Manner) -> Self {
         let coordinator = network.id_of("coordinator");
         let id = network.id;
-        let node = network.node(name);
-        assert!(!node.runs(), "{name} is there itself");
-        let config = net::Config {
-            key: keys::load(&node.home.node_key()).unwrap(),
-            network: id,
-            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
-            announce: Vec::new(),
-            bootstrap: node.config().network.bootstrap,
-            mdns: Mdns::Off,
-            connections: 32,
-        };
+        let config = config_of(network, name);
+        let key = config.key.clone();
         let stop = CancellationToken::new();
         let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
         net.set_members([coordinator].into_iter().collect());
@@ -71,7 +64,7 @@ impl Hostile {
         tasks.spawn(async move { drop(task.run().await) });
         net.subscribe(Topic::Jobs(Arch::native().unwrap())).await;
         let orders = Arc::new(AtomicU32::new(0));
-        let member = Member { net, network: id, coordinator, manner, orders: Arc::clone(&orders) };
+        let member = Member { net, key, network: id, coordinator, manner, orders: Arc::clone(&orders) };
         tasks.spawn(async move {
             let (mut asked, mut held) = (JoinSet::new(), Vec::new());
             while let Some(event) = inbox.next().await {
@@ -87,6 +80,22 @@ impl Hostile {
     }
 }
 
+/// Gives how to join a network with the key of a node of its plan that does not run.
+pub(crate) fn config_of(network: &mut Network, name: &str) -> net::Config {
+    let id = network.id;
+    let node = network.node(name);
+    assert!(!node.runs(), "{name} is there itself");
+    net::Config {
+        key: keys::load(&node.home.node_key()).unwrap(),
+        network: id,
+        listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
+        announce: Vec::new(),
+        bootstrap: node.config().network.bootstrap,
+        mdns: Mdns::Off,
+        connections: 32,
+    }
+}
+
 impl Drop for Hostile {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -96,6 +105,7 @@ impl Drop for Hostile {
 #[derive(Clone)]
 struct Member {
     net: Net,
+    key: SigningKey,
     network: NetworkId,
     coordinator: NodeId,
     manner: Manner,
@@ -160,6 +170,10 @@ impl Member {
         let _ = self.net.ask(self.coordinator, Request::Started(number)).await;
         let log = Some(Hash::of(&number.0.to_be_bytes()));
         let failure = Failure::new(Blame::Job, "build", "said so");
-        let _ = self.net.ask(self.coordinator, Request::Failed(Failed { log, lease: number, failure })).await;
+        let node = NodeId::from_bytes(self.key.verifying_key().to_bytes());
+        let negative = Negative { network: self.network, job: lease.job, node, lease: number, failure, log };
+        let statement = Some(Octets(negative.sign(&self.key).unwrap()));
+        let report = Failed { log, lease: number, failure: negative.failure, statement };
+        let _ = self.net.ask(self.coordinator, Request::Failed(report)).await;
     }
 }

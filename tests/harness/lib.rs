@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
 pub mod command;
+pub mod copycat;
 pub mod forker;
 pub mod ground;
 pub mod hostile;
@@ -24,6 +25,7 @@ pub mod scratch;
 pub mod wait;
 
 pub use command::{Said, run};
+pub use copycat::{Copycat, Sight};
 pub use forker::Forker;
 pub use ground::{Ground, Site};
 pub use hostile::{Hostile, Manner};

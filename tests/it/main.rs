@@ -8,6 +8,7 @@
 mod cancel;
 mod chaos;
 mod clients;
+mod copycat;
 mod crash;
 mod elected;
 mod environments;

@@ -8,7 +8,10 @@ use attest::{
     log::{
         checkpoint::Signed,
         conflict::Conflict,
-        network, tree,
+        entry::Event,
+        network,
+        proof::Proof,
+        tree,
         witness::{Request, latest_size, monitor_path},
     },
     testing::log::Memory,

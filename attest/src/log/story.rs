@@ -5,6 +5,7 @@
 //!  policy 1 .. accepted -> lease -> (commitment) -> outcome .. verdict     release 1 .. release 2
 //!              once        once     at most once    once       once        a channel's generations only grow
 //! ```
+//! An attempt that ends with outputs was committed to before.
 //! A lease without an outcome, or an accepted job without a verdict, is no fault while the log goes on: see [`Story::open`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,9 @@ pub enum StoryError {
     /// Something under a lease that is not open: it was never granted, or has ended, or is another builder's or job's.
     #[error("lease {0} is not open for this builder and job")]
     NoLease(LeaseNumber),
+    /// A result that was not committed to.
+    #[error("the result under lease {0} was shown without a commitment to it before")]
+    Unbound(LeaseNumber),
     /// A second commitment.
     #[error("lease {0} has a commitment already")]
     CommittedTwice(LeaseNumber),
@@ -181,7 +185,10 @@ impl Story {
     }
 
     fn outcome(&mut self, outcome: &Outcome) -> Result<(), StoryError> {
-        self.attempt(outcome.lease, outcome.job, outcome.node)?;
+        let attempt = self.attempt(outcome.lease, outcome.job, outcome.node)?;
+        if attempt.commitment.is_none() && matches!(outcome.end, End::Built(_)) {
+            return Err(StoryError::Unbound(outcome.lease));
+        }
         self.leases.remove(&outcome.lease);
         // A canary may end after the verdict over its job, of which it is no part.
         if let (End::Built(attestation), Some(Course::Open(built))) = (&outcome.end, self.jobs.get_mut(&outcome.job)) {

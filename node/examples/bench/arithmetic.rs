@@ -118,5 +118,5 @@ fn end(ledger: &mut Ledger, lease: &Lease, at: protocol::Timestamp) {
     let renewals = vec![Renewal { lease, phase: "build".to_owned() }];
     drop(ledger.apply(at, Command::Started { node, lease }));
     drop(ledger.apply(at, Command::Renewed { node, renewals }));
-    drop(ledger.apply(at, Command::Failed { node, report: Failed { log: None, lease, failure } }));
+    drop(ledger.apply(at, Command::Failed { node, report: Failed { log: None, lease, failure, statement: None } }));
 }

@@ -51,7 +51,7 @@ impl Ledger {
         self.jobs.insert(id, Job::new(facts, place));
         self.join_graph(id, &after);
         self.open.insert(id, key);
-        self.dossiers.insert(id, Dossier { request, attestations: Vec::new(), late: Vec::new() });
+        self.dossiers.insert(id, Dossier::new(request));
         self.settle(id, turn);
     }
 

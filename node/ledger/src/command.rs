@@ -1,15 +1,18 @@
 //! What happened: the entries of the coordinators' log. Written to the journal as bytes before any effect is performed, and
 //! believed again only after every signature was verified again.
 
-use attest::statement::{self, VerifiedAttestation};
+use attest::{
+    negative::Negative,
+    statement::{self, VerifiedAttestation},
+};
 use protocol::{
-    ChannelName, Envelope, Hash, JobId, NetworkId, NodeId, Signed, Verified,
+    ChannelName, Envelope, Hash, JobId, NetworkId, NodeId, Salt, Signed, Verified,
     codec::{self, DoorError},
     envelope::{EnvelopeError, Record},
     job::{JobRequest, Order},
     lease::LeaseNumber,
     limits,
-    message::{Bid, Failed, Octets, Offer, Renewal},
+    message::{Bid, Commitment, Failed, Octets, Offer, Renewal},
     peer::Capacity,
     policy::Policy,
     recipe::{Recipe, RecipeRun},
@@ -17,7 +20,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{explain::Findings, peers::Duty, service::Account};
+use crate::{commitments::Opening, explain::Findings, peers::Duty, service::Account};
 
 /// The largest stored command, in bytes: a policy or an attestation with room around it.
 pub const COMMAND_MAX: usize = limits::ATTESTATION_MAX + limits::POLICY_MAX;
@@ -77,6 +80,13 @@ pub enum Command {
         /// The lease.
         lease: LeaseNumber,
     },
+    /// A builder has a result, and is bound to it.
+    Committed {
+        /// The builder.
+        node: NodeId,
+        /// Lease and digest.
+        commitment: Commitment,
+    },
     /// An attempt ended with outputs.
     Revealed {
         /// The builder.
@@ -85,6 +95,8 @@ pub enum Command {
         lease: LeaseNumber,
         /// BLAKE3 of the build log.
         log: Hash,
+        /// What it was committed to.
+        opening: Opening,
         /// What it attests.
         attestation: VerifiedAttestation,
     },
@@ -220,7 +232,10 @@ enum Stored {
     Declined(NodeId, LeaseNumber, String),
     Renewed(NodeId, Vec<Renewal>),
     Started(NodeId, LeaseNumber),
+    /// As earlier versions wrote it, which knew no commitments.
     Revealed(NodeId, LeaseNumber, Hash, Octets),
+    Committed(NodeId, Commitment),
+    Opened(NodeId, LeaseNumber, Hash, Salt, Octets),
     Failed(NodeId, Failed),
     Lost(NodeId),
     Woken,
@@ -257,8 +272,13 @@ impl Command {
             Command::Declined { node, lease, why } => Stored::Declined(*node, *lease, why.clone()),
             Command::Renewed { node, renewals } => Stored::Renewed(*node, renewals.clone()),
             Command::Started { node, lease } => Stored::Started(*node, *lease),
-            Command::Revealed { node, lease, log, attestation } => {
-                Stored::Revealed(*node, *lease, *log, Octets(attestation.bytes().to_vec()))
+            Command::Committed { node, commitment } => Stored::Committed(*node, *commitment),
+            Command::Revealed { node, lease, log, opening, attestation } => {
+                let attestation = Octets(attestation.bytes().to_vec());
+                match opening {
+                    Opening::Salt(salt) => Stored::Opened(*node, *lease, *log, *salt, attestation),
+                    Opening::EarlierVersion => Stored::Revealed(*node, *lease, *log, attestation),
+                }
             }
             Command::Failed { node, report } => Stored::Failed(*node, report.clone()),
             Command::Lost { node } => Stored::Lost(*node),
@@ -297,10 +317,19 @@ impl Command {
             Stored::Declined(node, lease, why) => Command::Declined { node, lease, why },
             Stored::Renewed(node, renewals) => Command::Renewed { node, renewals },
             Stored::Started(node, lease) => Command::Started { node, lease },
+            Stored::Committed(node, commitment) => Command::Committed { node, commitment },
             Stored::Revealed(node, lease, log, Octets(bytes)) => {
-                Command::Revealed { node, lease, log, attestation: attestation(&bytes, network)? }
+                let opening = Opening::EarlierVersion;
+                Command::Revealed { node, lease, log, opening, attestation: attestation(&bytes, network)? }
             }
-            Stored::Failed(node, report) => Command::Failed { node, report },
+            Stored::Opened(node, lease, log, salt, Octets(bytes)) => {
+                let opening = Opening::Salt(salt);
+                Command::Revealed { node, lease, log, opening, attestation: attestation(&bytes, network)? }
+            }
+            Stored::Failed(node, report) => {
+                report.statement.as_ref().map_or(Ok(()), |statement| negative(statement, network))?;
+                Command::Failed { node, report }
+            }
             Stored::Lost(node) => Command::Lost { node },
             Stored::Woken => Command::Woken,
             Stored::Restarted => Command::Restarted,
@@ -334,6 +363,12 @@ fn envelope<T: Record>(record: &Verified<T>) -> Envelope {
 
 fn verify<T: Record>(envelope: &Envelope, network: &NetworkId) -> Result<Verified<T>, EnvelopeError> {
     Signed::<T>::read(&codec::encode(envelope))?.verify(Some(network))
+}
+
+/// Verifies a stored statement of a failure again.
+fn negative(Octets(bytes): &Octets, network: &NetworkId) -> Result<(), CommandError> {
+    let read = Negative::read(bytes, network);
+    read.map(drop).map_err(|e| CommandError::Attestation { why: e.to_string() })
 }
 
 /// Verifies a stored attestation again.

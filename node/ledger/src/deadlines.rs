@@ -20,6 +20,8 @@ pub(crate) enum Due {
     Pause(JobId),
     /// Reports that the job fails may count now, though who gave them has proven nothing.
     Reports(JobId),
+    /// What builders are bound to is shown, whoever else is still to be bound.
+    Reveal(JobId),
     /// The job's publication is tried again.
     Publish(JobId),
     /// What keeps a builder from leases ends: the room that it offered is looked at again.

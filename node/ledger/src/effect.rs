@@ -2,7 +2,7 @@
 
 use attest::compare::Output;
 use protocol::{
-    ChannelName, Hash, JobId, NodeId, OperatorName, Sha256, Timestamp,
+    ChannelName, JobId, NodeId, OperatorName, Sha256, Timestamp,
     job::Announcement,
     lease::{Lease, LeaseNumber},
     message::Response,
@@ -29,6 +29,20 @@ pub enum Effect {
         lease: LeaseNumber,
         /// Why, for people.
         reason: String,
+    },
+    /// To the builder: show what you are committed to.
+    Reveal {
+        /// The builder.
+        node: NodeId,
+        /// The lease.
+        lease: LeaseNumber,
+    },
+    /// To the builder: the job is decided, its outputs are open to every member.
+    Disclose {
+        /// The builder.
+        node: NodeId,
+        /// The job.
+        job: JobId,
     },
     /// Onto the topic of the architecture: this job wants builders.
     Announce(Announcement),
@@ -148,7 +162,16 @@ pub enum News {
         /// The builder.
         node: NodeId,
     },
-    /// A builder showed its outputs.
+    /// A builder is bound to a result.
+    Committed {
+        /// The job.
+        job: JobId,
+        /// The lease.
+        lease: LeaseNumber,
+        /// The builder.
+        node: NodeId,
+    },
+    /// A builder showed its outputs to the coordinators.
     Revealed {
         /// The job.
         job: JobId,
@@ -156,8 +179,6 @@ pub enum News {
         lease: LeaseNumber,
         /// The builder.
         node: NodeId,
-        /// The digest of its set of outputs.
-        digest: Hash,
     },
     /// An attempt ended without outputs.
     AttemptFailed {

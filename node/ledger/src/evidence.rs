@@ -1,7 +1,7 @@
 //! What is kept of a job so that anybody can check its verdict offline: signed bytes, as received. It judges nothing.
 
 use attest::statement::VerifiedAttestation;
-use protocol::{Verified, job::JobRequest};
+use protocol::{Verified, job::JobRequest, message::Octets};
 
 /// What is kept of a job for an offline check, as received.
 #[derive(Debug, Clone)]
@@ -10,8 +10,16 @@ pub(crate) struct Dossier {
     pub(crate) request: Verified<JobRequest>,
     /// Attestations that came under live leases, in order of arrival: the votes.
     pub(crate) attestations: Vec<VerifiedAttestation>,
-    /// Attestations that came too late to vote.
+    /// Attestations that came too late to vote, or without the commitment that they need.
     pub(crate) late: Vec<VerifiedAttestation>,
+    /// What builders signed about attempts without outputs, as the transparency log names it.
+    pub(crate) negatives: Vec<Octets>,
+}
+
+impl Dossier {
+    pub(crate) fn new(request: Verified<JobRequest>) -> Self {
+        Self { request, attestations: Vec::new(), late: Vec::new(), negatives: Vec::new() }
+    }
 }
 
 /// Everything for a bundle of one job but the environment lock, which is in the blob store.
@@ -25,4 +33,6 @@ pub struct Evidence {
     pub attestations: Vec<Vec<u8>>,
     /// The DSSE JSON of attestations that came too late to vote; they are no part of a bundle.
     pub late: Vec<Vec<u8>>,
+    /// The DSSE JSON of what builders signed about attempts without outputs; no part of a bundle.
+    pub negatives: Vec<Vec<u8>>,
 }

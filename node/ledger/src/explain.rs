@@ -5,7 +5,7 @@
 //!   a second set of outputs          Explained
 //!  ------------------------> wanted -----------> told | not told
 //! ```
-//! An explanation is wanted as soon as two attempts disagree, whatever the verdict becomes: it decides nothing, and no verdict
+//! An explanation is wanted as soon as there is a verdict and two attempts disagree, whatever it is: it decides nothing, and no verdict
 //! and no publication waits for it. It is shown as a job of its own, whose id follows from the job and the two leases; nobody
 //! signs it. The leader's node does the work, outside the publishers' line, and a new leader is told again what is wanted.
 
@@ -17,7 +17,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Turn,
+    Effect, Ledger, Turn, commitments,
     job::{Job, LateReport, Vote},
     schedule::cut,
     service::{Account, STEPS_MAX, Step},
@@ -139,7 +139,8 @@ impl Explanation {
 impl Ledger {
     /// Wants an explanation for each set of outputs that differs from the first one, as far as there is none.
     pub(crate) fn want_explanations(&mut self, id: JobId, turn: &mut Turn) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // Before the verdict nobody sees what was built.
+        let Some(job) = self.jobs.get(&id).filter(|job| commitments::is_open(job)) else { return };
         let votes = every_vote(job);
         let reference = job.explanations.first().map(|e| e.left).or_else(|| votes.first().map(|(lease, _)| *lease));
         let of = |lease| votes.iter().find(|(known, _)| *known == lease).map(|(_, vote)| vote.digest);

@@ -8,9 +8,9 @@ use std::{
 };
 
 use attest::{
-    compare,
+    commitment, compare,
     log::{
-        entry::Entry,
+        entry::{Entry, Event},
         story::{Story, StoryError},
         tree::{self, Edge},
     },
@@ -18,10 +18,11 @@ use attest::{
 use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber, limits};
 
 use crate::{
-    Command, Effect, Ledger,
+    Command, Effect, Ledger, Opening, commitments,
     deadlines::Due,
-    job::{AttemptState, Job, JobState, Outcome, PublishStep},
+    job::{Attempt, AttemptState, Job, JobState, Outcome, PublishStep},
     planted::{self, Fault},
+    view::{AttemptView, ResultView},
 };
 
 /// What was seen of one ledger's life, beside the ledger.
@@ -35,8 +36,10 @@ pub(crate) struct Witness {
     over: BTreeSet<JobId>,
     /// Jobs whose agreement was checked, under the policy of that moment.
     decided: BTreeSet<JobId>,
-    /// Leases under which a report came while they lived.
+    /// Leases under which what was committed to came while they lived.
     honoured: BTreeSet<LeaseNumber>,
+    /// Leases whose result was asked for.
+    asked: BTreeSet<LeaseNumber>,
     log: LogReader,
 }
 
@@ -45,6 +48,8 @@ pub(crate) struct Witness {
 struct LogReader {
     edge: Edge,
     story: Story,
+    /// What each lease is bound to.
+    bound: BTreeMap<LeaseNumber, Hash>,
 }
 
 impl LogReader {
@@ -55,11 +60,15 @@ impl LogReader {
         self.edge.append(tree::leaf(bytes));
         let entry = Entry::from_bytes(bytes).map_err(|e| e.to_string())?;
         must(entry.at == at, || format!("an entry of another time: {entry:?}"))?;
+        if let Event::Commitment(one) = &entry.event {
+            self.bound.insert(one.lease, one.digest);
+        }
         match self.story.read(&entry) {
-            // The fault is to be found by who looks for it, not here.
+            // The faults are to be found by who looks for them, not here.
             Err(StoryError::AcceptedTwice(_) | StoryError::JudgedTwice(_)) if planted::is(Fault::AcceptsReplay) => {
                 Ok(())
             }
+            Err(StoryError::Unbound(_)) if planted::is(Fault::CountsUnbound) => Ok(()),
             told => told.map_err(|error| format!("{error}: {entry:?}")),
         }
     }
@@ -81,10 +90,12 @@ fn must(holds: bool, otherwise: impl FnOnce() -> String) -> Held {
 }
 
 impl Witness {
-    /// Notes which report comes under a live lease, before it is applied.
+    /// Notes which report comes under a live lease and is what the log says it is bound to, before it is applied.
     pub(crate) fn before(&mut self, ledger: &Ledger, command: &Command) {
-        if let Command::Revealed { node, lease, .. } = command
+        if let Command::Revealed { node, lease, opening: Opening::Salt(salt), attestation, .. } = command
             && ledger.held(*node, *lease).is_some()
+            && self.log.bound.get(lease)
+                == Some(&commitment::digest(&ledger.network, *lease, salt, attestation.bytes()))
         {
             self.honoured.insert(*lease);
         }
@@ -124,8 +135,16 @@ impl Witness {
                     let nobody = JobId::from_bytes([0; 32]);
                     self.generations_strictly_grow(channel, *generation, nobody)?;
                 }
+                // Who was asked once may be asked again, whatever changed since.
+                Effect::Reveal { lease, .. } if self.asked.insert(*lease) => {
+                    nobody_reveals_too_early(ledger, *lease, at)?;
+                }
+                Effect::Reveal { .. } => {}
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
                 Effect::Append { index, entry } => self.log.read(*index, entry, at)?,
+                Effect::Disclose { job, .. } => {
+                    must(commitments::is_open(&ledger.jobs[job]), || format!("{job:?} is undecided and opened"))?;
+                }
                 Effect::Revoke { .. } | Effect::Announce(_) | Effect::Explain(_) | Effect::Notify(_) => {}
             }
         }
@@ -139,6 +158,7 @@ impl Witness {
                 i3_what_is_reproduced_has_its_attestations(ledger, *id, job)?;
             }
             i5_every_open_job_goes_on_or_waits_with_a_reason(ledger, *id, job)?;
+            nobody_reads_before_the_verdict(ledger, *id, job)?;
             self.published_once(*id, job)?;
             self.over_is_over(*id, job)?;
         }
@@ -243,6 +263,42 @@ fn i3_what_is_reproduced_has_its_attestations(ledger: &Ledger, id: JobId, job: &
     must(agree >= wanted && profiles.len() >= wanted.min(2), || {
         format!("I3: {agree} operators and {} profiles stand behind {}", profiles.len(), job.facts.title)
     })
+}
+
+/// Who is asked to show a result is bound, and nobody can copy it into the first k: k operators are bound, or nobody else
+/// works on the job or is sought, or the oldest has waited long enough.
+fn nobody_reveals_too_early(ledger: &Ledger, lease: LeaseNumber, at: Timestamp) -> Held {
+    let job = &ledger.jobs[&ledger.job_of_lease[&lease]];
+    let Some(channel) = ledger.policy_in_force().channel(&job.facts.channel) else { return Ok(()) };
+    let shown = |a: &&Attempt| a.vote().is_some() || a.state.committed().is_some();
+    let bound: BTreeSet<_> = job.attempts.iter().filter(shown).map(|a| &a.operator).collect();
+    let works = |a: &Attempt| matches!(a.state, AttemptState::Granted | AttemptState::Running { .. });
+    let alone = job.wanted == 0 && !job.attempts.iter().any(works);
+    let waited = job
+        .attempts
+        .iter()
+        .filter_map(|a| a.state.committed_at())
+        .any(|since| since.after(commitments::REVEAL_WAIT) <= at);
+    must(bound.len() >= usize::from(channel.agree) || alone || waited, || {
+        format!("lease {lease} is to show its result while {} of {} operators are bound", bound.len(), channel.agree)
+    })
+}
+
+/// Before the verdict nobody sees what was built: no view, no bundle.
+fn nobody_reads_before_the_verdict(ledger: &Ledger, id: JobId, job: &Job) -> Held {
+    if !matches!(job.state, JobState::Queued | JobState::Building) || planted::is(Fault::ShowsUndecided) {
+        return Ok(());
+    }
+    if job.attempts.iter().all(|attempt| attempt.vote().is_none()) && job.late.is_empty() {
+        return Ok(());
+    }
+    let evidence = ledger.evidence(id).expect("an open job has its evidence");
+    let hidden = evidence.attestations.is_empty() && evidence.late.is_empty();
+    must(hidden, || format!("the evidence of {id:?} is open before its verdict"))?;
+    let view = ledger.job(id).expect("a known job");
+    let open = |attempt: &AttemptView| matches!(attempt.result, ResultView::Outputs { .. });
+    let seen = view.attempts.iter().any(open) || view.late.iter().any(|late| late.digest.is_some());
+    must(!seen, || format!("what was built is seen before the verdict: {view:?}"))
 }
 
 /// I5: an open job has a deadline of its own, and either somebody works on it or the view says why not.

@@ -60,6 +60,7 @@
 //! What it does not do: no I/O, no clock, no randomness, no hash map; it holds no logs and no contents of files.
 
 pub mod command;
+pub mod commitments;
 pub mod effect;
 pub mod evidence;
 pub mod explain;
@@ -106,6 +107,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{Cause, Command, Left};
+pub use commitments::Opening;
 pub use effect::{Doubt, Effect, News, Publication, Withdrawal};
 pub use evidence::Evidence;
 pub use peers::Duty;
@@ -271,8 +273,9 @@ impl Ledger {
             Command::Declined { node, lease, why } => self.declined(node, lease, why, &mut turn),
             Command::Renewed { node, renewals } => self.renewed(node, renewals, &mut turn),
             Command::Started { node, lease } => self.started(node, lease, &mut turn),
-            Command::Revealed { node, lease, log, attestation } => {
-                self.revealed(node, (lease, log), attestation, &mut turn);
+            Command::Committed { node, commitment } => self.committed(node, commitment, &mut turn),
+            Command::Revealed { node, lease, log, opening, attestation } => {
+                self.revealed(node, (lease, log, opening), attestation, &mut turn);
             }
             Command::Failed { node, report } => self.failed(node, report, &mut turn),
             Command::Lost { node } => self.peers.lost(node),
@@ -315,6 +318,7 @@ impl Ledger {
         self.deadlines.clear(Due::Expiry(id));
         self.deadlines.clear(Due::Publish(id));
         self.deadlines.clear(Due::Reports(id));
+        self.deadlines.clear(Due::Reveal(id));
         self.open.remove(&id, &key);
         self.ended.push_back(id);
         self.leave_queue(id);

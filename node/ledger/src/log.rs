@@ -2,8 +2,8 @@
 //! the same log, and a failover can neither fork it nor leave a gap.
 //!
 //! ```text
-//!  policy .. accepted -> lease -> outcome -> verdict -> release          revocation: with the policy that says so
-//!                          |_________|  each lease has one: built, failed, lost, declined, interrupted or revoked
+//!  policy .. accepted -> lease -> commitment -> outcome -> verdict -> release       revocation: with the policy that says so
+//!                          |______________________|  each lease has one: built, failed, lost, declined, interrupted or revoked
 //! ```
 //! The ledger keeps the tree's right edge and the next place; the entries' bytes are the store's (see [`Effect::Append`]).
 //! A ledger of a time before the log begins it with the policies that it has.
@@ -116,9 +116,10 @@ pub(crate) fn outcome(job: JobId, (node, lease): (NodeId, LeaseNumber), end: End
     Event::Outcome(entry::Outcome { end, job, node, lease })
 }
 
-/// How an attempt ended that its builder reports as failed.
+/// How an attempt ended that its builder reports as failed: the hash of what it signed, or of what earlier versions said.
 pub(crate) fn failed(report: &Failed) -> End {
-    End::Failed(Hash::of(&protocol::codec::encode(report)))
+    let signed = report.statement.as_ref().map(|statement| Hash::of(&statement.0));
+    End::Failed(signed.unwrap_or_else(|| Hash::of(&protocol::codec::encode(report))))
 }
 
 /// What the attempts of a job came to.

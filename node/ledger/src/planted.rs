@@ -37,6 +37,14 @@ pub(crate) enum Fault {
     ForgetsClock,
     /// A restart asks for no timer.
     ForgetsTimer,
+    /// What builders made is shown before the verdict.
+    ShowsUndecided,
+    /// An attestation counts without a commitment.
+    CountsUnbound,
+    /// An attestation counts whatever was committed to.
+    OpensAnything,
+    /// Who is bound first is asked at once.
+    RevealsAtOnce,
     /// Submits and cancels are answered before they are committed.
     #[cfg(test)]
     AnswersBeforeCommit,
@@ -63,7 +71,7 @@ pub(crate) enum Fault {
 #[cfg(test)]
 impl Fault {
     /// Every fault.
-    pub(crate) const EVERY: [Fault; 24] = [
+    pub(crate) const EVERY: [Fault; 28] = [
         Fault::OperatorTwice,
         Fault::DeadLeaseCounts,
         Fault::OneIsEnough,
@@ -81,6 +89,10 @@ impl Fault {
         Fault::LeaseNumberAgain,
         Fault::ForgetsClock,
         Fault::ForgetsTimer,
+        Fault::ShowsUndecided,
+        Fault::CountsUnbound,
+        Fault::OpensAnything,
+        Fault::RevealsAtOnce,
         Fault::AnswersBeforeCommit,
         Fault::BeginsWithoutRestarted,
         Fault::PerformsOldTerm,

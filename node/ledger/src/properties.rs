@@ -8,9 +8,9 @@ use protocol::{
 };
 
 use crate::{
-    Cause, Command, Effect, Ledger, Left,
+    Cause, Command, Effect, Ledger, Left, Opening,
     invariants::Witness,
-    testing::{Bench, builder, channel, policy},
+    testing::{Bench, SALT, builder, channel, policy},
 };
 
 #[derive(Debug, Clone)]
@@ -20,6 +20,7 @@ enum Step {
     Decline { lease: u8 },
     Start { lease: u8 },
     Renew { lease: u8 },
+    Commit { lease: u8, content: u8 },
     Reveal { lease: u8, content: u8 },
     Fail { lease: u8, blame: u8, step: u8 },
     Lose { operator: u8 },
@@ -40,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => byte().prop_map(|lease| Step::Decline { lease }),
         4 => byte().prop_map(|lease| Step::Start { lease }),
         4 => byte().prop_map(|lease| Step::Renew { lease }),
+        8 => (byte(), 0..3u8).prop_map(|(lease, content)| Step::Commit { lease, content }),
         8 => (byte(), 0..3u8).prop_map(|(lease, content)| Step::Reveal { lease, content }),
         4 => (byte(), 0..6u8, 0..2u8).prop_map(|(lease, blame, step)| Step::Fail { lease, blame, step }),
         1 => (0..5u8).prop_map(|operator| Step::Lose { operator }),
@@ -92,12 +94,18 @@ impl Cluster {
             }
             Step::Start { lease } => drop(self.lease(*lease).map(|l| self.bench.start(&l))),
             Step::Renew { lease } => drop(self.lease(*lease).map(|l| self.bench.renew(&[&l]))),
+            Step::Commit { lease, content } => {
+                let lease = self.lease(*lease)?;
+                self.bench.ledger.request(lease.job)?;
+                self.bench.commit(&lease, ["a", "b", "c"][usize::from(*content)]);
+            }
             Step::Reveal { lease, content } => {
                 let lease = self.lease(*lease)?;
                 let vote = Command::Revealed {
                     node: lease.node,
                     lease: lease.number,
                     log: protocol::Hash::of(b"log"),
+                    opening: Opening::Salt(SALT),
                     attestation: crate::testing::attest(
                         &self.bench.ledger.request(lease.job)?.clone(),
                         &lease,

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    Ledger, News, Turn,
+    Effect, Ledger, News, Opening, Turn, commitments,
     deadlines::Due,
     job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
     log,
@@ -36,8 +36,11 @@ impl Ledger {
                 continue;
             }
             let lease = self.leases.get_mut(&renewal.lease).expect("it is held");
-            lease.expires = turn.at.after(limits::LEASE_TTL);
-            self.deadlines.set(Due::Lease(renewal.lease), lease.expires);
+            let attempt = self.jobs[&lease.job].attempt(lease.number);
+            if !attempt.is_some_and(|attempt| attempt.state.is_asked()) {
+                lease.expires = turn.at.after(limits::LEASE_TTL);
+                self.deadlines.set(Due::Lease(renewal.lease), lease.expires);
+            }
             self.run(renewal.lease, cut(renewal.phase), turn);
         }
         turn.answer(Response::Lost(lost));
@@ -62,7 +65,7 @@ impl Ledger {
         let attempt = self.attempt_mut(lease.clone());
         if let AttemptState::Running { phase, .. } = &mut attempt.state {
             *phase = now;
-        } else {
+        } else if attempt.state.committed().is_none() {
             attempt.state = AttemptState::Running { phase: now, started: turn.at };
             turn.tell(News::Started { job, lease: number, node });
         }
@@ -71,33 +74,40 @@ impl Ledger {
     pub(crate) fn revealed(
         &mut self,
         node: NodeId,
-        (number, log): (LeaseNumber, Hash),
+        (number, log, opening): (LeaseNumber, Hash, Opening),
         attestation: VerifiedAttestation,
         turn: &mut Turn,
     ) {
         let Some(lease) = self.held(node, number).cloned() else {
-            if self.canary_revealed(node, number, &attestation, turn) {
+            if self.canary_revealed(node, (number, opening), &attestation, turn) {
                 return;
             }
-            self.revealed_late(node, (number, log), attestation, turn);
+            self.revealed_late(node, (number, log, opening), attestation, turn);
             return;
         };
+        let vote = vote((log, opening), &attestation);
+        if let Err(why) = self.check_bound(&lease, opening, &attestation) {
+            self.refuse_unbound(&lease, (why, LateReport::Attested(vote)), attestation, turn);
+            return;
+        }
         let job = lease.job;
         let fits = self.fits(&attestation, &lease);
-        let ended = turn.at;
+        let bound = self.jobs[&job].attempt(number).and_then(|attempt| attempt.state.committed_at());
+        let ended = bound.unwrap_or(turn.at);
         // What does not answer the lease is no opinion, but it came and is on record.
         self.release(number, End::Built(attestation.id()), turn);
         let attempt = self.attempt_mut(lease.clone());
         let started = attempt.state.started().unwrap_or(attempt.granted);
         match fits {
             Ok(()) => {
-                let vote = vote(log, &attestation);
-                let (digest, began) = (vote.digest, attempt.granted);
+                let began = attempt.granted;
                 attempt.state = AttemptState::Revealed { vote, ended, started };
                 self.dossiers.get_mut(&job).expect("an open job has its dossier").attestations.push(attestation);
-                self.pace.note(&self.jobs[&job].facts.title, ended.since(began));
+                if bound.is_none() {
+                    self.pace.note(&self.jobs[&job].facts.title, ended.since(began));
+                }
                 turn.done();
-                turn.tell(News::Revealed { job, lease: number, node, digest });
+                turn.tell(News::Revealed { job, lease: number, node });
             }
             Err(why) => {
                 let failure = Failure::new(Blame::Builder(blame::Fault::Other), "attest", &why);
@@ -107,7 +117,6 @@ impl Ledger {
                 self.note_failure(&lease, turn);
             }
         }
-        self.want_explanations(job, turn);
         self.settle(job, turn);
     }
 
@@ -121,7 +130,7 @@ impl Ledger {
     fn revealed_late(
         &mut self,
         node: NodeId,
-        (number, log): (LeaseNumber, Hash),
+        (number, log, opening): (LeaseNumber, Hash, Opening),
         attestation: VerifiedAttestation,
         turn: &mut Turn,
     ) {
@@ -139,7 +148,7 @@ impl Ledger {
             turn.refuse(Refusal::Invalid(why));
             return;
         }
-        let vote = vote(log, &attestation);
+        let vote = vote((log, opening), &attestation);
         if planted::is(Fault::DeadLeaseCounts) {
             let state = AttemptState::Revealed { vote: vote.clone(), ended: turn.at, started: turn.at };
             self.attempt_mut(was.clone()).state = state;
@@ -149,6 +158,9 @@ impl Ledger {
         if self.keep_late(&was, LateReport::Attested(vote), turn) {
             self.dossiers.get_mut(&job).expect("it fits the dossier's request").late.push(attestation);
             self.want_explanations(job, turn);
+            if self.jobs.get(&job).is_some_and(commitments::is_open) {
+                turn.push(Effect::Disclose { node, job });
+            }
         }
         turn.done();
     }
@@ -194,6 +206,8 @@ impl Ledger {
             return;
         };
         let (job, ended) = (lease.job, turn.at);
+        let dossier = self.dossiers.get_mut(&job).expect("an open job has its dossier");
+        dossier.negatives.extend(report.statement);
         turn.done();
         turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
         self.release(number, end, turn);
@@ -230,7 +244,7 @@ impl Ledger {
     }
 
     /// Keeps a report under a dead lease; the first one only.
-    fn keep_late(&mut self, was: &Lease, report: LateReport, turn: &mut Turn) -> bool {
+    pub(crate) fn keep_late(&mut self, was: &Lease, report: LateReport, turn: &mut Turn) -> bool {
         let job = self.jobs.get_mut(&was.job).expect("the lease has a job");
         if job.late.iter().any(|late| late.lease == was.number) {
             return false;
@@ -263,7 +277,7 @@ impl Ledger {
         stand_back(job, node, PAUSE_INTERRUPTED, turn.at);
     }
 
-    fn attempt_mut(&mut self, lease: Lease) -> &mut Attempt {
+    pub(crate) fn attempt_mut(&mut self, lease: Lease) -> &mut Attempt {
         let job = self.jobs.get_mut(&lease.job).expect("a lease has a job");
         job.attempt_mut(lease.number).expect("a lease has an attempt")
     }
@@ -275,9 +289,10 @@ impl Ledger {
     }
 }
 
-fn vote(log: Hash, attestation: &VerifiedAttestation) -> Vote {
+fn vote((log, opening): (Hash, Opening), attestation: &VerifiedAttestation) -> Vote {
     let outputs = attestation.get().outputs.clone();
-    Vote { log, digest: compare::digest(&outputs), outputs, attestation: attestation.id() }
+    let salt = if let Opening::Salt(salt) = opening { Some(salt) } else { None };
+    Vote { log, salt, digest: compare::digest(&outputs), outputs, attestation: attestation.id() }
 }
 
 fn unknown_lease(number: LeaseNumber) -> Refusal {

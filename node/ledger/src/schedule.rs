@@ -242,6 +242,7 @@ impl Ledger {
                 turn.push(Effect::Grant(lease.clone()));
             }
         }
+        self.say_reveals(turn);
         // Who has room says so again when it is connected.
         self.peers.forget_rooms();
         self.doubt_publications();
@@ -300,6 +301,7 @@ impl Ledger {
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
+                self.permit_reveals(id, missing, turn);
             }
         }
     }
@@ -325,6 +327,7 @@ impl Ledger {
     }
 
     fn decide(&mut self, id: JobId, decision: Decision, turn: &mut Turn) {
+        self.disclose(id, turn);
         if let Decision::Reproduced(agreement) = &decision {
             self.judge(id, agreement, turn);
             self.note_environment(id, agreement);
@@ -345,6 +348,7 @@ impl Ledger {
                     job.state.become_state(publishing).expect("a job with attempts may be published");
                     let channel = job.facts.channel.clone();
                     self.close_builds(id, "the job is reproduced", turn);
+                    self.want_explanations(id, turn);
                     self.queue_publication(id, &channel, turn);
                     return;
                 }
@@ -355,6 +359,7 @@ impl Ledger {
             Decision::Failed(failure) => Outcome::Failed(failure),
         };
         self.end(id, outcome, turn).expect("an open job may end in every verdict");
+        self.want_explanations(id, turn);
     }
 
     /// Revokes the job's leases and stops looking for builders.
@@ -507,7 +512,9 @@ impl Ledger {
         self.deadlines.clear(Due::Lease(number));
         let job = &self.jobs[&lease.job];
         if let Some(attempt) = job.attempt(number) {
-            let took = self.last_command().since(attempt.granted).as_secs().max(1);
+            // Who waits for others takes no slot.
+            let ended = attempt.state.committed_at().unwrap_or(self.last_command());
+            let took = ended.since(attempt.granted).as_secs().max(1);
             self.queue.correct(job.facts.key, attempt.cost, took);
         }
         let held = self.held_by.get_mut(&lease.node).expect("a live lease is its node's");

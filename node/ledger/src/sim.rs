@@ -2,8 +2,8 @@
 //! everything that goes wrong.
 //!
 //! ```text
-//!   maintainers: submit, cancel, replay, sign new policies          builders: honest, colluding, lone liars, careless,
-//!        |                                                             |      black holes; crash, sleep, finish too late
+//!   maintainers: submit, cancel, replay, sign new policies          builders: honest, colluding, copying, lone liars,
+//!        |                                                             |      careless, black holes; crash, sleep, finish too late
 //!        v                                                             v
 //!   group of 1, 3 or 5 <----- lossy, slow, repeating network, cut in both or in one direction -----> mirror (fences)
 //!     one committed log, a leader in each term, members that lag, crash and lose what was not synced, clocks that differ;
@@ -85,6 +85,7 @@ enum Event {
     Announced(usize, Order, Announcement),
     Granted(usize, Order, Lease),
     Revoked(usize, Order, LeaseNumber),
+    Reveal(usize, Order, LeaseNumber),
     Tick(usize),
     Built(usize, u32, LeaseNumber),
     CrashBuilder(usize),
@@ -176,6 +177,7 @@ impl World {
             Event::Announced(to, order, announcement) => self.announced(to, order, &announcement),
             Event::Granted(to, order, lease) => self.granted(to, order, lease),
             Event::Revoked(to, order, lease) => self.revoked(to, order, lease),
+            Event::Reveal(to, order, lease) => self.asked_to_reveal(to, order, lease),
             Event::Tick(to) => self.tick(to),
             Event::Built(to, life, lease) => self.built(to, life, lease),
             Event::CrashBuilder(to) => self.crash_builder(to),

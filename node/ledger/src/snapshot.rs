@@ -52,6 +52,9 @@ pub enum SnapshotError {
     Contradiction(String),
 }
 
+/// What builders signed about a job's attempts without outputs.
+type StoredNegatives = (JobId, Vec<Octets>);
+
 /// Job, request, votes, late attestations.
 type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
 
@@ -80,6 +83,8 @@ struct Snapshot {
     dossiers: Vec<StoredDossier>,
     policies: Vec<Octets>,
     deadlines: Vec<(Due, protocol::Timestamp)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    negatives: Vec<StoredNegatives>,
     last_lease: u64,
     #[serde(default, skip_serializing_if = "Reputation::is_empty")]
     reputation: Reputation,
@@ -99,6 +104,9 @@ impl Ledger {
             let bytes = |list: &[VerifiedAttestation]| list.iter().map(|a| Octets(a.bytes().to_vec())).collect();
             (*id, Octets(dossier.request.to_bytes()), bytes(&dossier.attestations), bytes(&dossier.late))
         };
+        let negatives = |(id, dossier): (&JobId, &Dossier)| {
+            (!dossier.negatives.is_empty()).then(|| (*id, dossier.negatives.clone()))
+        };
         codec::encode(&Snapshot {
             log: self.log.to_parts(),
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
@@ -116,6 +124,7 @@ impl Ledger {
             dossiers: self.dossiers.iter().map(dossier).collect(),
             policies: self.policies.iter().map(|p| Octets(p.to_bytes())).collect(),
             deadlines: self.deadlines.entries(),
+            negatives: self.dossiers.iter().filter_map(negatives).collect(),
             last_lease: self.last_lease,
             reputation: self.reputation.clone(),
             environments: self.environments.clone(),
@@ -135,7 +144,12 @@ impl Ledger {
             let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
             let attestations = attestations.iter().map(read).collect::<Result<_, _>>()?;
             let late = late.iter().map(read).collect::<Result<_, _>>()?;
-            dossiers.insert(id, Dossier { request, attestations, late });
+            dossiers.insert(id, Dossier { request, attestations, late, negatives: Vec::new() });
+        }
+        for (id, negatives) in snapshot.negatives {
+            let dossier = dossiers.get_mut(&id);
+            dossier.ok_or_else(|| SnapshotError::Contradiction(format!("job {id} failed and is unknown")))?.negatives =
+                negatives;
         }
         let policies = policies(&snapshot.policies, network)?;
         let mut queue = Queue::with_shares(snapshot.shares);

@@ -7,17 +7,20 @@ use attest::{
     statement::{self, Attestation, Material, Run, Task, VerifiedAttestation},
 };
 use protocol::{
-    Arch, Hash, JobId, NetworkId, NodeId, Sha256, Signed, Timestamp, Verified,
+    Arch, Hash, JobId, NetworkId, NodeId, Salt, Sha256, Signed, Timestamp, Verified,
     blame::{Blame, Failure},
     job::{Change, Isolation, JobRequest, Order, ServerJob, job_id},
     lease::{Lease, LeaseNumber},
-    message::{Bid, Failed, Offer, Renewal, Response},
+    message::{Bid, Commitment, Failed, Offer, Renewal, Response},
     peer::Capacity,
     policy::{Channel, Policy},
     testing::{node, samples, signing_key},
 };
 
-use crate::{Command, Duty, Effect, Ledger};
+use crate::{Command, Duty, Effect, Ledger, Opening};
+
+/// What every builder of the tests hides its attestations with.
+pub(crate) const SALT: Salt = Salt::from_bytes([7; 32]);
 
 /// Gives a genesis: `nodes` builders for each of `operators` operators, and a channel.
 pub(crate) fn policy(operators: u8, nodes: u8, channel: Channel) -> Policy {
@@ -96,6 +99,11 @@ pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, con
     statement::read(&attestation.sign(&signing_key(key)).unwrap(), &request.get().network).unwrap()
 }
 
+/// Gives what binds a builder to an attestation, with [`SALT`].
+pub(crate) fn commitment(network: &NetworkId, lease: LeaseNumber, attestation: &VerifiedAttestation) -> Commitment {
+    Commitment { lease, digest: attest::commitment::digest(network, lease, &SALT, attestation.bytes()) }
+}
+
 /// A ledger, its clock, and every effect of the last command.
 pub(crate) struct Bench {
     pub(crate) ledger: Ledger,
@@ -128,6 +136,7 @@ impl Bench {
             | Command::Offer { .. }
             | Command::Renewed { .. }
             | Command::Started { .. }
+            | Command::Committed { .. }
             | Command::Revealed { .. }
             | Command::Failed { .. }
             | Command::Found { .. }
@@ -270,16 +279,37 @@ impl Bench {
         (10..250).find(|seed| protocol::testing::node(*seed) == node).expect("a node of the tests")
     }
 
+    /// Has a builder commit to a content and show it at once.
     pub(crate) fn reveal(&mut self, lease: &Lease, content: &str) -> Option<Response> {
-        let request = self.ledger.request(lease.job).expect("an open job").clone();
-        let attestation = attest(&request, lease, Self::key_of(lease.node), content);
-        let log = Hash::of(b"log");
-        self.apply(Command::Revealed { node: lease.node, lease: lease.number, log, attestation })
+        self.commit(lease, content);
+        self.show(lease, content)
+    }
+
+    /// Has a builder commit to a content.
+    pub(crate) fn commit(&mut self, lease: &Lease, content: &str) -> Option<Response> {
+        let attestation = self.attest(lease, content);
+        let commitment = commitment(&self.network, lease.number, &attestation);
+        self.apply(Command::Committed { node: lease.node, commitment })
+    }
+
+    fn attest(&self, lease: &Lease, content: &str) -> VerifiedAttestation {
+        let request = self.ledger.request(lease.job).expect("an open job");
+        attest(request, lease, Self::key_of(lease.node), content)
+    }
+
+    /// Has a builder show a content.
+    pub(crate) fn show(&mut self, lease: &Lease, content: &str) -> Option<Response> {
+        let attestation = self.attest(lease, content);
+        let (log, opening) = (Hash::of(b"log"), Opening::Salt(SALT));
+        self.apply(Command::Revealed { node: lease.node, lease: lease.number, log, opening, attestation })
     }
 
     pub(crate) fn fail(&mut self, lease: &Lease, blame: Blame, step: &str) -> Option<Response> {
         let failure = Failure::new(blame, step, "it did not work");
-        self.apply(Command::Failed { node: lease.node, report: Failed { log: None, lease: lease.number, failure } })
+        self.apply(Command::Failed {
+            node: lease.node,
+            report: Failed { log: None, lease: lease.number, failure, statement: None },
+        })
     }
 
     pub(crate) fn start(&mut self, lease: &Lease) -> Option<Response> {

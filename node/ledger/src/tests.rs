@@ -1,6 +1,7 @@
 //! Tables: commands in, effects and states out, one rule of the ledger each.
 
 mod admission;
+mod commitments;
 mod environments;
 mod explain;
 mod fairness;

@@ -6,8 +6,9 @@ use protocol::{Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Turn,
+    Effect, Ledger, Turn, commitments,
     deadlines::Due,
+    job::AttemptState,
     planted::{self, Fault},
     releases, reputation, schedule,
 };
@@ -59,6 +60,7 @@ impl Ledger {
                 Due::Announce => schedule::ANNOUNCE_EVERY,
                 Due::Pause(_) => schedule::PAUSE_MAX,
                 Due::Reports(_) => reputation::PROVEN_WAIT,
+                Due::Reveal(_) => commitments::REVEAL_WAIT,
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Node(_) => reputation::LONGEST,
                 Due::Begin(_) | Due::Expiry(_) => continue,
@@ -77,6 +79,11 @@ impl Ledger {
             for pause in job.pauses.values_mut() {
                 pause.until = pause.until.min(at.after(schedule::PAUSE_MAX));
             }
+            for attempt in &mut job.attempts {
+                if let AttemptState::Committed { at: bound, .. } = &mut attempt.state {
+                    *bound = at.min(*bound);
+                }
+            }
         }
     }
 
@@ -87,7 +94,7 @@ impl Ledger {
                 Due::Lease(number) => self.lease_expired(number, turn),
                 Due::Expiry(job) => self.job_expired(job, turn),
                 Due::Announce => self.announce_again(turn),
-                Due::Begin(job) | Due::Pause(job) | Due::Reports(job) => self.settle(job, turn),
+                Due::Begin(job) | Due::Pause(job) | Due::Reports(job) | Due::Reveal(job) => self.settle(job, turn),
                 Due::Publish(job) => self.publish_again(job, turn),
                 Due::Node(node) => self.fill(node, None, turn),
             }

@@ -25,7 +25,7 @@ pub use explain::ExplanationView;
 pub use service::{Link, Relation, RunView};
 
 use crate::{
-    Evidence, Ledger,
+    Evidence, Ledger, commitments,
     job::{Attempt, AttemptState, Job, JobState, LateReport, Outcome},
     tally::{Agreement, Comparison, Difference, Dissent, Group, JobFailure},
 };
@@ -117,7 +117,7 @@ pub struct AttemptView {
     pub lease: LeaseNumber,
     /// The variation.
     pub profile: Profile,
-    /// `granted`, `running`, `revealed`, `failed`, `interrupted` or `revoked`.
+    /// `granted`, `running`, `committed`, `revealed`, `failed`, `interrupted` or `revoked`.
     pub state: String,
     /// What it does now, while it runs.
     pub phase: Option<String>,
@@ -139,6 +139,8 @@ pub struct AttemptView {
 pub enum ResultView {
     /// Not at all, so far.
     None,
+    /// With outputs that nobody may see before the verdict.
+    Sealed,
     /// With outputs.
     Outputs {
         /// The digest of the set.
@@ -164,7 +166,7 @@ pub struct LateView {
     pub at: Timestamp,
     /// The lease.
     pub lease: LeaseNumber,
-    /// What it said: the digest of its outputs.
+    /// What it said: the digest of its outputs; none before the verdict.
     pub digest: Option<Hash>,
     /// What it said: a failure.
     pub failure: Option<Failure>,
@@ -296,14 +298,19 @@ impl Ledger {
         self.dossiers.get(&id).map(|dossier| &dossier.request)
     }
 
-    /// Gives what a bundle of the job needs, while it is kept.
+    /// Gives what a bundle of the job needs, while it is kept. Before the verdict there are no attestations in it.
     pub fn evidence(&self, id: JobId) -> Option<Evidence> {
         let dossier = self.dossiers.get(&id)?;
+        let open = self.jobs.get(&id).is_some_and(commitments::is_open);
+        let bytes = |list: &[VerifiedAttestation]| {
+            list.iter().filter(|_| open).map(|attestation| attestation.bytes().to_vec()).collect()
+        };
         Some(Evidence {
             request: dossier.request.to_bytes(),
             policies: self.policies.iter().map(Verified::to_bytes).collect(),
-            attestations: dossier.attestations.iter().map(|a| a.bytes().to_vec()).collect(),
-            late: dossier.late.iter().map(|a| a.bytes().to_vec()).collect(),
+            attestations: bytes(&dossier.attestations),
+            late: bytes(&dossier.late),
+            negatives: dossier.negatives.iter().map(|signed| signed.0.clone()).collect(),
         })
     }
 
@@ -338,6 +345,8 @@ impl Ledger {
             JobState::Ended(ended) => Some(ended.at),
             JobState::Queued | JobState::Building | JobState::Publishing(_) | JobState::Serving(_) => None,
         };
+        let open = commitments::is_open(job);
+        let shown = |one: &Attempt| attempt(one, open);
         JobView {
             id,
             title: facts.title.clone(),
@@ -347,10 +356,10 @@ impl Ledger {
             channel: facts.channel.clone(),
             maintainer: facts.maintainer.clone(),
             times: Times { created: facts.created, accepted: facts.accepted, expires: facts.expires, ended },
-            attempts: job.attempts.iter().map(attempt).collect(),
-            earlier: job.orders.earlier.iter().map(attempt).collect(),
+            attempts: job.attempts.iter().map(shown).collect(),
+            earlier: job.orders.earlier.iter().map(shown).collect(),
             verdict: verdict(job),
-            late: job.late.iter().map(late).collect(),
+            late: job.late.iter().map(|report| late(report, open)).collect(),
             waiting: self.why_waiting(id, job),
             expected: self.expected(id, job),
             group: facts.schedule.group.clone(),
@@ -363,10 +372,13 @@ fn newest_first(mut views: Vec<JobView>) -> Vec<JobView> {
     views
 }
 
-fn attempt(attempt: &Attempt) -> AttemptView {
+/// Shows an attempt; what it made only when that is open to everybody.
+fn attempt(attempt: &Attempt, open: bool) -> AttemptView {
     let (phase, log, result) = match &attempt.state {
         AttemptState::Granted => (None, None, ResultView::None),
         AttemptState::Running { phase, .. } => (Some(phase.clone()), None, ResultView::None),
+        AttemptState::Committed { .. } => (Some("committed".to_owned()), None, ResultView::None),
+        AttemptState::Revealed { vote, .. } if !open => (None, Some(vote.log), ResultView::Sealed),
         AttemptState::Revealed { vote, .. } => {
             let (digest, outputs, attestation) = (vote.digest, vote.outputs.clone(), vote.attestation);
             (None, Some(vote.log), ResultView::Outputs { digest, outputs, attestation })
@@ -390,9 +402,9 @@ fn attempt(attempt: &Attempt) -> AttemptView {
     }
 }
 
-fn late(late: &crate::job::Late) -> LateView {
+fn late(late: &crate::job::Late, open: bool) -> LateView {
     let (digest, failure) = match &late.report {
-        LateReport::Attested(vote) => (Some(vote.digest), None),
+        LateReport::Attested(vote) => (open.then_some(vote.digest), None),
         LateReport::Failed(failure) => (None, Some(failure.clone())),
     };
     LateView { at: late.at, lease: late.lease, digest, failure }

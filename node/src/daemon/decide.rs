@@ -389,6 +389,8 @@ impl Decider {
             }
             errand @ (Effect::Grant(_)
             | Effect::Revoke { .. }
+            | Effect::Reveal { .. }
+            | Effect::Disclose { .. }
             | Effect::Announce(_)
             | Effect::Publish(_)
             | Effect::Serve(_)

@@ -1,7 +1,8 @@
 //! What this node offers to other members: content that a job or a release needs, by name, so that it can be withdrawn.
 //!
 //! An offer pins the content in the blob store and lets it be served; nothing else in the store is served. Names look
-//! like paths: `job/<id>/..`, `release/<channel>/<generation>`. When a job's offers end is [`super::retention`]'s matter.
+//! like paths: `job/<id>/..`, `release/<channel>/<generation>`. What an attempt made is *sealed* at first: pinned, and served to
+//! coordinators alone, until its job is decided. Who could read it before could sign it without having built it. When a job's offers end is [`super::retention`]'s matter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +16,14 @@ use crate::blobs::Error;
 
 /// The folder of all offers among the store's pins.
 const FOLDER: &str = "offer/";
+/// The folder of what is sealed.
+const SEALED: &str = "sealed/";
 
 /// What is offered.
 #[derive(Debug, Default)]
 pub struct Offers {
     offered: Mutex<Offered>,
+    sealed: Mutex<Offered>,
 }
 
 /// The offers by name, and how many of them name a content.
@@ -70,10 +74,25 @@ impl Offers {
         self.offered().names.contains_key(name)
     }
 
-    /// Gives the jobs that something is offered for.
+    /// Says whether coordinators alone may have a content.
+    pub fn is_sealed(&self, hash: &Hash) -> bool {
+        self.sealed().count.contains_key(hash)
+    }
+
+    /// Gives the jobs that something is offered for, or sealed.
     pub fn jobs(&self) -> BTreeSet<JobId> {
-        let offered = self.offered();
-        offered.names.keys().filter_map(|name| name.strip_prefix("job/")?.split('/').next()?.parse().ok()).collect()
+        let mut jobs = self.sealed_jobs();
+        jobs.extend(self.offered().names.keys().filter_map(|name| job_of(name)));
+        jobs
+    }
+
+    /// Gives the jobs that something is sealed for.
+    pub fn sealed_jobs(&self) -> BTreeSet<JobId> {
+        self.sealed().names.keys().filter_map(|name| job_of(name)).collect()
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Offered> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offered(&self) -> MutexGuard<'_, Offered> {
@@ -89,6 +108,38 @@ impl Shared {
     pub async fn offer(&self, name: &str, hash: Hash) -> Result<(), Error> {
         self.blobs.pin(&pin(name), &hash).await?;
         self.offers.offered().add(name, &[hash]);
+        Ok(())
+    }
+
+    /// Keeps one content under a name, which nobody but coordinators may have until its job is decided.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn seal(&self, name: &str, hash: Hash) -> Result<(), Error> {
+        self.blobs.pin(&format!("{SEALED}{name}"), &hash).await?;
+        self.offers.sealed().add(name, &[hash]);
+        Ok(())
+    }
+
+    /// Offers what was sealed of a job. It may be said again.
+    ///
+    /// # Errors
+    /// When the store fails; then something stays sealed.
+    pub async fn disclose(&self, job: &JobId) -> Result<(), Error> {
+        let folder = format!("job/{job}/");
+        let sealed: Vec<(String, Vec<Hash>)> = {
+            let known = self.offers.sealed();
+            let of_job = known.names.iter().filter(|(name, _)| name.starts_with(&folder));
+            of_job.map(|(name, hashes)| (name.clone(), hashes.clone())).collect()
+        };
+        for (name, hashes) in sealed {
+            // Offered first: it is never without a pin.
+            for hash in hashes {
+                self.offer(&name, hash).await?;
+            }
+            self.blobs.unpin(&format!("{SEALED}{name}")).await?;
+            self.offers.sealed().remove(|sealed| sealed == name);
+        }
         Ok(())
     }
 
@@ -108,6 +159,10 @@ impl Shared {
     /// When the store fails.
     pub async fn withdraw_job(&self, job: &JobId) -> Result<(), Error> {
         let folder = format!("job/{job}/");
+        let sealed = self.offers.sealed().remove(|name| name.starts_with(&folder));
+        for name in sealed {
+            self.blobs.unpin(&format!("{SEALED}{name}")).await?;
+        }
         self.withdraw(|name| name.starts_with(&folder)).await
     }
 
@@ -139,8 +194,17 @@ impl Shared {
                 self.offers.offered().add(name, &hashes);
             }
         }
+        for (pinned, hashes) in self.blobs.pins(SEALED).await? {
+            if let Some(name) = pinned.strip_prefix(SEALED) {
+                self.offers.sealed().add(name, &hashes);
+            }
+        }
         Ok(())
     }
+}
+
+fn job_of(name: &str) -> Option<JobId> {
+    name.strip_prefix("job/")?.split('/').next()?.parse().ok()
 }
 
 fn pin(name: &str) -> String {
@@ -163,6 +227,15 @@ mod tests {
         assert!(offers.contains(&one) && !offers.contains(&two));
         assert!(offers.offered().remove(|name| name == "release/main/1").is_empty());
         assert!(offers.contains(&one), "a longer number is another name");
+    }
+
+    #[test]
+    fn what_is_sealed_is_not_offered() {
+        let (offers, job, made) = (Offers::default(), JobId::from(Hash::of(b"job")), Hash::of(b"made"));
+        offers.sealed().add(&format!("job/{job}/7-made"), &[made]);
+        assert!(offers.is_sealed(&made) && !offers.contains(&made));
+        assert_eq!(offers.jobs(), offers.sealed_jobs());
+        assert_eq!(offers.sealed_jobs().into_iter().collect::<Vec<_>>(), [job]);
     }
 
     #[test]

@@ -399,7 +399,8 @@ fn attempt(attempt: &view::AttemptView) -> AttemptView {
     let state = match attempt.state.as_str() {
         "granted" => AttemptState::Granted,
         "running" => AttemptState::Running,
-        "revealed" => AttemptState::Built,
+        // It is built; nobody has seen what.
+        "committed" | "revealed" => AttemptState::Built,
         "failed" => AttemptState::Failed,
         "interrupted" => AttemptState::Lost,
         "revoked" => AttemptState::Revoked,
@@ -408,7 +409,7 @@ fn attempt(attempt: &view::AttemptView) -> AttemptView {
     let mut outputs = Vec::new();
     let mut failure = None;
     match &attempt.result {
-        view::ResultView::None => {}
+        view::ResultView::None | view::ResultView::Sealed => {}
         view::ResultView::Outputs { outputs: files, .. } => outputs = files.iter().map(file).collect(),
         view::ResultView::Failed(f) => {
             failure = Some(FailureView { blame: f.blame, step: f.step.clone(), what: f.what.clone() });
@@ -478,8 +479,11 @@ pub fn news(news: &News, at: Timestamp) -> Option<api::News> {
             (job, JobState::Building, format!("{operator} got lease {lease}"))
         }
         News::Started { job, lease, .. } => (job, JobState::Building, format!("attempt {lease} started")),
+        News::Committed { job, lease, .. } => {
+            (job, JobState::Building, format!("attempt {lease} is built, and its builder bound to the result"))
+        }
         News::Revealed { job, lease, .. } => {
-            (job, JobState::Building, format!("attempt {lease} is built and attested"))
+            (job, JobState::Building, format!("attempt {lease} showed the coordinators what it is bound to"))
         }
         News::AttemptFailed { job, lease, why, .. } => {
             (job, JobState::Building, format!("attempt {lease} failed: {why}"))

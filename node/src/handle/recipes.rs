@@ -1,5 +1,7 @@
 //! Brings what a job made onto this node, for who goes on with it.
 
+use std::time::{Duration, Instant};
+
 use protocol::{Hash, JobId, NodeId};
 use web::{
     Backend,
@@ -9,6 +11,10 @@ use web::{
 use super::{Handle, internal};
 use crate::daemon::chain;
 
+/// How long builders may take to hear that a job is decided, and its outputs open.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries.
+const OPEN_AGAIN: Duration = Duration::from_millis(250);
 /// The most bytes of all outputs of one job that are brought.
 const BRING_MAX: u64 = 4 << 30;
 
@@ -30,9 +36,14 @@ pub(super) async fn bring(handle: &Handle, job: JobId) -> Result<Vec<FileView>, 
     }
     let blobs = &handle.shared.blobs;
     let files: Vec<(Hash, u64)> = outputs.iter().filter_map(|o| Some((o.hash?, o.size))).collect();
-    blobs.fetch_many(&handle.shared.net, &files, &from).await.map_err(|error| ApiError::Unavailable {
-        reason: format!("the outputs of job {} cannot be fetched: {}", job.short(), chain(&error)),
-    })?;
+    let begun = Instant::now();
+    while let Err(error) = blobs.fetch_many(&handle.shared.net, &files, &from).await {
+        if begun.elapsed() >= OPEN_WITHIN {
+            let reason = format!("the outputs of job {} cannot be fetched: {}", job.short(), chain(&error));
+            return Err(ApiError::Unavailable { reason });
+        }
+        tokio::time::sleep(OPEN_AGAIN).await;
+    }
     let hashes: Vec<Hash> = files.into_iter().map(|(hash, _)| hash).collect();
     handle.shared.offer_all(&format!("job/{job}/brought"), &hashes).await.map_err(|e| internal("blobs", &e))?;
     Ok(outputs)

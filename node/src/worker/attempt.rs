@@ -17,7 +17,7 @@ use protocol::{
     job::JobRequest,
     lease::{Lease, LeaseNumber},
     limits,
-    message::{Failed, Octets, Request, Revealed},
+    message::Request,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::{
     Worker,
     inputs::{Inputs, own_fault},
+    reveal::Hidden,
 };
 use crate::{
     blobs::Import,
@@ -37,6 +38,12 @@ const GATHER_WITHIN: Duration = Duration::from_secs(15);
 const GATHER_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The longest pause.
 const GATHER_AGAIN_MAX: Duration = Duration::from_secs(4);
+
+/// How an attempt ended.
+enum Ended {
+    Built(Hidden),
+    Failed(Request),
+}
 
 /// What was fetched beside the files.
 type Gathered = (Verified<JobRequest>, EnvironmentLock);
@@ -59,11 +66,15 @@ impl Worker {
         };
         log.enter(Phase::Done);
         let why = self.state().held.get(&number).and_then(|held| held.why.clone());
-        let report = self.report(&lease, &log, ended, why).await;
+        let ended = self.end(&lease, &log, ended, why).await;
         // The slot is free as soon as the work is done; the report may take longer.
         drop(slot);
         self.wanted.notify_one();
-        if self.deliver(report, &daemon).await {
+        let told = match ended {
+            Ended::Built(hidden) => self.bind_and_show(number, hidden, &daemon).await,
+            Ended::Failed(report) => self.deliver(report, &daemon).await,
+        };
+        if told {
             self.forget(number).await;
         }
         let path = log.path().to_owned();
@@ -73,13 +84,7 @@ impl Worker {
         }
     }
 
-    async fn report(
-        &self,
-        lease: &Lease,
-        log: &LogSink,
-        ended: Result<Vec<u8>, Failure>,
-        why: Option<Failure>,
-    ) -> Request {
+    async fn end(&self, lease: &Lease, log: &LogSink, ended: Result<Vec<u8>, Failure>, why: Option<Failure>) -> Ended {
         let number = lease.number;
         let kept = self.keep(lease, "log", log.path().to_owned()).await;
         // An attestation promises its outputs: they must be here after a crash, too.
@@ -91,12 +96,15 @@ impl Worker {
             (Ok(attestation), _) => {
                 info!(lease = %number, job = %lease.job, "attempt built");
                 let log = kept.unwrap_or_else(|| Hash::of(b""));
-                Request::Revealed(Revealed { log, lease: number, attestation: Octets(attestation) })
+                match Hidden::new((lease.job, log), attestation) {
+                    Ok(hidden) => Ended::Built(hidden),
+                    Err(error) => Ended::Failed(self.failed(lease.job, number, (kept, own_fault("attest", &error)))),
+                }
             }
             // What stopped it explains the end better than what it ended with.
             (Err(_), Some(failure)) | (Err(failure), None) => {
                 info!(lease = %number, job = %lease.job, %failure, "attempt failed");
-                Request::Failed(Failed { log: kept, lease: number, failure })
+                Ended::Failed(self.failed(lease.job, number, (kept, failure)))
             }
         }
     }
@@ -251,7 +259,7 @@ impl Worker {
             return Err(Failure::new(Blame::Builder(Fault::Other), "attest", what));
         }
         let name = format!("job/{}/{}-{}", lease.job, lease.number, file.sha256.short());
-        self.shared.offer(&name, hash).await.map_err(own)?;
+        self.shared.seal(&name, hash).await.map_err(own)?;
         Ok(Output { hash, name: file.name.clone(), size, sha256: file.sha256 })
     }
 
@@ -264,7 +272,7 @@ impl Worker {
         let size = bytes.len() as u64;
         let hash = self.shared.blobs.add_bytes(bytes.into()).await.map_err(|e| e.to_string())?;
         let name = format!("job/{}/{}-changed", lease.job, lease.number);
-        self.shared.offer(&name, hash).await.map_err(|e| e.to_string())?;
+        self.shared.seal(&name, hash).await.map_err(|e| e.to_string())?;
         (first.hash, first.size, first.sha256) = (hash, size, sha256);
         Ok(())
     }

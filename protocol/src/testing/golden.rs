@@ -169,7 +169,10 @@ fn request_ordinal(request: &Request) -> usize {
         Request::RecipeRun(_) => 21,
         Request::AddCheckpoint(_) => 22,
         Request::Checkpoint(_) => 23,
-        Request::ReleaseProof(_) => 24,
+        Request::Commit(_) => 24,
+        Request::Reveal(..) => 25,
+        Request::Disclose(..) => 26,
+        Request::ReleaseProof(_) => 27,
     }
 }
 
@@ -191,6 +194,7 @@ fn response_ordinal(response: &Response) -> usize {
         Response::Witness(..) => 13,
         Response::Checkpoint(_) => 14,
         Response::Conflict(_) => 15,
+        Response::Reveal => 16,
     }
 }
 
@@ -198,8 +202,8 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=24).collect());
-    assert_eq!(responses, (0..=15).collect());
+    assert_eq!(requests, (0..=27).collect());
+    assert_eq!(responses, (0..=16).collect());
 }
 
 /// One change of a byte string.

@@ -2,7 +2,7 @@
 
 use crate::{
     Arch, ChannelName, FileName, Hash, JobId, MaintainerName, NetworkId, NodeId, OperatorName, PackageName, PublicKey,
-    Sha256, Signed, SuiteName, Timestamp, Verified,
+    Salt, Sha256, Signed, SuiteName, Timestamp, Verified,
     blame::{Blame, Failure},
     environment::{EnvironmentLock, Family, LockedPackage},
     job::{
@@ -11,7 +11,7 @@ use crate::{
         Pointer, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
-    message::{Bid, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
+    message::{Bid, Commitment, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Revoked, Roots},
     recipe::{
@@ -487,8 +487,13 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("renew", Request::Renew(vec![Renewal { lease: LeaseNumber(7), phase: "build".to_owned() }])),
         ("started", Request::Started(LeaseNumber(7))),
         ("revealed", Request::Revealed(revealed())),
-        ("failed", Request::Failed(Failed { log: Some(hash("log")), lease: LeaseNumber(7), failure: failure() })),
-        ("failed-without-log", Request::Failed(Failed { log: None, lease: LeaseNumber(8), failure: failure() })),
+        ("revealed-salted", Request::Revealed(Revealed { salt: Some(Salt::from_bytes([5; 32])), ..revealed() })),
+        ("commit", Request::Commit(Commitment { lease: LeaseNumber(7), digest: hash("commitment") })),
+        ("reveal", Request::Reveal(Term(3), LeaseNumber(7))),
+        ("disclose", Request::Disclose(Term(3), job())),
+        ("failed", Request::Failed(failed())),
+        ("failed-without-log", Request::Failed(Failed { log: None, lease: LeaseNumber(8), ..failed() })),
+        ("failed-signed", Request::Failed(Failed { statement: Some(octets()), ..failed() })),
         ("log", Request::Log(LeaseNumber(7), 65_536)),
         ("release", Request::Release(stable())),
         ("leader", Request::Leader),
@@ -508,8 +513,12 @@ pub fn offer() -> Offer {
     Offer { free: 2, held: vec![LeaseNumber(7)], arches: vec![Arch::Amd64], memory_mib: 8192 }
 }
 
+fn failed() -> Failed {
+    Failed { log: Some(hash("log")), lease: LeaseNumber(7), failure: failure(), statement: None }
+}
+
 fn revealed() -> Revealed {
-    Revealed { log: hash("log"), lease: LeaseNumber(7), attestation: Octets(b"{}".to_vec()) }
+    Revealed { log: hash("log"), salt: None, lease: LeaseNumber(7), attestation: Octets(b"{}".to_vec()) }
 }
 
 /// Gives every variant of [`Response`] and of [`Refusal`], with the name of its golden file.
@@ -523,6 +532,7 @@ pub fn responses() -> Vec<(&'static str, Response)> {
         ("records", Response::Records(vec![octets()])),
         ("providers", Response::Providers(nodes)),
         ("lost", Response::Lost(vec![LeaseNumber(7)])),
+        ("reveal", Response::Reveal),
         ("log", Response::Log(LogChunk { at: 65_536, data: b"dpkg-deb: building\n".to_vec(), ended: false })),
         ("view", Response::View(Octets(b"{\"jobs\":[]}".to_vec()))),
         ("witness", Response::Witness(409, Octets(b"7\n".to_vec()))),

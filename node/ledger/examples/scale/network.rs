@@ -7,12 +7,12 @@ use attest::{
     statement::{self, Attestation, Material, Run, Task, VerifiedAttestation},
 };
 use ed25519_dalek::SigningKey;
-use ledger::{Command, Duty, Effect, Ledger, News};
+use ledger::{Command, Duty, Effect, Ledger, News, Opening};
 use protocol::{
-    Arch, Hash, NetworkId, NodeId, PublicKey, Sha256, Signed, Timestamp,
+    Arch, Hash, NetworkId, NodeId, PublicKey, Salt, Sha256, Signed, Timestamp,
     job::{Isolation, job_id},
     lease::Lease,
-    message::{Offer, Renewal},
+    message::{Commitment, Offer, Renewal},
     peer::Capacity,
     policy::{Maintainer, Operator, Policy},
     testing::{public_key, samples, signing_key},
@@ -130,7 +130,13 @@ impl Network {
         let renewals = vec![Renewal { lease: number, phase: "build".to_owned() }];
         self.apply(Command::Started { node, lease: number });
         self.apply(Command::Renewed { node, renewals });
-        leases(self.apply(Command::Revealed { node, lease: number, log: Hash::of(b"log"), attestation }))
+        let salt = Salt::from_bytes([7; 32]);
+        let digest = attest::commitment::digest(&self.ledger.network(), number, &salt, attestation.bytes());
+        let commitment = Commitment { lease: number, digest };
+        let mut granted = leases(self.apply(Command::Committed { node, commitment }));
+        let (log, opening) = (Hash::of(b"log"), Opening::Salt(salt));
+        granted.extend(leases(self.apply(Command::Revealed { node, lease: number, log, opening, attestation })));
+        granted
     }
 
     fn attest(&self, lease: &Lease) -> VerifiedAttestation {

@@ -2,7 +2,7 @@
 
 use attest::compare::Output;
 use protocol::{
-    Hash, NodeId, OperatorName, Timestamp,
+    Hash, NodeId, OperatorName, Salt, Timestamp,
     blame::{Blame, Failure},
     lease::{LeaseNumber, Profile},
 };
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Vote {
     /// BLAKE3 of the build log.
     pub log: Hash,
+    /// What its commitment hid it with; none in what earlier versions decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<Salt>,
     /// The digest of the set of outputs: equal digests agree.
     pub digest: Hash,
     /// The outputs, by name; empty once the job is long over.
@@ -32,6 +35,17 @@ pub enum AttemptState {
         phase: String,
         /// Since when.
         started: Timestamp,
+    },
+    /// It has outputs, and nobody has seen them.
+    Committed {
+        /// When it said so.
+        at: Timestamp,
+        /// Whether it is to show them.
+        asked: bool,
+        /// What it is bound to.
+        digest: Hash,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
     },
     /// It has outputs.
     Revealed {
@@ -82,6 +96,7 @@ impl AttemptState {
         match self {
             AttemptState::Granted => "granted",
             AttemptState::Running { .. } => "running",
+            AttemptState::Committed { .. } => "committed",
             AttemptState::Revealed { .. } => "revealed",
             AttemptState::Failed { .. } => "failed",
             AttemptState::Interrupted { .. } => "interrupted",
@@ -91,7 +106,27 @@ impl AttemptState {
 
     /// Says whether the attempt holds a live lease.
     pub const fn is_live(&self) -> bool {
-        matches!(self, AttemptState::Granted | AttemptState::Running { .. })
+        matches!(self, AttemptState::Granted | AttemptState::Running { .. } | AttemptState::Committed { .. })
+    }
+
+    /// Gives what it is bound to and has not shown.
+    pub const fn committed(&self) -> Option<Hash> {
+        if let AttemptState::Committed { digest, .. } = self { Some(*digest) } else { None }
+    }
+
+    /// Gives when it was bound to what it has not shown.
+    pub const fn committed_at(&self) -> Option<Timestamp> {
+        if let AttemptState::Committed { at, .. } = self { Some(*at) } else { None }
+    }
+
+    /// Says whether it was asked to show what it is bound to.
+    pub const fn is_asked(&self) -> bool {
+        matches!(self, AttemptState::Committed { asked: true, .. })
+    }
+
+    /// Gives since when it is bound to something that it was not asked to show.
+    pub const fn hidden_since(&self) -> Option<Timestamp> {
+        if let AttemptState::Committed { at, asked: false, .. } = self { Some(*at) } else { None }
     }
 
     /// Gives when it started, where it did.
@@ -101,7 +136,9 @@ impl AttemptState {
             AttemptState::Running { started, .. }
             | AttemptState::Revealed { started, .. }
             | AttemptState::Failed { started, .. } => Some(*started),
-            AttemptState::Interrupted { started, .. } | AttemptState::Revoked { started, .. } => *started,
+            AttemptState::Committed { started, .. }
+            | AttemptState::Interrupted { started, .. }
+            | AttemptState::Revoked { started, .. } => *started,
         }
     }
 
@@ -109,6 +146,7 @@ impl AttemptState {
     pub const fn ended(&self) -> Option<Timestamp> {
         match self {
             AttemptState::Granted | AttemptState::Running { .. } => None,
+            AttemptState::Committed { at, .. } => Some(*at),
             AttemptState::Revealed { ended, .. }
             | AttemptState::Failed { ended, .. }
             | AttemptState::Interrupted { ended, .. }
@@ -159,6 +197,7 @@ impl Attempt {
             AttemptState::Revealed { vote, .. } => Some(vote),
             AttemptState::Granted
             | AttemptState::Running { .. }
+            | AttemptState::Committed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
             | AttemptState::Revoked { .. } => None,
@@ -171,6 +210,7 @@ impl Attempt {
             AttemptState::Failed { failure, .. } => Some(failure),
             AttemptState::Granted
             | AttemptState::Running { .. }
+            | AttemptState::Committed { .. }
             | AttemptState::Revealed { .. }
             | AttemptState::Interrupted { .. }
             | AttemptState::Revoked { .. } => None,

@@ -4,19 +4,23 @@
 //! nothing, votes for nothing and stands in no job's list of attempts: its outputs are compared with what was agreed, that is all. An
 //! interruption is no answer.
 
-use attest::{compare, log::entry::End, statement::VerifiedAttestation};
+use attest::{
+    compare,
+    log::entry::{self, End, Event},
+    statement::VerifiedAttestation,
+};
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
     blame::{Blame, Failure, Fault},
     lease::{Lease, LeaseNumber, Profile},
     limits,
-    message::{Refusal, Response},
+    message::{Commitment, Refusal, Response},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Claim, Class, Contradiction};
 use crate::{
-    ENDED_FULL_MAX, Effect, Ledger, Turn,
+    ENDED_FULL_MAX, Effect, Ledger, Opening, Turn,
     deadlines::Due,
     job::{Attempt, Job, is_interruption},
     log,
@@ -30,6 +34,9 @@ pub(crate) struct Canary {
     /// The digest of the outputs that were agreed.
     agreed: Hash,
     pub(crate) operator: OperatorName,
+    /// What the builder is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    committed: Option<Hash>,
 }
 
 impl Ledger {
@@ -57,7 +64,7 @@ impl Ledger {
         let lease = Lease { job, node, number, expires: turn.at.after(limits::LEASE_TTL), profile, memory_mib };
         self.deadlines.set(Due::Lease(number), lease.expires);
         self.reputation.record_mut(operator, class, node).canary_given(turn.at);
-        let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone() };
+        let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone(), committed: None };
         self.reputation.canaries.insert(number, canary);
         turn.log(log::lease(&lease));
         turn.push(Effect::Grant(lease));
@@ -115,16 +122,40 @@ impl Ledger {
         self.take_canary((node, number), End::Lost, turn).is_some()
     }
 
+    /// Binds a builder to its answer, as for any attempt; false when the lease is none of a canary of this node. The right one
+    /// is known to everybody, so that it may be shown at once.
+    pub(crate) fn canary_committed(&mut self, node: NodeId, commitment: Commitment, turn: &mut Turn) -> bool {
+        let Commitment { lease, digest } = commitment;
+        let canary = self.reputation.canaries.get_mut(&lease).filter(|canary| canary.lease.node == node);
+        let Some(canary) = canary else { return false };
+        let job = canary.lease.job;
+        match canary.committed.replace(digest) {
+            Some(known) if known != digest => {
+                canary.committed = Some(known);
+                turn.refuse(Refusal::Invalid("this attempt is committed to another result".into()));
+                return true;
+            }
+            Some(_) => {}
+            None => turn.log(Event::Commitment(entry::Commitment { job, node, lease, digest })),
+        }
+        turn.answer(Response::Reveal);
+        true
+    }
+
     /// Compares a canary's outputs; false when the lease is none of a canary of this node.
     pub(crate) fn canary_revealed(
         &mut self,
         node: NodeId,
-        number: LeaseNumber,
+        (number, opening): (LeaseNumber, Opening),
         attestation: &VerifiedAttestation,
         turn: &mut Turn,
     ) -> bool {
-        let Some(canary) = self.take_canary((node, number), End::Built(attestation.id()), turn) else { return false };
-        if let Err(why) = self.fits(attestation, &canary.lease) {
+        let committed = self.reputation.canaries.get(&number).and_then(|canary| canary.committed);
+        let bound = self.check_opening(number, (committed, opening), attestation);
+        let end = if bound.is_ok() { End::Built(attestation.id()) } else { End::Failed(attestation.id()) };
+        let Some(canary) = self.take_canary((node, number), end, turn) else { return false };
+        let bound = bound.map_err(|_| "it is not what the builder had committed to".to_owned());
+        if let Err(why) = bound.and_then(|()| self.fits(attestation, &canary.lease)) {
             turn.refuse(Refusal::Invalid(why.clone()));
             let claim = Claim::Failed(Failure::new(Blame::Builder(Fault::Other), "attest", why));
             self.canary_wrong(&canary, claim, turn);

@@ -67,6 +67,20 @@ impl Ledger {
         self.watch_hindrance(lease.node, turn);
     }
 
+    /// Blames a builder that showed something else than it was bound to: the log and its own signature prove it.
+    pub(crate) fn broke_commitment(
+        &mut self,
+        lease: &Lease,
+        (failure, attestation): (&Failure, Hash),
+        turn: &mut Turn,
+    ) {
+        let Some((operator, class)) = self.subject(lease) else { return };
+        let (claim, attestations) = (Claim::Failed(short(failure)), vec![attestation]);
+        let (job, number) = (lease.job, lease.number);
+        let evidence = Contradiction { at: turn.at, job, lease: number, claim, against: Vec::new(), attestations };
+        self.blame((&operator, &class, lease.node), evidence, turn);
+    }
+
     fn subject(&self, lease: &Lease) -> Option<(OperatorName, Class)> {
         let job = self.jobs.get(&lease.job)?;
         let operator = job.attempt(lease.number)?.operator.clone();
@@ -95,6 +109,7 @@ impl Ledger {
                 AttemptState::Failed { .. }
                 | AttemptState::Granted
                 | AttemptState::Running { .. }
+                | AttemptState::Committed { .. }
                 | AttemptState::Revealed { .. }
                 | AttemptState::Interrupted { .. }
                 | AttemptState::Revoked { .. } => continue,
@@ -172,6 +187,7 @@ impl Ledger {
         let failure = JobFailure::Breach { operator, what: failure.what.clone() };
         let (why, outcome) = (failure.to_string(), Outcome::Failed(failure));
         if self.end(lease.job, outcome, turn).is_ok() {
+            self.disclose(lease.job, turn);
             turn.tell(News::Verdict { job: lease.job, word: "failed".into(), why });
         }
     }

@@ -21,9 +21,9 @@ use protocol::{
 };
 
 use crate::{
-    Command, Effect, Ledger, News,
+    Command, Effect, Ledger, News, Opening,
     sim::random::Random,
-    testing::{attest, builder, channel, policy, seed},
+    testing::{SALT, attest, builder, channel, commitment, policy, seed},
 };
 
 const BUILDERS: usize = 30;
@@ -236,6 +236,8 @@ impl Real {
                     self.out.entry(who).or_insert(now);
                 }
                 Effect::Answer(_)
+                | Effect::Reveal { .. }
+                | Effect::Disclose { .. }
                 | Effect::Announce(_)
                 | Effect::WakeAt(_)
                 | Effect::Explain(_)
@@ -304,10 +306,13 @@ impl Court for Real {
             let request = &self.jobs[&self.number_of[&work.job]].1;
             let key = seed(u8::try_from(who).unwrap(), 0);
             let attestation = attest(request, &work, key, &work.job.to_string());
-            Command::Revealed { node, lease, log: Hash::of(b"log"), attestation }
+            let commitment = commitment(&self.network, lease, &attestation);
+            let _ = self.apply(now, Command::Committed { node, commitment });
+            let opening = Opening::Salt(SALT);
+            Command::Revealed { node, lease, log: Hash::of(b"log"), opening, attestation }
         } else {
             let failure = Failure::new(Blame::Job, "build", "ended with exit code 1");
-            Command::Failed { node, report: Failed { log: None, lease, failure } }
+            Command::Failed { node, report: Failed { log: None, lease, failure, statement: None } }
         };
         let _ = self.apply(now, command);
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attest::statement::VerifiedAttestation;
 use protocol::{
     Hash, JobId, NodeId,
     blame::{Blame, Failure, Fault},
     job::Announcement,
     lease::{Lease, LeaseNumber},
-    message::{Bid, Failed, Refusal, Renewal, Response},
+    message::{Bid, Commitment, Failed, Refusal, Renewal, Response},
 };
 
 use super::{
@@ -15,7 +16,11 @@ use super::{
     network::Place,
     records::{self, node_of},
 };
-use crate::{Command, testing::seed};
+use crate::{
+    Command, Opening,
+    testing::{SALT, commitment, seed},
+    view::{AttemptView, ResultView},
+};
 
 /// How a builder behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub(super) enum Nature {
     Careless,
     /// It says of every job at once that it fails.
     BlackHole,
+    /// It waits until it can read what others built, and signs that.
+    Copycat,
 }
 
 pub(super) struct Builder {
@@ -42,6 +49,10 @@ pub(super) struct Builder {
     work: BTreeMap<LeaseNumber, Lease>,
     /// Reports that nobody acknowledged.
     reports: BTreeMap<LeaseNumber, Command>,
+    /// What it is committed to and shows when it may.
+    hidden: BTreeMap<LeaseNumber, Command>,
+    /// How often a copycat looked in vain.
+    looks: BTreeMap<LeaseNumber, u32>,
     /// Leases that a crash cut off.
     cut_off: BTreeSet<LeaseNumber>,
     follows: Follows,
@@ -67,9 +78,15 @@ impl Builder {
             asleep_until: 0,
             work: BTreeMap::new(),
             reports: BTreeMap::new(),
+            hidden: BTreeMap::new(),
+            looks: BTreeMap::new(),
             cut_off: BTreeSet::new(),
             follows: Follows::default(),
         }
+    }
+
+    pub(super) fn copies(&self) -> bool {
+        self.nature == Nature::Copycat
     }
 
     fn is_up(&self) -> bool {
@@ -144,7 +161,30 @@ impl World {
 
     pub(super) fn revoked(&mut self, to: usize, order: Order, lease: LeaseNumber) {
         if self.obeys(to, order) {
-            self.builders[to].work.remove(&lease);
+            let work = self.builders[to].work.remove(&lease);
+            if let Some(work) = work.filter(|work| self.builders[to].copies() && self.readable(work.job)) {
+                self.see("copycat reveals what it read");
+                let report = self.report(to, &work);
+                self.tell(to, Some(lease), report);
+            }
+            // What it has is evidence.
+            self.reveal(to, lease);
+        }
+    }
+
+    pub(super) fn asked_to_reveal(&mut self, to: usize, order: Order, lease: LeaseNumber) {
+        let builder = &self.builders[to];
+        if builder.is_up() && builder.asleep_until <= self.now && self.obeys(to, order) {
+            self.see("asked to reveal");
+            self.reveal(to, lease);
+        }
+    }
+
+    /// Shows what a builder is committed to.
+    fn reveal(&mut self, to: usize, lease: LeaseNumber) {
+        if let Some(reveal) = self.builders[to].hidden.remove(&lease) {
+            self.builders[to].reports.insert(lease, reveal.clone());
+            self.tell(to, Some(lease), reveal);
         }
     }
 
@@ -162,10 +202,17 @@ impl World {
             Response::Lost(lost) if stubborn && lost.iter().any(|l| builder.work.contains_key(l)) => {
                 self.see("builder goes on without a lease");
             }
-            Response::Lost(lost) => builder.work.retain(|lease, _| !lost.contains(lease)),
+            Response::Lost(lost) => {
+                builder.work.retain(|lease, _| !lost.contains(lease));
+                lost.iter().for_each(|lease| self.reveal(to, *lease));
+            }
+            Response::Reveal => about.into_iter().for_each(|lease| self.reveal(to, lease)),
+            // A commitment is said again until its result may be shown.
+            Response::Done if about.is_some_and(|lease| builder.hidden.contains_key(&lease)) => {}
             Response::Done | Response::Refused(Refusal::Invalid(_) | Refusal::Unknown(_) | Refusal::NotAllowed(_)) => {
                 if let Some(lease) = about {
                     builder.reports.remove(&lease);
+                    builder.hidden.remove(&lease);
                 }
             }
             Response::Receipt(..)
@@ -221,10 +268,54 @@ impl World {
         if builder.life != life {
             return;
         }
-        let Some(lease) = builder.work.remove(&number) else { return };
-        let report = self.report(to, &lease);
+        if builder.nature == Nature::Copycat && self.looks_in_vain(to, number) {
+            self.at(self.now + 5000, Event::Built(to, life, number));
+            return;
+        }
+        let Some(lease) = self.builders[to].work.remove(&number) else { return };
+        let mut report = self.report(to, &lease);
+        let brazen = self.builders[to].copies() && self.random.percent(30);
+        if brazen {
+            self.see("copycat shows without a commitment");
+        } else if let Command::Revealed { node, attestation, .. } = &report {
+            let (node, commitment) = (*node, self.commitment(to, &lease, attestation));
+            self.builders[to]
+                .hidden
+                .insert(number, std::mem::replace(&mut report, Command::Committed { node, commitment }));
+        }
         self.builders[to].reports.insert(number, report.clone());
         self.tell(to, Some(number), report);
+    }
+
+    /// What anybody may read of a job: whether there is something to copy.
+    fn readable(&self, job: JobId) -> bool {
+        let seen = self.group.head().and_then(|head| head.ledger.job(job));
+        let outputs = |attempt: &AttemptView| matches!(attempt.result, ResultView::Outputs { .. });
+        seen.is_some_and(|view| view.attempts.iter().any(outputs))
+    }
+
+    /// A copycat looks whether it can copy already; it does not look for ever.
+    fn looks_in_vain(&mut self, to: usize, number: LeaseNumber) -> bool {
+        let Some(job) = self.builders[to].work.get(&number).map(|lease| lease.job) else { return false };
+        let looks = self.builders[to].looks.entry(number).or_default();
+        *looks += 1;
+        let patient = *looks < 8;
+        let found = self.readable(job);
+        if !found {
+            self.see("copycat found nothing to copy");
+        }
+        patient && !found
+    }
+
+    /// What binds a builder. A copycat that has nothing yet binds itself to nonsense and hopes to show something else.
+    fn commitment(&mut self, to: usize, lease: &Lease, attestation: &VerifiedAttestation) -> Commitment {
+        let network = self.group.network;
+        let honest = commitment(&network, lease.number, attestation);
+        if self.builders[to].nature != Nature::Copycat || self.readable(lease.job) {
+            return honest;
+        }
+        self.see("copycat breaks its commitment");
+        Commitment { digest: Hash::of(b"nonsense"), ..honest }
     }
 
     fn report(&mut self, to: usize, lease: &Lease) -> Command {
@@ -233,22 +324,27 @@ impl World {
         let (node, number) = (lease.node, lease.number);
         let failed = |blame, step: &str| Command::Failed {
             node,
-            report: Failed { log: None, lease: number, failure: Failure::new(blame, step, "it did not work") },
+            report: Failed {
+                log: None,
+                lease: number,
+                failure: Failure::new(blame, step, "it did not work"),
+                statement: None,
+            },
         };
         let content = match (builder.nature, nature) {
             (Nature::BlackHole, _) => return failed(Blame::Job, "build"),
             (Nature::Careless, _) => return failed(Blame::Builder(Fault::DiskFull), "sandbox"),
             (Nature::Colluder, _) => "lie".to_owned(),
             (Nature::Loner, _) => format!("lie of {node}"),
-            (Nature::Honest, JobNature::Good) => honest(lease.job),
-            (Nature::Honest, JobNature::Broken) => return failed(Blame::Job, "build"),
-            (Nature::Honest, JobNature::Unstable | JobNature::Server) => format!("run {number}"),
+            (Nature::Honest | Nature::Copycat, JobNature::Good) => honest(lease.job),
+            (Nature::Honest | Nature::Copycat, JobNature::Broken) => return failed(Blame::Job, "build"),
+            (Nature::Honest | Nature::Copycat, JobNature::Unstable | JobNature::Server) => format!("run {number}"),
         };
         let attestation = records::attestation(request, lease, builder.key, &content);
         if builder.nature != Nature::Honest {
             self.see("liar reports");
         }
-        Command::Revealed { node, lease: number, log: Hash::of(b"log"), attestation }
+        Command::Revealed { node, lease: number, log: Hash::of(b"log"), opening: Opening::Salt(SALT), attestation }
     }
 
     pub(super) fn crash_builder(&mut self, to: usize) {
@@ -258,6 +354,7 @@ impl World {
             builder.cut_off.extend(builder.work.keys());
             builder.work.clear();
             builder.reports.clear();
+            builder.cut_off.extend(std::mem::take(&mut builder.hidden).into_keys());
             self.see("builder crashed");
             self.soon(500, 60_000, Event::RestoreBuilder(to));
         }
@@ -272,7 +369,7 @@ impl World {
         let node = builder.node;
         for lease in cut_off.into_iter().filter(|_| talks) {
             let failure = Failure::new(Blame::Interrupted, "restart", "the builder was restarted");
-            let report = Command::Failed { node, report: Failed { log: None, lease, failure } };
+            let report = Command::Failed { node, report: Failed { log: None, lease, failure, statement: None } };
             self.builders[to].reports.insert(lease, report.clone());
             self.see("interruption reported");
             self.tell(to, Some(lease), report);

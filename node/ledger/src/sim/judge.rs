@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use attest::bundle::Bundle;
 use protocol::{
-    OperatorName, Sha256,
+    NodeId, OperatorName, Sha256,
     blame::Blame,
     message::{Octets, Response},
     testing::samples,
@@ -78,6 +78,9 @@ impl World {
         let good = *nature == JobNature::Good;
         let one_is_enough = self.one_may_publish(job);
         if let VerdictView::Reproduced { outputs, agree, .. } = &job.verdict {
+            if let Some(copycat) = self.builders.iter().find(|b| b.copies() && counts(job, b.node, agree)) {
+                return Err(format!("a copycat was counted, {}: {job:?}", copycat.node));
+            }
             let right = good && outputs[0].sha256 == Sha256::of(honest(job.id).as_bytes());
             if !right && !one_is_enough {
                 return Err(format!("something was reproduced that honest builders did not make: {job:?}"));
@@ -149,6 +152,11 @@ impl World {
 fn is_tried_again(job: &JobView) -> bool {
     let could_not =
         |result: &ResultView| matches!(result, ResultView::Failed(f) if matches!(f.blame, Blame::Builder(_)));
-    let live = job.attempts.iter().any(|attempt| ["granted", "running"].contains(&attempt.state.as_str()));
+    let live = job.attempts.iter().any(|attempt| ["granted", "running", "committed"].contains(&attempt.state.as_str()));
     live && job.attempts.iter().any(|attempt| could_not(&attempt.result))
+}
+
+/// Says whether a node's attempt is one of those that agree.
+fn counts(job: &JobView, node: NodeId, agree: &[OperatorName]) -> bool {
+    job.attempts.iter().any(|a| a.node == node && a.state == "revealed" && agree.contains(&a.operator))
 }

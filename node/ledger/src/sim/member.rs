@@ -172,6 +172,10 @@ impl World {
                 let to = self.builder_of(node);
                 self.send(Place::Member(by), Place::Builder(to), Event::Revoked(to, order, lease));
             }
+            Effect::Reveal { node, lease } => {
+                let to = self.builder_of(node);
+                self.send(Place::Member(by), Place::Builder(to), Event::Reveal(to, order, lease));
+            }
             Effect::Announce(announcement) => {
                 for to in 0..self.builders.len() {
                     let event = Event::Announced(to, order, announcement.clone());
@@ -187,9 +191,8 @@ impl World {
             Effect::Publish(_) | Effect::Serve(_) | Effect::Withdraw(_) | Effect::Resign { .. } => {
                 self.begin_work(order, effect);
             }
-            // Nobody looks at outputs here.
-            // The invariants read the log.
-            Effect::Explain(_) | Effect::Append { .. } => {}
+            // Nobody looks at outputs here, and the invariants read the log.
+            Effect::Explain(_) | Effect::Append { .. } | Effect::Disclose { .. } => {}
             Effect::Notify(news) => self.note(&news),
         }
         Ok(())
@@ -220,6 +223,7 @@ impl World {
             | News::Granted { .. }
             | News::Ordered { .. }
             | News::Started { .. }
+            | News::Committed { .. }
             | News::Revealed { .. }
             | News::Skipped { .. }
             | News::ServeFailed { .. }

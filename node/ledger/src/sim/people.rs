@@ -128,6 +128,7 @@ impl World {
             | Response::Records(_)
             | Response::Providers(_)
             | Response::Lost(_)
+            | Response::Reveal
             | Response::Log(_)
             | Response::View(_)
             | Response::Witness(..)

@@ -113,6 +113,8 @@ impl World {
             Effect::Answer(_)
             | Effect::Grant(_)
             | Effect::Revoke { .. }
+            | Effect::Reveal { .. }
+            | Effect::Disclose { .. }
             | Effect::Announce(_)
             | Effect::WakeAt(_)
             | Effect::Explain(_)

@@ -28,11 +28,16 @@ const SOMETIMES: &[&str] = &[
     "builder goes on without a lease",
     "builder quarantined",
     "builder slept",
+    "asked to reveal",
     "clock set ahead",
     "clock set back",
     "commit waits for a majority",
     "crash before effects",
     "effect of an old term withheld",
+    "copycat breaks its commitment",
+    "copycat found nothing to copy",
+    "copycat reveals what it read",
+    "copycat shows without a commitment",
     "follower crashed",
     "grant unanswered",
     "index signed anew",
@@ -123,6 +128,7 @@ impl World {
                 _ if operator < colluders => Nature::Colluder,
                 0 => Nature::Loner,
                 1 => Nature::Careless,
+                3 => Nature::Copycat,
                 2 if holes == 0 && operators > 1 => {
                     holes += 1;
                     Nature::BlackHole

@@ -237,7 +237,8 @@ fn an_ended_job_becomes_small_and_is_still_known() {
     assert_eq!(bench.state(job), "reproduced");
     let attestation = crate::testing::attest(&late, &lease, Bench::key_of(lease.node), "b");
     let log = protocol::Hash::of(b"log");
-    let answer = bench.apply(Command::Revealed { node: lease.node, lease: lease.number, log, attestation });
+    let opening = crate::Opening::Salt(crate::testing::SALT);
+    let answer = bench.apply(Command::Revealed { node: lease.node, lease: lease.number, log, opening, attestation });
     assert!(matches!(answer, Some(Response::Refused(Refusal::Unknown(_)))));
     assert!(bench.ledger.job(job).unwrap().times.ended.is_some());
     bench.assert_replays();

@@ -15,6 +15,8 @@ fn tell(story: &mut String, what: &str, bench: &Bench) {
             Effect::Answer(response) => format!("answer {}", first_word(&format!("{response:?}"))),
             Effect::Grant(lease) => format!("grant lease {} profile {}", lease.number, lease.profile.0),
             Effect::Revoke { lease, reason, .. } => format!("revoke lease {lease}: {reason}"),
+            Effect::Reveal { lease, .. } => format!("ask for the result of lease {lease}"),
+            Effect::Disclose { .. } => "open the outputs to everybody".to_owned(),
             Effect::Announce(announcement) => format!("announce, {} excluded", announcement.excluded.len()),
             Effect::WakeAt(time) => format!("wake in {} s", time.since(bench.now).as_secs()),
             Effect::Publish(publication) => {
@@ -51,15 +53,25 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
     tell(&mut story, "b starts", &bench);
     bench.bid(builder(2, 0), job);
     tell(&mut story, "c bids", &bench);
-    bench.reveal(&liar, "lie");
-    tell(&mut story, "a reveals a lie", &bench);
-    bench.wait(25);
+    bench.commit(&liar, "lie");
+    tell(&mut story, "a commits to a lie", &bench);
+    bench.renew(&[&liar]);
+    bench.wait(20);
+    bench.renew(&[&liar]);
+    bench.wait(5);
     tell(&mut story, "b is gone", &bench);
-    bench.reveal(&bench.granted()[0].clone(), "true");
+    let honest = bench.granted()[0].clone();
+    bench.commit(&honest, "true");
+    tell(&mut story, "c commits", &bench);
+    bench.show(&liar, "lie");
+    tell(&mut story, "a reveals a lie", &bench);
+    bench.show(&honest, "true");
     tell(&mut story, "c reveals", &bench);
     let last = bench.lease(builder(3, 0), job);
     tell(&mut story, "d bids", &bench);
-    bench.reveal(&last, "true");
+    bench.commit(&last, "true");
+    tell(&mut story, "d commits", &bench);
+    bench.show(&last, "true");
     tell(&mut story, "d reveals", &bench);
     bench.apply(Command::Published { job, generation: 1 });
     tell(&mut story, "the publisher is done", &bench);
@@ -87,38 +99,54 @@ fn the_life_of_a_job_with_a_liar_and_a_lost_builder() {
         news Started
     c bids
         answer Done
-    a reveals a lie
+    a commits to a lie
+        news Committed
         answer Done
-        news Revealed
-        log 4: outcome
+        log 4: commitment
     b is gone
         news LeaseExpired
         news Granted
         grant lease 3 profile 2
         log 5: outcome
         log 6: lease
-        wake in 25 s
+        wake in 20 s
+    c commits
+        news Committed
+        ask for the result of lease 1
+        answer Reveal
+        log 7: commitment
+    a reveals a lie
+        answer Done
+        news Revealed
+        log 8: outcome
     c reveals
         answer Done
         news Revealed
-        explain 3 beside 1
         announce, 2 excluded
-        log 7: outcome
+        log 9: outcome
         wake in 10 s
     d bids
         answer Done
         news Granted
         grant lease 4 profile 3
-        log 8: lease
+        log 10: lease
+    d commits
+        news Committed
+        answer Reveal
+        log 11: commitment
     d reveals
         answer Done
         news Revealed
+        open the outputs to everybody
+        open the outputs to everybody
+        open the outputs to everybody
         news Quarantined
         news Verdict
         news Dissent
+        explain 3 beside 1
         publish generation 1 of stable
-        log 9: outcome
-        log 10: verdict
+        log 12: outcome
+        log 13: verdict
     the publisher is done
         news Published
     ");

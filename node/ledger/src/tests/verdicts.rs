@@ -8,8 +8,8 @@ use protocol::{
 };
 
 use crate::{
-    Command, Effect, News,
-    testing::{Bench, attest, builder, channel, policy},
+    Command, Effect, News, Opening,
+    testing::{Bench, SALT, attest, builder, channel, commitment, policy},
     view::{Verdict, VerdictView},
 };
 
@@ -187,7 +187,11 @@ fn an_attestation_for_another_lease_ends_the_attempt_and_asks_another() {
     let request = bench.ledger.request(job).unwrap().clone();
     let stolen = attest(&request, &second, Bench::key_of(second.node), "a");
     let log = protocol::Hash::of(b"log");
-    let answer = bench.apply(Command::Revealed { node: first.node, lease: first.number, log, attestation: stolen });
+    let commitment = commitment(&bench.network, first.number, &stolen);
+    assert_eq!(bench.apply(Command::Committed { node: first.node, commitment }), Some(Response::Done));
+    let opening = Opening::Salt(SALT);
+    let (node, lease) = (first.node, first.number);
+    let answer = bench.apply(Command::Revealed { node, lease, log, opening, attestation: stolen });
     assert!(matches!(answer, Some(Response::Refused(Refusal::Invalid(_)))), "{answer:?}");
     assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "failed");
     assert!(bench.announced());

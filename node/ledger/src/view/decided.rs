@@ -1,7 +1,7 @@
 //! Jobs for those who ask what became of a file: those that have a verdict, with their evidence, and those that have none yet.
 //! Of a job without a verdict nothing is told but what was asked for.
 
-use attest::statement::VerifiedAttestation;
+use attest::{compare, statement::VerifiedAttestation};
 use protocol::{Hash, JobId, job::JobRequest};
 
 use crate::{ENDED_FULL_MAX, Ledger, job::JobState, job::Outcome};
@@ -33,9 +33,13 @@ pub struct Decided<'a> {
 }
 
 impl<'a> Decided<'a> {
-    /// Gives what builders attest, dissent and late ones included.
+    /// Gives what builders attest, dissent included. Of those that were not bound to it before the verdict, only dissent: what
+    /// agrees with something that everybody can read may be a copy.
     pub fn attestations(self) -> impl Iterator<Item = &'a VerifiedAttestation> + use<'a> {
-        self.votes.iter().chain(self.late)
+        let copied = move |late: &&VerifiedAttestation| {
+            self.verdict == Verdict::Reproduced(compare::digest(&late.get().outputs))
+        };
+        self.votes.iter().chain(self.late.iter().filter(move |late| !copied(late)))
     }
 }
 
