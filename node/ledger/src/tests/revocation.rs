@@ -24,10 +24,11 @@ fn revoke(policy: &mut Policy, key: PublicKey, from: u64) {
 
 /// Gives what the last command logged, with the first place.
 fn logged(bench: &Bench) -> (u64, Vec<Event>) {
-    let entries = bench.effects.iter().filter_map(|effect| match effect {
-        Effect::Append { index, entry } => Some((*index, Entry::from_bytes(entry).unwrap().event)),
-        _other => None,
-    });
+    let entry = |effect: &Effect| {
+        let Effect::Append { index, entry } = effect else { return None };
+        Some((*index, Entry::from_bytes(entry).unwrap().event))
+    };
+    let entries = bench.effects.iter().filter_map(entry);
     let (places, events): (Vec<_>, Vec<_>) = entries.unzip();
     (places[0], events)
 }

@@ -123,9 +123,8 @@ impl Sign {
 
     /// Finds the policy in force, whose roots count: the file that was named, else what the daemon says.
     async fn current(&self, context: &Context, next: &Record) -> Option<Verified<Record>> {
-        if next.network.is_none() {
-            return None;
-        }
+        // A genesis has nobody before it.
+        next.network?;
         match &self.current {
             Some(file) => match Draft::read(file) {
                 Ok(Draft::Signed(_, policy)) => Some(*policy),
