@@ -80,12 +80,15 @@ chaos: setup
 boot: setup
 	ARTEL_TESTS=required ARTEL_BOOT=1 $(CARGO) test --locked -p artel-tests --test it image::a_live -- --nocapture
 
-# The transparency log, read by Go's checksum database; packages of a real network, asked for by clients that others wrote, which
-# are compiled once and kept in the target folder (ten minutes).
+# The transparency log, a sample and that of a network of 10,000 entries, read by Go's checksum database and by crates of others;
+# packages of a real network, asked for by clients that others wrote, which are compiled once and kept in the target folder (ten
+# minutes).
 JUDGES = $(abspath $(TARGET))/judges
+JUDGED = $(abspath $(TARGET))/judged-log
 judges:
 	@.ci/setup judges
-	ARTEL_GO=required $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
+	ARTEL_TESTS=required ARTEL_LOG_FOLDER=$(JUDGED) $(CARGO) test --locked -p artel-tests --test it log::a_long_log -- --nocapture
+	ARTEL_GO=required ARTEL_LOG_FOLDER=$(JUDGED) $(CARGO) test --locked -p artel-attest --test log_judges -- --nocapture
 	$(CARGO) install --quiet --locked --root $(JUDGES) --target-dir $(JUDGES)/build repro-threshold@0.1.2
 	$(CARGO) install --quiet --locked --root $(JUDGES) --target-dir $(JUDGES)/build debian-repro-status@0.4.0
 	rm -rf $(JUDGES)/build

@@ -1,7 +1,8 @@
 //! One log, read by programs that nobody here wrote: `signed_note` with `tlog_tiles`, `ct-merkle`, and Go's `sumdb/note` with
 //! `sumdb/tlog`. What our own reader refuses, each of them refuses.
 //!
-//! Go's reader is judged where Go and Debian's `golang-golang-x-mod-dev` are installed; `make judges` insists.
+//! Go's reader is judged where Go and Debian's `golang-golang-x-mod-dev` are installed; `make judges` insists. It also shows them
+//! the log of a real network, as its nodes served it, in the folder that `ARTEL_LOG_FOLDER` names.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot lay out its files has failed")]
 
@@ -16,7 +17,7 @@ use std::{
 use attest::{
     log::{
         checkpoint::Signed,
-        note::Line,
+        note::{Line, VerifierKey},
         tile::{self, Resource, Slice, Tile, View},
         tree::{self, Head, Subtree, Subtrees},
     },
@@ -44,10 +45,32 @@ static HONEST: LazyLock<Memory> = LazyLock::new(|| Memory::sized(SIZE));
 
 /// What a log serves, by path, and under `older` the checkpoint that its reader has seen before.
 type Files = BTreeMap<String, Vec<u8>>;
-/// A reader: it checks the signature, that the log continues the older checkpoint, and the entries at [`PLACES`].
-type Judge = fn(&Files) -> Result<(), String>;
+/// A reader: it checks the signature, that the log continues the older checkpoint, and the entries at the places.
+type Judge = fn(&Terms, &Files) -> Result<(), String>;
 
 const JUDGES: [(&str, Judge); 3] = [("ours", ours), ("tlog_tiles", tlog_tiles), ("ct-merkle", ct_merkle)];
+
+/// What a reader is asked about a log.
+struct Terms {
+    key: VerifierKey,
+    /// Who cosigned, if somebody did.
+    witness: Option<VerifierKey>,
+    /// The size of the checkpoint that was seen before.
+    older: u64,
+    size: u64,
+    places: Vec<u64>,
+}
+
+impl Terms {
+    fn origin(&self) -> &str {
+        self.key.name().as_str()
+    }
+}
+
+fn sample() -> Terms {
+    let (key, witness) = (log_key(ORIGIN), Some(witness_key(WITNESS)));
+    Terms { key, witness, older: OLDER, size: SIZE, places: PLACES.to_vec() }
+}
 
 fn files(log: &Memory) -> Files {
     let mut files = log.files(SIZE);
@@ -62,70 +85,121 @@ fn files(log: &Memory) -> Files {
 }
 
 /// The log as it is, and as liars would have it.
-fn cases() -> Vec<(&'static str, Files)> {
-    let honest = files(&HONEST);
+fn cases(terms: &Terms, honest: Files, fork: Files) -> Vec<(&'static str, Files)> {
     let changed = |change: &dyn Fn(&mut Files)| {
         let mut files = honest.clone();
         change(&mut files);
         files
     };
-    let flip = |path: &'static str| changed(&move |files| files.get_mut(path).unwrap()[7] ^= 0x40);
-    let edit = |from: &'static str, to: &'static str| {
-        changed(&move |files| {
+    let flip = |path: &str| changed(&|files| files.get_mut(path).unwrap()[7] ^= 0x40);
+    let edit = |from: &str, to: &str| {
+        changed(&|files| {
             let text = String::from_utf8(files["checkpoint"].clone()).unwrap();
             assert!(text.contains(from));
             files.insert("checkpoint".into(), text.replacen(from, to, 1).into_bytes());
         })
     };
+    let slice = Slice::holding(terms.size - 1, terms.size).unwrap();
     let swapped = changed(&|files| {
-        let slice = Slice::holding(SIZE - 1, SIZE).unwrap();
         let mut entries = tile::read_bundle(slice, &files[&Resource::Entries(slice).to_string()]).unwrap();
         let last = entries.len() - 1;
         entries.swap(0, last);
         let bytes = tile::write_bundle(entries).unwrap();
         files.insert(Resource::Entries(slice).to_string(), bytes);
     });
-    vec![
+    let size = format!("\n{}\n", terms.size);
+    let mut cases = vec![
         ("honest", honest.clone()),
         ("a flipped byte in a full tile", flip("tile/0/000")),
-        ("a flipped byte in a partial tile", flip("tile/0/257.p/208")),
-        ("a flipped byte one level up", flip("tile/1/000")),
-        ("a flipped byte at the top", flip("tile/2/000.p/1")),
         ("a flipped byte in an entry", flip("tile/entries/001")),
-        ("an edited size", edit("\n66000\n", "\n65999\n")),
-        ("an edited origin", edit(ORIGIN, "artel.example/dog")),
+        ("an edited size", edit(&size, &format!("\n{}\n", terms.size - 1))),
+        ("an edited origin", edit(terms.origin(), "artel.example/dog")),
         ("a swapped entry", swapped),
-        ("a fork, signed", files(&Memory::forked(SIZE, 100))),
-    ]
+        ("a fork, signed", fork),
+    ];
+    cases.extend(
+        Tile::partial(terms.size).map(|tile| ("a flipped byte in a partial tile", flip(&format!("tile/{tile}")))),
+    );
+    if terms.size >= 256 * 256 {
+        cases.push(("a flipped byte one level up", flip("tile/1/000")));
+    }
+    cases
 }
 
-#[test]
-fn every_judge_reads_the_log_and_refuses_what_is_changed() {
-    for (case, files) in cases() {
+fn sample_cases() -> (Terms, Vec<(&'static str, Files)>) {
+    let terms = sample();
+    let cases = cases(&terms, files(&HONEST), files(&Memory::forked(SIZE, 100)));
+    (terms, cases)
+}
+
+fn judge_all(terms: &Terms, cases: &[(&'static str, Files)]) {
+    for (case, files) in cases {
         for (name, judge) in JUDGES {
-            let said = judge(&files);
+            let said = judge(terms, files);
             println!("{case}: {name}: {said:?}");
-            assert_eq!(said.is_ok(), case == "honest", "{case}: {name}: {said:?}");
+            assert_eq!(said.is_ok(), *case == "honest", "{case}: {name}: {said:?}");
         }
     }
 }
 
+#[test]
+fn every_judge_reads_the_log_and_refuses_what_is_changed() {
+    let (terms, cases) = sample_cases();
+    judge_all(&terms, &cases);
+}
+
+/// The log of a network, as its nodes served it, and a fork that its key signed; see `tests/it/log.rs`.
+#[test]
+fn every_judge_reads_the_log_of_a_real_network() {
+    let Some(folder) = std::env::var_os("ARTEL_LOG_FOLDER").map(PathBuf::from) else {
+        return println!("SKIPPED: ARTEL_LOG_FOLDER names no log; `make judges` makes one");
+    };
+    let (honest, fork) = (read_files(&folder.join("honest")), read_files(&folder.join("fork")));
+    let key: VerifierKey = fs::read_to_string(folder.join("vkey")).unwrap().trim().parse().unwrap();
+    let head = |path: &str| Signed::read(&honest[path]).unwrap().verify(std::slice::from_ref(&key)).unwrap().head();
+    let (older, size) = (head("older").size, head("checkpoint").size);
+    println!("a network's log of {size} entries, which continues one of {older}");
+    assert!(size >= 10_000 && older > 256 && older < size, "{older} {size}");
+    let places = vec![0, 255, 256, older - 1, older, size / 2, size - 1];
+    let terms = Terms { key, witness: None, older, size, places };
+    let cases = cases(&terms, honest, fork);
+    judge_all(&terms, &cases);
+    judge_by_go(&terms, cases);
+}
+
+fn read_files(folder: &Path) -> Files {
+    let (mut files, mut folders) = (Files::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
 /// Reads a log as this crate does.
-fn ours(files: &Files) -> Result<(), String> {
+fn ours(terms: &Terms, files: &Files) -> Result<(), String> {
     let words = |e: &dyn std::error::Error| e.to_string();
     let checkpoint = Signed::read(&files["checkpoint"]).map_err(|e| words(&e))?;
-    let checkpoint = checkpoint.verify(&[log_key(ORIGIN)]).map_err(|e| words(&e))?;
-    let older = Signed::read(&files["older"]).unwrap().verify(&[log_key(ORIGIN)]).unwrap();
-    let mut tiles = tile::for_consistency(OLDER, SIZE).unwrap();
-    tiles.extend(PLACES.iter().flat_map(|index| tile::for_inclusion(*index, SIZE).unwrap()));
+    let checkpoint = checkpoint.verify(std::slice::from_ref(&terms.key)).map_err(|e| words(&e))?;
+    let older = Signed::read(&files["older"]).unwrap().verify(std::slice::from_ref(&terms.key)).unwrap();
+    let mut tiles = tile::for_consistency(terms.older, terms.size).unwrap();
+    tiles.extend(terms.places.iter().flat_map(|index| tile::for_inclusion(*index, terms.size).unwrap()));
     let view = View::new(checkpoint.head(), &fetch(files, tiles)).map_err(|e| words(&e))?;
-    let proof = tree::consistency(OLDER, SIZE, &view).map_err(|e| words(&e))?;
+    let proof = tree::consistency(terms.older, terms.size, &view).map_err(|e| words(&e))?;
     tree::check_consistency(older.head(), view.head(), &proof).map_err(|e| words(&e))?;
-    for index in PLACES {
-        let slice = Slice::holding(index, SIZE).unwrap();
+    for index in terms.places.iter().copied() {
+        let slice = Slice::holding(index, terms.size).unwrap();
         view.entries(slice, &files[&Resource::Entries(slice).to_string()]).map_err(|e| words(&e))?;
-        let proof = tree::inclusion(index, SIZE, &view).map_err(|e| words(&e))?;
-        tree::check_inclusion(tree::leaf(entry(files, index)), index, view.head(), &proof).map_err(|e| words(&e))?;
+        let proof = tree::inclusion(index, terms.size, &view).map_err(|e| words(&e))?;
+        tree::check_inclusion(tree::leaf(entry(terms, files, index)), index, view.head(), &proof)
+            .map_err(|e| words(&e))?;
     }
     Ok(())
 }
@@ -135,19 +209,19 @@ fn fetch(files: &Files, tiles: BTreeSet<Tile>) -> BTreeMap<Tile, Vec<u8>> {
 }
 
 /// Takes one entry out of its bundle, believing it.
-fn entry(files: &Files, index: u64) -> &[u8] {
-    let slice = Slice::holding(index, SIZE).unwrap();
+fn entry<'a>(terms: &Terms, files: &'a Files, index: u64) -> &'a [u8] {
+    let slice = Slice::holding(index, terms.size).unwrap();
     let entries = tile::read_bundle(slice, &files[&Resource::Entries(slice).to_string()]).unwrap();
     entries[(index - slice.first()) as usize]
 }
 
 /// Opens a note with the `signed_note` crate, and its text with `tlog_tiles`.
-fn open(bytes: &[u8]) -> Result<Checkpoint, String> {
+fn open(terms: &Terms, bytes: &[u8]) -> Result<Checkpoint, String> {
     let note = Note::from_bytes(bytes).map_err(|e| e.to_string())?;
-    let verifier = StandardVerifier::new(&log_key(ORIGIN).to_string()).map_err(|e| e.to_string())?;
+    let verifier = StandardVerifier::new(&terms.key.to_string()).map_err(|e| e.to_string())?;
     note.verify(&VerifierList::new(vec![Box::new(verifier)])).map_err(|e| e.to_string())?;
     let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
-    if checkpoint.origin() == ORIGIN { Ok(checkpoint) } else { Err("another origin".into()) }
+    if checkpoint.origin() == terms.origin() { Ok(checkpoint) } else { Err("another origin".into()) }
 }
 
 /// Tiles for `tlog_tiles`, whose paths name the height of a tile and whose entries lie elsewhere.
@@ -166,17 +240,17 @@ impl TileReader for Served<'_> {
     fn save_tiles(&self, _: &[tlog_tiles::tile::Tile], _: &[Vec<u8>]) {}
 }
 
-fn tlog_tiles(files: &Files) -> Result<(), String> {
-    let (checkpoint, older) = (open(&files["checkpoint"])?, open(&files["older"]).unwrap());
+fn tlog_tiles(terms: &Terms, files: &Files) -> Result<(), String> {
+    let (checkpoint, older) = (open(terms, &files["checkpoint"])?, open(terms, &files["older"]).unwrap());
     let served = Served(files);
     let reader = TileHashReader::new(checkpoint.size(), *checkpoint.hash(), &served);
     let words = |e: tlog::Error| e.to_string();
-    let proof = tlog::prove_tree(SIZE, OLDER, &reader).map_err(words)?;
-    tlog::check_tree(&proof, SIZE, *checkpoint.hash(), OLDER, *older.hash()).map_err(words)?;
-    for index in PLACES {
-        let hash = tlog::record_hash(entry(files, index));
-        let proof = tlog::prove_record(SIZE, index, &reader).map_err(words)?;
-        tlog::check_record(&proof, SIZE, *checkpoint.hash(), index, hash).map_err(words)?;
+    let proof = tlog::prove_tree(terms.size, terms.older, &reader).map_err(words)?;
+    tlog::check_tree(&proof, terms.size, *checkpoint.hash(), terms.older, *older.hash()).map_err(words)?;
+    for index in terms.places.iter().copied() {
+        let hash = tlog::record_hash(entry(terms, files, index));
+        let proof = tlog::prove_record(terms.size, index, &reader).map_err(words)?;
+        tlog::check_record(&proof, terms.size, *checkpoint.hash(), index, hash).map_err(words)?;
         let stored = reader.read_hashes(&[tlog::stored_hash_index(0, index)]).map_err(words)?;
         if stored != [hash] {
             return Err(format!("entry {index} is another one"));
@@ -186,7 +260,7 @@ fn tlog_tiles(files: &Files) -> Result<(), String> {
 }
 
 /// The hashes in tiles as they are, checked by nobody: `ct-merkle` shall find out by itself.
-struct Unchecked<'a>(&'a Files);
+struct Unchecked<'a>(&'a Files, u64);
 
 impl Subtrees for Unchecked<'_> {
     type Error = std::convert::Infallible;
@@ -196,24 +270,25 @@ impl Subtrees for Unchecked<'_> {
             let half = |index| self.hash(Subtree { height: subtree.height - 1, index });
             return Ok(tree::node(&half(2 * subtree.index)?, &half(2 * subtree.index + 1)?));
         }
-        let slice = Slice::holding(subtree.index, SIZE >> subtree.height).unwrap();
+        let slice = Slice::holding(subtree.index, self.1 >> subtree.height).unwrap();
         let bytes = &self.0[&format!("tile/{}/{slice}", subtree.height / 8)];
         let at = (subtree.index - slice.first()) as usize;
         Ok(Sha256::from_bytes(bytes.as_chunks().0[at]))
     }
 }
 
-fn ct_merkle(files: &Files) -> Result<(), String> {
-    let head = |path: &str| open(&files[path]).map(|c| RootHash::<sha2::Sha256>::new(c.hash().0.into(), c.size()));
+fn ct_merkle(terms: &Terms, files: &Files) -> Result<(), String> {
+    let head =
+        |path: &str| open(terms, &files[path]).map(|c| RootHash::<sha2::Sha256>::new(c.hash().0.into(), c.size()));
     let (now, older) = (head("checkpoint")?, head("older").unwrap());
     let bytes = |hashes: Vec<Sha256>| hashes.iter().flat_map(|hash| *hash.as_bytes()).collect::<Vec<u8>>();
-    let proof = bytes(tree::consistency(OLDER, SIZE, &Unchecked(files)).unwrap());
+    let proof = bytes(tree::consistency(terms.older, terms.size, &Unchecked(files, terms.size)).unwrap());
     let proof = ConsistencyProof::try_from_bytes(proof).map_err(|e| e.to_string())?;
     now.verify_consistency(&older, &proof).map_err(|e| e.to_string())?;
-    for index in PLACES {
-        let proof = bytes(tree::inclusion(index, SIZE, &Unchecked(files)).unwrap());
+    for index in terms.places.iter().copied() {
+        let proof = bytes(tree::inclusion(index, terms.size, &Unchecked(files, terms.size)).unwrap());
         let proof = InclusionProof::try_from_bytes(proof).map_err(|e| e.to_string())?;
-        now.verify_inclusion(&entry(files, index), index, &proof).map_err(|e| e.to_string())?;
+        now.verify_inclusion(&entry(terms, files, index), index, &proof).map_err(|e| e.to_string())?;
     }
     Ok(())
 }
@@ -266,11 +341,10 @@ fn go(folder: &Path) -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn go_reads_the_log_and_refuses_what_is_changed() {
+fn judge_by_go(terms: &Terms, cases: Vec<(&'static str, Files)>) {
     let folder = tempfile::tempdir().unwrap();
     let Some(program) = go(folder.path()) else { return };
-    for (number, (case, files)) in cases().into_iter().enumerate() {
+    for (number, (case, files)) in cases.into_iter().enumerate() {
         let place = folder.path().join(number.to_string());
         for (path, bytes) in &files {
             let path = place.join(path);
@@ -278,10 +352,17 @@ fn go_reads_the_log_and_refuses_what_is_changed() {
             fs::write(path, bytes).unwrap();
         }
         let mut judge = Command::new(&program);
-        judge.arg(&place).args([log_key(ORIGIN).to_string(), witness_key(WITNESS).to_string()]);
-        let said = judge.args(PLACES.map(|index| index.to_string())).output().unwrap();
+        let witness = terms.witness.as_ref().map_or_else(|| "-".to_owned(), VerifierKey::to_string);
+        judge.arg(&place).args([terms.key.to_string(), witness]);
+        let said = judge.args(terms.places.iter().map(u64::to_string)).output().unwrap();
         let words = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
         println!("{case}: {}", words.trim_end());
         assert_eq!(said.status.code(), Some(if case == "honest" { 0 } else { 1 }), "{case}: {words}");
     }
+}
+
+#[test]
+fn go_reads_the_log_and_refuses_what_is_changed() {
+    let (terms, cases) = sample_cases();
+    judge_by_go(&terms, cases);
 }

@@ -124,10 +124,12 @@ async fn a_reproduced_job_is_in_the_log_and_a_restart_continues_it() {
     network.node("coordinator").up().await;
     let again = until("the log is served again", SERVED_WITHIN, async || checkpoint(&network, &served).await).await;
     assert!(again.head().size >= before.head().size, "nothing was lost");
-    let job = network.submit(&ground.script("second", "echo again > out")).await;
-    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Reproduced);
+    let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
+    assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Published);
     let (after, entries) = with_verdicts(&network, &served, 2).await;
-    words(&entries);
+    assert_eq!(words(&entries).last(), Some(&"release"), "what is published is in the log");
+    let Some(Event::Release(release)) = entries.last().map(|entry| &entry.event) else { panic!("{entries:?}") };
+    assert_eq!((&release.channel, release.generation), (&network.channel, 1));
     Reader::new(&served, after.head()).continues(before.head()).await.unwrap();
     network.node("coordinator").stop().await;
     network.node("coordinator").start();

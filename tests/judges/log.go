@@ -3,7 +3,8 @@
 //	log FOLDER LOG-VKEY WITNESS-VKEY PLACE...
 //
 // FOLDER holds what a log serves (checkpoint, tile/...) and `older`, a checkpoint that was seen before. Checked are the
-// signatures of the log and of the witness, that the log continues the older checkpoint, and the entries at the places.
+// signatures of the log and of the witness (`-` where there is none), that the log continues the older checkpoint, and the
+// entries at the places.
 // Exit code 0 where all of that holds, 1 where it does not, 2 where it was asked wrongly.
 package main
 
@@ -138,15 +139,19 @@ func (f folder) judge(logKey, witnessKey string, places []string) error {
 	if err != nil {
 		return err
 	}
-	witness, err := newCosigner(witnessKey)
-	if err != nil {
-		return err
+	keys := []note.Verifier{log}
+	if witnessKey != "-" {
+		witness, err := newCosigner(witnessKey)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, witness)
 	}
 	older, err := f.open("older", log)
 	if err != nil {
 		return err
 	}
-	tree, err := f.open("checkpoint", log, witness)
+	tree, err := f.open("checkpoint", keys...)
 	if err != nil {
 		return err
 	}

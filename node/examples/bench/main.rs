@@ -12,6 +12,7 @@ mod consensus;
 mod failover;
 mod idle;
 mod jobs;
+mod log;
 mod network;
 mod origin;
 mod sandbox;
@@ -36,6 +37,8 @@ enum Part {
     Arithmetic,
     /// Commits of a group of coordinators, beside what the disk can do.
     Consensus,
+    /// Appends to the transparency log, beside what the disk can do.
+    Log,
     /// How soon another coordinator serves when the leader was killed.
     Failover,
     /// Memory and CPU of an idle daemon.
@@ -155,6 +158,10 @@ async fn measure(options: &Options, folder: &Path, table: &mut Table) -> anyhow:
     if options.wants(Part::Consensus) {
         eprintln!("== a group of coordinators");
         consensus::measure(options, &folder.join("consensus"), table).await?;
+    }
+    if options.wants(Part::Log) {
+        eprintln!("== the transparency log");
+        log::measure(options, &folder.join("log"), table).await?;
     }
     if options.wants(Part::Failover) {
         eprintln!("== three coordinators, whose leader is killed again and again");

@@ -13,6 +13,7 @@ use protocol::{
     peer::Capacity,
     policy::Policy,
     recipe::{Recipe, RecipeRun},
+    release::Release,
 };
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,8 @@ pub enum Command {
         /// The generation, not yet made.
         generation: u64,
     },
+    /// A generation is written and its release signed: nobody is told of it before it is logged.
+    Released(Verified<Release>),
     /// Half of the life of a repository's signed index is over: it is to be signed anew.
     Resign {
         /// The channel.
@@ -238,6 +241,7 @@ enum Stored {
     Found(JobId, u64),
     Recipe(Envelope),
     RecipeRun(Envelope),
+    Released(Envelope),
 }
 
 impl Command {
@@ -273,6 +277,7 @@ impl Command {
             Command::Explained { explanation, findings } => Stored::Explained(*explanation, findings.clone()),
             Command::Recipe(recipe) => Stored::Recipe(envelope(recipe)),
             Command::RecipeRun(run) => Stored::RecipeRun(envelope(run)),
+            Command::Released(release) => Stored::Released(envelope(release)),
         };
         codec::encode(&stored)
     }
@@ -314,6 +319,7 @@ impl Command {
             Stored::Explained(explanation, findings) => Command::Explained { explanation, findings },
             Stored::Recipe(recipe) => Command::Recipe(verify(&recipe, network)?),
             Stored::RecipeRun(run) => Command::RecipeRun(verify(&run, network)?),
+            Stored::Released(release) => Command::Released(verify(&release, network)?),
         })
     }
 }

@@ -285,6 +285,7 @@ impl Ledger {
             Command::Found { job, generation } => self.found(job, generation, &mut turn),
             Command::Withdrawn { job, generation } => self.withdrawn(job, generation, &mut turn),
             Command::Signer { node, certificate } => self.signer(node, certificate, &mut turn),
+            Command::Released(release) => self.log_release(&release, &mut turn),
             Command::Resign { channel } => self.resign(channel, &mut turn),
             Command::Ran { job, account } => self.ran(job, account),
             Command::Explained { explanation, findings } => self.take_findings(explanation, findings, &turn),

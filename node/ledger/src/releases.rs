@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use protocol::{ChannelName, JobId, Timestamp};
+use attest::log::entry::{self, Event};
+use protocol::{ChannelName, Hash, JobId, NodeId, Timestamp, Verified, message::Refusal, release::Release};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -31,6 +32,9 @@ pub(crate) struct Line {
     pub(crate) took: BTreeMap<String, u64>,
     /// Jobs to publish, the one that is worked on first; those that failed for now and left nothing go to the end.
     pub(crate) queue: Vec<JobId>,
+    /// The newest release that was logged: its generation, and the hash of the signed record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) logged: Option<(u64, Hash)>,
     /// The newest generation that the publisher reported.
     pub(crate) published: u64,
     /// The newest generation that was ever given to a publication.
@@ -132,6 +136,34 @@ impl Ledger {
     /// that does not continue it.
     pub fn released(&self, channel: &ChannelName) -> u64 {
         self.lines.get(channel).map_or(0, |line| line.published)
+    }
+
+    /// Logs a signed release, which nobody was told of so far. The same one again is logged already; a generation may be
+    /// signed again, in a later term, but an older one than the newest is out of date.
+    pub(crate) fn log_release(&mut self, release: &Verified<Release>, turn: &mut Turn) {
+        let envelope = Hash::of(&release.to_bytes());
+        let candidates = self.policy_in_force().coordinators.candidates();
+        if !release.signers().iter().any(|signer| candidates.contains(&NodeId::from(*signer))) {
+            return turn.refuse(Refusal::NotAllowed("only a coordinator of the policy signs releases".into()));
+        }
+        let Release { channel, generation, .. } = release.get();
+        let Some(line) = self.lines.get_mut(channel).filter(|line| *generation <= line.generation) else {
+            let why = format!("generation {generation} of channel {channel} was given to nobody");
+            return turn.refuse(Refusal::Invalid(why));
+        };
+        match line.logged {
+            Some((newest, _)) if newest > *generation => {
+                let why = format!("generation {newest} of channel {channel} is logged already");
+                return turn.refuse(Refusal::Invalid(why));
+            }
+            Some((_, known)) if known == envelope => {}
+            Some(_) | None => {
+                line.logged = Some((*generation, envelope));
+                let logged = entry::Release { channel: channel.clone(), envelope, generation: *generation };
+                turn.log(Event::Release(logged));
+            }
+        }
+        turn.done();
     }
 
     /// Gives a generation for signing a channel's index anew. A publication that is under way signs it anyway.

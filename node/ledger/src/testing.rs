@@ -133,6 +133,7 @@ impl Bench {
             | Command::Found { .. }
             | Command::Recipe(_)
             | Command::RecipeRun(_)
+            | Command::Released(_)
             | Command::Signer { .. } => 1,
             Command::Declined { .. }
             | Command::Card { .. }

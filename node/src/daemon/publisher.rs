@@ -17,7 +17,11 @@ use ledger::{
     service::{Account, publication_id},
 };
 use protocol::{
-    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, limits, message::Octets,
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified,
+    job::JobKind,
+    lease::Term,
+    limits,
+    message::{Octets, Response},
     release::Release,
 };
 use tokio::sync::{broadcast, mpsc};
@@ -435,7 +439,7 @@ impl Publisher {
         // Somebody else may have been elected while the files were offered.
         let term = Self::office(shared, &self.decisions).map_err(|not| not.to_string())?;
         let release = Release { at, term, channel: channel.clone(), manifest, generation };
-        let signed = shared.sign(&release).to_bytes();
+        let signed = self.logged(&release).await?;
         let (stored, of) = (signed.clone(), channel.clone());
         let put = shared.store.run(move |store| store.release_put(&of, generation, term, &stored)).await;
         put.map_err(|e| chain(&e))?;
@@ -445,6 +449,18 @@ impl Publisher {
             info!(%error, "release not gossiped; mirrors ask now and then");
         }
         Ok(())
+    }
+
+    /// Signs a release and has it logged: nobody is told of what the log does not have. The same one again is harmless.
+    async fn logged(&self, release: &Release) -> Result<Vec<u8>, Failure> {
+        let signed = self.shared.sign(release);
+        let verified = signed.clone().verify(Some(&self.shared.network)).map_err(|e| chain(&e))?;
+        let answer = self.decisions.decide(Command::Released(verified)).await;
+        if answer == Response::Done {
+            return Ok(signed.to_bytes());
+        }
+        let why = if let Response::Refused(refusal) = &answer { refusal.to_string() } else { format!("{answer:?}") };
+        Err(Failure::from(format!("the release is not logged: {why}")))
     }
 
     /// Mirrors may still be fetching the generation before; older ones are withdrawn.

@@ -1,12 +1,22 @@
 //! From the verdict into the repository.
 
-use protocol::{ChannelName, JobId};
+use attest::log::entry::{Entry, Event};
+use protocol::{
+    ChannelName, Hash, JobId, Signed, Timestamp, Verified,
+    lease::Term,
+    message::{Refusal, Response},
+    release::Release,
+    testing::signing_key,
+};
 
 use crate::{
     Cause, Command, Effect, Left,
     testing::{Bench, builder, channel},
     view::VerdictView,
 };
+
+/// The seed of the key of who coordinates.
+const COORDINATOR: u8 = 10;
 
 fn reproduce(bench: &mut Bench, number: u8) -> JobId {
     let job = bench.submit("deb", number);
@@ -340,5 +350,49 @@ fn an_index_is_signed_anew_between_publications_and_never_beside_one() {
     assert_eq!(resigned(&bench), Some(2));
     reproduce(&mut bench, 2);
     assert_eq!(bench.published(), [3], "the next publication comes after it");
+    bench.assert_replays();
+}
+
+#[test]
+fn a_release_is_logged_once_before_anybody_is_told_and_never_goes_back() {
+    let mut bench = Bench::of(1, 1, 1, 1);
+    let first = reproduce(&mut bench, 1);
+    let network = bench.network;
+    let release = |generation: u64, term: u64, seed: u8| {
+        let (at, manifest) = (Timestamp::ZERO, Hash::of(b"manifest"));
+        let channel = channel(1, 1, 1).name;
+        let release = Release { at, term: Term(term), channel, manifest, generation };
+        Signed::sign(&release, Some(&network), &[&signing_key(seed)]).verify(Some(&network)).unwrap()
+    };
+    let logged = |bench: &Bench| -> Vec<(u64, Hash)> {
+        let release = |effect: &Effect| {
+            let Effect::Append { entry, .. } = effect else { return None };
+            let Event::Release(release) = Entry::from_bytes(entry).unwrap().event else { return None };
+            Some((release.generation, release.envelope))
+        };
+        bench.effects.iter().filter_map(release).collect()
+    };
+    let id = |release: &Verified<Release>| Hash::of(&release.to_bytes());
+    let (one, again) = (release(1, 1, COORDINATOR), release(1, 2, COORDINATOR));
+    assert!(matches!(
+        bench.apply(Command::Released(release(1, 1, 77))),
+        Some(Response::Refused(Refusal::NotAllowed(_)))
+    ));
+    assert!(matches!(
+        bench.apply(Command::Released(release(2, 1, COORDINATOR))),
+        Some(Response::Refused(Refusal::Invalid(_)))
+    ));
+    assert_eq!(bench.apply(Command::Released(one.clone())), Some(Response::Done));
+    assert_eq!(logged(&bench), [(1, id(&one))]);
+    assert_eq!(bench.apply(Command::Released(one.clone())), Some(Response::Done));
+    assert_eq!(logged(&bench), [], "once is enough");
+    assert_eq!(bench.apply(Command::Released(again.clone())), Some(Response::Done));
+    assert_eq!(logged(&bench), [(1, id(&again))], "a later term signs the same generation");
+    bench.apply(Command::Published { job: first, generation: 1 });
+    reproduce(&mut bench, 2);
+    let two = release(2, 2, COORDINATOR);
+    assert_eq!(bench.apply(Command::Released(two.clone())), Some(Response::Done));
+    assert_eq!(logged(&bench), [(2, id(&two))]);
+    assert!(matches!(bench.apply(Command::Released(one)), Some(Response::Refused(Refusal::Invalid(_)))), "never back");
     bench.assert_replays();
 }

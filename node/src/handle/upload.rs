@@ -1,0 +1,28 @@
+//! Uploads: a file of exactly as many bytes as were announced.
+
+use futures::StreamExt;
+use tokio::io::AsyncWriteExt;
+use web::{api::ApiError, backend::ByteStream};
+
+use super::internal;
+
+/// Writes what arrives into a new file.
+pub(super) async fn write(path: &std::path::Path, bytes: &mut ByteStream, size: u64) -> Result<(), ApiError> {
+    let failed = |e: std::io::Error| internal("upload", &e);
+    let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
+    let mut written = 0;
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        written += piece.len() as u64;
+        if written > size {
+            break;
+        }
+        file.write_all(&piece).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    if written == size {
+        Ok(())
+    } else {
+        Err(ApiError::Refused { reason: format!("{size} bytes were announced, {written} came") })
+    }
+}
