@@ -10,6 +10,7 @@ mod group;
 mod recipes;
 mod service_log;
 mod transparency;
+mod upload;
 mod witness;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -29,7 +30,7 @@ use protocol::{
     words::{RecipeName, RelativePath},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncSeekExt},
     sync::broadcast,
 };
 use tokio_stream::wrappers::BroadcastStream;
@@ -400,7 +401,7 @@ impl Backend for Handle {
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let name = crate::keys::random().map_err(|e| internal("random", &e))?;
         let path = folder.join(Hash::from_bytes(name).short() + &Hash::of(&name).short());
-        let written = write_upload(&path, &mut bytes, size).await;
+        let written = upload::write(&path, &mut bytes, size).await;
         let added = match written {
             Ok(()) => self.shared.blobs.add_file(&path, blobs::Import::Copy).await.map_err(|e| {
                 if matches!(e, blobs::Error::QuotaExceeded { .. }) {
@@ -558,26 +559,6 @@ impl LogState {
                 (Some(_) | None, Follow::Yes) => tokio::time::sleep(LOG_POLL).await,
             }
         }
-    }
-}
-
-async fn write_upload(path: &std::path::Path, bytes: &mut ByteStream, size: u64) -> Result<(), ApiError> {
-    let failed = |e: std::io::Error| internal("upload", &e);
-    let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
-    let mut written = 0;
-    while let Some(piece) = bytes.next().await {
-        let piece = piece?;
-        written += piece.len() as u64;
-        if written > size {
-            break;
-        }
-        file.write_all(&piece).await.map_err(failed)?;
-    }
-    file.flush().await.map_err(failed)?;
-    if written == size {
-        Ok(())
-    } else {
-        Err(ApiError::Refused { reason: format!("{size} bytes were announced, {written} came") })
     }
 }
 
