@@ -22,7 +22,8 @@ use protocol::{ChannelName, NetworkId, Timestamp, Verified, policy::Policy};
 use crate::{
     bundle::POLICIES_MAX,
     log::{
-        network::log_policy,
+        network::{log_keys, log_policy},
+        note::VerifierKey,
         policy::{Policy as LogPolicy, PolicyError},
     },
     verify::{self, policy_chain},
@@ -199,6 +200,15 @@ impl Trust {
     /// Gives what a package must have.
     pub fn demands(&self) -> &Demands {
         &self.demands
+    }
+
+    /// Gives the keys of the log, of every policy's time.
+    pub fn log_keys(&self) -> Vec<VerifierKey> {
+        let mut keys: Vec<_> =
+            self.chain.iter().flat_map(|known| log_keys(&self.network, known.policy.get())).collect();
+        keys.sort();
+        keys.dedup();
+        keys
     }
 
     /// Gives the newest policy.

@@ -7,6 +7,7 @@ mod artifacts;
 mod difference;
 mod duty;
 mod group;
+mod peers;
 mod policies;
 mod recipes;
 mod service_log;
@@ -340,28 +341,7 @@ impl Backend for Handle {
     }
 
     async fn peers(&self) -> Result<Vec<PeerView>, ApiError> {
-        let policies = self.shared.policies();
-        let now = clock::now();
-        let view = |peer: crate::net::Peer| {
-            let connected = u64::try_from(peer.since.elapsed().as_millis()).unwrap_or(0);
-            let card = self.shared.others.cards.get(&peer.node);
-            let capacity = card.as_ref().and_then(|card| card.capacity.clone());
-            let draining = card.as_ref().and_then(|card| card.draining.clone());
-            PeerView {
-                draining,
-                node: peer.node,
-                operator: policies.current().operator_of(&peer.node).cloned(),
-                roles: card.map(|card| card.roles).unwrap_or_default(),
-                arches: capacity.as_ref().map(|c| c.arches.clone()).unwrap_or_default(),
-                slots: capacity.map_or(0, |c| c.slots),
-                address: peer.address,
-                rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                since: Some(Time::from(Timestamp::from_millis(now.as_millis().saturating_sub(connected)))),
-                version: peer.agent.unwrap_or_default(),
-                member: policies.current().is_member(&peer.node),
-            }
-        };
-        Ok(self.shared.net.peers().into_iter().map(view).collect())
+        Ok(peers::list(&self.shared))
     }
 
     async fn peer(&self, node: NodeId) -> Result<PeerDetail, ApiError> {

@@ -164,6 +164,21 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         assert!(Conflict::from_bytes(&evidence).unwrap().convicts(&[key]).is_ok());
         let other = network::log_key(&network.id, &network.id_of("mirror-a"));
         assert!(Conflict::from_bytes(&evidence).unwrap().convicts(&[other]).is_err(), "it convicts nobody else");
+        // As people do it: the file is written, and checked by a program that asks nobody.
+        let artel = |words: &[&str]| {
+            let words: Vec<String> =
+                ["--home", home.to_str().unwrap()].iter().chain(words).map(|w| w.to_string()).collect();
+            let (program, folder) = (ground.artel.clone(), network.folder().to_owned());
+            async move { run(&program, &folder, &words.iter().map(String::as_str).collect::<Vec<_>>()).await }
+        };
+        let written = artel(&["log", "conflict", "evidence"]).await;
+        assert!(written.code == 13 && written.out.contains("300 entries"), "{written:?}");
+        let exported = artel(&["policy", "export", "--out", "verify.policy"]).await;
+        assert_eq!(exported.code, 0, "{exported:?}");
+        let checked = artel(&["verify", "conflict", "--policy", "verify.policy", "evidence"]).await;
+        assert!(checked.code == 0 && checked.out.contains("was forked"), "{checked:?}");
+        let nothing = artel(&["verify", "conflict", "--policy", "verify.policy", "verify.policy"]).await;
+        assert_eq!(nothing.code, 13, "{nothing:?}");
         let refused = page.add_checkpoint(Bytes::from_static(b"old 0\n\n")).await.unwrap();
         assert_eq!(refused.status, 400);
     }

@@ -26,6 +26,7 @@ use std::{
 };
 
 use attest::{
+    log::conflict::ConflictError,
     trust::{self, Demands, Trust},
     verify::{self, Broken},
 };
@@ -88,6 +89,9 @@ pub enum Error {
     /// The evidence holds, but not for this file.
     #[error(transparent)]
     Evidence(#[from] verify::Error),
+    /// It does not show that the log was forked.
+    #[error("it does not show that the log was forked")]
+    Conflict(#[source] ConflictError),
     /// The package is not readable as one.
     #[error("{} cannot be read as a package: {why}", path.display())]
     Form {
@@ -137,6 +141,7 @@ impl Error {
             Error::Broken(broken) => broken.exit_code(),
             Error::Evidence(error) => error.exit_code(),
             Error::OtherPackage { .. } => 12,
+            Error::Conflict(_) => 13,
         }
     }
 

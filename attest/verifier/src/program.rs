@@ -1,6 +1,7 @@
 //! The command line of `artel-verify`.
 
 mod bundle;
+mod conflict;
 mod hooks;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
 const USAGE: &str = "\
 usage: artel-verify [OPTIONS] FILE|PACKAGE|REPOSITORY...
        artel-verify --network HEX [--json] BUNDLE [FILE...]
+       artel-verify conflict FILE
        artel-verify apt-hook|dnf-hook install|uninstall [--help]
 
 Checks, offline, that a maintainer asked for a package, that enough independent operators built it bit for bit the same, that
@@ -111,6 +113,8 @@ pub fn perform(mut words: Vec<String>) -> u8 {
     let asks_for_help = words.iter().any(|word| word == "--help" || word == "-h");
     let json = words.iter().any(|word| word == "--json");
     let ran = match words.first().map(String::as_str) {
+        Some("conflict") if asks_for_help => Ok((conflict::USAGE.to_owned(), 0)),
+        Some("conflict") => conflict::run(&words[1..]),
         Some("apt-hook" | "dnf-hook") if asks_for_help => Ok((hooks::USAGE.to_owned(), 0)),
         Some("apt-hook") => hooks::run(Manager::Apt, &words[1..]),
         Some("dnf-hook") => hooks::run(Manager::Dnf, &words[1..]),

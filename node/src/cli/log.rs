@@ -1,5 +1,6 @@
 //! `artel log`: what the network's transparency log says, and whether it is one log.
 
+mod conflict;
 mod list;
 mod verify;
 
@@ -24,6 +25,8 @@ pub(super) enum Log {
     Ls(list::List),
     /// Read what is new in the log, and check that it continues what was seen before and tells a whole story
     Verify(verify::Verify),
+    /// Show the evidence that the log was forked, where there is any, and write it to a file
+    Conflict(conflict::Conflict),
     /// Print the log policy (C2SP tlog-policy) that programs of others check this log with
     Policy {
         /// How many operators' witnesses must have seen a checkpoint
@@ -54,6 +57,7 @@ impl Log {
             Log::Checkpoint(whose) => checkpoint(context, &known, &whose).await,
             Log::Ls(list) => list.run(context, &known).await,
             Log::Verify(verify) => verify.run(context, &known).await,
+            Log::Conflict(conflict) => conflict.run(context, &known).await,
             Log::Policy { witnesses } => {
                 let text = network::log_policy_text(&known.network, &known.policy, witnesses);
                 network::log_policy(&known.network, &known.policy, witnesses)
