@@ -95,7 +95,7 @@ judges:
 	rm -rf $(JUDGES)/build
 	ARTEL_JUDGES=$(JUDGES)/bin ARTEL_TESTS=required $(CARGO) test --locked -p artel-tests --test it judges -- --test-threads=1 --nocapture
 
-# Fuzzing, with cargo-fuzz: every target for a minute, or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
+# Fuzzing, with cargo-fuzz: every target for ten minutes (fuzz-smoke: one), or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
 # Those that need the whole node are built and run with FEATURES=node.
 TARGETS ?=
 SECONDS_EACH ?= 600

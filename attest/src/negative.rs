@@ -1,7 +1,8 @@
 //! Negatives: a builder's signed statement that its attempt ended without outputs, and why.
 //!
 //! An in-toto Statement v1 in a DSSE envelope, with a predicate of our own, [`PREDICATE_TYPE`], since none is vetted for a
-//! rebuild that failed. The transparency log names its hash, so that whoever withholds one leaves a gap.
+//! rebuild that failed. The transparency log names the hash of the first two, so that whoever withholds one leaves a gap; that an
+//! attempt was interrupted it says without.
 //!
 //! | outcome | when |
 //! |---|---|

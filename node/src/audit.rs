@@ -31,7 +31,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{daemon::Shared, serve::Desk, store};
+use crate::{
+    daemon::{Shared, chain},
+    serve::Desk,
+};
 
 /// How often coordinators and members are asked.
 const LOOK_EVERY: Duration = Duration::from_secs(8);
@@ -220,7 +223,7 @@ impl Auditor {
         let kept = self.shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await;
         match kept {
             Ok(()) => *self.shared.others.sight.lock() = Some(checkpoint),
-            Err(error) => debug!(error = %store_words(&error), "a checkpoint cannot be kept"),
+            Err(error) => debug!(error = %chain(&error), "a checkpoint cannot be kept"),
         }
     }
 
@@ -248,8 +251,4 @@ impl Auditor {
         }
         View::new(head, &tiles).ok()
     }
-}
-
-fn store_words(error: &store::Error) -> String {
-    crate::daemon::chain(error)
 }

@@ -1,7 +1,8 @@
 //! What the node must not forget: the log of the coordinators' group, the policy chain, signed records, releases, mirrors, peers
 //! and the attempts that this builder holds, in one redb file.
 //!
-//! Every change is one transaction with immediate durability and two-phase commit: when a function returns, the bytes
+//! Every change but the growth of the transparency log, which can be written again, is one transaction with immediate
+//! durability and two-phase commit: when a function returns, the bytes
 //! are on the disk. The store keeps bytes and numbers; it does not decode, verify or decide. Content of packages is not
 //! kept here (see `blobs`).
 //!

@@ -27,7 +27,7 @@ const DEB: &str = "artel-tiny_1.0_amd64.deb";
 const TINY: &str = "name=artel-tiny&version=1.0&architecture=amd64";
 
 /// Asks as old clients do, and gives status and body.
-fn get(at: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(at: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {at}\r\n\r\n").unwrap();

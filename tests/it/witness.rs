@@ -30,7 +30,7 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::ground;
+use crate::{clients::get, ground};
 
 /// How soon a package is built and published.
 const BUILT_WITHIN: Duration = Duration::from_secs(180);
@@ -147,6 +147,11 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         network.node(name).start();
         network.node(name).up().await;
     }
+    let log = Log {
+        key: keys::load(&network.node("coordinator").home.node_key()).unwrap(),
+        id: network.id,
+        memory: Memory::sized(300),
+    };
     for name in mirrors {
         let client = network.client(name);
         let conflict =
@@ -179,8 +184,11 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         assert!(checked.code == 0 && checked.out.contains("was forked"), "{checked:?}");
         let nothing = artel(&["verify", "conflict", "--policy", "verify.policy", "verify.policy"]).await;
         assert_eq!(nothing.code, 13, "{nothing:?}");
-        let refused = page.add_checkpoint(Bytes::from_static(b"old 0\n\n")).await.unwrap();
-        assert_eq!(refused.status, 400);
+        let refused = page.add_checkpoint(log.request(0, 7)).await.unwrap();
+        assert_eq!((refused.status, refused.body.contains("was forked")), (403, true), "{refused:?}");
+        let (status, html) = get(&network.public_address(name), "/");
+        assert_eq!(status, 200);
+        assert!(html.contains(r#"role="alert""#) && html.contains("The log of this network was forked"), "{html}");
     }
 }
 
