@@ -10,7 +10,7 @@
 //! One that serves none is not followed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -93,7 +93,7 @@ impl Sight {
 pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     let taken = shared.others.sight.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut inbox) = taken else { return };
-    let mut auditor = Auditor { shared, desk, agreed: BTreeSet::new(), turn: 0 };
+    let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0 };
     auditor.load().await;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -101,8 +101,9 @@ pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some((from, checkpoint)) = inbox.recv() => auditor.meet(from, &checkpoint).await,
+            // First, so that nobody who tells much keeps this node from asking.
             _ = look.tick() => auditor.look().await,
+            Some((from, checkpoint)) = inbox.recv() => auditor.hear(from, &checkpoint).await,
         }
     }
 }
@@ -110,8 +111,10 @@ pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
 struct Auditor {
     shared: Arc<Shared>,
     desk: Desk,
-    /// Heads that the believed tree had.
-    agreed: BTreeSet<(u64, Sha256)>,
+    /// Heads that the believed tree had, the last one found last.
+    agreed: VecDeque<Head>,
+    /// Who told a checkpoint since this node asked: each is heard once.
+    told: BTreeSet<NodeId>,
     turn: usize,
 }
 
@@ -128,7 +131,15 @@ impl Auditor {
         *self.shared.others.sight.lock() = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
     }
 
+    /// Compares what a member told by itself, once between two rounds.
+    async fn hear(&mut self, from: NodeId, checkpoint: &[u8]) {
+        if self.told.insert(from) {
+            self.meet(from, checkpoint).await;
+        }
+    }
+
     async fn look(&mut self) {
+        self.told.clear();
         for node in self.candidates() {
             if let Some(checkpoint) = self.resource(node, Resource::Checkpoint).await {
                 self.meet(node, &checkpoint).await;
@@ -187,7 +198,7 @@ impl Auditor {
         };
         let Some(own) = self.shared.others.sight.believed() else { return self.believe(theirs).await };
         let head = theirs.head();
-        if own.head() == head || self.agreed.contains(&(head.size, head.root)) {
+        if own.head() == head || self.agreed.contains(&head) {
             return;
         }
         let theirs_is_newer = head.size > own.head().size;
@@ -209,9 +220,9 @@ impl Auditor {
     }
 
     fn agree(&mut self, head: Head) {
-        self.agreed.insert((head.size, head.root));
+        self.agreed.push_back(head);
         if self.agreed.len() > AGREED {
-            self.agreed.pop_first();
+            self.agreed.pop_front();
         }
     }
 

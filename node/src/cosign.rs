@@ -182,6 +182,10 @@ impl Cosigner {
         self.shown.send_if_modified(|shown| {
             let with = shown.as_ref().map(|shown| shown.with_answer(lines, std::slice::from_ref(&key)));
             match with {
+                Some(Ok(with)) if !is_timely(&with, &key) => {
+                    warn!(node = %node.short(), "a witness's clock is wrong: its cosignature is left out");
+                    false
+                }
                 Some(Ok(with)) => {
                     *shown = Some(with);
                     true
@@ -234,4 +238,10 @@ impl Cosigner {
     fn note_size(&self, node: NodeId, size: u64) {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(node, size);
     }
+}
+
+/// Says whether a witness's newest cosignature is of now, more or less: one that is old would be asked for again and again.
+fn is_timely(checkpoint: &Verified, witness: &VerifierKey) -> bool {
+    let (now, seen) = (clock::now(), checkpoint.cosigners(std::slice::from_ref(witness)).unwrap_or_default());
+    seen.iter().map(|seen| seen.at).max().is_some_and(|at| now.since(at) < FRESH && at.since(now) < FRESH)
 }

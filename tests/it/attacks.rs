@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -241,7 +241,7 @@ async fn a_failure_that_is_kept_silent_is_a_gap_in_the_log() {
 }
 
 /// What `artel log ls` prints, once `artel log verify` says so much of the open leases.
-async fn log_shows(artel: &Path, home: &PathBuf, (what, open): (&str, &str)) -> String {
+async fn log_shows(artel: &Path, home: &Path, (what, open): (&str, &str)) -> String {
     until(what, LOGGED_WITHIN, async || {
         let said = run(artel, home, &["log", "verify"]).await;
         (said.code == 0 && said.out.contains(open)).then_some(())

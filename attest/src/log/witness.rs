@@ -220,6 +220,22 @@ pub fn decide(request: &Request, log: &[VerifierKey], latest: Option<&Signed>) -
 }
 
 impl Accepted {
+    /// Gives the body of the answer that was given for the same checkpoint already, where this witness's cosignature in the
+    /// stored one is of `since` or later.
+    pub fn cosigned_since(
+        &self,
+        stored: Signed,
+        log: &[VerifierKey],
+        witness: &VerifierKey,
+        since: Timestamp,
+    ) -> Option<String> {
+        let stored = stored.verify(log).ok().filter(|stored| stored.head() == self.checkpoint.head())?;
+        let seen = stored.cosigners(std::slice::from_ref(witness)).ok()?;
+        let lines = stored.as_signed().note().lines();
+        let own = lines.iter().find(|line| line.is_by(witness));
+        own.filter(|_| seen.iter().any(|seen| seen.at >= since)).map(Line::to_string)
+    }
+
     /// Cosigns.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 //! Signatures of indexes are apt's and dnf's own business. What an index says a package is, the package must say, too.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs,
     io::Read,
@@ -40,18 +41,23 @@ impl Entry {
     }
 }
 
-/// Lists the packages of a folder, sorted by path, each once.
+/// Lists the packages of a folder, sorted by path, each once: those that its indexes name, and those that lie in it and that no
+/// index read here names, since others read more kinds of indexes.
 ///
 /// # Errors
-/// When an index cannot be read, or names a file outside.
+/// When an index cannot be read, or names a file outside, or there is no package at all.
 pub fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     let mut entries = apt(root)?;
     entries.extend(rpm(root)?);
-    if !root.join("dists").is_dir() && !root.join("repodata").is_dir() {
-        walk(root, DEPTH_MAX, &mut entries)?;
-    }
+    let mut lying = Vec::new();
+    walk(root, DEPTH_MAX, &mut lying)?;
+    let named: BTreeSet<PathBuf> = entries.iter().map(|entry| entry.file.clone()).collect();
+    entries.extend(lying.into_iter().filter(|entry| !named.contains(&entry.file)));
     entries.sort();
     entries.dedup();
+    if entries.is_empty() {
+        return Err(Error::NoSuchPackage { name: "of any kind".into(), folder: root.into() });
+    }
     Ok(entries)
 }
 

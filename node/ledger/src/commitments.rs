@@ -151,6 +151,8 @@ impl Ledger {
         attestation: VerifiedAttestation,
         turn: &mut Turn,
     ) {
+        // What is of another job or builder is no evidence about this one.
+        let fits = self.fits(&attestation, lease).is_ok();
         let words = unbound(why).to_owned();
         let failure = Failure::new(Blame::Builder(blame::Fault::Other), "reveal", &words);
         let (job, node, number, ended) = (lease.job, lease.node, lease.number, turn.at);
@@ -165,7 +167,7 @@ impl Ledger {
             Unbound::Never => self.note_failure(lease, turn),
             Unbound::Otherwise => self.broke_commitment(lease, (&failure, attestation.id()), turn),
         }
-        if self.keep_late(lease, report, turn) {
+        if fits && self.keep_late(lease, report, turn) {
             self.dossiers.get_mut(&job).expect("an open job has its dossier").late.push(attestation);
         }
         self.settle(job, turn);
