@@ -36,7 +36,7 @@ pub const LOCK_PACKAGES_MAX: usize = 4096;
 pub const ARGUMENTS_MAX: usize = 256;
 /// Bytes of one argument, one environment value or one free text.
 pub const TEXT_MAX: usize = 16 * 1024;
-/// Operators, maintainers or channels in a policy.
+/// Operators, maintainers or channels in a policy, or nodes of one operator.
 pub const POLICY_ENTRIES_MAX: usize = 1024;
 /// Bytes of the words that say why a key was revoked.
 pub const REASON_MAX: usize = 256;

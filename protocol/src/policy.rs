@@ -205,7 +205,7 @@ impl Policy {
     fn check_operators(&self) -> Result<(), String> {
         let mut nodes: Vec<NodeId> = Vec::new();
         for operator in &self.operators {
-            check_set("nodes of an operator", &operator.nodes, 256)?;
+            check_set("nodes of an operator", &operator.nodes, limits::POLICY_ENTRIES_MAX)?;
             nodes.extend(&operator.nodes);
         }
         nodes.sort();

@@ -14,15 +14,10 @@ use artel::{
     blobs::{Blobs, Options},
     net::{self, Event, Net, Topic},
 };
-use attest::{
-    commitment,
-    compare::Output,
-    statement::{Attestation, Material, Run, Task},
-};
+use attest::{commitment, statement::Attestation};
 use ed25519_dalek::SigningKey;
 use protocol::{
-    Arch, Hash, JobId, NetworkId, NodeId, Salt, Sha256, Signed, Verified,
-    job::JobRequest,
+    Arch, Hash, JobId, NetworkId, NodeId, Salt, Sha256, Signed,
     lease::{Lease, LeaseNumber},
     limits,
     message::{Bid, Commitment, Octets, Renewal, Request, Response, Revealed},
@@ -31,7 +26,12 @@ use protocol::{
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Network, hostile::config_of, until};
+use crate::{
+    Network,
+    claim::{claim, request_of},
+    hostile::config_of,
+    until,
+};
 
 /// How long a lease, or another member's address, may take to come.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ impl Copycat {
         let config = config_of(network, name);
         let (key, stop) = (config.key.clone(), CancellationToken::new());
         let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
-        net.set_members([coordinator, network.id_of("b2"), network.id_of("b3")].into_iter().collect());
+        net.set_members(network.ids().collect());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(task.run().await) });
         net.subscribe(Topic::Jobs(Arch::native().unwrap())).await;
@@ -108,7 +108,10 @@ impl Copycat {
     }
 
     /// Asks the coordinator.
-    async fn ask(&self, request: Request) -> Response {
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn ask(&self, request: Request) -> Response {
         self.net.ask(self.coordinator, request).await.unwrap()
     }
 
@@ -117,15 +120,8 @@ impl Copycat {
     /// # Panics
     /// When there is none in time.
     pub async fn lease(&mut self, job: JobId) -> Lease {
-        let (net, coordinator) = (self.net.clone(), self.coordinator);
-        let grants = &mut self.grants;
-        let lease = until("the copycat has its lease", WITHIN, async || {
-            // A refusal is fine, too.
-            let _ = net.ask(coordinator, Request::Bid(Bid { job, memory_mib: 1 << 16 })).await;
-            grants.try_recv().ok()
-        })
-        .await;
-        let (net, number) = (self.net.clone(), lease.number);
+        let lease = self.begin(job).await;
+        let (net, coordinator, number) = (self.net.clone(), self.coordinator, lease.number);
         self.tasks.spawn(async move {
             loop {
                 let renewal = Renewal { lease: number, phase: "build".to_owned() };
@@ -133,7 +129,24 @@ impl Copycat {
                 tokio::time::sleep(limits::LEASE_RENEW_EVERY).await;
             }
         });
-        self.ask(Request::Started(number)).await;
+        lease
+    }
+
+    /// Bids for a job until it has a lease, says that it has begun, and then no more.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub async fn begin(&mut self, job: JobId) -> Lease {
+        let (net, coordinator) = (self.net.clone(), self.coordinator);
+        let grants = &mut self.grants;
+        let lease = until("the copycat has its lease", WITHIN, async || {
+            // A refusal is fine, too.
+            let _ = net.ask(coordinator, Request::Bid(Bid { job, memory_mib: 1 << 16 })).await;
+            // An old grant may be said twice.
+            grants.try_recv().ok().filter(|lease| lease.job == job)
+        })
+        .await;
+        self.ask(Request::Started(lease.number)).await;
         lease
     }
 
@@ -179,6 +192,15 @@ impl Copycat {
         sight
     }
 
+    /// Fetches a content that every member may have.
+    ///
+    /// # Panics
+    /// When the coordinator does not give it.
+    pub async fn fetch(&self, hash: Hash) -> Vec<u8> {
+        self.blobs.fetch(&self.net, &hash, &[self.coordinator], 1 << 20).await.unwrap();
+        self.blobs.read(&hash, 1 << 20).await.unwrap().to_vec()
+    }
+
     /// Binds itself to something.
     pub async fn commit(&self, lease: LeaseNumber, digest: Hash) -> Response {
         self.ask(Request::Commit(Commitment { lease, digest })).await
@@ -186,46 +208,41 @@ impl Copycat {
 
     /// Gives what binds it to a content.
     pub async fn digest(&self, lease: &Lease, content: &[u8]) -> Hash {
-        let attestation = self.attest(lease, content).await;
-        commitment::digest(&self.network, lease.number, &salt(), &attestation)
+        self.bind(lease.number, &self.attest(lease, content).await)
     }
 
     /// Shows a content as if it had built it.
     pub async fn show(&self, lease: &Lease, content: &[u8]) -> Response {
-        let attestation = Octets(self.attest(lease, content).await);
-        let (log, salt) = (Hash::of(b"log"), Some(salt()));
-        self.ask(Request::Revealed(Revealed { log, salt, lease: lease.number, attestation })).await
+        self.show_statement(lease.number, self.attest(lease, content).await).await
     }
 
-    /// Signs that it built the job's only output with this content.
+    /// Gives what binds it to a statement.
+    pub fn bind(&self, lease: LeaseNumber, statement: &[u8]) -> Hash {
+        commitment::digest(&self.network, lease, &salt(), statement)
+    }
+
+    /// Shows a statement as its result.
+    pub async fn show_statement(&self, lease: LeaseNumber, statement: Vec<u8>) -> Response {
+        let (log, salt) = (Hash::of(b"log"), Some(salt()));
+        self.ask(Request::Revealed(Revealed { log, salt, lease, attestation: Octets(statement) })).await
+    }
+
+    /// Gives the statement that it built the job's only output with this content; nothing of it is true.
+    pub async fn claim(&self, lease: &Lease, content: &[u8]) -> Attestation {
+        let request = request_of(&self.net, (self.network, self.coordinator), lease.job).await;
+        claim(&request, (lease, self.id), content)
+    }
+
+    /// Signs a statement with its own key.
+    ///
+    /// # Panics
+    /// When the statement breaks a rule of statements.
+    pub fn sign(&self, statement: &Attestation) -> Vec<u8> {
+        statement.sign(&self.key).unwrap()
+    }
+
     async fn attest(&self, lease: &Lease, content: &[u8]) -> Vec<u8> {
-        let Response::Record(Octets(request)) = self.ask(Request::Job(lease.job)).await else { panic!("no request") };
-        let request: Verified<JobRequest> =
-            Signed::read(&request).and_then(|signed| signed.verify(Some(&self.network))).unwrap();
-        let output = Output {
-            hash: Hash::of(content),
-            name: "out".parse().unwrap(),
-            size: content.len() as u64,
-            sha256: Sha256::of(content),
-        };
-        let now = artel::clock::now();
-        let run = Run {
-            node: self.id,
-            lease: lease.number,
-            profile: lease.profile,
-            started: now,
-            finished: now,
-            version: "0.1.0".to_owned(),
-            node_info: BTreeMap::new(),
-        };
-        let attestation = Attestation {
-            task: Task::of(lease.job, request.get()),
-            run,
-            outputs: vec![output],
-            byproducts: Vec::new(),
-            materials: Material::of(request.get()),
-        };
-        attestation.sign(&self.key).unwrap()
+        self.sign(&self.claim(lease, content).await)
     }
 }
 

@@ -1,10 +1,15 @@
-//! A coordinator that shows each member a history of the log of its own, on the product's own transport and with its own key.
+//! A coordinator that shows each member a history of the log of its own, and any release that it likes, on the product's own
+//! transport and with its own key.
 //!
 //! It runs in the test's own process, in place of the coordinator that was planned and not started.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use artel::{
+    blobs::{Blobs, Options},
     keys,
     net::{self, Event, Mdns},
 };
@@ -14,7 +19,7 @@ use attest::{
 };
 use ed25519_dalek::SigningKey;
 use protocol::{
-    NetworkId, NodeId,
+    Hash, NetworkId, NodeId,
     message::{Octets, Refusal, Request, Response},
 };
 use tokio::task::JoinSet;
@@ -24,8 +29,20 @@ use crate::Network;
 
 /// A coordinator with several histories, until it is dropped.
 pub struct Forker {
+    blobs: Blobs,
+    key: SigningKey,
+    offered: Arc<Mutex<Offered>>,
     stop: CancellationToken,
     _tasks: JoinSet<()>,
+}
+
+/// The release that it calls the newest.
+#[derive(Default)]
+struct Offered {
+    /// The signed release; none while it has none to show.
+    release: Option<Vec<u8>>,
+    /// How often it was asked for it since it has it.
+    asked: u32,
 }
 
 impl Forker {
@@ -47,22 +64,70 @@ impl Forker {
             mdns: Mdns::Off,
             connections: 32,
         };
+        let blobs = Blobs::open(&network.folder().join("forker"), Options::new(1 << 30)).await.unwrap();
+        let offered = Arc::new(Mutex::new(Offered::default()));
         let stop = CancellationToken::new();
         let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
-        net.set_members(histories.keys().copied().collect());
+        net.set_members(network.ids().collect());
         let shown: BTreeMap<NodeId, Shown> =
             histories.iter().map(|(node, history)| (*node, shown(&key, &id, history))).collect();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(task.run().await) });
+        let (store, of_release) = (blobs.clone(), Arc::clone(&offered));
         tasks.spawn(async move {
-            let _net = net;
+            let (_net, mut served) = (net, JoinSet::new());
             while let Some(event) = inbox.next().await {
-                if let Event::Request { from, request, reply, .. } = event {
-                    reply.send(&answer(shown.get(&from), &request));
+                match event {
+                    Event::Request { request: Request::Release(_), reply, .. } => {
+                        reply.send(&of_release.lock().unwrap().answer());
+                    }
+                    Event::Request { from, request, reply } => reply.send(&answer(shown.get(&from), &request)),
+                    Event::Stream { from, stream, .. } => {
+                        let store = store.clone();
+                        served.spawn(async move { drop(store.serve(from, stream, |_, _| true).await) });
+                    }
+                    Event::Gossip { .. } | Event::Connected(_) | Event::Disconnected(_) => {}
                 }
             }
         });
-        Self { stop, _tasks: tasks }
+        Self { blobs, key, offered, stop, _tasks: tasks }
+    }
+
+    /// Calls a release the newest from now on, whichever it is.
+    ///
+    /// # Panics
+    /// When a task panicked before.
+    pub fn offer(&self, release: Vec<u8>) {
+        *self.offered.lock().unwrap() = Offered { release: Some(release), asked: 0 };
+    }
+
+    /// How often it was asked for the release that it offers.
+    ///
+    /// # Panics
+    /// When a task panicked before.
+    pub fn asked(&self) -> u32 {
+        self.offered.lock().unwrap().asked
+    }
+
+    /// Signs with the coordinator's key.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// Has a content for whoever asks.
+    ///
+    /// # Panics
+    /// When it cannot be stored.
+    pub async fn hold(&self, bytes: Vec<u8>) -> Hash {
+        self.blobs.add_bytes(bytes.into()).await.unwrap()
+    }
+}
+
+impl Offered {
+    fn answer(&mut self) -> Response {
+        let Some(release) = &self.release else { return nothing() };
+        self.asked += 1;
+        Response::Record(Octets(release.clone()))
     }
 }
 
@@ -83,8 +148,11 @@ fn shown(key: &SigningKey, id: &NetworkId, history: &Memory) -> Shown {
     files
 }
 
+fn nothing() -> Response {
+    Response::Refused(Refusal::Unknown("nothing but its log".into()))
+}
+
 fn answer(shown: Option<&Shown>, request: &Request) -> Response {
-    let nothing = || Response::Refused(Refusal::Unknown("nothing but its log".into()));
     let Request::View(path) = request else { return nothing() };
     let file = path.strip_prefix("transparency/").and_then(|path| shown?.get(path));
     file.map_or_else(nothing, |bytes| Response::View(Octets(bytes.clone())))

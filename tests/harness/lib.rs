@@ -10,6 +10,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 
+pub mod claim;
 pub mod command;
 pub mod copycat;
 pub mod forker;
@@ -22,6 +23,7 @@ pub mod place;
 pub mod plan;
 pub mod processes;
 pub mod scratch;
+pub mod sybil;
 pub mod wait;
 
 pub use command::{Said, run};
@@ -34,6 +36,7 @@ pub use network::Network;
 pub use node::Node;
 pub use place::Place;
 pub use plan::{BuilderPlan, Cables, Environments, Honesty, Plan};
-pub use processes::{mounts_of, processes_of};
+pub use processes::{Memory, mounts_of, processes_of};
 pub use scratch::Scratch;
+pub use sybil::{Sybil, Took};
 pub use wait::{at_once, until};

@@ -186,6 +186,11 @@ impl Network {
         self.nodes[name].id
     }
 
+    /// Gives the ids of all nodes of the plan.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.values().map(|node| node.id)
+    }
+
     /// Gives the name of a node.
     ///
     /// # Panics

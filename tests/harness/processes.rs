@@ -1,4 +1,5 @@
-//! Looks for what attempts leave on a machine: processes and mounts that name a folder, and what is below such processes.
+//! Looks for what attempts leave on a machine: processes and mounts that name a folder, and what is below such processes; and
+//! for what a process costs.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -60,4 +61,40 @@ pub fn mounts_of(folder: &Path) -> Vec<String> {
     let name = folder.to_string_lossy();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounts.lines().filter(|line| line.contains(name.as_ref())).map(str::to_owned).collect()
+}
+
+/// The memory of a process since somebody began to look, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    pid: u32,
+    began: u64,
+}
+
+impl Memory {
+    /// Begins to look.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn of(pid: u32) -> Self {
+        // From here on the kernel counts the peak anew.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        Self { pid, began: field(pid, "VmRSS:") }
+    }
+
+    /// How much more it had at most since then, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        field(self.pid, "VmHWM:").saturating_sub(self.began)
+    }
+
+    /// Says it in words.
+    pub fn cost(&self) -> String {
+        let now = field(self.pid, "VmRSS:");
+        format!("RSS {} KiB before and {now} KiB after, at most {} KiB more", self.began, self.peak_kib())
+    }
+}
+
+fn field(pid: u32, name: &str) -> u64 {
+    let status = read(pid, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no process {pid}"));
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

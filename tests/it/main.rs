@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod attacks;
 mod cancel;
 mod chaos;
 mod clients;

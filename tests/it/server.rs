@@ -49,7 +49,7 @@ async fn a_package_is_promoted_compared_and_taken_out_by_jobs() {
     assert_eq!(publication.links.iter().map(|l| l.job).collect::<Vec<_>>(), [build]);
     let service = publication.service.as_ref().unwrap();
     let steps: Vec<_> = service.steps.iter().map(|step| step.name.as_str()).collect();
-    assert_eq!(steps, ["catch up", "fetch", "bundle evidence", "write", "release"], "{publication:#?}");
+    assert_eq!(steps, ["catch up", "fetch", "bundle evidence", "log", "write", "release"], "{publication:#?}");
     assert!(service.log.is_some(), "{publication:#?}");
     let home = network.node("mirror").home.path().to_owned();
     let arguments = ["--home", home.to_str().unwrap(), "job", "log", &promoted.to_string()];

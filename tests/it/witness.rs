@@ -19,7 +19,11 @@ use attest::{
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use harness::{Forker, Network, Plan, run, until};
-use protocol::{NetworkId, Sha256, words::RelativePath};
+use protocol::{
+    NetworkId, Sha256,
+    job::{Prune, ServerJob},
+    words::RelativePath,
+};
 use web::{
     Backend,
     api::{ApiError, JobState, WitnessAnswer},
@@ -215,4 +219,23 @@ async fn what_is_published_was_seen_by_witnesses_and_says_so() {
     // What the node serves as its newest checkpoint has the cosignatures, too.
     let served = network.public("mirror").log_file("checkpoint".parse().unwrap()).await.unwrap();
     assert!(log.check(Signed::read(&served).unwrap()).is_ok(), "{}", String::from_utf8_lossy(&served));
+
+    // A change of the repository is not seen by anybody before the witnesses saw its release in the log: its own clients least.
+    network.node("b3").kill();
+    let own = network.public("coordinator");
+    let index: RelativePath = format!("dists/{}/InRelease", ground.lock.suite).parse().unwrap();
+    let shown = async || {
+        let file = own.repository_file(channel.clone(), index.clone(), ByteRange::All).await.unwrap();
+        file.collect(1 << 20).await.unwrap()
+    };
+    let before = shown().await;
+    let prune = ServerJob::Prune(Prune { keep: 0, before: None, packages: vec!["artel-tiny".parse().unwrap()] });
+    let pruned = network.serve(&channel, prune, &[]).await;
+    let waits = (pruned, "the next generation waits for a witness");
+    network.job_until(waits, BUILT_WITHIN, |detail| detail.summary.why.contains(why)).await;
+    assert!(shown().await == before, "nobody sees what is not witnessed");
+    network.node("b3").start();
+    let detail = network.over(pruned, BUILT_WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Done, "{detail:#?}");
+    assert!(shown().await != before);
 }

@@ -333,7 +333,7 @@ impl Ledger {
             self.note_environment(id, agreement);
         }
         let job = self.jobs.get_mut(&id).expect("settle found it");
-        let (word, why) = words(&decision);
+        let (word, why) = tally::words(&decision);
         turn.tell(News::Verdict { job: id, word: word.into(), why });
         turn.log(log::verdict(
             id,
@@ -579,26 +579,5 @@ fn tell_dissent(job: JobId, agreement: &tally::Agreement, turn: &mut Turn) {
                 got: first.got,
             });
         }
-    }
-}
-
-/// Gives a verdict's word and one sentence.
-fn words(decision: &Decision) -> (&'static str, String) {
-    let files = |comparison: &tally::Comparison| {
-        let names: Vec<_> = comparison.files.iter().take(8).map(|d| d.file.as_str()).collect();
-        names.join(", ")
-    };
-    match decision {
-        Decision::Reproduced(agreement) => {
-            let (agree, differ) = (agreement.operators.len(), agreement.dissent.len());
-            ("reproduced", format!("{agree} operators agree, {differ} differ"))
-        }
-        Decision::Disputed(comparison) => {
-            ("disputed", format!("too few operators agree; these files differ: {}", files(comparison)))
-        }
-        Decision::Unreproducible(comparison) => {
-            ("unreproducible", format!("no two operators agree; these files differ: {}", files(comparison)))
-        }
-        Decision::Failed(failure) => ("failed", failure.to_string()),
     }
 }

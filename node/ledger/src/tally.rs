@@ -348,3 +348,24 @@ fn exhausted(job: &Job, built: usize) -> String {
         job.attempts.iter().filter(|a| !a.is_spent()).count()
     )
 }
+
+/// Gives a verdict's word and one sentence.
+pub(crate) fn words(decision: &Decision) -> (&'static str, String) {
+    let files = |comparison: &Comparison| {
+        let names: Vec<_> = comparison.files.iter().take(8).map(|d| d.file.as_str()).collect();
+        names.join(", ")
+    };
+    match decision {
+        Decision::Reproduced(agreement) => {
+            let (agree, differ) = (agreement.operators.len(), agreement.dissent.len());
+            ("reproduced", format!("{agree} operators agree, {differ} differ"))
+        }
+        Decision::Disputed(comparison) => {
+            ("disputed", format!("too few operators agree; these files differ: {}", files(comparison)))
+        }
+        Decision::Unreproducible(comparison) => {
+            ("unreproducible", format!("no two operators agree; these files differ: {}", files(comparison)))
+        }
+        Decision::Failed(failure) => ("failed", failure.to_string()),
+    }
+}

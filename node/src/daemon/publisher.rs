@@ -19,12 +19,8 @@ use ledger::{
     service::{Account, publication_id},
 };
 use protocol::{
-    ChannelName, FileName, Hash, JobId, Timestamp, Verified,
-    job::JobKind,
-    lease::Term,
-    limits,
-    message::{Octets, Response},
-    release::Release,
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, limits, message::Octets,
+    release::Release, words::RelativePath,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +35,6 @@ use super::{
     runs::{Recorder, Runs},
 };
 use crate::{
-    blobs::Import,
     clock,
     cosign::Cosigner,
     mirror::intake::Intake,
@@ -265,7 +260,8 @@ impl Publisher {
             return Ok(());
         }
         let published = repository.published().map_err(|e| chain(&e))?;
-        self.offer(channel, &published).await.map(drop)
+        let place = |path: &RelativePath| published.root.join(path.as_str());
+        self.notary(channel).offer(published.generation, &published.manifest, place).await
     }
 
     /// Asks the ledger for a generation for each index that is past half of its validity.
@@ -303,7 +299,7 @@ impl Publisher {
         let folder = self.shared.home.path().join("incoming").join(job.to_string());
         let mut additions = self.lay_out(publication, &bundle, &folder).await?;
         record.step("log");
-        let logged = self.verdict_proof(&publication.channel, job).await?;
+        let logged = self.notary(&publication.channel).verdict_proof(job).await?;
         let lines = prove(&self.shared, publication, (&bundle, logged.as_ref()), &additions)?;
         let staples = [Some(lines), logged];
         additions.iter_mut().for_each(|addition| addition.staples.extend(staples.iter().flatten().cloned()));
@@ -375,8 +371,8 @@ impl Publisher {
         published
     }
 
-    /// Releases what is written, and waits until a majority of the coordinators holds it. From here on it may be out, whatever
-    /// fails.
+    /// Tells of what was written and logged, and waits until a majority of the coordinators holds it. From here on it may be
+    /// out, whatever fails.
     async fn show(&self, channel: &ChannelName, published: &Published, record: &Recorder) -> Result<(), Failure> {
         record.step("release");
         self.release(channel, published).await.map_err(Failure::begun)?;
@@ -399,45 +395,17 @@ impl Publisher {
         std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
         let mut repository = Repository::open(&folder, settings, keys)?;
         repository.led_by(self.authority());
+        repository.gated_by(self.notary(channel).gate());
         Ok(repository)
     }
 
-    /// Offers every file of a generation, and gives the hash of its manifest.
-    async fn offer(&self, channel: &ChannelName, published: &Published) -> Result<Hash, String> {
-        let shared = &self.shared;
-        let mut hashes = Vec::new();
-        for file in &published.manifest.files {
-            if shared.blobs.size(&file.hash).await.map_err(|e| chain(&e))?.is_none() {
-                let path = published.root.join(file.path.as_str());
-                let (hash, _) = shared.blobs.add_file(&path, Import::Copy).await.map_err(|e| chain(&e))?;
-                if hash != file.hash {
-                    return Err(format!("{} is not as it was published", file.path));
-                }
-            }
-            hashes.push(file.hash);
-        }
-        let manifest = published.manifest.to_bytes();
-        self.keep_manifest(channel, published.generation, &manifest);
-        let hash = shared.blobs.add_bytes(manifest.into()).await.map_err(|e| chain(&e))?;
-        hashes.push(hash);
-        let generation = published.generation;
-        let name = format!("release/{channel}/{generation}");
-        shared.offer_all(&name, &hashes).await.map_err(|e| chain(&e))?;
-        // Who reads the release asks for its files, after a crash too.
-        shared.blobs.settle().await.map_err(|e| chain(&e))?;
-        Ok(hash)
-    }
-
-    /// Offers every file of a generation, signs its release, stores it and tells the network.
+    /// Signs and logs the release of what is in its place, unless that was done before it was put there, stores it and tells the
+    /// network.
     async fn release(&self, channel: &ChannelName, published: &Published) -> Result<(), Failure> {
-        let (shared, at, generation) = (&self.shared, published.at, published.generation);
-        let manifest = self.offer(channel, published).await?;
-        // Somebody else may have been elected while the files were offered.
-        let term = Self::office(shared, &self.decisions).map_err(|not| not.to_string())?;
-        let release = Release { at, term, channel: channel.clone(), manifest, generation };
-        let signed = self.logged(&release).await?;
-        self.keep_release_proof(channel, &signed).await?;
-        let (stored, of) = (signed.clone(), channel.clone());
+        let (shared, generation) = (&self.shared, published.generation);
+        let (release, signed) = self.notary(channel).released(published).await?;
+        self.keep_manifest(channel, generation, &published.manifest.to_bytes());
+        let (term, stored, of) = (release.term, signed.clone(), channel.clone());
         let put = shared.store.run(move |store| store.release_put(&of, generation, term, &stored)).await;
         put.map_err(|e| chain(&e))?;
         self.withdraw_older(channel, generation).await;
@@ -446,18 +414,6 @@ impl Publisher {
             info!(%error, "release not gossiped; mirrors ask now and then");
         }
         Ok(())
-    }
-
-    /// Signs a release and has it logged: nobody is told of what the log does not have. The same one again is harmless.
-    async fn logged(&self, release: &Release) -> Result<Vec<u8>, Failure> {
-        let signed = self.shared.sign(release);
-        let verified = signed.clone().verify(Some(&self.shared.network)).map_err(|e| chain(&e))?;
-        let answer = self.decisions.decide(Command::Released(verified)).await;
-        if answer == Response::Done {
-            return Ok(signed.to_bytes());
-        }
-        let why = if let Response::Refused(refusal) = &answer { refusal.to_string() } else { format!("{answer:?}") };
-        Err(Failure::from(format!("the release is not logged: {why}")))
     }
 
     /// Mirrors may still be fetching the generation before; older ones are withdrawn.

@@ -1,9 +1,9 @@
 //! The publisher of one repository: of apt packages, and of RPMs where there are any.
 //!
 //! ```text
-//!  publish: fence -> admit (copy, hash, inspect) -> sign -> stage -> raise fence -> record plan -> switch -> record state
-//!  adopt:   fence -> fetch, hash, inspect --------------^                                           |
-//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease <--------------------+
+//!  publish: fence -> admit (copy, hash, inspect) -> sign -> stage -> raise fence -> gate -> record plan -> switch -> record state
+//!  adopt:   fence -> fetch, hash, inspect --------------^------------'       '-----------^              |
+//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease <------------------------+
 //! ```
 //!
 //! A repository continues what any coordinator published: `adopt` takes a generation over as it was signed, and the next one
@@ -20,6 +20,7 @@ pub mod carry;
 pub mod diff;
 mod dominate;
 mod fence;
+mod gate;
 pub(in crate::publish) mod index;
 mod prune;
 pub mod staple;
@@ -34,6 +35,7 @@ use std::{
 
 pub use adopt::Fetch;
 pub use fence::{Authority, NotLeading};
+pub use gate::{Closed, Gate, Staged};
 use protocol::{
     Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,
     lease::Term,
@@ -82,6 +84,9 @@ pub enum Error {
     /// This process may not publish now.
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
+    /// The gate keeps the generation back.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// A former coordinator.
     #[error("term {got} is over: term {published} published here; an older coordinator may not write")]
     OlderTerm {
@@ -272,6 +277,7 @@ pub struct Repository {
     keys: Keys,
     keyring: Keyring,
     authority: Option<Authority>,
+    gate: Option<Gate>,
     state: State,
     _lock: Lock,
     #[cfg(test)]
@@ -302,6 +308,7 @@ impl Repository {
             settings,
             keyring: Keyring::new(keys.certificates()?),
             authority: None,
+            gate: None,
             keys,
             state,
             _lock: lock,
@@ -427,6 +434,7 @@ impl Repository {
         self.still_leads(term)?;
         fence.raise(&private, generation, term)?;
         self.step()?;
+        self.pass(&next, term)?;
         next.write(&private, &private.join("next"))?;
         self.step()?;
         self.switch(next)?;

@@ -201,29 +201,32 @@ mod tests {
     #[test]
     fn packages_are_found_by_name_by_digest_and_in_order() {
         let manifest = manifest(&[
-            ("b", "2", "amd64.deb"),
-            ("b", "10", "amd64.deb"),
-            ("a", "1", "amd64.deb"),
-            ("bb", "1", "amd64.deb"),
-            ("r", "1", "x.rpm"),
+            ("bb", "2", "amd64.deb"),
+            ("bb", "10", "amd64.deb"),
+            ("aa", "1", "amd64.deb"),
+            ("bbb", "1", "amd64.deb"),
+            ("rr", "1", "x.rpm"),
         ]);
         let channel = "main".parse().unwrap();
         let catalogue = Catalogue::of(&channel, &manifest);
-        assert_eq!(names(catalogue.after(None).map(told)), ["a 1", "b 10", "b 2", "bb 1", "r 1"]);
+        assert_eq!(names(catalogue.after(None).map(told)), ["aa 1", "bb 10", "bb 2", "bbb 1", "rr 1"]);
         let second = catalogue.after(None).nth(1).unwrap();
-        assert_eq!(names(catalogue.after(Some(second.key())).map(told)), ["b 2", "bb 1", "r 1"]);
-        assert_eq!(names(catalogue.after(Some(("b", "1", "", ""))).map(told)), ["b 10", "b 2", "bb 1", "r 1"]);
-        assert_eq!(names(catalogue.named("b", "2", Arch::Amd64).map(told)), ["b 2"]);
-        assert_eq!(catalogue.named("b", "2", Arch::Arm64).count() + catalogue.named("b", "3", Arch::Amd64).count(), 0);
+        assert_eq!(names(catalogue.after(Some(second.key())).map(told)), ["bb 2", "bbb 1", "rr 1"]);
+        assert_eq!(names(catalogue.after(Some(("bb", "1", "", ""))).map(told)), ["bb 10", "bb 2", "bbb 1", "rr 1"]);
+        assert_eq!(names(catalogue.named("bb", "2", Arch::Amd64).map(told)), ["bb 2"]);
+        assert_eq!(
+            catalogue.named("bb", "2", Arch::Arm64).count() + catalogue.named("bb", "3", Arch::Amd64).count(),
+            0
+        );
         let digest = |text: &[u8], bytes: usize| {
             let sha256 = Sha256::of(text);
             names(catalogue.with_digest(&sha256.as_bytes()[..bytes]).map(told))
         };
-        assert_eq!((digest(b"b 2", 32), digest(b"b 2", 12)), (vec!["b 2".to_owned()], vec!["b 2".to_owned()]));
+        assert_eq!((digest(b"bb 2", 32), digest(b"bb 2", 12)), (vec!["bb 2".to_owned()], vec!["bb 2".to_owned()]));
         assert_eq!(digest(b"nothing", 12), Vec::<String>::new());
         // An RPM is found by the file that the repository has and by what was attested.
-        assert_eq!((digest(b"r 1", 32), digest(b"unsigned", 32)), (vec!["r 1".to_owned()], vec!["r 1".to_owned()]));
-        assert_eq!(catalogue.with_digest(Sha256::of(b"r 1").as_bytes()).next().unwrap().file(), "r_1_x.rpm");
+        assert_eq!((digest(b"rr 1", 32), digest(b"unsigned", 32)), (vec!["rr 1".to_owned()], vec!["rr 1".to_owned()]));
+        assert_eq!(catalogue.with_digest(Sha256::of(b"rr 1").as_bytes()).next().unwrap().file(), "rr_1_x.rpm");
         assert_eq!(Catalogue::of(&channel, &Manifest { files: vec![], packages: vec![] }).after(None).count(), 0);
     }
 }

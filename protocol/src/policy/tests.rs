@@ -90,6 +90,7 @@ fn the_rules_one_by_one() {
     assert!(rule_broken(|p| p.roots.threshold = 2).contains("threshold"));
     assert!(rule_broken(|p| p.number = 2).contains("version 1"));
     assert!(rule_broken(|p| p.operators.reverse()).contains("operators"));
+    assert!(rule_broken(|p| p.operators[0].nodes = vec![node(10); 1025]).contains("at most 1024"));
     assert!(rule_broken(|p| p.channels[0].agree = 0).contains("channel stable"));
     assert!(rule_broken(|p| p.channels[0].agree = 3).contains("channel stable"));
     assert!(rule_broken(|p| p.channels[0].ask_max = 1).contains("channel stable"));

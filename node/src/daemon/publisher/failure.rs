@@ -57,6 +57,7 @@ fn cause(error: &apt::Error) -> Cause {
         | apt::Error::Sign(_)
         | apt::Error::Adopt(_)
         | apt::Error::NotLeading(_)
+        | apt::Error::Closed(_)
         | apt::Error::OlderTerm { .. }
         | apt::Error::Locked { .. }
         | apt::Error::State { .. }

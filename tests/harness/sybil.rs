@@ -1,0 +1,157 @@
+//! One person with many keys, on the product's own transport: each joins alone, bids for a job, and attests the same lie for
+//! whatever it is granted.
+//!
+//! They run in the test's own process.
+
+use std::{sync::Arc, time::Duration};
+
+use artel::{
+    keys,
+    net::{self, Event, Inbox, Mdns, Net},
+};
+use attest::commitment;
+use ed25519_dalek::SigningKey;
+use protocol::{
+    Hash, JobId, NetworkId, NodeId, Salt,
+    lease::Lease,
+    message::{Bid, Commitment, Octets, Refusal, Request, Response, Revealed},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::claim::{claim, request_of};
+
+/// Keys that are in the network at one time.
+const TOGETHER: usize = 24;
+/// How long a key waits for a lease.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How often a key knocks again.
+const KNOCK_EVERY: Duration = Duration::from_millis(100);
+/// How long a key knocks that is not let in, since the door is full.
+const KNOCKS_FOR: Duration = Duration::from_secs(60);
+/// What all of them claim to have built.
+pub const LIE: &[u8] = b"what nobody built";
+
+/// What the keys got, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Bids that were taken.
+    pub bids: u32,
+    /// Bids that were refused, since the policy does not name the key.
+    pub strangers: u32,
+    /// Bids that were refused, since another key of the operator had the job before.
+    pub late: u32,
+    /// Leases that were granted.
+    pub leases: u32,
+    /// Results that were taken.
+    pub results: u32,
+}
+
+/// Where the keys go, and what they want.
+pub struct Sybil {
+    /// The network.
+    pub network: NetworkId,
+    /// The coordinator.
+    pub coordinator: NodeId,
+    /// Where it listens.
+    pub bootstrap: Vec<String>,
+    /// The jobs: each key bids for one.
+    pub jobs: Vec<JobId>,
+}
+
+impl Sybil {
+    /// Has every key try its luck, some at a time, and sums up what they got.
+    ///
+    /// # Panics
+    /// When sockets cannot be made.
+    pub async fn attack(self, keys: Vec<SigningKey>) -> Took {
+        let (this, places) = (Arc::new(self), Arc::new(Semaphore::new(TOGETHER)));
+        let mut tasks = JoinSet::new();
+        for (number, key) in keys.into_iter().enumerate() {
+            let (this, places) = (Arc::clone(&this), Arc::clone(&places));
+            tasks.spawn(async move {
+                let _place = places.acquire_owned().await.unwrap();
+                this.one(&key, this.jobs[number % this.jobs.len()]).await
+            });
+        }
+        let mut all = Took::default();
+        while let Some(took) = tasks.join_next().await {
+            let took = took.unwrap();
+            all.bids += took.bids;
+            all.strangers += took.strangers;
+            all.late += took.late;
+            all.leases += took.leases;
+            all.results += took.results;
+        }
+        all
+    }
+
+    async fn one(&self, key: &SigningKey, job: JobId) -> Took {
+        let config = net::Config {
+            key: key.clone(),
+            network: self.network,
+            listen: Vec::new(),
+            announce: Vec::new(),
+            bootstrap: self.bootstrap.clone(),
+            mdns: Mdns::Off,
+            connections: 4,
+        };
+        let stop = CancellationToken::new();
+        let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
+        net.set_members([self.coordinator].into_iter().collect());
+        let mut running = JoinSet::new();
+        running.spawn(async move { drop(task.run().await) });
+        let took = self.bid(&net, &mut inbox, (key, job)).await;
+        stop.cancel();
+        while running.join_next().await.is_some() {}
+        took
+    }
+
+    async fn bid(&self, net: &Net, inbox: &mut Inbox, (key, job): (&SigningKey, JobId)) -> Took {
+        let mut took = Took::default();
+        let knocks = async {
+            loop {
+                if let Ok(answer) = net.ask(self.coordinator, Request::Bid(Bid { job, memory_mib: 1 << 16 })).await {
+                    return answer;
+                }
+                tokio::time::sleep(KNOCK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(KNOCKS_FOR, knocks).await.expect("the coordinator answers each key") {
+            Response::Done => took.bids = 1,
+            Response::Refused(Refusal::NotAllowed(why)) if why.contains("is not in the network's policy") => {
+                took.strangers = 1;
+            }
+            Response::Refused(Refusal::NotAllowed(why)) if why.contains("has had its turn") => took.late = 1,
+            other => panic!("a bid was answered by {other:?}"),
+        }
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        while let Some(event) = tokio::select! {
+            () = &mut patience, if took.bids == 1 => None,
+            event = inbox.next(), if took.bids == 1 => event,
+            else => None,
+        } {
+            if let Event::Request { request: Request::Grant(_, lease), reply, .. } = event {
+                reply.send(&Response::Done);
+                took.leases += 1;
+                took.results += u32::from(self.lie(net, key, &lease).await);
+            }
+        }
+        took
+    }
+
+    /// Attests what was never built; gives true when the coordinator took it.
+    async fn lie(&self, net: &Net, key: &SigningKey, lease: &Lease) -> bool {
+        let request = request_of(net, (self.network, self.coordinator), lease.job).await;
+        let attestation = claim(&request, (lease, NodeId::from(keys::public(key))), LIE).sign(key).unwrap();
+        let (number, salt) = (lease.number, Salt::from_bytes([7; 32]));
+        let digest = commitment::digest(&self.network, number, &salt, &attestation);
+        let revealed =
+            Revealed { log: Hash::of(b""), salt: Some(salt), lease: number, attestation: Octets(attestation) };
+        for said in [Request::Started(number), Request::Commit(Commitment { lease: number, digest })] {
+            let _ = net.ask(self.coordinator, said).await;
+        }
+        matches!(net.ask(self.coordinator, Request::Revealed(revealed)).await, Ok(Response::Done))
+    }
+}
