@@ -196,8 +196,8 @@ impl Handle {
     }
 
     fn fingerprint(&self) -> String {
-        let key = crate::publish::sign::RepositoryKey::load(&self.shared.home.repository_key());
-        key.map(|key| key.fingerprint()).unwrap_or_default()
+        let keys = crate::publish::sign::keys::Keys::load(&self.shared.home.repository_key());
+        keys.map(|keys| keys.lasting().fingerprint()).unwrap_or_default()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     cosign::Cosigner,
     daemon::{Decisions, Policies, Runs, Shared, bundle, chain, decide::refusal, views},
     net::AskError,
-    publish::sign::keyring::Certificate,
+    publish::sign::{keyring::Keyring, keys::KEYS_MAX},
     tlog,
     worker::Worker,
 };
@@ -262,9 +262,12 @@ impl Desk {
         }
     }
 
-    /// Records a coordinator's certificate, once it was read.
+    /// Records a coordinator's certificate, once it was read; it has two while it changes its key.
     async fn signer(&self, from: NodeId, certificate: Octets) -> Response {
-        match Certificate::read(&certificate.0) {
+        match Keyring::read(&certificate.0) {
+            Ok(keyring) if keyring.certificates().len() > KEYS_MAX => {
+                refused(Refusal::Invalid(format!("a coordinator has at most {KEYS_MAX} repository keys")))
+            }
             Ok(_) => self.of_member(Command::Signer { node: from, certificate }, from).await,
             Err(error) => refused(invalid(&error)),
         }

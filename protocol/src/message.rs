@@ -151,7 +151,8 @@ pub enum Request {
     Leader,
     /// Builder to coordinator: the room that it has now.
     Offer(Offer),
-    /// Candidate to coordinator: the certificate of the key that signs its repositories.
+    /// Candidate to coordinator: the certificate of the key that signs its repositories, and of the next one while it
+    /// changes.
     Signer(Octets),
     /// Anybody to the coordinator: keep this signed recipe, which replaces the one before.
     Recipe(Octets),

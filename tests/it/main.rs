@@ -26,6 +26,7 @@ mod patience;
 mod policy;
 mod recipe;
 mod refusals;
+mod rotation;
 mod rpm;
 mod sandbox;
 mod server;

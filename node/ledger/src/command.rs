@@ -158,7 +158,8 @@ pub enum Command {
         /// What was found.
         findings: Findings,
     },
-    /// A coordinator says which key signs the repositories that it publishes; its certificate was read before.
+    /// A coordinator says which key signs the repositories that it publishes, two while it changes; the certificates were read
+    /// before.
     Signer {
         /// The coordinator.
         node: NodeId,

@@ -1,6 +1,7 @@
-//! `artel repo`: list and explain the repositories that this node serves, and ask for changes of them.
+//! `artel repo`: list and explain the repositories that this node serves, ask for changes of them, and change their key.
 
 mod change;
+mod key;
 
 use clap::Subcommand;
 use protocol::ChannelName;
@@ -30,6 +31,9 @@ pub(super) enum Repo {
     Prune(change::PruneWords),
     /// Say what is different between two channels, or two generations
     Diff(change::DiffWords),
+    /// Show or change the OpenPGP key that signs this node's repositories
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
 impl Repo {
@@ -39,6 +43,7 @@ impl Repo {
             Repo::Derive(words) => words.run(context).await,
             Repo::Prune(words) => words.run(context).await,
             Repo::Diff(words) => words.run(context).await,
+            Repo::Key(key) => key.run(context),
             Repo::Ls => list(context, &context.client().repositories().await?),
             Repo::Show { channel } => {
                 let views = context.client().repositories().await?;

@@ -6,6 +6,7 @@
 
 mod failure;
 mod handover;
+mod keys;
 mod logged;
 mod serve;
 mod withdraw;
@@ -42,7 +43,6 @@ use crate::{
         apt::{Addition, Order, Published, Repository, Settings, Staple},
         evidence::{self, Bar},
         rpm,
-        sign::{RepositoryKey, keyring::Certificate},
     },
     serve::Desk,
 };
@@ -275,25 +275,6 @@ impl Publisher {
         }
     }
 
-    /// Has everybody's key published, once it is known: clients of this coordinator will trust the next one.
-    async fn renew_keyrings(&mut self) {
-        if Self::office(&self.shared, &self.decisions).is_err() {
-            return;
-        }
-        let signers = self.signers().await;
-        let mut stale = Vec::new();
-        for (channel, repository) in &mut self.repositories {
-            match repository.trust(signers.clone()) {
-                Ok(()) if repository.needs_keyring() => stale.push(channel.clone()),
-                Ok(()) => {}
-                Err(error) => warn!(%channel, error = %chain(&error), "keyring not renewed"),
-            }
-        }
-        for channel in stale {
-            self.decisions.tell(Command::Resign { channel }).await;
-        }
-    }
-
     async fn resign(&mut self, channel: &ChannelName, generation: u64) -> Result<(), Failure> {
         self.catch_up(channel, Doubt::Nothing).await?;
         let published = self.write(channel, Vec::new(), generation).await?;
@@ -375,7 +356,7 @@ impl Publisher {
         additions: Vec<Addition>,
         generation: u64,
     ) -> Result<Published, Failure> {
-        let signers = self.signers().await;
+        let signers = self.signers_of_others().await;
         self.repository(channel)?.trust(signers)?;
         let mut repository = self.repositories.remove(channel).ok_or_else(|| "it is not open".to_owned())?;
         // A clock that was set back must not keep a repository from going on.
@@ -401,7 +382,7 @@ impl Publisher {
     fn open(&self, channel: &ChannelName) -> Result<Repository, Failure> {
         let policies = self.shared.policies();
         let settings = policies.current().channel(channel).ok_or_else(|| format!("no channel {channel}"))?;
-        let key = repository_key(&self.shared)?;
+        let keys = keys::of(&self.shared)?;
         let settings = Settings {
             suite: settings.suite.clone(),
             codename: settings.suite.clone(),
@@ -412,7 +393,7 @@ impl Publisher {
         };
         let folder = self.shared.home.repository(channel);
         std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
-        let mut repository = Repository::open(&folder, settings, key)?;
+        let mut repository = Repository::open(&folder, settings, keys)?;
         repository.led_by(self.authority());
         repository.gated_by(self.notary(channel).gate());
         Ok(repository)
@@ -507,25 +488,6 @@ pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Resul
         attestations: evidence.attestations.into_iter().map(Octets).collect(),
     };
     Ok(bundle.to_bytes())
-}
-
-/// Gives the certificate of this node's repositories' key.
-fn certificate(shared: &Shared) -> Result<Certificate, String> {
-    repository_key(shared)?.certificate().map_err(|e| chain(&e))
-}
-
-/// Loads the OpenPGP key of this node's repositories, or makes it.
-fn repository_key(shared: &Shared) -> Result<RepositoryKey, String> {
-    let path = shared.home.repository_key();
-    if path.exists() {
-        return RepositoryKey::load(&path).map_err(|e| chain(&e));
-    }
-    let name = format!("artel network {}", shared.policies().current().name);
-    let created = Timestamp::from_millis(clock::now().as_secs() * 1000);
-    let key = RepositoryKey::generate(&name, created).map_err(|e| chain(&e))?;
-    key.save(&path).map_err(|e| chain(&e))?;
-    info!(fingerprint = %key.fingerprint(), "repository key made");
-    Ok(key)
 }
 
 /// Writes an error with all its causes.

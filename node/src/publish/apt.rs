@@ -53,8 +53,9 @@ use super::{
     disk::{self, Lock},
     incoming,
     sign::{
-        self, RepositoryKey,
+        self,
         keyring::{Certificate, Keyring},
+        keys::Keys,
     },
 };
 
@@ -273,7 +274,7 @@ pub struct Published {
 pub struct Repository {
     dir: PathBuf,
     settings: Settings,
-    key: RepositoryKey,
+    keys: Keys,
     keyring: Keyring,
     authority: Option<Authority>,
     gate: Option<Gate>,
@@ -294,7 +295,8 @@ impl Repository {
     ///
     /// # Errors
     /// When another process publishes here, the settings cannot be written, or a file operation fails.
-    pub fn open(dir: &Path, settings: Settings, key: RepositoryKey) -> Result<Self, Error> {
+    pub fn open(dir: &Path, settings: Settings, keys: impl Into<Keys>) -> Result<Self, Error> {
+        let keys = keys.into();
         settings.check()?;
         for folder in ["public", "state/incoming"] {
             disk::create_folder(&dir.join(folder))?;
@@ -304,10 +306,10 @@ impl Repository {
         let mut repository = Self {
             dir: dir.into(),
             settings,
-            keyring: Keyring::new([key.certificate()?]),
+            keyring: Keyring::new(keys.certificates()?),
             authority: None,
             gate: None,
-            key,
+            keys,
             state,
             _lock: lock,
             #[cfg(test)]
@@ -354,13 +356,18 @@ impl Repository {
         self.authority = Some(authority);
     }
 
+    /// Signs with these keys from the next generation on. [`Repository::trust`] has them published.
+    pub fn sign_with(&mut self, keys: Keys) {
+        self.keys = keys;
+    }
+
     /// Publishes these certificates beside its own from the next generation on, so that clients trust whoever publishes after
     /// this node.
     ///
     /// # Errors
-    /// When the own certificate cannot be written.
+    /// When an own certificate cannot be written.
     pub fn trust(&mut self, certificates: impl IntoIterator<Item = Certificate>) -> Result<(), Error> {
-        self.keyring = Keyring::new(certificates.into_iter().chain([self.key.certificate()?]));
+        self.keyring = Keyring::new(certificates.into_iter().chain(self.keys.certificates()?));
         Ok(())
     }
 
@@ -376,7 +383,7 @@ impl Repository {
     /// When the key cannot sign any more what a former version of this program published.
     pub fn published(&self) -> Result<Published, Error> {
         let written = if self.state.written.is_empty() {
-            index::digests(&index::generate(&self.state, &self.key, &self.keyring)?)
+            index::digests(&index::generate(&self.state, &self.keys, &self.keyring)?)
         } else {
             self.state.written.clone()
         };

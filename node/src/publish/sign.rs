@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod keyring;
+pub mod keys;
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,13 +15,15 @@ use std::{
 };
 
 use pgp::{
+    armor::{self, BlockType, Headers},
     composed::{
         ArmorOptions, CleartextSignedMessage, Deserializable, DetachedSignature, SignedKeyDetails, SignedPublicKey,
         SignedSecretKey,
     },
     crypto::{ed25519, eddsa_legacy, hash::HashAlgorithm, public_key::PublicKeyAlgorithm},
     packet::{
-        KeyFlags, PubKeyInner, PublicKey, SecretKey, SignatureConfig, SignatureType, Subpacket, SubpacketData, UserId,
+        KeyFlags, PacketTrait, PubKeyInner, PublicKey, SecretKey, Signature, SignatureConfig, SignatureType, Subpacket,
+        SubpacketData, UserId,
     },
     ser::Serialize,
     types::{
@@ -85,6 +88,20 @@ pub enum Error {
     Certificate {
         /// The rule that it breaks.
         why: String,
+    },
+    /// The key is being changed already.
+    #[error("the repository key is being changed already; end that first, with `artel repo key finish`")]
+    Changing,
+    /// There is no change to end.
+    #[error("the repository key is not being changed; `artel repo key rotate` begins that")]
+    Settled,
+    /// Whoever changes the key is not who uses it.
+    #[error("the key file {path} belongs to user {owner}, and so must its successor: run this as that user")]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// The number of its user.
+        owner: u32,
     },
     /// The file holds something else than a key of this kind.
     #[error("{path} holds no ed25519 OpenPGP secret key without a passphrase")]
@@ -159,8 +176,14 @@ impl RepositoryKey {
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
+        self.save_with(path, None)
+    }
+
+    /// As [`RepositoryKey::save`], with lines above the armor that tell something of the key.
+    fn save_with(&self, path: &Path, headers: Option<&Headers>) -> Result<(), Error> {
         let fail = |what| move |source| Error::File { what, path: path.into(), source };
-        let text = self.secret.to_armored_string(ArmorOptions::default()).map_err(refused("write"))?;
+        let options = ArmorOptions { headers, ..ArmorOptions::default() };
+        let text = self.secret.to_armored_string(options).map_err(refused("write"))?;
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail("create"))?;
         file.write_all(text.as_bytes()).map_err(fail("write"))?;
@@ -172,6 +195,11 @@ impl RepositoryKey {
     /// # Errors
     /// When others may read the file, or it holds another kind of key.
     pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::load_with(path).map(|(key, _)| key)
+    }
+
+    /// As [`RepositoryKey::load`], with the lines above the armor.
+    fn load_with(path: &Path) -> Result<(Self, Headers), Error> {
         let fail = |what| move |source| Error::File { what, path: path.into(), source };
         let file = File::open(path).map_err(fail("open"))?;
         let mode = file.metadata().map_err(fail("read"))?.permissions().mode() & 0o777;
@@ -181,11 +209,11 @@ impl RepositoryKey {
         let mut text = String::new();
         file.take(KEY_MAX).read_to_string(&mut text).map_err(fail("read"))?;
         let not_ours = || Error::NotOurs { path: path.into() };
-        let (secret, _) = SignedSecretKey::from_string(&text).map_err(|_| not_ours())?;
+        let (secret, headers) = SignedSecretKey::from_string(&text).map_err(|_| not_ours())?;
         let plain =
             matches!(secret.primary_key.secret_params(), SecretParams::Plain(PlainSecretParams::EdDSALegacy(_)));
         let sound = plain && secret.verify_bindings().is_ok();
-        if sound { Ok(Self { secret }) } else { Err(not_ours()) }
+        if sound { Ok((Self { secret }, headers)) } else { Err(not_ours()) }
     }
 
     /// Gives the fingerprint in hexadecimal digits.
@@ -218,12 +246,7 @@ impl RepositoryKey {
     /// # Errors
     /// When OpenPGP cannot sign.
     pub fn sign_clear(&self, text: &str, at: Timestamp) -> Result<String, Error> {
-        let config = self.config(SignatureType::Text, at)?;
-        // The line end before the signature's armor belongs to the framework, not to the text.
-        let body = text.strip_suffix('\n').unwrap_or(text);
-        CleartextSignedMessage::new(body, config, &self.secret.primary_key, &Password::empty())
-            .and_then(|message| message.to_armored_string(ArmorOptions::default()))
-            .map_err(refused("sign with"))
+        clear(&[self], text, at)
     }
 
     /// Signs bytes with a detached, armored signature: what a `Release.gpg` file is.
@@ -231,11 +254,7 @@ impl RepositoryKey {
     /// # Errors
     /// When OpenPGP cannot sign.
     pub fn sign_detached(&self, bytes: &[u8], at: Timestamp) -> Result<String, Error> {
-        let config = self.config(SignatureType::Binary, at)?;
-        config
-            .sign(&self.secret.primary_key, &Password::empty(), bytes)
-            .and_then(|signature| DetachedSignature::new(signature).to_armored_string(ArmorOptions::default()))
-            .map_err(refused("sign with"))
+        detached(&[self], bytes, at)
     }
 
     /// Signs bytes with a detached signature in its binary form, as the header of an RPM carries it. The time is that of the key:
@@ -245,11 +264,13 @@ impl RepositoryKey {
     /// When OpenPGP cannot sign.
     pub fn sign_packet(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let made = u64::from(self.secret.primary_key.created_at().as_secs());
-        let config = self.config(SignatureType::Binary, Timestamp::from_millis(made * 1000))?;
-        config
-            .sign(&self.secret.primary_key, &Password::empty(), bytes)
-            .and_then(|signature| DetachedSignature::new(signature).to_bytes())
-            .map_err(refused("sign with"))
+        let signature = self.sign(SignatureType::Binary, bytes, Timestamp::from_millis(made * 1000))?;
+        DetachedSignature::new(signature).to_bytes().map_err(refused("sign with"))
+    }
+
+    fn sign(&self, kind: SignatureType, bytes: &[u8], at: Timestamp) -> Result<Signature, Error> {
+        let config = self.config(kind, at)?;
+        config.sign(&self.secret.primary_key, &Password::empty(), bytes).map_err(refused("sign with"))
     }
 
     fn config(&self, kind: SignatureType, at: Timestamp) -> Result<SignatureConfig, Error> {
@@ -265,6 +286,58 @@ impl RepositoryKey {
         };
         (config.hashed_subpackets, config.unhashed_subpackets) = subpackets().map_err(refused("sign with"))?;
         Ok(config)
+    }
+}
+
+/// Signs a text in the cleartext framework with each of these keys.
+fn clear(keys: &[&RepositoryKey], text: &str, at: Timestamp) -> Result<String, Error> {
+    // The line end before the signature's armor belongs to the framework, not to the text.
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    let configs =
+        keys.iter().map(|key| Ok((*key, key.config(SignatureType::Text, at)?))).collect::<Result<Vec<_>, _>>()?;
+    let sign = |lines: &str| {
+        let sign = |(key, config): (&RepositoryKey, SignatureConfig)| {
+            config.sign(&key.secret.primary_key, &Password::empty(), lines.as_bytes())
+        };
+        configs.into_iter().map(sign).collect()
+    };
+    CleartextSignedMessage::new_many(body, sign)
+        .and_then(|message| message.to_armored_string(ArmorOptions::default()))
+        .map_err(refused("sign with"))
+}
+
+/// Signs bytes with each of these keys, in one block of armor.
+fn detached(keys: &[&RepositoryKey], bytes: &[u8], at: Timestamp) -> Result<String, Error> {
+    let sign = |key: &&RepositoryKey| key.sign(SignatureType::Binary, bytes, at);
+    armored_signatures(&keys.iter().map(sign).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Writes signatures one after the other into one block of armor.
+fn armored_signatures(signatures: &[Signature]) -> Result<String, Error> {
+    let mut packets = Vec::new();
+    for signature in signatures {
+        signature.to_writer_with_header(&mut packets).map_err(refused("write a signature of"))?;
+    }
+    armored(packets, BlockType::Signature)
+}
+
+/// Writes packets in a block of armor.
+fn armored(packets: Vec<u8>, block: BlockType) -> Result<String, Error> {
+    let mut text = Vec::new();
+    armor::write(&Packets(packets), block, &mut text, None, true).map_err(refused("export"))?;
+    Ok(String::from_utf8(text).expect("armor is ASCII"))
+}
+
+/// Packets that are written as they are.
+struct Packets(Vec<u8>);
+
+impl Serialize for Packets {
+    fn to_writer<W: Write>(&self, writer: &mut W) -> pgp::errors::Result<()> {
+        Ok(writer.write_all(&self.0)?)
+    }
+
+    fn write_len(&self) -> usize {
+        self.0.len()
     }
 }
 

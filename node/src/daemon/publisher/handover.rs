@@ -13,20 +13,17 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use ledger::Doubt;
 use protocol::{
     ChannelName, NodeId, Verified,
-    message::{Octets, Request, Response},
+    message::{Request, Response},
     release::{Release, ReleaseFile},
 };
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use super::{Failure, Publisher, Repository, Shared, certificate, chain};
+use super::{Failure, Publisher, Repository, Shared, chain};
 use crate::{
     daemon::Decisions,
     mirror::intake,
-    publish::{
-        apt::{self, Authority, NotLeading, adopt},
-        sign::keyring::Certificate,
-    },
+    publish::apt::{self, Authority, NotLeading, adopt},
 };
 
 /// How long the other coordinators may take to hold what was published, before the publication counts as failed for now.
@@ -166,33 +163,6 @@ impl Publisher {
             }
             tokio::time::sleep(HELD_EVERY).await;
         }
-    }
-
-    /// Tells the coordinator which key signs this node's repositories, until the ledger here knows it.
-    pub(super) async fn register(&self) {
-        let own = match certificate(&self.shared) {
-            Ok(own) => own,
-            Err(why) => return warn!(%why, "this node cannot sign repositories"),
-        };
-        let (id, bytes) = (self.shared.id, own.bytes().to_vec());
-        let look = move |ledger: &ledger::Ledger| ledger.signers().any(|(n, known)| n == id && known == bytes);
-        if self.decisions.view(look).await != Some(false) {
-            return;
-        }
-        match self.desk.ask_coordinator(Request::Signer(Octets(own.bytes().to_vec()))).await {
-            Ok(Response::Done) => {
-                info!(fingerprint = own.fingerprint(), "repository key made known to the coordinators")
-            }
-            Ok(answer) => debug!(?answer, "repository key not made known; it is tried again"),
-            Err(error) => debug!(%error, "repository key not made known; it is tried again"),
-        }
-    }
-
-    /// Gives the certificates of everybody who may publish.
-    pub(super) async fn signers(&self) -> Vec<Certificate> {
-        let look = |ledger: &ledger::Ledger| ledger.signers().map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>();
-        let known = self.decisions.view(look).await.unwrap_or_default();
-        known.iter().filter_map(|bytes| Certificate::read(bytes).ok()).collect()
     }
 
     async fn take_from(&mut self, release: &Verified<Release>) -> Result<bool, String> {

@@ -133,7 +133,7 @@ impl Publisher {
         if service.work.changes_repository() {
             for channel in read.iter().chain([&service.channel]) {
                 self.catch_up(channel, service.doubt).await?;
-                let signers = self.signers().await;
+                let signers = self.signers_of_others().await;
                 self.repository(channel)?.trust(signers)?;
             }
         }

@@ -56,7 +56,7 @@ impl Publisher {
     ) -> Result<(), Failure> {
         record.step("write");
         record.say(&format!("the newest generation within reach is {found}; generation {generation} continues it"));
-        let signers = self.signers().await;
+        let signers = self.signers_of_others().await;
         self.repository(channel)?.trust(signers)?;
         let published = self.write(channel, Vec::new(), generation).await?;
         self.show(channel, &published, record).await

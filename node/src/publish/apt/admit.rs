@@ -137,7 +137,7 @@ impl Repository {
         }
         if addition.file.as_str().ends_with(rpm::SUFFIX) {
             let signed = incoming.join("signing");
-            digest = rpm::sign((&copy, &signed), &addition.file, &self.key)?;
+            digest = rpm::sign((&copy, &signed), &addition.file, self.keys.known())?;
             disk::remove(&copy)?;
             copy = signed;
         }
@@ -173,7 +173,7 @@ impl Repository {
             let name = FileName::new(name).expect("it was one when the package entered");
             let (waiting, signed) = (incoming.join(staged(&path)), incoming.join("signing"));
             let from = if waiting.exists() { waiting.clone() } else { self.root().join(path.as_str()) };
-            let Digest { hash, sha256, size } = rpm::sign_anew((&from, &signed), &name, &self.key)?;
+            let Digest { hash, sha256, size } = rpm::sign_anew((&from, &signed), &name, self.keys.known())?;
             let file = ReleaseFile { hash, path: path.clone(), size, sha256 };
             let described = Described::read(&signed, &name, &[package.arch])?;
             let (bundle, staples) = (package.bundle.clone(), package.staples.clone());

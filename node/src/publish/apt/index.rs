@@ -16,7 +16,7 @@ use super::{
 use crate::{
     publish::{
         rpm::metadata,
-        sign::{RepositoryKey, keyring::Keyring},
+        sign::{keyring::Keyring, keys::Keys},
     },
     resolve::digest::Digest,
 };
@@ -72,7 +72,7 @@ pub(super) struct Output {
 }
 
 /// Generates every file of a generation beside the pool's, in the order in which they are written.
-pub(super) fn generate(state: &State, key: &RepositoryKey, keyring: &Keyring) -> Result<Vec<Output>, Error> {
+pub(super) fn generate(state: &State, keys: &Keys, keyring: &Keyring) -> Result<Vec<Output>, Error> {
     let dists = format!("dists/{}", state.settings.codename);
     let mut outputs = vec![
         output(KEYRING.into(), keyring.to_bytes()),
@@ -91,11 +91,12 @@ pub(super) fn generate(state: &State, key: &RepositoryKey, keyring: &Keyring) ->
         }
     }
     let release = format!("{}SHA256:\n{sums}", release_head(state)?);
-    let clear = key.sign_clear(&release, state.at)?;
-    outputs.push(output(format!("{dists}/Release.gpg"), key.sign_detached(release.as_bytes(), state.at)?.into_bytes()));
+    let clear = keys.sign_clear(&release, state.at)?;
+    outputs
+        .push(output(format!("{dists}/Release.gpg"), keys.sign_detached(release.as_bytes(), state.at)?.into_bytes()));
     outputs.push(output(format!("{dists}/Release"), release.into_bytes()));
     outputs.push(output(format!("{dists}/InRelease"), clear.into_bytes()));
-    outputs.extend(repodata(state, key)?);
+    outputs.extend(repodata(state, keys)?);
     outputs.sort_by(|a, b| (stage(&a.path), &a.path).cmp(&(stage(&b.path), &b.path)));
     // Two architectures with the same (for instance empty) index share nothing, but one architecture's never repeats.
     outputs.dedup_by(|a, b| a.path == b.path);
@@ -103,14 +104,14 @@ pub(super) fn generate(state: &State, key: &RepositoryKey, keyring: &Keyring) ->
 }
 
 /// Generates what dnf reads, where there are RPMs or dnf was told of some before.
-fn repodata(state: &State, key: &RepositoryKey) -> Result<Vec<Output>, Error> {
+fn repodata(state: &State, keys: &Keys) -> Result<Vec<Output>, Error> {
     let entries: Vec<_> = state.packages.iter().filter_map(|p| p.rpm.as_ref()).collect();
     if entries.is_empty() && !state.written.iter().any(|f| f.path.as_str() == metadata::REPOMD) {
         return Ok(Vec::new());
     }
     let mut files = metadata::generate(&entries, state.at);
     let (_, repomd) = files.last().expect("repomd.xml is always written");
-    files.push((metadata::SIGNATURE.to_owned(), key.sign_detached(repomd, state.at)?.into_bytes()));
+    files.push((metadata::SIGNATURE.to_owned(), keys.sign_detached(repomd, state.at)?.into_bytes()));
     Ok(files.into_iter().map(|(path, bytes)| output(path, bytes)).collect())
 }
 

@@ -18,7 +18,7 @@ impl Repository {
         let (listed, _) = dominate::split(std::mem::take(&mut next.packages), &next.settings.arches);
         next.packages = listed;
         next.packages.sort_by(|a, b| a.file.path.cmp(&b.file.path));
-        let outputs = index::generate(next, &self.key, &self.keyring)?;
+        let outputs = index::generate(next, &self.keys, &self.keyring)?;
         next.written = index::digests(&outputs);
         self.plan_removal(next);
         Ok(outputs)

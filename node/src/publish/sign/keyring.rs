@@ -4,7 +4,7 @@
 //! verify, and not a byte more.
 
 use pgp::{
-    armor::{self, BlockType},
+    armor::BlockType,
     composed::{Deserializable, SignedPublicKey},
     ser::Serialize,
     types::{KeyDetails, PublicParams},
@@ -112,22 +112,6 @@ impl Keyring {
     /// # Errors
     /// When OpenPGP cannot write it.
     pub fn armored(&self) -> Result<String, Error> {
-        let mut text = Vec::new();
-        armor::write(&Packets(self.to_bytes()), BlockType::PublicKey, &mut text, None, true)
-            .map_err(refused("export"))?;
-        Ok(String::from_utf8(text).expect("armor is ASCII"))
-    }
-}
-
-/// Packets that are written as they are.
-struct Packets(Vec<u8>);
-
-impl Serialize for Packets {
-    fn to_writer<W: std::io::Write>(&self, writer: &mut W) -> pgp::errors::Result<()> {
-        Ok(writer.write_all(&self.0)?)
-    }
-
-    fn write_len(&self) -> usize {
-        self.0.len()
+        super::armored(self.to_bytes(), BlockType::PublicKey)
     }
 }

@@ -7,6 +7,7 @@ use protocol::{ChannelName, Signed, Verified, release::Release, testing::signing
 use super::*;
 use crate::publish::{
     follow,
+    sign::{RepositoryKey, keys::Keys},
     testing::{key_of, repository_of},
 };
 
@@ -50,6 +51,20 @@ impl Client {
         )
         .unwrap();
         Some(Self { dir })
+    }
+
+    /// As [`Client::new`], for whoever has only this certificate.
+    fn knowing(repository: &Repository, key: &RepositoryKey) -> Option<Self> {
+        let client = Self::new(repository)?;
+        fs::write(client.dir.path().join("key.gpg"), key.public_binary().unwrap()).unwrap();
+        Some(client)
+    }
+
+    /// Says whether it installs a package, and what apt said.
+    fn installs(&self, package: &str) -> (bool, String) {
+        let (updated, said) = self.run(&["update"]);
+        let (there, more) = self.run(&["-y", "install", "--download-only", package]);
+        (updated && there, said + &more)
     }
 
     fn run(&self, arguments: &[&str]) -> (bool, String) {
@@ -165,4 +180,47 @@ fn the_real_apt_goes_on_after_a_change_of_the_coordinator_without_a_change_of_it
     assert!(ok && !said.contains("NO_PUBKEY"), "{said}");
     let (ok, said) = client.run(&["-y", "install", "--download-only", "tiny", "other"]);
     assert!(ok && said.contains("tiny") && said.contains("other"), "{said}");
+}
+
+#[test]
+fn the_real_apt_knows_one_key_or_the_other_while_the_key_changes() {
+    let (dir, debs, m) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut repository = repository_of(dir.path(), 1);
+    let mut mirror = follow::Mirror::open(m.path(), ChannelName::new("main").unwrap(), 1 << 20).unwrap();
+    let mut judged = |repository: &Repository| {
+        let published = repository.published().unwrap();
+        let open = |file: &ReleaseFile| fs::read(published.root.join(file.path.as_str()));
+        follow::covered::signatures::check(&published.manifest, &mut |file| open(file)).unwrap();
+        let (release, manifest) = released(&published, 1);
+        let root = published.root.clone();
+        let mut fetch = |f: &ReleaseFile| -> std::io::Result<Box<dyn std::io::Read>> {
+            Ok(Box::new(File::open(root.join(f.path.as_str()))?))
+        };
+        mirror.apply(&release, &manifest, now(), &mut fetch).unwrap();
+        let clients = [1, 2, 3].map(|seed| Client::knowing(repository, &key_of(seed)));
+        clients.map(|client| client.map(|client| client.installs("tiny")))
+    };
+    let said = |judged: &[Option<(bool, String)>; 3]| judged.clone().map(|told| told.is_none_or(|(good, _)| good));
+    let there = |judged: &[Option<(bool, String)>; 3]| judged.iter().all(Option::is_some);
+
+    repository.publish(&[addition(debs.path(), ("tiny", "1", "amd64"), "a")], now(), 1).unwrap();
+    let before = judged(&repository);
+    if !there(&before) {
+        return;
+    }
+    assert_eq!(said(&before), [true, false, false], "before: {before:?}");
+
+    repository.sign_with(Keys::Two { old: key_of(1), new: key_of(2), until: now() });
+    repository.trust([]).unwrap();
+    assert!(repository.needs_keyring());
+    repository.resign(now(), 2).unwrap();
+    let during = judged(&repository);
+    assert_eq!(said(&during), [true, true, false], "during: {during:?}");
+
+    repository.sign_with(key_of(2).into());
+    repository.trust([]).unwrap();
+    assert!(repository.needs_keyring());
+    repository.resign(now(), 3).unwrap();
+    let after = judged(&repository);
+    assert_eq!(said(&after), [false, true, false], "after: {after:?}");
 }
