@@ -155,7 +155,7 @@ async fn a_maintainer_whose_key_an_agent_has_builds_and_publishes_and_openssh_ju
     fs::write(&policy, network.charter.to_toml()).unwrap();
     let words = ["policy", "sign", policy.to_str().unwrap(), "--publish", "--key", &alice];
     let said = artel(&ground, &mut network, &agent, &words).await;
-    assert_eq!((said.code, said.out.trim()), (0, "policy 3 is in force"), "{said:?}");
+    assert!(said.code == 0 && said.out.ends_with("policy 3 is in force\n"), "{said:?}");
 }
 
 /// Exports the signature of a job and has `ssh-keygen -Y verify` judge it, and what was changed.

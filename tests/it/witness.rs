@@ -15,6 +15,7 @@ use attest::{
         witness::{Request, latest_size, monitor_path},
     },
     testing::log::Memory,
+    trust::{Demands, Trust},
 };
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -152,6 +153,9 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         id: network.id,
         memory: Memory::sized(300),
     };
+    let genesis = std::fs::read(network.node("coordinator").home.genesis()).unwrap();
+    let trust = Trust::new(network.id, &[(genesis, None)], Demands::default(), artel::clock::now()).unwrap();
+    std::fs::write(network.folder().join("of-verify.policy"), trust.to_string()).unwrap();
     for name in mirrors {
         let client = network.client(name);
         let conflict =
@@ -176,13 +180,12 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
             let (program, folder) = (ground.artel.clone(), network.folder().to_owned());
             async move { run(&program, &folder, &words.iter().map(String::as_str).collect::<Vec<_>>()).await }
         };
-        let written = artel(&["log", "conflict", "evidence"]).await;
+        let path = |name: &str| network.folder().join(format!("of-{name}")).to_str().unwrap().to_owned();
+        let written = artel(&["log", "conflict", &path(name)]).await;
         assert!(written.code == 13 && written.out.contains("300 entries"), "{written:?}");
-        let exported = artel(&["policy", "export", "--out", "verify.policy"]).await;
-        assert_eq!(exported.code, 0, "{exported:?}");
-        let checked = artel(&["verify", "conflict", "--policy", "verify.policy", "evidence"]).await;
+        let checked = artel(&["verify", "conflict", "--policy", &path("verify.policy"), &path(name)]).await;
         assert!(checked.code == 0 && checked.out.contains("was forked"), "{checked:?}");
-        let nothing = artel(&["verify", "conflict", "--policy", "verify.policy", "verify.policy"]).await;
+        let nothing = artel(&["verify", "conflict", "--policy", &path("verify.policy"), &path("verify.policy")]).await;
         assert_eq!(nothing.code, 13, "{nothing:?}");
         let refused = page.add_checkpoint(log.request(0, 7)).await.unwrap();
         assert_eq!((refused.status, refused.body.contains("was forked")), (403, true), "{refused:?}");

@@ -16,7 +16,7 @@ use http::{StatusCode, header};
 use protocol::JobId;
 
 use crate::{
-    api::{ApiError, AttemptView, JobFilter},
+    api::{ApiError, AttemptView, JobFilter, JobPage},
     backend::{Backend, ByteRange},
 };
 
@@ -74,8 +74,13 @@ pub(crate) async fn overview<B: Backend>(
 ) -> Result<Html<String>, PageError> {
     let mut filter = JobFilter::from_words(&words)?;
     filter.limit.get_or_insert(overview::JOBS);
-    let (status, page, peers) =
-        future::try_join3(backend.status(), backend.jobs(filter.clone()), backend.peers()).await?;
+    let (status, page, peers) = future::join3(backend.status(), backend.jobs(filter.clone()), backend.peers()).await;
+    let (status, peers) = (status?, peers?);
+    let page = match page {
+        // Who says that the log was forked must be heard though the coordinator tells this node nothing any more.
+        Err(_) if status.conflict.is_some() => JobPage { jobs: Vec::new(), next: None },
+        page => page?,
+    };
     html(&overview::Page::new(status, page, peers, &filter))
 }
 
