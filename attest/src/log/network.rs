@@ -35,7 +35,7 @@ pub fn witness_name(node: &NodeId) -> KeyName {
 
 /// Gives the key with which a coordinator signs the log.
 pub fn log_key(network: &NetworkId, coordinator: &NodeId) -> VerifierKey {
-    VerifierKey::new(origin(network), Algorithm::Ed25519, key(coordinator))
+    VerifierKey::new(origin(network), Algorithm::Ed25519, PublicKey::from(*coordinator))
 }
 
 /// Gives the keys of the log under a policy.
@@ -45,7 +45,7 @@ pub fn log_keys(network: &NetworkId, policy: &Policy) -> Vec<VerifierKey> {
 
 /// Gives the key with which a node cosigns.
 pub fn witness_key(node: &NodeId) -> VerifierKey {
-    VerifierKey::new(witness_name(node), Algorithm::Cosignature, key(node))
+    VerifierKey::new(witness_name(node), Algorithm::Cosignature, PublicKey::from(*node))
 }
 
 /// Gives the log policy under which `quorum` operators must have seen a checkpoint: each by any of its nodes. None need to
@@ -71,10 +71,6 @@ pub fn log_policy_text(network: &NetworkId, policy: &Policy, quorum: u8) -> Stri
         .map(|operator| (operator.name.clone(), operator.nodes.iter().map(witness_key).collect()))
         .collect();
     policy::Policy::text_of_operators(&logs, &witnesses, usize::from(quorum))
-}
-
-fn key(node: &NodeId) -> PublicKey {
-    PublicKey::from_bytes(*node.as_bytes())
 }
 
 #[cfg(test)]
