@@ -1,7 +1,7 @@
 //! A package of a network with a log and witnesses, and what lies beside it: everything signed, nothing invented.
 
 use protocol::{
-    Hash, NetworkId, Timestamp,
+    Hash, JobId, NetworkId, Timestamp,
     codec::encode,
     job::job_id,
     policy::{Channel, Policy},
@@ -67,6 +67,15 @@ impl Sample {
         let others = |from: u64| (from..from + BEFORE).map(|at| encode(&at));
         let log = Memory::of(others(0).chain([verdict.to_bytes()]).chain(others(1000)));
         Self { network, genesis, bundle, log, verdict }
+    }
+
+    /// Gives the job.
+    ///
+    /// # Panics
+    /// Never: the log's entry is a verdict.
+    pub fn job(&self) -> JobId {
+        let Event::Verdict(verdict) = &self.verdict.event else { unreachable!("a sample's entry is a verdict") };
+        verdict.job
     }
 
     /// Gives what a verifier trusts under the genesis policy.
