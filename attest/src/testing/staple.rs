@@ -16,7 +16,8 @@ use crate::{
         entry::{self, Entry, Event, Judgement},
         network::{log_key, origin, witness_key, witness_name},
         note::Line,
-        tree::Head,
+        proof::Proof,
+        tree::{self, Head},
     },
     staple, summary,
     trust::{Demands, Trust},
@@ -109,7 +110,8 @@ impl Sample {
 
     /// As [`Sample::proof`], of any entry and place.
     pub fn proof_of(&self, entry: &Entry, place: u64, checkpoint: Signed) -> Vec<u8> {
-        staple::proof(entry, place, checkpoint, &self.log).expect("the log has that place")
+        let path = tree::inclusion(place, checkpoint.claims().head().size, &self.log).expect("the log has that place");
+        Proof::of_entry(entry, place, path, checkpoint).to_string().into_bytes()
     }
 }
 
