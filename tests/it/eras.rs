@@ -1,15 +1,22 @@
 //! Packages are judged by the policy of their verdict's place in the log, whatever a coordinator says and offers.
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
-use artel::{charter::RevokedEntry, keys};
+use artel::{
+    charter::{Charter, RevokedEntry},
+    keys,
+};
 use attest::{
-    log::entry::{Entry, Event},
+    log::{
+        entry::{Entry, Event},
+        network::log_policy,
+        proof::Proof,
+    },
     testing::log::Memory,
 };
-use harness::{Copycat, Forker, Ground, Network, Plan, until};
+use harness::{Copycat, Forker, Ground, Network, Plan, run, until};
 use protocol::{
-    PublicKey, Signed,
+    NodeId, PublicKey, Signed,
     message::{Octets, Request, Response},
     policy::Policy,
     release::{Manifest, Release},
@@ -78,6 +85,13 @@ async fn policy_of(network: &Network, name: &str) -> Option<u64> {
     Some(Signed::<Policy>::read(&bytes).ok()?.verify(Some(&network.id)).ok()?.get().number)
 }
 
+/// Gives the operator of a node another one, and revokes the node's key from a place on.
+fn revoke(charter: &mut Charter, node: NodeId, from: u64) {
+    let nodes = charter.operators.values_mut().find(|nodes| nodes.contains(&node)).unwrap();
+    *nodes = vec![keys::public(&keys::generate().unwrap()).into()];
+    charter.revoked = vec![RevokedEntry { key: PublicKey::from(node), from, reason: "stolen".to_owned() }];
+}
+
 /// A coordinator that offers what was accepted before an operator's key was revoked, at a place from which on it is, is refused
 /// by a mirror; what stands in the log before that place stays good.
 #[tokio::test]
@@ -96,14 +110,7 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     let entries = logged(&network, is_verdict, 2).await;
     let place = entries.iter().rposition(|entry| is_verdict(&event(entry))).unwrap() as u64;
     let lost = network.id_of("b1");
-    network
-        .change_policy(|charter| {
-            let nodes = charter.operators.values_mut().find(|nodes| nodes.contains(&lost)).unwrap();
-            *nodes = vec![keys::public(&keys::generate().unwrap()).into()];
-            charter.revoked =
-                vec![RevokedEntry { key: PublicKey::from(lost), from: place, reason: "stolen".to_owned() }];
-        })
-        .await;
+    network.change_policy(|charter| revoke(charter, lost, place)).await;
     let history = logged(&network, |event| matches!(event, Event::Policy(policy) if policy.number == 2), 1).await;
     let told = [Request::Policy, Request::View("policies".to_owned())];
     let told =
@@ -136,4 +143,97 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     until("the mirror takes what was before", ASKED_WITHIN, async || mirrored(&network, 3).await).await;
     let pool = network.repository_root("mirror").join("pool/main/a/artel-tiny");
     assert!(pool.join("artel-tiny_1.0_amd64.deb").exists() && !pool.join("artel-tiny_1.1_amd64.deb").exists());
+}
+
+/// What a node serves of the package that these tests publish, below its repository's root.
+fn beside(network: &Network, suffix: &str) -> PathBuf {
+    network.repository_root("mirror").join(format!("pool/main/a/artel-tiny/artel-tiny_1.0_amd64.deb{suffix}"))
+}
+
+/// Whether so many operators have seen what the mirror's proof says, under the network's policy.
+fn seen_by(network: &Network, operators: u8) -> Option<()> {
+    let proof = Proof::read(&fs::read(beside(network, ".tlog-proof")).ok()?).ok()?;
+    let log = log_policy(&network.id, &network.charter.to_policy().unwrap(), operators).unwrap();
+    proof.entry(&log).is_ok().then_some(())
+}
+
+/// Judges the mirror's pool offline as strangers do, with a file that the network's owner exported.
+async fn judged_by_strangers(network: &mut Network, ground: &Ground, old_proof: &[u8]) {
+    let (home, folder) = (network.node("coordinator").home.path().to_owned(), network.folder().join("stranger"));
+    fs::create_dir_all(&folder).unwrap();
+    let policy = folder.join("verify.policy");
+    let said = run(&ground.artel, &home, &["policy", "export", "--out", policy.to_str().unwrap()]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let names = ["", ".intoto.jsonl", ".tlog-proof"];
+    let good = names.map(|suffix| fs::read(beside(network, suffix)).unwrap());
+    let flipped = |at: usize, place: usize| {
+        let mut bytes = good[at].clone();
+        bytes[place] ^= 1;
+        Some(bytes)
+    };
+    let [deb, lines, proof] = good.clone().map(Some);
+    let file = folder.join("artel-tiny_1.0_amd64.deb");
+    let verify = async |more: &[&str], contents: [Option<Vec<u8>>; 3]| {
+        for (suffix, content) in names.iter().zip(contents) {
+            let path = folder.join(format!("artel-tiny_1.0_amd64.deb{suffix}"));
+            match content {
+                Some(bytes) => fs::write(path, bytes).unwrap(),
+                None => drop(fs::remove_file(path)),
+            }
+        }
+        let words = [&["--policy", policy.to_str().unwrap()][..], more, &[file.to_str().unwrap()]].concat();
+        run(&ground.verify, &folder, &words).await
+    };
+    let said = verify(&[], [deb.clone(), lines.clone(), proof.clone()]).await;
+    assert!(said.code == 0 && said.out.matches("seen by").count() >= 2, "{said:?}");
+    let refused: [(i32, &[&str], [Option<Vec<u8>>; 3], &str); 7] = [
+        (12, &[], [flipped(0, good[0].len() / 2), lines.clone(), proof.clone()], "a byte of the package"),
+        (13, &[], [deb.clone(), flipped(1, 60), proof.clone()], "a byte of the request, the first line"),
+        (13, &[], [deb.clone(), lines.clone(), flipped(2, good[2].len() / 2)], "a byte of the proof"),
+        (10, &[], [deb.clone(), None, proof.clone()], "no lines"),
+        (13, &[], [deb.clone(), lines.clone(), None], "no proof"),
+        (13, &[], [deb.clone(), lines.clone(), Some(old_proof.to_vec())], "the proof that nobody had seen"),
+        (11, &["--agree", "3"], [deb.clone(), lines.clone(), proof.clone()], "two agree, three are wanted"),
+    ];
+    for (code, more, contents, why) in refused {
+        let said = verify(more, contents).await;
+        assert_eq!(said.code, code, "{why}: {said:?}");
+    }
+    // The whole repository, as it is served.
+    let root = network.repository_root("mirror");
+    let words = ["--policy", policy.to_str().unwrap(), root.to_str().unwrap()];
+    let said = run(&ground.verify, &folder, &words).await;
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// Roots that come to ask for witnesses ask for them of what was built before, too, and roots that revoke a key from its
+/// beginning take what it proved out of the repository: mirrors follow, and strangers agree.
+#[tokio::test]
+async fn what_is_published_follows_the_policy_and_proves_itself_to_strangers() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan { mirrors: vec!["mirror".into()], ..Plan::builders(3) });
+    network.start_some(&["coordinator", "b1", "b2", "mirror"]).await;
+    let job = network.submit(&ground.tiny_version("1.0", network.folder())).await;
+    let detail = network.over(job, WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    let shows = async |network: &Network, wanted| (generation(network, "mirror").await >= wanted).then_some(());
+    until("the mirror has the first release", ASKED_WITHIN, async || shows(&network, 1).await).await;
+    let old_proof = fs::read(beside(&network, ".tlog-proof")).unwrap();
+    assert_eq!((seen_by(&network, 0), seen_by(&network, 2)), (Some(()), None));
+
+    network.change_policy(|charter| charter.channels[0].witnesses = 2).await;
+    until("its proof was seen by two operators", ASKED_WITHIN, async || seen_by(&network, 2)).await;
+    until("the mirror is done", ASKED_WITHIN, async || shows(&network, 2).await).await;
+    judged_by_strangers(&mut network, &ground, &old_proof).await;
+
+    network.start_some(&["b3"]).await;
+    let lost = network.id_of("b1");
+    network.change_policy(|charter| revoke(charter, lost, 1)).await;
+    let index =
+        network.repository_root("mirror").join(format!("dists/{}/main/binary-amd64/Packages", ground.lock.suite));
+    until("the mirror follows a repository without what the key proved", ASKED_WITHIN, async || {
+        fs::read_to_string(&index).is_ok_and(|index| !index.contains("artel-tiny")).then_some(())
+    })
+    .await;
+    assert!(network.node("coordinator").log().contains("a package does not prove itself any more; it is taken out"));
 }

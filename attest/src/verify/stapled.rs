@@ -351,12 +351,17 @@ impl<'a> Check<'a> {
         Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, broken: broken.len() })
     }
 
-    /// Gives how many operators' witnesses a package of the channel needs; none where it needs no proof from the log.
+    /// Gives how many operators' witnesses a package of the channel needs now, whenever it was built: a network that asks for more
+    /// than it did has newer proofs. None where it needs no proof from the log. Of a channel that there is no more, the policy
+    /// of its time says it.
     fn quorum(&self, policy: &Policy, channel: &ChannelName) -> Option<u8> {
         match self.trust.demands().log {
             LogDemand::Never => None,
             LogDemand::Witnesses(number) => Some(number),
-            LogDemand::AsPolicySays => policy.channel(channel).map(|c| c.witnesses).filter(|number| *number > 0),
+            LogDemand::AsPolicySays => {
+                let asks = self.trust.newest().channel(channel).or(policy.channel(channel));
+                asks.map(|channel| channel.witnesses).filter(|number| *number > 0)
+            }
         }
     }
 

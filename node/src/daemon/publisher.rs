@@ -6,6 +6,7 @@
 
 mod failure;
 mod handover;
+mod keep;
 mod keys;
 mod logged;
 mod serve;
@@ -28,6 +29,7 @@ use tracing::{debug, info, warn};
 
 use self::{
     failure::Failure,
+    keep::{Judge, Looks},
     serve::{Done, Ending},
 };
 use super::{
@@ -105,6 +107,7 @@ pub(super) struct Publisher {
     repositories: BTreeMap<ChannelName, Repository>,
     /// The term in which each channel was brought to the newest generation of all coordinators.
     caught_up: BTreeMap<ChannelName, Term>,
+    looks: Looks,
 }
 
 impl Publisher {
@@ -120,6 +123,7 @@ impl Publisher {
             runs,
             repositories: BTreeMap::new(),
             caught_up: BTreeMap::new(),
+            looks: Looks::default(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Publisher {
                     self.register().await;
                     self.renew_keyrings().await;
                     self.follow_all().await;
+                    self.ask_to_keep().await;
                 }
             }
         }
@@ -397,6 +402,7 @@ impl Publisher {
         let mut repository = Repository::open(&folder, settings, keys)?;
         repository.led_by(self.authority());
         repository.gated_by(self.notary(channel).gate());
+        repository.kept_by(Arc::new(Judge::new(self.notary(channel))));
         Ok(repository)
     }
 

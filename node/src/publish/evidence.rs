@@ -42,6 +42,13 @@ pub enum Error {
     Channel(ChannelName),
 }
 
+impl Error {
+    /// Says whether a newer proof from the log may mend it.
+    pub fn is_of_the_log(&self) -> bool {
+        matches!(self, Self::Verify(verify::Broken::Log(_) | verify::Broken::NotLogged { .. }))
+    }
+}
+
 /// What is stapled to a package: its lines, and the proof from the log, where they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Staples<'a> {

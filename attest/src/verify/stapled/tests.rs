@@ -379,6 +379,29 @@ fn a_policy_counts_from_its_place_in_the_log_on() {
     assert_eq!(check(Some(BEFORE + 1), None, LogDemand::Never), 11, "without a place the newest counts");
 }
 
+/// A network that began without witnesses: what one coordinator says of that time does not do once it asks for two.
+#[test]
+fn as_many_witnesses_must_have_seen_it_as_the_newest_policy_asks_for() {
+    let sample = Sample::of(&Sample::policy(0), &["x", "x"]);
+    let (lines, alone, seen) = (sample.lines(), sample.proof(&[]), sample.proof(&[0, 2]));
+    let sign = |policy: Policy| {
+        let policy = Policy { network: Some(sample.network), ..policy };
+        Record::sign(&policy, Some(&sample.network), &[&signing_key(samples::ROOT_SEED)]).to_bytes()
+    };
+    let second = sign(Policy { number: 2, ..Sample::policy(2) });
+    let third = sign(Policy { number: 3, ..Sample::policy(0) });
+    let check = |later: &[&Vec<u8>], proof: Option<&[u8]>| {
+        let later = (60..).zip(later).map(|(place, policy)| ((*policy).clone(), Some(place)));
+        let chain: Vec<_> = [(sample.genesis.clone(), Some(0))].into_iter().chain(later).collect();
+        let trust = Trust::new(sample.network, &chain, Demands::default(), samples::NOW).unwrap();
+        code(verify_stapled(&Stapled { lines: &lines, proof }, &trust, &NOW))
+    };
+    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[], proof)), [0, 0, 0]);
+    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[&second], proof)), [13, 13, 0]);
+    assert_eq!(check(&[&second], Some(&sample.proof(&[2]))), 13, "one of two");
+    assert_eq!(check(&[&second, &third], Some(&alone)), 0, "the roots ask for none again");
+}
+
 /// What is no envelope of ours is not believed because its bytes decode.
 #[test]
 fn a_record_signed_for_another_network_is_no_request() {

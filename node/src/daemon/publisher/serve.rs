@@ -372,7 +372,12 @@ impl Evidence {
         let bar = Bar { trust: &self.trust, channel: &self.channel };
         let log = std::fs::read(root.join(format!("{}{}", stock.path, staple::PROOF_SUFFIX))).ok();
         let staples = Staples { lines: None, proof: log.as_deref() };
-        let proof = evidence::prove(&bar, &bundle, &staples, stock.job).map_err(|e| chain(&e))?.proof;
+        let proof = match evidence::prove(&bar, &bundle, &staples, stock.job) {
+            Ok(chain) => chain.proof,
+            // It gets a newer proof on its way.
+            Err(error) if error.is_of_the_log() => return Ok(()),
+            Err(error) => return Err(chain(&error)),
+        };
         proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
     }
 }
