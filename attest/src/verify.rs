@@ -219,11 +219,8 @@ pub fn verify(bundle: &Bundle, network: &NetworkId, now: Timestamp) -> Result<Pr
     verify_under(bundle, network, &policy)
 }
 
-/// Checks a bundle under a policy that the caller believes; the bundle's own chain is not read.
-///
-/// # Errors
-/// The first link of the chain that does not hold.
-pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
+/// Checks a bundle under a policy that is believed; the bundle's own chain is not read.
+fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
     bundle.check()?;
     let request = request(bundle, network)?;
     maintainer(policy, &request)?;

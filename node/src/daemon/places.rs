@@ -96,6 +96,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Says whether the places of all policies that this node follows are known.
+    pub fn knows_all_places(&self) -> bool {
+        self.others.places.unknown(&self.policies()).is_empty()
+    }
+}
+
 /// Learns the places of the policies that this node follows, where it does not know them; what cannot be learned now is asked
 /// for at the next call.
 pub async fn learn(shared: &Arc<Shared>, desk: &Desk) {

@@ -41,7 +41,7 @@ struct Judged {
 #[derive(Default)]
 pub(super) struct Looks {
     good: BTreeMap<ChannelName, Arc<Trust>>,
-    asked: BTreeMap<ChannelName, Instant>,
+    asked: BTreeMap<ChannelName, (Arc<Trust>, Instant)>,
 }
 
 impl Judge {
@@ -49,29 +49,30 @@ impl Judge {
         Self { notary, runtime: tokio::runtime::Handle::current(), judged: Mutex::default() }
     }
 
-    fn prove(&self, held: &Held, proof: Option<&[u8]>) -> Standing {
+    fn prove(&self, held: &Held, proof: Option<&[u8]>) -> Result<Standing, Closed> {
+        let closed = |why: String| Closed { why };
         let shared = self.notary.shared();
-        let nothing = |why: String| Standing::Nothing { why };
-        let trust = match shared.trust() {
-            Ok(trust) => trust,
-            Err(error) => return nothing(chain(&error)),
-        };
+        let trust = shared.trust().map_err(|e| closed(chain(&e)))?;
         let bundle = read(&held.bundle).and_then(|bytes| Bundle::from_bytes(&bytes).map_err(|e| chain(&e)));
-        let bundle = match bundle {
-            Ok(bundle) => bundle,
-            Err(why) => return nothing(why),
-        };
+        let bundle = bundle.map_err(closed)?;
         let bar = Bar { trust: &trust, channel: self.notary.channel() };
         match evidence::prove(&bar, &bundle, &Staples { lines: None, proof }, held.job) {
-            Ok(_) => Standing::Good,
-            Err(error) if error.is_of_the_log() => Standing::Unseen,
-            Err(error) => nothing(chain(&error)),
+            Ok(_) => Ok(Standing::Good),
+            Err(error) if error.is_of_the_log() => Ok(Standing::Unseen),
+            // This node may not know yet what others know, and that is the package's fault least.
+            Err(error @ evidence::Error::Policies) => Err(closed(chain(&error))),
+            Err(error) if shared.knows_all_places() => Ok(Standing::Nothing { why: chain(&error) }),
+            Err(error) => Err(closed(format!(
+                "{}: {}, as far as it is known where the policies stand in the log",
+                held.path,
+                chain(&error)
+            ))),
         }
     }
 }
 
 impl Keeper for Judge {
-    fn judge(&self, held: &Held) -> Standing {
+    fn judge(&self, held: &Held) -> Result<Standing, Closed> {
         let trust = self.notary.shared().trust().ok();
         {
             let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,17 +81,17 @@ impl Keeper for Judge {
                 *judged = Judged { trust, good: BTreeSet::new() };
             }
             if judged.good.contains(&held.content) {
-                return Standing::Good;
+                return Ok(Standing::Good);
             }
         }
         let standing = match held.proof.as_deref().map(read).transpose() {
-            Ok(proof) => self.prove(held, proof.as_deref()),
+            Ok(proof) => self.prove(held, proof.as_deref())?,
             Err(_) => Standing::Unseen,
         };
         if standing == Standing::Good {
             self.judged.lock().unwrap_or_else(PoisonError::into_inner).good.insert(held.content);
         }
-        standing
+        Ok(standing)
     }
 
     fn renew(&self, held: &Held) -> Result<Renewed, Closed> {
@@ -98,7 +99,7 @@ impl Keeper for Judge {
         let Some(proof) = proof.map_err(|failure| Closed { why: failure.why })? else {
             return Ok(Err("the log has no verdict of its job".into()));
         };
-        match self.prove(held, Some(&proof.bytes)) {
+        match self.prove(held, Some(&proof.bytes))? {
             Standing::Good => Ok(Ok(proof.bytes)),
             Standing::Unseen => Ok(Err("the log's own proof does not prove it".into())),
             Standing::Nothing { why } => Ok(Err(why)),
@@ -125,8 +126,10 @@ impl Publisher {
         }
         let channels: Vec<ChannelName> = self.repositories.keys().cloned().collect();
         for channel in channels {
-            let in_order = self.looks.good.get(&channel).is_some_and(|known| Arc::ptr_eq(known, &trust));
-            let waits = self.looks.asked.get(&channel).is_some_and(|asked| asked.elapsed() < AGAIN);
+            let now = |known: &Arc<Trust>| Arc::ptr_eq(known, &trust);
+            let in_order = self.looks.good.get(&channel).is_some_and(now);
+            let asked = self.looks.asked.get(&channel);
+            let waits = asked.is_some_and(|(known, asked)| now(known) && asked.elapsed() < AGAIN);
             if in_order || waits {
                 continue;
             }
@@ -137,12 +140,16 @@ impl Publisher {
                 continue;
             };
             self.repositories.insert(channel.clone(), repository);
+            let stands = stands.unwrap_or_else(|Closed { why }| {
+                warn!(%channel, %why, "whether its packages prove themselves is not known");
+                true
+            });
             if stands {
                 self.looks.good.insert(channel, Arc::clone(&trust));
                 continue;
             }
             info!(%channel, "packages do not prove themselves under the policy in force; a generation is asked for");
-            self.looks.asked.insert(channel.clone(), Instant::now());
+            self.looks.asked.insert(channel.clone(), (Arc::clone(&trust), Instant::now()));
             self.decisions.tell(Command::Resign { channel }).await;
         }
     }

@@ -54,7 +54,10 @@ pub type Renewed = Result<Vec<u8>, String>;
 /// Who knows what evidence is worth. It may block.
 pub trait Keeper: Send + Sync {
     /// Judges a package by its evidence.
-    fn judge(&self, held: &Held) -> Standing;
+    ///
+    /// # Errors
+    /// When nobody can tell now: that takes no package out.
+    fn judge(&self, held: &Held) -> Result<Standing, Closed>;
 
     /// Makes a newer proof from the log for a package that is [`Standing::Unseen`].
     ///
@@ -70,9 +73,17 @@ impl Repository {
     }
 
     /// Says whether every published package still proves itself as it is.
-    pub fn stands(&self) -> bool {
-        let Some(keeper) = &self.keeper else { return true };
-        self.state.packages.iter().all(|package| keeper.judge(&self.held(package)) == Standing::Good)
+    ///
+    /// # Errors
+    /// When the keeper cannot tell of one.
+    pub fn stands(&self) -> Result<bool, Closed> {
+        let Some(keeper) = &self.keeper else { return Ok(true) };
+        for package in &self.state.packages {
+            if keeper.judge(&self.held(package))? != Standing::Good {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gives packages newer proofs, or takes them out, as the keeper says.
@@ -81,7 +92,7 @@ impl Repository {
         let mut stay = Vec::with_capacity(next.packages.len());
         for mut package in std::mem::take(&mut next.packages) {
             let held = self.held(&package);
-            let renewed = match keeper.judge(&held) {
+            let renewed = match keeper.judge(&held)? {
                 Standing::Good => None,
                 Standing::Unseen => Some(keeper.renew(&held)?),
                 Standing::Nothing { why } => Some(Err(why)),
@@ -134,14 +145,17 @@ mod tests {
     struct Words(Mutex<Option<&'static str>>);
 
     impl Keeper for Words {
-        fn judge(&self, held: &Held) -> Standing {
+        fn judge(&self, held: &Held) -> Result<Standing, Closed> {
+            if held.path.as_str().contains("riddle") {
+                return Err(Closed { why: "its evidence cannot be read".into() });
+            }
             let proof = held.proof.as_ref().map(|path| std::fs::read(path).unwrap()).unwrap_or_default();
             let wanted = *self.0.lock().unwrap();
-            match wanted {
+            Ok(match wanted {
                 _ if held.path.as_str().contains("lost") => Standing::Nothing { why: "its builder was a thief".into() },
                 Some(wanted) if proof == wanted.as_bytes() => Standing::Good,
                 Some(_) | None => Standing::Unseen,
-            }
+            })
         }
 
         fn renew(&self, held: &Held) -> Result<Renewed, Closed> {
@@ -157,24 +171,28 @@ mod tests {
         let mut repository = repository(dir.path());
         let add = ["tiny", "lost"].map(|name| addition(debs.path(), (name, "1", "amd64"), "a"));
         repository.publish(&add, AT, 1).unwrap();
-        assert!(repository.stands(), "nobody asks");
+        assert_eq!(repository.stands(), Ok(true), "nobody asks");
         let before = tree(&repository.root());
         let words = Arc::new(Words(Mutex::new(None)));
         repository.kept_by(words.clone());
-        assert!(!repository.stands());
+        assert_eq!(repository.stands(), Ok(false));
         let error = repository.resign(AT, 2).unwrap_err();
         assert!(matches!(error, Error::Closed(Closed { .. })), "{error}");
         assert!(tree(&repository.root()) == before, "nothing was changed");
         for (generation, seen) in [(2, "by two"), (3, "by three")] {
             *words.0.lock().unwrap() = Some(seen);
-            assert!(!repository.stands());
+            assert_eq!(repository.stands(), Ok(false));
             let published = repository.resign(AT, generation).unwrap();
-            assert!(repository.stands());
+            assert_eq!(repository.stands(), Ok(true));
             let files = tree(&published.root);
             assert_eq!(files["pool/main/t/tiny/tiny_1_amd64.deb.tlog-proof"], seen.as_bytes());
             let names: Vec<_> = published.manifest.packages.iter().map(|package| package.name.as_str()).collect();
             assert_eq!(names, ["tiny"]);
             assert!(published.manifest.files.iter().all(|file| !file.path.as_str().contains("lost")));
         }
+        let riddle = [addition(debs.path(), ("riddle", "1", "amd64"), "a")];
+        let error = repository.publish(&riddle, AT, 4).unwrap_err();
+        assert!(matches!(error, Error::Closed(Closed { .. })), "what nobody can judge takes nothing out: {error}");
+        assert_eq!((repository.generation(), repository.stands()), (3, Ok(true)));
     }
 }
