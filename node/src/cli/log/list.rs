@@ -150,6 +150,7 @@ fn end(end: &End) -> &'static str {
         End::Built(_) => "built",
         End::Failed(_) => "failed",
         End::Lost => "nothing came",
+        End::Withheld => "it is committed to a result and did not show it",
         End::Declined => "declined",
         End::Interrupted => "interrupted",
         End::Revoked => "taken back",
