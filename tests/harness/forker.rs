@@ -54,7 +54,7 @@ impl Forker {
     /// When the coordinator runs, or the sockets cannot be made.
     pub async fn take_over(network: &mut Network, histories: &BTreeMap<NodeId, Memory>) -> Self {
         let id = network.id;
-        let config = config(network);
+        let config = config(network, "coordinator");
         let key = config.key.clone();
         let blobs = Blobs::open(&network.folder().join("forker"), Options::new(1 << 30)).await.unwrap();
         let offered = Arc::new(Mutex::new(Offered::default()));
@@ -124,11 +124,11 @@ impl Forker {
     }
 }
 
-/// Gives what it takes to be the coordinator for the others, which does not run.
-pub(crate) fn config(network: &mut Network) -> net::Config {
+/// Gives what it takes to be a node for the others, which does not run.
+pub(crate) fn config(network: &mut Network, name: &str) -> net::Config {
     let id = network.id;
-    let node = network.node("coordinator");
-    assert!(!node.runs(), "the coordinator is there itself");
+    let node = network.node(name);
+    assert!(!node.runs(), "{name} is there itself");
     net::Config {
         key: keys::load(&node.home.node_key()).unwrap(),
         network: id,

@@ -1,7 +1,7 @@
-//! A coordinator that wants a result too early: it asks builders for what they have and tells of the log what it likes, on the
-//! product's own transport and with its own key.
+//! A coordinator that tells of the log what it likes, and asks builders for what they have too early, on the product's own
+//! transport and with its own key.
 //!
-//! It runs in the test's own process, in place of the coordinator that was planned and has stopped.
+//! It runs in the test's own process, in place of a node that was planned and does not run.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -47,12 +47,12 @@ struct Told {
 }
 
 impl Liar {
-    /// Takes the coordinator's place.
+    /// Takes a node's place.
     ///
     /// # Panics
-    /// When the coordinator runs, or the sockets cannot be made.
-    pub async fn take_over(network: &mut Network) -> Self {
-        let (config, stop) = (config(network), CancellationToken::new());
+    /// When the node runs, or the sockets cannot be made.
+    pub async fn take_over(network: &mut Network, name: &str) -> Self {
+        let (config, stop) = (config(network, name), CancellationToken::new());
         let (key, id) = (config.key.clone(), network.id);
         let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
         net.set_members(network.ids().collect());
@@ -98,6 +98,14 @@ impl Liar {
         matches!(self.net.ask(node, Request::Reveal(TERM, lease)).await, Ok(Response::Done))
     }
 
+    /// The newest checkpoint that a member believes, as it tells its own; none while it has none or cannot be reached.
+    pub async fn believed_by(&self, node: NodeId) -> Option<Vec<u8>> {
+        match self.net.ask(node, Request::Checkpoint(Octets(Vec::new()))).await {
+            Ok(Response::Checkpoint(Octets(bytes))) if !bytes.is_empty() => Some(bytes),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// How often it was asked for grounds since it tells what it tells.
     ///
     /// # Panics
@@ -121,7 +129,9 @@ impl Told {
             self.asked += 1;
             return Response::Grounds(self.grounds(*known));
         }
-        if let Request::View(path) = request {
+        if let Request::View(path) = request
+            && self.size() > 0
+        {
             return self.file(path).map_or_else(nothing, |bytes| Response::View(Octets(bytes)));
         }
         self.results += u32::from(matches!(request, Request::Revealed(_)));

@@ -118,7 +118,7 @@ async fn a_coordinator_that_asks_too_early_gets_nothing() {
     .await;
     let own = commitments(&told, job);
     network.node("coordinator").kill();
-    let liar = Liar::take_over(&mut network).await;
+    let liar = Liar::take_over(&mut network, "coordinator").await;
 
     // The truth is no reason: nobody else is bound.
     liar.tell(Memory::of(told.clone()), own.clone());
@@ -149,4 +149,24 @@ async fn a_coordinator_that_asks_too_early_gets_nothing() {
         until("the builder keeps the proof", WITHIN, async || network.client("b1").conflict().await.ok()).await;
     assert!(!evidence.is_empty());
     assert_eq!(liar.results(), 0);
+}
+
+#[tokio::test]
+async fn a_builder_that_was_killed_after_its_commitment_shows_the_same_result() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan::builders(2));
+    network.start_some(&["coordinator", "b1"]).await;
+    let job = network.submit(&ground.script("kept", "echo what honest builders make > out")).await;
+    let built = |d: &JobDetail| d.attempts.iter().any(|a| a.state == AttemptState::Built);
+    let detail = network.job_until((job, "the first one is bound"), WITHIN, built).await;
+    let lease = detail.attempts[0].number;
+    network.node("b1").kill();
+    network.start_some(&["b1", "b2"]).await;
+    let detail = network.over(job, WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Reproduced, "{detail:#?}");
+    let agree: Vec<String> = detail.verdict.as_ref().unwrap().agree.iter().map(OperatorName::to_string).collect();
+    assert_eq!(agree, ["o1", "o2"]);
+    let own = network.id_of("b1");
+    let leases: Vec<_> = detail.attempts.iter().filter(|a| a.builder.node == own).map(|a| a.number).collect();
+    assert_eq!(leases, [lease], "it built once: salt and result were kept");
 }

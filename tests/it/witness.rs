@@ -3,14 +3,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use artel::keys;
+use artel::{
+    keys,
+    tlog::{Reader, Remote, Source},
+};
 use attest::{
     log::{
         checkpoint::Signed,
         conflict::Conflict,
-        entry::Event,
+        entry::{Entry, Event},
         network,
         proof::Proof,
+        tile::Resource,
         tree,
         witness::{Request, latest_size, monitor_path},
     },
@@ -242,11 +246,31 @@ async fn what_is_published_was_seen_by_witnesses_and_says_so() {
     let before = shown().await;
     let prune = ServerJob::Prune(Prune { keep: 0, before: None, packages: vec!["artel-tiny".parse().unwrap()] });
     let pruned = network.serve(&channel, prune, &[]).await;
-    let waits = (pruned, "the next generation waits for a witness");
-    network.job_until(waits, BUILT_WITHIN, |detail| detail.summary.why.contains(why)).await;
+    let waits = (pruned, "the next generation waits for a witness, and was tried more than once");
+    let again = |why: &str| why.contains("3 operators must have seen the log") && why.contains("failed 2 times");
+    network.job_until(waits, BUILT_WITHIN, |detail| again(&detail.summary.why)).await;
     assert!(shown().await == before, "nobody sees what is not witnessed");
     network.node("b3").start();
     let detail = network.over(pruned, BUILT_WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Done, "{detail:#?}");
     assert!(shown().await != before);
+    // Of the tries that no witness saw the log has one release at most.
+    let releases = releases(&network).await;
+    let newest = releases.last().copied().unwrap();
+    assert!(releases.iter().filter(|generation| **generation == newest).count() <= 2, "{releases:?}");
+}
+
+/// The generations of the releases in the log that is served, in order.
+async fn releases(network: &Network) -> Vec<u64> {
+    let served = Remote(network.public("coordinator"));
+    let checkpoint = Signed::read(&served.fetch(Resource::Checkpoint).await.unwrap()).unwrap();
+    let head = checkpoint.claims().head();
+    let (mut reader, mut entries) = (Reader::new(&served, head), Vec::new());
+    while (entries.len() as u64) < head.size {
+        entries.extend(reader.bundle_with(entries.len() as u64).await.unwrap().1);
+    }
+    let events = entries.iter().map(|bytes| Entry::from_bytes(bytes).unwrap().event);
+    events
+        .filter_map(|event| if let Event::Release(release) = event { Some(release.generation) } else { None })
+        .collect()
 }

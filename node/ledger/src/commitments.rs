@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  running --Commit--> committed --k operators bound or failed, or REVEAL_WAIT--> asked --Revealed--> a vote
-//!                          '-- lease ends: lost; the log keeps the commitment as a gap                  |
+//!                          '-- lease ends: withheld; the log keeps the commitment beside it             |
 //!                                            verdict --> Disclose: outputs and attestations are open <--'
 //! ```
 //! * A vote counts only when the attestation is the one that the attempt was committed to. Another one is a breach of the
@@ -13,7 +13,8 @@
 //!   judge by the same rule, [`attest::reveal`].
 //! * What is shown goes to the coordinators alone and is shown to nobody else before the verdict: no view, no bundle, no
 //!   output. So whoever is asked later, after the first k disagreed, cannot copy either, unless a coordinator tells it.
-//! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence.
+//! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence. Others may have shown
+//!   their results meanwhile, so that its operator has no other turn for this job; the log says `withheld`.
 //!
 //! What earlier versions wrote down has no commitments, and is replayed as it was decided then.
 
@@ -94,6 +95,7 @@ impl Ledger {
             | AttemptState::Revealed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => {
                 let (started, granted) = (attempt.state.started(), attempt.granted);
                 attempt.state = AttemptState::Committed { at, asked: false, digest, started };
@@ -123,6 +125,7 @@ impl Ledger {
             | AttemptState::Revealed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => None,
         }
     }

@@ -26,6 +26,8 @@ pub(crate) enum Due {
     Publish(JobId),
     /// What keeps a builder from leases ends: the room that it offered is looked at again.
     Node(NodeId),
+    /// The attempt under this lease has had all its time.
+    Attempt(LeaseNumber),
 }
 
 /// All deadlines.

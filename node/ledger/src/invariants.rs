@@ -15,12 +15,16 @@ use attest::{
         tree::{self, Edge},
     },
 };
-use protocol::{ChannelName, Hash, JobId, NodeId, OperatorName, Timestamp, lease::LeaseNumber, limits};
+use protocol::{
+    ChannelName, Hash, JobId, NodeId, OperatorName, Timestamp,
+    lease::{Lease, LeaseNumber},
+    limits,
+};
 
 use crate::{
     Command, Effect, Ledger, Opening, commitments,
     deadlines::Due,
-    job::{AttemptState, Job, JobState, Outcome, PublishStep},
+    job::{Attempt, AttemptState, Job, JobState, Outcome, PublishStep},
     planted::{self, Fault},
     view::{AttemptView, ResultView},
 };
@@ -129,6 +133,9 @@ impl Witness {
                     self.highest_lease = self.highest_lease.max(lease.number.0);
                     // A grant that may have been lost is said again as long as its lease lives; so is a canary's.
                     let (number, reputation) = (lease.number, &ledger.reputation);
+                    if lease.number.0 > known {
+                        self.nobody_was_asked_before(ledger, lease)?;
+                    }
                     let again = ledger.leases.contains_key(&number) || reputation.has_canary(number);
                     must(lease.number.0 > known || again, || format!("lease numbers only grow: {lease:?}"))?;
                 }
@@ -177,6 +184,16 @@ impl Witness {
         self.log.agrees(ledger)?;
         live_leases_are_near_and_of_known_nodes(ledger, at)?;
         live_leases_are_the_running_attempts(ledger)
+    }
+
+    /// An operator that was asked for a result of a job is not leased the job again: others may have shown theirs.
+    fn nobody_was_asked_before(&self, ledger: &Ledger, lease: &Lease) -> Held {
+        let Some(job) = ledger.jobs.get(&lease.job) else { return Ok(()) };
+        // A canary repeats a job whose answer everybody knows.
+        let Some(own) = job.attempts.iter().find(|attempt| attempt.lease == lease.number) else { return Ok(()) };
+        let asked = |a: &&Attempt| a.operator == own.operator && a.lease < own.lease && self.asked.contains(&a.lease);
+        let before = job.attempts.iter().find(asked);
+        must(before.is_none(), || format!("{lease:?} goes to an operator that was asked before: {before:?}"))
     }
 
     /// Each generation of a channel belongs to one job, and a new one is above all before.
@@ -340,6 +357,12 @@ fn live_leases_are_the_running_attempts(ledger: &Ledger) -> Held {
     let running: BTreeSet<_> = attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect();
     let odd: Vec<_> = live.symmetric_difference(&running).collect();
     must(odd.is_empty(), || format!("leases and running attempts differ: {odd:?}"))?;
+    let endless = ledger.jobs.values().flat_map(|job| &job.attempts).find(|attempt| {
+        attempt.state.is_live()
+            && attempt.state.committed().is_none()
+            && !ledger.deadlines.has(Due::Attempt(attempt.lease))
+    });
+    must(endless.is_none(), || format!("an attempt may go on for ever: {endless:?}"))?;
     let timed = ledger.leases.values().all(|l| ledger.deadlines.time(Due::Lease(l.number)) == Some(l.expires));
     must(timed, || "a lease without its deadline".into())?;
     let ended = ledger.jobs.values().filter(|job| job.state.is_ended());

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  policy .. accepted -> lease -> commitment -> outcome -> verdict -> release       revocation: with the policy that says so
-//!                          |______________________|  each lease has one: built, failed, lost, declined, interrupted or revoked
+//!                          |______________________|  each lease has one: built, failed, lost, withheld, declined, interrupted or revoked
 //! ```
 //! The ledger keeps the tree's right edge and the next place; the entries' bytes are the store's (see [`Effect::Append`]).
 //! A ledger of a time before the log begins it with the policies that it has.

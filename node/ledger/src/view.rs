@@ -384,7 +384,9 @@ fn attempt(attempt: &Attempt, open: bool) -> AttemptView {
             (None, Some(vote.log), ResultView::Outputs { digest, outputs, attestation })
         }
         AttemptState::Failed { log, failure, .. } => (None, *log, ResultView::Failed(failure.clone())),
-        AttemptState::Interrupted { why, .. } => (None, None, ResultView::Stopped { why: why.clone() }),
+        AttemptState::Interrupted { why, .. } | AttemptState::Silent { why, .. } => {
+            (None, None, ResultView::Stopped { why: why.clone() })
+        }
         AttemptState::Revoked { reason, .. } => (None, None, ResultView::Stopped { why: reason.clone() }),
     };
     AttemptView {

@@ -402,7 +402,7 @@ fn attempt(attempt: &view::AttemptView) -> AttemptView {
         // It is built; nobody has seen what.
         "committed" | "revealed" => AttemptState::Built,
         "failed" => AttemptState::Failed,
-        "interrupted" => AttemptState::Lost,
+        "interrupted" | "withheld" | "unanswered" => AttemptState::Lost,
         "revoked" => AttemptState::Revoked,
         _ => AttemptState::Unknown,
     };
