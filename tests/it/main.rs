@@ -21,6 +21,7 @@ mod light;
 mod line;
 mod lint;
 mod log;
+mod outcomes;
 mod partition;
 mod patience;
 mod policy;

@@ -138,6 +138,7 @@ pub fn entries() -> Vec<Entry> {
     events.extend(
         verdicts.map(|verdict| Event::Verdict(entry::Verdict { job, verdict, attestations: attestations.clone() })),
     );
+    events.push(Event::Outcome(entry::Outcome { job, end: End::Stopped(Hash::of(b"report")), node, lease }));
     let times = (0..).map(|at| Timestamp::from_millis(1_700_000_000_000 + at));
     times.zip(events).map(|(at, event)| Entry { at, event }).collect()
 }

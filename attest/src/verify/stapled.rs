@@ -15,7 +15,11 @@ use protocol::{
     policy::Policy,
 };
 
-use super::{Case, Error, Proof, promotion};
+use super::{
+    Case, Error, Proof,
+    attempts::{Attempts, is_operators},
+    promotion,
+};
 use crate::{
     log::{
         checkpoint::Signed,
@@ -24,6 +28,7 @@ use crate::{
         policy::Witnessed,
         proof::{self, Logged},
     },
+    negative::Negative,
     staple::Lines,
     statement::{self, VerifiedAttestation, write_time},
     trust::{LogDemand, Trust},
@@ -56,6 +61,8 @@ pub struct Chain {
     pub logged: Option<Logged>,
     /// The newest sign of life of the log, where there is one.
     pub seen: Option<Timestamp>,
+    /// Attempts of the job without outputs, by what their builders signed; others may have been left out.
+    pub failed: Attempts,
     /// Lines that did not verify and were not needed.
     pub broken: usize,
 }
@@ -64,6 +71,7 @@ impl Chain {
     /// Gives the chain for people: one line for each thing that was proven, and by whom.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.proof.lines();
+        lines.extend(self.failed.lines(Some(&self.proof)));
         if let Some(Logged { index, witnessed }) = &self.logged {
             let head = witnessed.checkpoint.head();
             lines.push(format!("log {}: entry {index} of {}", witnessed.checkpoint.get().origin(), head.size));
@@ -241,7 +249,9 @@ impl Check<'_> {
             (None, None) => None,
         };
         let (verdict, logged) = logged.map_or((None, None), |(verdict, logged)| (Some(verdict), Some(logged)));
-        let Lines { attestations, broken, .. } = lines;
+        let Lines { attestations, negatives, broken, .. } = lines;
+        let of_job = |negative: &Negative| negative.job == job_id(request) && is_operators(self.policy, negative);
+        let failed = Attempts::of_negatives(self.policy, negatives.into_iter().filter(of_job));
         let (attestations, missing) = counted(attestations, request, verdict.as_ref());
         let case = Case {
             network: self.trust.network(),
@@ -258,7 +268,7 @@ impl Check<'_> {
         }
         self.accepts(&proof)?;
         let seen = self.seen(logged.as_ref(), quorum.unwrap_or(0))?;
-        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, broken: count })
+        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, failed, broken: count })
     }
 
     /// Gives how many operators' witnesses a package of the channel needs; none where it needs no proof from the log.

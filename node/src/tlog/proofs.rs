@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use attest::log::{
-    checkpoint::Signed,
-    entry::{Entry, Event},
-    proof::Proof,
-    tree::{self, MakeError},
+use attest::{
+    course::Placed,
+    log::{
+        checkpoint::Signed,
+        entry::{Entry, Event},
+        proof::Proof,
+        tree::{self, MakeError},
+    },
 };
-use protocol::{ChannelName, Hash, JobId, Sha256};
+use protocol::{ChannelName, Hash, JobId, Sha256, message::Octets};
 
 use super::{Book, Error, PageError, pages::Kept};
 use crate::store::{self, Pages};
@@ -79,6 +82,22 @@ impl Book {
             let size = checkpoint.claims().head().size;
             let path = tree::inclusion(place, size, &Kept(pages)).map_err(|error| made(error, place))?;
             Ok(Proof::of_entry(&entry, place, path, checkpoint))
+        })
+        .await
+    }
+
+    /// Gives entries, each with its path in the log of `size` entries.
+    ///
+    /// # Errors
+    /// [`Error`], where the log has fewer entries, too.
+    pub async fn placed(self: &Arc<Self>, places: Vec<u64>, size: u64) -> Result<Vec<Placed>, Error> {
+        self.look(move |pages| {
+            let placed = |index: u64| {
+                let entry = pages.entry(index)?.ok_or(PageError::Entry { index })?;
+                let path = tree::inclusion(index, size, &Kept(pages)).map_err(|error| made(error, index))?;
+                Ok(Placed { path, entry: Octets(entry), index })
+            };
+            places.into_iter().map(placed).collect()
         })
         .await
     }
