@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod alarm;
 mod attacks;
 mod cancel;
 mod chaos;
@@ -32,6 +33,7 @@ mod rpm;
 mod sandbox;
 mod server;
 mod ssh;
+mod strangers;
 mod tidy;
 mod transcript;
 mod variants;
