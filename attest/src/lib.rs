@@ -5,8 +5,8 @@
 //!             its bytes --commitment::digest(salt)--> what is said first; without outputs: Negative --sign--> DSSE JSON
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
-//!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
-//!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain
+//!  mirrored:  Bundle, .tlog-proof --verify::verify_bundle(trust)--> Chain: the policies by their places in the log judge
+//!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain, by the same judge
 //!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
 //!
@@ -30,5 +30,4 @@ pub mod summary;
 pub mod testing;
 pub mod threshold;
 pub mod trust;
-pub mod validity;
 pub mod verify;

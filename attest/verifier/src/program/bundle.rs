@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Error, now, package, read,
-    report::{Output, printable},
+    report::{Output, printable, with_proof},
     rpm,
 };
 
@@ -70,21 +70,7 @@ fn report((proof, attempts): (&Proof, &Attempts), files: &[PathBuf]) -> Value {
             "words": it.to_string(),
         })
     };
-    json!({
-        "proven": true,
-        "exit": 0,
-        "network": proof.network,
-        "policy": proof.policy.number,
-        "job": proof.job,
-        "title": proof.request.title(),
-        "channel": proof.channel,
-        "maintainer": proof.maintainer,
-        "environment": proof.request.environment,
-        "wanted": proof.rule.agree,
-        "agree": proof.agree,
-        "dissent": proof.dissent,
-        "attempts": attempts.list().iter().map(attempt).collect::<Vec<_>>(),
-        "outputs": proof.outputs,
-        "files": files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-    })
+    let attempts: Vec<_> = attempts.list().iter().map(attempt).collect();
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    with_proof(proof, json!({ "attempts": attempts, "outputs": proof.outputs, "files": files }))
 }
