@@ -3,6 +3,7 @@
 //! ```text
 //!  builder:   Attestation --sign--> DSSE JSON (in-toto Statement v1, SLSA provenance v1)
 //!             its bytes --commitment::digest(salt)--> what is said first; without outputs: Negative --sign--> DSSE JSON
+//!             who else is bound, by the log --reveal::check--> whether it is shown
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
 //!  mirrored:  Bundle, .tlog-proof --verify::verify_bundle(trust)--> Chain: the policies by their places in the log judge
@@ -23,6 +24,7 @@ pub mod independence;
 pub mod link;
 pub mod log;
 pub mod negative;
+pub mod reveal;
 pub mod rpm;
 pub mod staple;
 pub mod statement;

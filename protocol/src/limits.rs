@@ -49,6 +49,9 @@ pub const LOST_BUILDERS_MAX: u32 = 5;
 pub const LEASE_RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How long a lease lives without being renewed.
 pub const LEASE_TTL: Duration = Duration::from_secs(25);
+/// How long a result waits for others to be bound before it is shown all the same: it lives on its builder's disk alone until
+/// then, and goes with the builder.
+pub const REVEAL_WAIT: Duration = Duration::from_secs(900);
 /// How long an announcement is valid.
 pub const ANNOUNCEMENT_TTL: Duration = Duration::from_secs(600);
 /// How far another node's clock may be off before its messages are ignored.

@@ -54,18 +54,8 @@ impl Forker {
     /// When the coordinator runs, or the sockets cannot be made.
     pub async fn take_over(network: &mut Network, histories: &BTreeMap<NodeId, Memory>) -> Self {
         let id = network.id;
-        let node = network.node("coordinator");
-        assert!(!node.runs(), "the coordinator is there itself");
-        let key = keys::load(&node.home.node_key()).unwrap();
-        let config = net::Config {
-            key: key.clone(),
-            network: id,
-            listen: node.config().reach.listen,
-            announce: Vec::new(),
-            bootstrap: Vec::new(),
-            mdns: Mdns::Off,
-            connections: 32,
-        };
+        let config = config(network);
+        let key = config.key.clone();
         let blobs = Blobs::open(&network.folder().join("forker"), Options::new(1 << 30)).await.unwrap();
         let offered = Arc::new(Mutex::new(Offered::default()));
         let stop = CancellationToken::new();
@@ -131,6 +121,22 @@ impl Forker {
     /// When it cannot be stored.
     pub async fn hold(&self, bytes: Vec<u8>) -> Hash {
         self.blobs.add_bytes(bytes.into()).await.unwrap()
+    }
+}
+
+/// Gives what it takes to be the coordinator for the others, which does not run.
+pub(crate) fn config(network: &mut Network) -> net::Config {
+    let id = network.id;
+    let node = network.node("coordinator");
+    assert!(!node.runs(), "the coordinator is there itself");
+    net::Config {
+        key: keys::load(&node.home.node_key()).unwrap(),
+        network: id,
+        listen: node.config().reach.listen,
+        announce: Vec::new(),
+        bootstrap: Vec::new(),
+        mdns: Mdns::Off,
+        connections: 32,
     }
 }
 

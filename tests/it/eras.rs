@@ -157,6 +157,9 @@ fn seen_by(network: &Network, operators: u8) -> Option<()> {
     proof.entry(&log).is_ok().then_some(())
 }
 
+/// A package, its lines and its proof, where they are to be.
+type Laid = [Option<Vec<u8>>; 3];
+
 /// Judges the mirror's pool offline as strangers do, with a file that the network's owner exported.
 async fn judged_by_strangers(network: &mut Network, ground: &Ground, old_proof: &[u8]) {
     let (home, folder) = (network.node("coordinator").home.path().to_owned(), network.folder().join("stranger"));
@@ -173,7 +176,7 @@ async fn judged_by_strangers(network: &mut Network, ground: &Ground, old_proof: 
     };
     let [deb, lines, proof] = good.clone().map(Some);
     let file = folder.join("artel-tiny_1.0_amd64.deb");
-    let verify = async |more: &[&str], contents: [Option<Vec<u8>>; 3]| {
+    let verify = async |more: &[&str], contents: Laid| {
         for (suffix, content) in names.iter().zip(contents) {
             let path = folder.join(format!("artel-tiny_1.0_amd64.deb{suffix}"));
             match content {
@@ -186,7 +189,7 @@ async fn judged_by_strangers(network: &mut Network, ground: &Ground, old_proof: 
     };
     let said = verify(&[], [deb.clone(), lines.clone(), proof.clone()]).await;
     assert!(said.code == 0 && said.out.matches("seen by").count() >= 2, "{said:?}");
-    let refused: [(i32, &[&str], [Option<Vec<u8>>; 3], &str); 7] = [
+    let refused: [(i32, &[&str], Laid, &str); 7] = [
         (12, &[], [flipped(0, good[0].len() / 2), lines.clone(), proof.clone()], "a byte of the package"),
         (13, &[], [deb.clone(), flipped(1, 60), proof.clone()], "a byte of the request, the first line"),
         (13, &[], [deb.clone(), lines.clone(), flipped(2, good[2].len() / 2)], "a byte of the proof"),

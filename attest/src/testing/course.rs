@@ -47,7 +47,13 @@ pub fn course(bundle: &Bundle, network: NetworkId) -> Course {
     let mut events: Vec<Event> = (0..built + 2).map(lease).collect();
     for (at, Octets(bytes)) in (0..built).zip(&bundle.attestations) {
         let digest = commitment::digest(&network, number(at), &salt(at), bytes);
-        events.push(Event::Commitment(entry::Commitment { job, node: node(10 + at), lease: number(at), digest }));
+        events.push(Event::Commitment(entry::Commitment {
+            job,
+            node: node(10 + at),
+            lease: number(at),
+            digest,
+            signature: None,
+        }));
         events.push(outcome(at, End::Built(Hash::of(bytes))));
     }
     events.push(outcome(built, End::Failed(Hash::of(&negative.0))));

@@ -395,6 +395,7 @@ impl Of<'_> {
                 Some(_) => return Err(Error::Misnamed { lease }),
             },
             Some(End::Lost) => Ended::Otherwise("nothing came"),
+            Some(End::Withheld) => Ended::Otherwise("withheld"),
             Some(End::Declined) => Ended::Otherwise("declined"),
             Some(End::Interrupted) => Ended::Otherwise("interrupted"),
             Some(End::Revoked) => Ended::Otherwise("taken back"),

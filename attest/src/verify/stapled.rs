@@ -21,9 +21,9 @@ use protocol::{
 };
 
 use super::{
-    Case, Error, Proof, attestations,
+    Case, Error, Proof,
     attempts::{Attempts, is_operators},
-    lock, promotion, request,
+    attestations, lock, promotion, request,
 };
 use crate::{
     bundle::Bundle,

@@ -6,7 +6,6 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Output},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use attest::{
@@ -137,8 +136,9 @@ fn what_was_changed_is_refused_with_its_exit_code() {
 fn what_witnesses_saw_too_long_ago_is_refused() {
     let good = deb(IDENTITY, "a");
     let (bench, sample) = (Bench::honest(), Sample::of(&Sample::policy(2), &[&good, &good, "lie"]));
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(2 * 3600);
-    let checkpoint = sample.checkpoint(&[0, 1], Timestamp::from_millis(since_1970.as_secs() * 1000));
+    // Witnesses sign whole seconds.
+    let seen = Timestamp::from_millis((verifier::now().as_secs() - 2 * 3600) * 1000);
+    let checkpoint = sample.checkpoint(&[0, 1], seen);
     bench.write(&format!("{DEB}.tlog-proof"), &sample.proof_of(&sample.verdict, BEFORE, checkpoint));
     let code = |age: &str| bench.code(&["--max-age", age, DEB]);
     assert_eq!([code("3h"), code("30d"), code("119m"), code("1s")], [0, 0, 13, 13]);

@@ -67,7 +67,6 @@ impl Deadlines {
     }
 
     /// Gives the time of a deadline.
-    #[cfg(test)]
     pub(crate) fn time(&self, due: Due) -> Option<Timestamp> {
         self.times.get(&due).copied()
     }

@@ -10,17 +10,17 @@ use std::{
 use attest::{
     commitment, compare,
     log::{
-        entry::{Entry, Event},
+        entry::{self, End, Entry, Event},
         story::{Story, StoryError},
         tree::{self, Edge},
     },
 };
-use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber, limits};
+use protocol::{ChannelName, Hash, JobId, NodeId, OperatorName, Timestamp, lease::LeaseNumber, limits};
 
 use crate::{
     Command, Effect, Ledger, Opening, commitments,
     deadlines::Due,
-    job::{Attempt, AttemptState, Job, JobState, Outcome, PublishStep},
+    job::{AttemptState, Job, JobState, Outcome, PublishStep},
     planted::{self, Fault},
     view::{AttemptView, ResultView},
 };
@@ -50,6 +50,8 @@ struct LogReader {
     story: Story,
     /// What each lease is bound to.
     bound: BTreeMap<LeaseNumber, Hash>,
+    /// Who is bound to a result of a job, or failed.
+    spoken: BTreeMap<JobId, BTreeSet<NodeId>>,
 }
 
 impl LogReader {
@@ -62,6 +64,10 @@ impl LogReader {
         must(entry.at == at, || format!("an entry of another time: {entry:?}"))?;
         if let Event::Commitment(one) = &entry.event {
             self.bound.insert(one.lease, one.digest);
+            self.spoken.entry(one.job).or_default().insert(one.node);
+        }
+        if let Event::Outcome(entry::Outcome { end: End::Failed(_), job, node, .. }) = &entry.event {
+            self.spoken.entry(*job).or_default().insert(*node);
         }
         match self.story.read(&entry) {
             // The faults are to be found by who looks for them, not here.
@@ -104,6 +110,12 @@ impl Witness {
     /// Checks everything after a command.
     pub(crate) fn after(&mut self, ledger: &Ledger, at: Timestamp, effects: &[Effect]) -> Held {
         let (known, mut answers) = (self.highest_lease, 0);
+        // What is asked for follows from what is logged by the same command.
+        for effect in effects {
+            if let Effect::Append { index, entry } = effect {
+                self.log.read(*index, entry, at)?;
+            }
+        }
         for effect in effects {
             match effect {
                 Effect::Answer(protocol::message::Response::Receipt(job, _)) => {
@@ -137,11 +149,11 @@ impl Witness {
                 }
                 // Who was asked once may be asked again, whatever changed since.
                 Effect::Reveal { lease, .. } if self.asked.insert(*lease) => {
-                    nobody_reveals_too_early(ledger, *lease, at)?;
+                    nobody_reveals_too_early(ledger, *lease, at, &self.log.spoken)?;
                 }
                 Effect::Reveal { .. } => {}
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
-                Effect::Append { index, entry } => self.log.read(*index, entry, at)?,
+                Effect::Append { .. } => {}
                 Effect::Disclose { job, .. } => {
                     must(commitments::is_open(&ledger.jobs[job]), || format!("{job:?} is undecided and opened"))?;
                 }
@@ -265,22 +277,23 @@ fn i3_what_is_reproduced_has_its_attestations(ledger: &Ledger, id: JobId, job: &
     })
 }
 
-/// Who is asked to show a result is bound, and nobody can copy it into the first k: k operators are bound, or nobody else
-/// works on the job or is sought, or the oldest has waited long enough.
-fn nobody_reveals_too_early(ledger: &Ledger, lease: LeaseNumber, at: Timestamp) -> Held {
-    let job = &ledger.jobs[&ledger.job_of_lease[&lease]];
-    let Some(channel) = ledger.policy_in_force().channel(&job.facts.channel) else { return Ok(()) };
-    let shown = |a: &&Attempt| a.vote().is_some() || a.state.committed().is_some();
-    let bound: BTreeSet<_> = job.attempts.iter().filter(shown).map(|a| &a.operator).collect();
-    let works = |a: &Attempt| matches!(a.state, AttemptState::Granted | AttemptState::Running { .. });
-    let alone = job.wanted == 0 && !job.attempts.iter().any(works);
-    let waited = job
-        .attempts
-        .iter()
-        .filter_map(|a| a.state.committed_at())
-        .any(|since| since.after(commitments::REVEAL_WAIT) <= at);
-    must(bound.len() >= usize::from(channel.agree) || alone || waited, || {
-        format!("lease {lease} is to show its result while {} of {} operators are bound", bound.len(), channel.agree)
+/// Who is asked to show a result can see in the log why: k operators are bound or have failed, or it has waited long enough.
+fn nobody_reveals_too_early(
+    ledger: &Ledger,
+    lease: LeaseNumber,
+    at: Timestamp,
+    spoken: &BTreeMap<JobId, BTreeSet<NodeId>>,
+) -> Held {
+    let id = ledger.job_of_lease[&lease];
+    let job = &ledger.jobs[&id];
+    let policy = ledger.policy_in_force();
+    let Some(channel) = policy.channel(&job.facts.channel) else { return Ok(()) };
+    let nodes = spoken.get(&id).into_iter().flatten();
+    let operators: BTreeSet<_> = nodes.filter_map(|node| policy.operator_of(node)).collect();
+    let since = job.attempt(lease).and_then(|attempt| attempt.state.committed_at());
+    let waited = since.is_some_and(|since| since.after(limits::REVEAL_WAIT) <= at);
+    must(operators.len() >= usize::from(channel.agree) || waited, || {
+        format!("lease {lease} is to show its result while {} of {} have spoken", operators.len(), channel.agree)
     })
 }
 

@@ -108,7 +108,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{Cause, Command, Left};
-pub use commitments::Opening;
+pub use commitments::{Grounds, Opening};
 pub use effect::{Doubt, Effect, News, Publication, Withdrawal};
 pub use evidence::Evidence;
 pub use peers::Duty;

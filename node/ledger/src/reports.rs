@@ -12,7 +12,7 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Opening, Turn, commitments,
     deadlines::Due,
-    job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
+    job::{Attempt, AttemptState, Late, LateReport, Said, Vote, is_interruption},
     log,
     planted::{self, Fault},
     reputation::is_breach,
@@ -220,6 +220,9 @@ impl Ledger {
             let started = attempt.state.started().unwrap_or(attempt.granted);
             attempt.state =
                 AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started, excused: false };
+            if attempt.said == Said::Nothing {
+                attempt.said = Said::Failed;
+            }
             if is_breach(blame) {
                 self.breach(&lease, &failure, turn);
                 return;

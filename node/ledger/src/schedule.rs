@@ -18,7 +18,7 @@ use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
     graph::Ahead,
-    job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing, Said},
     log,
     orders::Hold,
     peers::{Duty, Room, Withheld},
@@ -301,7 +301,7 @@ impl Ledger {
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
-                self.permit_reveals(id, missing, turn);
+                self.permit_reveals(id, turn);
             }
         }
     }
@@ -314,6 +314,7 @@ impl Ledger {
         for attempt in job.attempts.iter_mut().filter(|attempt| attempt.may_be_excused()) {
             if let AttemptState::Failed { excused, .. } = &mut attempt.state {
                 *excused = true;
+                attempt.said = Said::Nothing;
             }
             again.push((attempt.operator.clone(), attempt.node, attempt.lease));
         }
@@ -412,6 +413,7 @@ impl Ledger {
         job.attempts.push(Attempt {
             cost,
             node,
+            said: Said::Nothing,
             lease: lease.number,
             state: AttemptState::Granted,
             granted: turn.at,

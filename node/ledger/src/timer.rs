@@ -6,7 +6,7 @@ use protocol::{Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Turn, commitments,
+    Effect, Ledger, Turn,
     deadlines::Due,
     job::AttemptState,
     planted::{self, Fault},
@@ -60,7 +60,7 @@ impl Ledger {
                 Due::Announce => schedule::ANNOUNCE_EVERY,
                 Due::Pause(_) => schedule::PAUSE_MAX,
                 Due::Reports(_) => reputation::PROVEN_WAIT,
-                Due::Reveal(_) => commitments::REVEAL_WAIT,
+                Due::Reveal(_) => limits::REVEAL_WAIT,
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Node(_) => reputation::LONGEST,
                 Due::Begin(_) | Due::Expiry(_) => continue,

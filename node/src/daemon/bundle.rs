@@ -1,7 +1,5 @@
 //! A job's bundle: what the ledger keeps of it, its environment's lock, and the log's own word on every attempt.
 
-use std::time::Duration;
-
 use attest::{
     bundle::Bundle,
     course::{Course, Logged, NEGATIVES_MAX, Opened},
@@ -11,9 +9,6 @@ use protocol::{JobId, limits, message::Octets};
 use tracing::debug;
 
 use super::{Decisions, Shared, chain};
-
-/// How long the log may take to write what was decided already; what is not written by then is left out.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Makes the bundle of a job's evidence.
 ///
@@ -53,9 +48,8 @@ pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Resul
 async fn logged(decisions: &Decisions, course: Vec<Place>) -> Option<Logged> {
     let last = course.last()?.0;
     let book = decisions.book();
-    let mut heads = book.heads();
-    // The ledger is ahead of the disk for a moment.
-    let _ = tokio::time::timeout(WRITTEN_WITHIN, heads.wait_for(|head| head.size > last)).await;
+    // The ledger is ahead of the disk for a moment; what is not written by then is left out.
+    let _ = book.written(last + 1).await;
     let checkpoint = book.checkpoint()?;
     let size = checkpoint.claims().head().size;
     let places: Vec<u64> = course.into_iter().map(|(place, _)| place).filter(|place| *place < size).collect();

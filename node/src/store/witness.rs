@@ -83,7 +83,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Barrier};
+    use std::sync::Barrier;
 
     use attest::{
         log::{checkpoint::Signed, tree, witness},
@@ -114,21 +114,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.db");
         let store = Store::open(&path).unwrap();
-        let histories = Arc::new([Memory::sized(300), Memory::forked(300, 5)]);
+        let histories = [Memory::sized(300), Memory::forked(300, 5)];
         let mut kept = Vec::new();
         for round in 0..40 {
-            let (at, both) = (format!("log {round}"), Arc::new(Barrier::new(2)));
+            let (at, both) = (format!("log {round}"), Barrier::new(2));
             // First of the same size, then larger ones that both say to follow what was kept.
             for sizes in [(0, 200), (200, 300)] {
-                let threads = [0, 1].map(|which| {
-                    let (store, at, both) = (store.clone(), at.clone(), Arc::clone(&both));
-                    let histories = Arc::clone(&histories);
-                    std::thread::spawn(move || {
-                        both.wait();
-                        bring(&store, &at, sizes, &histories[which])
-                    })
+                let answers = std::thread::scope(|scope| {
+                    let one = |history| {
+                        let (store, at, both) = (&store, &at, &both);
+                        scope.spawn(move || {
+                            both.wait();
+                            bring(store, at, sizes, history)
+                        })
+                    };
+                    let threads = [one(&histories[0]), one(&histories[1])];
+                    threads.map(|thread| thread.join().unwrap())
                 });
-                let answers = threads.map(|thread| thread.join().unwrap());
                 let won: Vec<&Vec<u8>> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
                 let [winner] = won[..] else { panic!("round {round}, {sizes:?}: {answers:?}") };
                 assert_eq!(store.witnessed(&at).unwrap().as_ref(), Some(winner), "the disk has the winner's");

@@ -13,7 +13,7 @@ pub struct LoggedAttempt {
     /// Who answers for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorName>,
-    /// How it ended: `built`, `failed`, `interrupted`, `nothing came`, `declined` or `taken back`; absent while nothing says so.
+    /// How it ended: `built`, `failed`, `interrupted`, `nothing came`, `withheld` (committed to and not shown), `declined` or `taken back`; absent while nothing says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// What the builder signed: the hash of its attestation, or of its statement that there are no outputs, and why.

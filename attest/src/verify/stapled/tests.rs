@@ -307,10 +307,9 @@ fn promotions_count_by_a_later_policy_but_not_by_a_revoked_key() {
     let sample = Sample::of_bundle(Bundle { promotions: vec![step], ..bundle }, network);
     let sign = |policy: &Policy| Record::sign(policy, Some(&network), &[&signing_key(samples::ROOT_SEED)]).to_bytes();
     let mut second = Policy { number: 2, network: Some(network), ..Sample::policy(0) };
-    let maintainer = &second.maintainers[0];
     let channels = vec![testing.clone()];
     let name = "zora".parse().unwrap();
-    let zora = protocol::policy::Maintainer { name, key: public_key(late), channels, ..maintainer.clone() };
+    let zora = protocol::policy::Maintainer { name, key: public_key(late), channels };
     second.maintainers.push(zora);
     second.maintainers.sort();
     second.channels.push(Channel { name: testing.clone(), ..samples::channel(2, 2) });

@@ -155,6 +155,18 @@ impl AttemptState {
     }
 }
 
+/// What a builder has said of an attempt that the log keeps, signed by it: since then it cannot copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Said {
+    /// Nothing that binds it.
+    #[default]
+    Nothing,
+    /// What it is committed to.
+    Bound,
+    /// That it failed.
+    Failed,
+}
+
 /// One run of a job on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -162,6 +174,9 @@ pub struct Attempt {
     pub cost: u64,
     /// The builder.
     pub node: NodeId,
+    /// What it has said for good.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub said: Said,
     /// The lease.
     pub lease: LeaseNumber,
     /// Where it is.

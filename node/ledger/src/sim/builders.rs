@@ -220,6 +220,7 @@ impl World {
             | Response::Records(_)
             | Response::Providers(_)
             | Response::Log(_)
+            | Response::Grounds(_)
             | Response::View(_)
             | Response::Witness(..)
             | Response::Checkpoint(_)

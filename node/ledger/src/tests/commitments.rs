@@ -14,7 +14,6 @@ use protocol::{
 
 use crate::{
     Command, Effect, News, Opening,
-    commitments::REVEAL_WAIT,
     testing::{Bench, SALT, attest, builder},
     view::ResultView,
 };
@@ -145,7 +144,7 @@ fn a_result_waits_neither_for_nobody_nor_for_ever() {
     let job = bench.submit("deb", 1);
     let lease = bench.lease(builder(0, 0), job);
     bench.commit(&lease, "a");
-    for _ in 0..REVEAL_WAIT.as_secs() / 20 {
+    for _ in 0..limits::REVEAL_WAIT.as_secs() / 20 {
         assert_eq!(asked(&bench), []);
         bench.renew(&[&lease]);
         bench.wait(20);

@@ -25,6 +25,7 @@ pub fn word(end: &End) -> &'static str {
         End::Failed(_) => "failed",
         End::Stopped(_) | End::Interrupted => "interrupted",
         End::Lost => "nothing came",
+        End::Withheld => "withheld",
         End::Declined => "declined",
         End::Revoked => "taken back",
     }
@@ -34,6 +35,6 @@ pub fn word(end: &End) -> &'static str {
 fn signed(end: &End) -> Option<protocol::Hash> {
     match end {
         End::Built(hash) | End::Failed(hash) | End::Stopped(hash) => Some(*hash),
-        End::Interrupted | End::Lost | End::Declined | End::Revoked => None,
+        End::Interrupted | End::Lost | End::Withheld | End::Declined | End::Revoked => None,
     }
 }
