@@ -18,6 +18,7 @@
 pub mod bundle;
 pub mod commitment;
 pub mod compare;
+pub mod course;
 pub mod dsse;
 pub mod independence;
 pub mod link;

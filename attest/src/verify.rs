@@ -8,6 +8,7 @@
 //! What an offline check cannot know: whether a newer policy exists, and whether evidence was left out. The policy's
 //! expiry bounds the first; [`crate::threshold`] says why the second turns nothing wrong into something reproduced.
 
+pub mod attempts;
 mod promotion;
 mod proof;
 mod stapled;
@@ -20,6 +21,7 @@ use protocol::{
     policy::{Maintainer, Policy, SuccessionError, check_genesis, check_successor},
 };
 
+pub use attempts::{Attempts, attempts};
 pub use promotion::Promotion;
 pub use proof::{DebName, Proof};
 pub use stapled::{Broken, Chain, Moment, Stapled, verify_bundle, verify_stapled};
@@ -124,6 +126,9 @@ pub enum Error {
         /// The field that differs.
         source: Mismatch,
     },
+    /// What it tells of attempts does not hold.
+    #[error("what the bundle tells of the attempts does not hold")]
+    Attempts(#[from] attempts::Error),
     /// No attestation by an operator's node.
     #[error("no operator of the policy attests job {job}")]
     NoAttestation {
@@ -198,6 +203,7 @@ impl Error {
             | Error::OtherLock { .. }
             | Error::Attestation { .. }
             | Error::Unbound { .. }
+            | Error::Attempts(_)
             | Error::NoPolicy => 13,
             Error::Succession { source: SuccessionError::Expired, .. } => 1,
             Error::Succession { .. } => 13,

@@ -3,6 +3,7 @@
 //! Sockets and files are opened first, so that an error is seen at once. Then every part is one named task of one set:
 //! the first that ends stops the others, and all are joined. Which parts run is said by the configuration and the policy.
 
+mod bundle;
 mod candidate;
 mod cards;
 pub(crate) mod decide;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use web::server::{Access, Limits, Listener, Server};
 
+pub use bundle::bundle;
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use explain::Errand;
@@ -40,7 +42,7 @@ pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
 pub use places::{Places, learn as learn_places};
-pub use publisher::{Task, Work, bundle, chain};
+pub use publisher::{Task, Work, chain};
 pub use runs::{Piece, Runs};
 pub use shared::{Others, Policies, PolicyError, Shared};
 

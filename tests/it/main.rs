@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod alarm;
 mod attacks;
 mod cancel;
 mod chaos;
@@ -22,6 +23,7 @@ mod light;
 mod line;
 mod lint;
 mod log;
+mod outcomes;
 mod partition;
 mod patience;
 mod policy;
@@ -32,6 +34,7 @@ mod rpm;
 mod sandbox;
 mod server;
 mod ssh;
+mod strangers;
 mod tidy;
 mod transcript;
 mod variants;

@@ -122,17 +122,21 @@ pub struct Outcome {
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// With outputs: the signed attestation.
+    /// With outputs: the signed attestation. Whether they *differ* from those of others, no builder can know when it signs and
+    /// no entry says: the attestation itself is the proof, beside those that agree.
     Built(Hash),
-    /// Without: the builder's report.
+    /// Without, and the job or the builder is blamed for it: what the builder signed, see [`crate::negative`]; or the attestation
+    /// that it had not committed to.
     Failed(Hash),
+    /// It was cut off: what the builder signed about that, see [`crate::negative`].
+    Stopped(Hash),
     /// Nothing came before the lease ended, or before the attempt's time was over.
     Lost,
     /// It was committed to a result, and did not show it.
     Withheld,
     /// The builder did not take it.
     Declined,
-    /// It was cut off, and its builder says so.
+    /// It was cut off, and its builder says so; only in logs of earlier versions, which did not name what it signed.
     Interrupted,
     /// The coordinator took the lease back: nobody waits for the result any more.
     Revoked,

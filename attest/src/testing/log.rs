@@ -148,6 +148,7 @@ pub fn entries() -> Vec<Entry> {
     let bound = entry::Commitment { job, node, lease, digest: Hash::of(b"salt and attestation"), signature: None };
     events.push(Event::Commitment(entry::Commitment { signature: Some(Octets(vec![5; 64])), ..bound }));
     events.push(Event::Outcome(entry::Outcome { job, end: End::Withheld, node, lease }));
+    events.push(Event::Outcome(entry::Outcome { job, end: End::Stopped(Hash::of(b"report")), node, lease }));
     let times = (0..).map(|at| Timestamp::from_millis(1_700_000_000_000 + at));
     times.zip(events).map(|(at, event)| Entry { at, event }).collect()
 }

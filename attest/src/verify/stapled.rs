@@ -20,7 +20,11 @@ use protocol::{
     policy::Policy,
 };
 
-use super::{Case, Error, Proof, attestations, lock, promotion, request};
+use super::{
+    Case, Error, Proof,
+    attempts::{Attempts, is_operators},
+    attestations, lock, promotion, request,
+};
 use crate::{
     bundle::Bundle,
     log::{
@@ -30,6 +34,7 @@ use crate::{
         policy::Witnessed,
         proof::{self, Logged},
     },
+    negative::Negative,
     staple::Lines,
     statement::{self, VerifiedAttestation, write_time},
     trust::{LogDemand, Trust},
@@ -62,6 +67,8 @@ pub struct Chain {
     pub logged: Option<Logged>,
     /// The newest sign of life of the log, where there is one.
     pub seen: Option<Timestamp>,
+    /// Attempts of the job without outputs, by what their builders signed; others may have been left out.
+    pub failed: Attempts,
     /// Lines that did not verify and were not needed.
     pub broken: usize,
 }
@@ -70,6 +77,7 @@ impl Chain {
     /// Gives the chain for people: one line for each thing that was proven, and by whom.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.proof.lines();
+        lines.extend(self.failed.lines(Some(&self.proof)));
         if let Some(Logged { index, witnessed }) = &self.logged {
             let head = witnessed.checkpoint.head();
             lines.push(format!("log {}: entry {index} of {}", witnessed.checkpoint.get().origin(), head.size));
@@ -207,8 +215,8 @@ pub fn verify_stapled(stapled: &Stapled<'_>, trust: &Trust, moment: &Moment<'_>)
         lines.attestations.iter().any(|attestation| attestation.get().task.job == job_id(request))
     };
     let request = builds.iter().find(|request| answered(request)).or(builds.first()).ok_or(Broken::NoRequest)?;
-    let Lines { attestations, broken, .. } = lines;
-    check.chain(Evidence { request: request.clone(), promotions, lock: None, attestations, broken }, log.as_ref())
+    let (request, Lines { attestations, negatives, broken, .. }) = (request.clone(), lines);
+    check.chain(Evidence { request, promotions, lock: None, attestations, negatives, broken }, log.as_ref())
 }
 
 /// Checks a job's bundle, and the proof from the log where there is one, as [`verify_stapled`] does the lines that are made of
@@ -225,10 +233,12 @@ pub fn verify_bundle(
     let network = trust.network();
     bundle.check().map_err(Error::from)?;
     let request = request(bundle, network)?;
+    let negatives = bundle.course.iter().flat_map(|course| &course.negatives);
     let evidence = Evidence {
         promotions: promotion::read(bundle, network)?,
         lock: Some(lock(bundle, &request)?),
         attestations: attestations(bundle, network, &request)?,
+        negatives: negatives.filter_map(|bytes| Negative::read(&bytes.0, network).ok()).collect(),
         broken: Vec::new(),
         request,
     };
@@ -252,6 +262,7 @@ struct Evidence {
     promotions: Vec<Verified<JobRequest>>,
     lock: Option<EnvironmentLock>,
     attestations: Vec<VerifiedAttestation>,
+    negatives: Vec<Negative>,
     /// What does not verify, by its line.
     broken: Vec<(usize, statement::Error)>,
 }
@@ -332,6 +343,9 @@ impl<'a> Check<'a> {
             (None, None) => None,
         };
         let (verdict, logged) = logged.map_or((None, None), |(verdict, logged)| (Some(verdict), Some(logged)));
+        let of_job = |it: &&Negative| it.job == job_id(request) && is_operators(&self.policy, it);
+        let failed = evidence.negatives.iter().filter(of_job).cloned();
+        let failed = Attempts::of_negatives(&self.policy, failed);
         let (attestations, missing) = counted(attestations, request, verdict.as_ref());
         let case = Case {
             network: self.trust.network(),
@@ -348,7 +362,7 @@ impl<'a> Check<'a> {
         }
         self.accepts(&proof)?;
         let seen = self.seen(logged.as_ref(), quorum.unwrap_or(0))?;
-        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, broken: broken.len() })
+        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, failed, broken: broken.len() })
     }
 
     /// Gives how many operators' witnesses a package of the channel needs now, whenever it was built: a network that asks for more

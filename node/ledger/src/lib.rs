@@ -61,6 +61,7 @@
 
 pub mod command;
 pub mod commitments;
+pub mod course;
 pub mod effect;
 pub mod evidence;
 pub mod explain;

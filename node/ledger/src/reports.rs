@@ -197,7 +197,7 @@ impl Ledger {
 
     pub(crate) fn failed(&mut self, node: NodeId, report: Failed, turn: &mut Turn) {
         let number = report.lease;
-        let end = if is_interruption(report.failure.blame) { End::Interrupted } else { log::failed(&report) };
+        let end = log::failed(&report);
         let Failure { step, what, blame } = report.failure;
         let failure = Failure::new(blame, cut(step), what);
         let Some(lease) = self.held(node, number).cloned() else {

@@ -34,6 +34,7 @@ use tracing::debug;
 
 use super::{Policies, Shared, chain, views};
 use crate::{
+    on_behalf::Budget,
     serve::Desk,
     tlog::{Reader, Relay},
 };
@@ -146,7 +147,7 @@ async fn kept(shared: &Shared, policy: &entry::Policy) -> Option<u64> {
 
 /// Asks the coordinators, and keeps what the log proves.
 async fn ask(shared: &Arc<Shared>, unknown: &[entry::Policy]) -> Result<(), String> {
-    let relay = Relay::new(Arc::clone(shared));
+    let relay = Relay::new(Arc::clone(shared), &Budget::new());
     let head = witnessed_head(shared, &relay).await?;
     let mut reader = Reader::new(&relay, head);
     for Enacted { place, number, .. } in claims(shared).await {

@@ -20,8 +20,8 @@ use ledger::{
     service::{Account, publication_id},
 };
 use protocol::{
-    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, limits, message::Octets,
-    release::Release, words::RelativePath,
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, release::Release,
+    words::RelativePath,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ use self::{
     serve::{Done, Ending},
 };
 use super::{
-    Decisions, Shared, learn_places,
+    Decisions, Shared, bundle, learn_places,
     runs::{Recorder, Runs},
 };
 use crate::{
@@ -465,33 +465,6 @@ fn enters(name: &str) -> bool {
 /// The thread that writes a repository ended before it said how far it came.
 fn stopped(error: tokio::task::JoinError) -> Failure {
     Failure::from(format!("the publisher stopped: {error}")).begun()
-}
-
-/// Makes the bundle of a job's evidence.
-///
-/// # Errors
-/// Words, when the job or its environment lock is not here.
-pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Result<Vec<u8>, String> {
-    let look = move |ledger: &ledger::Ledger| Some((ledger.evidence(job)?, ledger.request(job)?.get().environment));
-    let (evidence, environment) =
-        decisions.view(look).await.flatten().ok_or_else(|| {
-            format!("the evidence of job {job} is no longer kept here; its bundle is in the repository")
-        })?;
-    if shared.blobs.size(&environment).await.map_err(|e| chain(&e))?.is_none() {
-        let from: Vec<_> = shared.net.peers().into_iter().map(|p| p.node).collect();
-        let limit = limits::LOCK_MAX as u64;
-        let fetched = shared.blobs.fetch(&shared.net, &environment, &from, limit).await;
-        fetched.map_err(|e| format!("the environment lock cannot be fetched: {}", chain(&e)))?;
-    }
-    let lock = shared.blobs.read(&environment, limits::LOCK_MAX as u64).await.map_err(|e| chain(&e))?;
-    let bundle = Bundle {
-        lock: Octets(lock.to_vec()),
-        request: Octets(evidence.request),
-        policies: evidence.policies.into_iter().map(Octets).collect(),
-        promotions: Vec::new(),
-        attestations: evidence.attestations.into_iter().map(Octets).collect(),
-    };
-    Ok(bundle.to_bytes())
 }
 
 /// Writes an error with all its causes.

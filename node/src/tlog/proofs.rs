@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use attest::log::{
-    checkpoint::Signed,
-    entry::{End, Entry, Event, Outcome},
-    proof::Proof,
-    tree::{self, MakeError},
+use attest::{
+    course::Placed,
+    log::{
+        checkpoint::Signed,
+        entry::{End, Entry, Event, Outcome},
+        proof::Proof,
+        tree::{self, MakeError},
+    },
 };
 use protocol::{
     ChannelName, Hash, JobId, Sha256,
@@ -89,6 +92,22 @@ impl Book {
             let size = checkpoint.claims().head().size;
             let path = tree::inclusion(place, size, &Kept(pages)).map_err(|error| made(error, place))?;
             Ok(Proof::of_entry(&entry, place, path, checkpoint))
+        })
+        .await
+    }
+
+    /// Gives entries, each with its path in the log of `size` entries.
+    ///
+    /// # Errors
+    /// [`Error`], where the log has fewer entries, too.
+    pub async fn placed(self: &Arc<Self>, places: Vec<u64>, size: u64) -> Result<Vec<Placed>, Error> {
+        self.look(move |pages| {
+            let placed = |index: u64| {
+                let entry = pages.entry(index)?.ok_or(PageError::Entry { index })?;
+                let path = tree::inclusion(index, size, &Kept(pages)).map_err(|error| made(error, index))?;
+                Ok(Placed { path, entry: Octets(entry), index })
+            };
+            places.into_iter().map(placed).collect()
         })
         .await
     }

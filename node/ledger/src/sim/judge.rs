@@ -133,6 +133,7 @@ impl World {
         let octets = |list: Vec<Vec<u8>>| list.into_iter().map(Octets).collect();
         let bundle = Bundle {
             lock: Octets(samples::lock().to_bytes()),
+            course: None,
             request: Octets(evidence.request),
             policies: octets(evidence.policies),
             promotions: Vec::new(),
