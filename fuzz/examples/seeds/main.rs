@@ -1,7 +1,9 @@
-//! Writes the seeds of the corpus out of the samples that the tests use: `cargo run --example seeds` in this folder. Seeds that
-//! are there stay, and so does what the fuzzer found.
+//! Writes the seeds of the corpus out of the samples that the tests use: `cargo run --example seeds` in this folder. What the fuzzer
+//! found stays; that is called by 40 hexadecimal digits, and seeds by words.
 
 use std::{fs, io, path::Path};
+
+mod more;
 
 use attest::{
     dsse::Envelope,
@@ -38,15 +40,7 @@ fn main() -> io::Result<()> {
     witnesses()?;
     staples()?;
     ssh()?;
-    for name in ["source.rpm", "unsigned.rpm"] {
-        seed("rpm", name, &fs::read(Path::new(FIXTURES).join("rpm").join(name))?[..5000])?;
-    }
-    for name in ["artel-tiny_1.0.dsc", "artel-dated_1.0.dsc"] {
-        seed("dsc", name, &fs::read(Path::new(FIXTURES).join("deb").join(name))?)?;
-    }
-    let buildinfo = "Format: 1.0\nSource: hello\nBinary: hello\nArchitecture: amd64\nVersion: 2.10-3\nBuild-Architecture: amd64\n\
-        Installed-Build-Depends:\n gcc-12 (= 12.2.0-14),\n libc6:amd64 (= 2.36-9)\n";
-    seed("buildinfo", "small", buildinfo.as_bytes())
+    more::write()
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -61,7 +55,8 @@ fn staples() -> io::Result<()> {
     let (lines, proof) = (sample.lines(), sample.proof(&[0]));
     let length = u32::try_from(lines.len()).map_err(io::Error::other)?.to_be_bytes();
     seed("staple", "proven", &[&length[..], &lines, &proof].concat())?;
-    seed("staple", "unlogged", &[&length[..], &lines].concat())?;
+    seed("staple", "refused-unlogged", &[&length[..], &lines].concat())?;
+    seed("staple", "refused-unlogged-open", &[&[0xff; 4][..], b"{}\n", &lines].concat())?;
     seed("trust", "sample", sample.trust(Demands::default()).to_string().as_bytes())
 }
 
@@ -81,6 +76,7 @@ fn wire() -> io::Result<()> {
         let target = match name.split_once('-') {
             Some(("request", _)) => "request",
             Some(("response", _)) => "response",
+            Some(("record", rest)) if rest.starts_with("recipe") => "recipe",
             Some(("record", rest)) if plain.iter().any(|plain| rest.starts_with(plain)) && rest != "leadership" => {
                 "record"
             }
