@@ -16,7 +16,7 @@ use attest::{
         witness::Request,
     },
     testing::{
-        bundle,
+        attestation, bundle,
         log::{Memory, ORIGIN, entries, log_key, witness_key},
         staple::Sample,
     },
@@ -24,7 +24,6 @@ use attest::{
 };
 use protocol::{
     Timestamp, limits,
-    policy::Policy,
     ssh::{Algorithm, Key, Signature},
     testing::{public_key, samples, signing_key},
 };
@@ -88,13 +87,23 @@ fn wire() -> io::Result<()> {
 }
 
 fn evidence() -> io::Result<()> {
-    let policy = Policy { expires: Timestamp::from_millis(u64::MAX), ..samples::genesis(3) };
-    let (bundle, _) = bundle(&policy, &["honest", "honest", "other"]);
+    let (bundle, network) = bundle(&samples::genesis(3), &["honest", "honest", "other"]);
     seed("bundle", "three", &bundle.to_bytes())?;
-    for (at, attestation) in bundle.attestations.iter().enumerate() {
-        seed("attestation", &at.to_string(), &attestation.0)?;
-        let envelope = Envelope::read(&attestation.0, limits::ATTESTATION_MAX).map_err(io::Error::other)?;
-        seed("statement", &at.to_string(), envelope.payload())?;
+    let requests = [
+        ("deb", samples::deb_request(network)),
+        ("rpm", samples::rpm_request(network)),
+        ("command", samples::command_request(network)),
+        ("image", samples::image_request(network)),
+        ("fetch", samples::fetch_request(network)),
+        ("environment", samples::environment_request(network)),
+    ];
+    for (name, request) in requests {
+        let request = samples::signed_request(&request);
+        // Not every kind of job may have a package among its outputs.
+        let Ok(attestation) = attestation(&request, 0, "x").sign(&signing_key(10)) else { continue };
+        seed("attestation", name, &attestation)?;
+        let envelope = Envelope::read(&attestation, limits::ATTESTATION_MAX).map_err(io::Error::other)?;
+        seed("statement", name, envelope.payload())?;
     }
     let json = fs::read(Path::new(WIRE).join("attest/deb.intoto.json"))?;
     seed("attestation", "golden", &json)
@@ -104,7 +113,8 @@ fn evidence() -> io::Result<()> {
 fn ssh() -> io::Result<()> {
     for name in ["job.sig", "job-sha256.sig", "policy.sig", "ecdsa.sig", "ed25519.pub", "rsa.pub", "encrypted"] {
         let text = fs::read_to_string(Path::new(FIXTURES).join("ssh").join(name))?;
-        seed("sshsig", name, text.as_bytes())?;
+        let refused = if ["ecdsa.sig", "rsa.pub"].contains(&name) { "refused-" } else { "" };
+        seed("sshsig", &format!("{refused}{name}"), text.as_bytes())?;
         let blob = Signature::parse(&text).map(|signature| signature.to_blob());
         if let Ok(blob) = blob.or_else(|_| Key::parse(&text).map(|key| key.to_blob())) {
             seed("sshsig", &format!("{name}.blob"), &blob)?;
