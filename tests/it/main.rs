@@ -11,6 +11,7 @@ mod chaos;
 mod clients;
 mod copycat;
 mod crash;
+mod decoders;
 mod elected;
 mod environments;
 mod explain;
