@@ -6,7 +6,7 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages operators boot bench sim versions blame chaos judges fuzz fuzz-smoke release setup clean
+.PHONY: demo test lint unit demos packages operators boot bench sim versions blame chaos judges fuzz fuzz-smoke fuzz-on fuzz-table release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
@@ -96,7 +96,7 @@ judges:
 	ARTEL_JUDGES=$(JUDGES)/bin ARTEL_TESTS=required $(CARGO) test --locked -p artel-tests --test it judges -- --test-threads=1 --nocapture
 
 # Fuzzing, with cargo-fuzz: every target for ten minutes (fuzz-smoke: one), or some for longer: make fuzz TARGETS="note proof" SECONDS_EACH=3600
-# Those that need the whole node are built and run with FEATURES=node.
+# fuzz-on goes on until it is stopped, always with the target that has had least; fuzz-table says what was spent.
 TARGETS ?=
 SECONDS_EACH ?= 600
 fuzz:
@@ -105,6 +105,13 @@ fuzz:
 
 fuzz-smoke:
 	@$(MAKE) --no-print-directory fuzz SECONDS_EACH=60
+
+fuzz-on:
+	@.ci/setup fuzz
+	.ci/fuzz on $(TARGETS)
+
+fuzz-table:
+	@.ci/fuzz table
 
 release:
 	$(CARGO) build --locked --release -p artel -p artel-verify

@@ -2,15 +2,4 @@
 
 #![no_main]
 
-use attest::{
-    log::conflict::Conflict,
-    testing::log::{ORIGIN, log_key},
-};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(conflict) = Conflict::from_bytes(bytes) {
-        assert_eq!(conflict.to_bytes(), bytes);
-        let _ = conflict.convicts(&[log_key(ORIGIN)]);
-    }
-});
+artel_fuzz::program!(artel_fuzz::targets::log::CONVICTING);

@@ -2,17 +2,4 @@
 
 #![no_main]
 
-use artel_fuzz::canonical;
-use libfuzzer_sys::fuzz_target;
-use protocol::{blame::Failure, environment::EnvironmentLock, lease::Lease, release::Manifest};
-
-fuzz_target!(|bytes: &[u8]| {
-    canonical::<Lease>(bytes);
-    canonical::<Failure>(bytes);
-    if let Ok(lock) = EnvironmentLock::from_bytes(bytes) {
-        assert_eq!(lock.to_bytes(), bytes);
-    }
-    if let Ok(manifest) = Manifest::from_bytes(bytes) {
-        assert_eq!(manifest.to_bytes(), bytes);
-    }
-});
+artel_fuzz::program!(artel_fuzz::targets::records::RECORD);

@@ -2,10 +2,4 @@
 
 #![no_main]
 
-use artel_fuzz::canonical;
-use libfuzzer_sys::fuzz_target;
-use protocol::message::Request;
-
-fuzz_target!(|bytes: &[u8]| {
-    canonical::<Request>(bytes);
-});
+artel_fuzz::program!(artel_fuzz::targets::records::REQUEST);

@@ -2,10 +2,4 @@
 
 #![no_main]
 
-use artel_fuzz::canonical;
-use libfuzzer_sys::fuzz_target;
-use protocol::message::Response;
-
-fuzz_target!(|bytes: &[u8]| {
-    canonical::<Response>(bytes);
-});
+artel_fuzz::program!(artel_fuzz::targets::records::RESPONSE);

@@ -12,6 +12,7 @@ mod chaos;
 mod clients;
 mod copycat;
 mod crash;
+mod decoders;
 mod elected;
 mod environments;
 mod eras;

@@ -9,7 +9,7 @@
 //! What apt is told by its configuration holds for the questions, too: proxies, private sources, other folders.
 
 mod ask;
-mod input;
+pub mod input;
 
 use std::{
     collections::BTreeMap,

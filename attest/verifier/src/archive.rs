@@ -68,7 +68,8 @@ fn apt(root: &Path) -> Result<Vec<Entry>, Error> {
             for index in folders(&component)? {
                 let binary = index.file_name().is_some_and(|name| name.to_string_lossy().starts_with("binary-"));
                 if binary && let Some(text) = index_text(&index.join("Packages"))? {
-                    entries.extend(paragraphs(&text, root, &index)?);
+                    let malformed = |why| Error::Form { path: index.join("Packages"), why };
+                    entries.extend(packages(&text, root).map_err(malformed)?);
                 }
             }
         }
@@ -100,17 +101,20 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn paragraphs(text: &str, root: &Path, index: &Path) -> Result<Vec<Entry>, Error> {
-    let malformed = |why: String| Error::Form { path: index.join("Packages"), why };
+/// Reads the text of apt's `Packages`, of the repository in a folder.
+///
+/// # Errors
+/// Words, when a package lacks what names it, or names a file outside.
+pub fn packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty());
     let entry = |paragraph: &str| {
         let field = |wanted: &str| {
             let mut lines = paragraph.lines().filter_map(|line| line.split_once(": "));
             lines.find(|(name, _)| *name == wanted).map(|(_, value)| value.trim().to_owned())
         };
-        let field = |wanted: &str| field(wanted).ok_or_else(|| malformed(format!("a package has no field {wanted}")));
+        let field = |wanted: &str| field(wanted).ok_or_else(|| format!("a package has no field {wanted}"));
         let wanted = [field("Package")?, field("Version")?, field("Architecture")?];
-        Ok(Entry { file: below(root, &field("Filename")?).map_err(malformed)?, wanted: Some(wanted) })
+        Ok(Entry { file: below(root, &field("Filename")?)?, wanted: Some(wanted) })
     };
     paragraphs.map(entry).collect()
 }
@@ -128,17 +132,29 @@ fn rpm(root: &Path) -> Result<Vec<Entry>, Error> {
     }
     let malformed = |why: String| Error::Form { path: path.clone(), why };
     let text = String::from_utf8(read(&path, INDEX_MAX)?).map_err(|e| malformed(e.to_string()))?;
-    let primary = elements(&text, "data").find(|element| element.contains("type=\"primary\""));
-    let href = primary.and_then(|data| attribute(data, "location", "href"));
-    let href = href.ok_or_else(|| malformed("it names no primary index".into()))?;
+    let href = primary_of(&text).ok_or_else(|| malformed("it names no primary index".into()))?;
     let primary = below(root, href).map_err(malformed)?;
     if primary.extension() != Some(OsStr::new("gz")) {
         return Err(malformed(format!("{href} is not packed by gzip, which alone is read here")));
     }
     let text = String::from_utf8(unpacked(&primary)?).map_err(|e| malformed(e.to_string()))?;
-    let packages = elements(&text, "package").map(|package| {
-        let (href, wanted) = described(package).ok_or_else(|| malformed("a package lacks what names it".into()))?;
-        Ok(Entry { file: below(root, href).map_err(malformed)?, wanted: Some(wanted) })
+    primary_packages(&text, root).map_err(malformed)
+}
+
+/// Gives where the primary index lies, by the text of dnf's `repomd.xml`.
+pub fn primary_of(text: &str) -> Option<&str> {
+    let primary = elements(text, "data").find(|element| element.contains("type=\"primary\""));
+    primary.and_then(|data| attribute(data, "location", "href"))
+}
+
+/// Reads the text of dnf's primary index, of the repository in a folder.
+///
+/// # Errors
+/// Words, when a package lacks what names it, or names a file outside.
+pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
+    let packages = elements(text, "package").map(|package| {
+        let (href, wanted) = described(package).ok_or("a package lacks what names it")?;
+        Ok(Entry { file: below(root, href)?, wanted: Some(wanted) })
     });
     packages.collect()
 }

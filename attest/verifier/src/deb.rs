@@ -20,13 +20,13 @@ const MEMORY_MAX: u64 = 256 << 20;
 const BLOCK: usize = 512;
 
 /// Name, version and architecture, as they stand there.
-pub(crate) type Fields = [String; 3];
+pub type Fields = [String; 3];
 
 /// Reads name, version and architecture.
 ///
 /// # Errors
 /// Words.
-pub(crate) fn fields(deb: &mut (impl Read + Seek)) -> Result<Fields, String> {
+pub fn fields(deb: &mut (impl Read + Seek)) -> Result<Fields, String> {
     fields_of(&control(deb)?)
 }
 

@@ -10,13 +10,13 @@
 
 pub mod apt;
 pub mod archive;
-mod deb;
+pub mod deb;
 pub mod folder;
 pub mod hook;
 pub mod package;
 pub mod program;
 pub mod report;
-mod rpm;
+pub mod rpm;
 
 use std::{
     fs::File,

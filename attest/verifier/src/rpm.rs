@@ -14,7 +14,7 @@ const TAGS: [u32; 5] = [1000, 1001, 1002, 1003, 1022];
 ///
 /// # Errors
 /// Words, when it is no RPM as rpmbuild writes it, or cannot be read.
-pub(crate) fn attested(rpm: &mut (impl Read + Seek)) -> Result<Sha256, String> {
+pub fn attested(rpm: &mut (impl Read + Seek)) -> Result<Sha256, String> {
     let front = front(rpm, form::signature_size)?;
     let unsigned = form::unsigned(&front).map_err(|e| e.to_string())?;
     rpm.seek(SeekFrom::Start(unsigned.instead_of as u64)).map_err(|e| e.to_string())?;
@@ -27,7 +27,7 @@ pub(crate) fn attested(rpm: &mut (impl Read + Seek)) -> Result<Sha256, String> {
 ///
 /// # Errors
 /// Words.
-pub(crate) fn fields(rpm: &mut (impl Read + Seek)) -> Result<[String; 3], String> {
+pub fn fields(rpm: &mut (impl Read + Seek)) -> Result<[String; 3], String> {
     rpm.rewind().map_err(|e| e.to_string())?;
     let header = form::front(&front(rpm, form::front_size)?).map_err(|e| e.to_string())?.header;
     let [name, version, release, epoch, arch] = TAGS;

@@ -9,11 +9,15 @@ const GIVEN_ON: [&str; 5] = ["dir", "acquire", "apt::architecture", "apt::archit
 
 /// A package that apt is about to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) arch: String,
-    pub(super) file: PathBuf,
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Where it lies.
+    pub file: PathBuf,
 }
 
 impl Wanted {
@@ -36,17 +40,18 @@ impl fmt::Display for Wanted {
 
 /// What apt wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Input {
+pub struct Input {
     /// Settings for questions, `name=value` each.
-    pub(super) options: Vec<String>,
-    pub(super) wanted: Vec<Wanted>,
+    pub options: Vec<String>,
+    /// The packages.
+    pub wanted: Vec<Wanted>,
 }
 
 /// Reads what apt wrote.
 ///
 /// # Errors
 /// Words, where it is of another protocol or ends early.
-pub(super) fn read(from_apt: &mut impl Read) -> Result<Input, String> {
+pub fn read(from_apt: &mut impl Read) -> Result<Input, String> {
     let mut text = String::new();
     let read = from_apt.take(INPUT_MAX).read_to_string(&mut text);
     read.map_err(|error| format!("what apt says cannot be read: {error}"))?;

@@ -1,0 +1,1 @@
+../../../../../node/src/build/explain/quotes.rs
