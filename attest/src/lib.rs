@@ -6,8 +6,8 @@
 //!             who else is bound, by the log --reveal::check--> whether it is shown
 //!  everybody: bytes --statement::read--> VerifiedAttestation --Vote::of(policy)--> Vote --threshold::verdict--> Verdict
 //!  offline:   Bundle --verify::verify(network)--> Proof
-//!  then:      chain of policies + place in the log --validity::Chain--> whose key this was
-//!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain
+//!  mirrored:  Bundle, .tlog-proof --verify::verify_bundle(trust)--> Chain: the policies by their places in the log judge
+//!  installed: staple, .tlog-proof --verify::verify_stapled(trust)--> Chain, by the same judge
 //!  forever:   entry --log--> checkpoint --witnesses--> .tlog-proof
 //! ```
 //!
@@ -31,5 +31,4 @@ pub mod summary;
 pub mod testing;
 pub mod threshold;
 pub mod trust;
-pub mod validity;
 pub mod verify;

@@ -25,7 +25,6 @@ pub use crate::log::proof::SUFFIX as PROOF_SUFFIX;
 use crate::{
     bundle::Bundle,
     dsse,
-    log::{checkpoint, entry::Entry, proof::Proof, tree},
     statement::{self, VerifiedAttestation},
     summary,
 };
@@ -72,21 +71,6 @@ pub fn lines(bundle: &Bundle, summary: Option<&[u8]>) -> Result<Vec<u8>, Error> 
 fn record(octets: &Octets) -> Result<Vec<u8>, Error> {
     let record: Record = codec::decode(&octets.0, RECORD_MAX)?;
     Ok(dsse::Envelope::of_record(&record).to_bytes())
-}
-
-/// Gives the proof beside a package: that the verdict of its job is the log's entry at `index`, under a checkpoint with the
-/// cosignatures that its channel asks for. `hashes` are those of the log at the checkpoint's size.
-///
-/// # Errors
-/// When the log has no such entry at that size, or a hash cannot be had.
-pub fn proof<S: tree::Subtrees>(
-    entry: &Entry,
-    index: u64,
-    checkpoint: checkpoint::Signed,
-    hashes: &S,
-) -> Result<Vec<u8>, tree::MakeError<S::Error>> {
-    let path = tree::inclusion(index, checkpoint.claims().head().size, hashes)?;
-    Ok(Proof::of_entry(entry, index, path, checkpoint).to_string().into_bytes())
 }
 
 /// The largest envelope of a request or promotion, in bytes.

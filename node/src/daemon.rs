@@ -13,6 +13,7 @@ mod inputs;
 mod judge;
 mod leadership;
 mod offers;
+mod places;
 mod publisher;
 mod replica;
 mod retention;
@@ -38,6 +39,7 @@ pub use explain::Errand;
 pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
+pub use places::{Places, learn as learn_places};
 pub use publisher::{Task, Work, bundle, chain};
 pub use runs::{Piece, Runs};
 pub use shared::{Others, Policies, PolicyError, Shared};
@@ -172,6 +174,7 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
         leading: Leading::load(&store).await?,
         alarms: crate::alarm::Alarms::load(&store).await?,
         sight: crate::audit::Sight::default(),
+        places: Places::default(),
         adopting: tokio::sync::Mutex::default(),
     };
     let shared = Arc::new(Shared {

@@ -13,6 +13,7 @@ mod copycat;
 mod crash;
 mod elected;
 mod environments;
+mod eras;
 mod explain;
 mod hostile;
 mod image;

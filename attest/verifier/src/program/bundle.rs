@@ -12,7 +12,11 @@ use attest::{
 use protocol::{NetworkId, Sha256};
 use serde_json::{Value, json};
 
-use crate::{Error, now, package, read, report::Output, rpm};
+use crate::{
+    Error, now, package, read,
+    report::{Output, with_proof},
+    rpm,
+};
 
 /// Checks a bundle, the first of the paths, and files against it; gives what to print.
 ///
@@ -52,20 +56,6 @@ fn text(proof: &Proof, files: &[PathBuf]) -> String {
 }
 
 fn report(proof: &Proof, files: &[PathBuf]) -> Value {
-    json!({
-        "proven": true,
-        "exit": 0,
-        "network": proof.network,
-        "policy": proof.policy.number,
-        "job": proof.job,
-        "title": proof.request.title(),
-        "channel": proof.channel,
-        "maintainer": proof.maintainer,
-        "environment": proof.request.environment,
-        "wanted": proof.rule.agree,
-        "agree": proof.agree,
-        "dissent": proof.dissent,
-        "outputs": proof.outputs,
-        "files": files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-    })
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    with_proof(proof, json!({ "outputs": proof.outputs, "files": files }))
 }

@@ -51,6 +51,14 @@ impl Publisher {
 }
 
 impl Notary {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
     /// What keeps a repository's tree as it is until the release of the next generation was logged and seen. It is asked on a
     /// thread that may block.
     pub(super) fn gate(self) -> Gate {
