@@ -246,10 +246,14 @@ impl Auditor {
     /// Begins anew where the roots have replaced coordinators that forked the log: which of their histories goes on is not this
     /// node's to say.
     fn give_up_convicted(&mut self) {
-        let (former, current) = (self.shared.every_log_key(), self.shared.log_keys());
+        let (policies, current) = (self.shared.policies(), self.shared.log_keys());
+        let of_policies = policies.chain().iter().map(|policy| network::log_keys(&self.shared.network, policy.get()));
+        // That new coordinators do not continue the log is no evidence against the former ones: no policy named both alone.
+        let former: Vec<_> = of_policies.filter(|keys| *keys != current).collect();
+        let forked = |conflict: &Conflict| former.iter().any(|keys| conflict.convicts(keys).is_ok());
         let mut believed = self.shared.others.sight.lock();
         let replaced = believed.as_ref().is_some_and(|own| own.as_signed().clone().verify(&current).is_err());
-        if replaced && self.shared.others.alarms.every().iter().any(|alarm| alarm.conflict.convicts(&former).is_ok()) {
+        if replaced && self.shared.others.alarms.every().iter().any(|alarm| forked(&alarm.conflict)) {
             warn!("the log was forked by former coordinators: it is followed anew");
             *believed = None;
             self.agreed.clear();
