@@ -14,7 +14,8 @@
 //! * What is shown goes to the coordinators alone and is shown to nobody else before the verdict: no view, no bundle, no
 //!   output. So whoever is asked later, after the first k disagreed, cannot copy either, unless a coordinator tells it.
 //! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence. Others may have shown
-//!   their results meanwhile, so that its operator has no other turn for this job; the log says `withheld`.
+//!   their results meanwhile, so that its operator has no other turn for this job; the log says `withheld`. Only while no other
+//!   operator could be asked instead, it is asked again and again: its commitment still binds it.
 //!
 //! What earlier versions wrote down has no commitments, and is replayed as it was decided then.
 

@@ -272,6 +272,10 @@ impl Ledger {
         let (job, node, ended) = (lease.job, lease.node, turn.at);
         let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
         let (bound, asked) = (state.committed().is_some(), state.is_asked());
+        if asked && self.nobody_else_is_left(&job) {
+            self.ask_again(&lease, turn);
+            return;
+        }
         self.release(number, if bound { End::Withheld } else { End::Lost }, turn);
         if planted::is(Fault::ForgetsLost) {
             return;
@@ -288,6 +292,20 @@ impl Ledger {
         }
         turn.tell(News::LeaseExpired { job, lease: number, node });
         self.settle(job, turn);
+    }
+
+    fn nobody_else_is_left(&self, job: &JobId) -> bool {
+        let policy = self.policy_in_force();
+        !tally::is_possible(&self.jobs[job], (policy, self.peers.operators()))
+    }
+
+    /// Without its result the job would wait in vain, and what it shows later is what it was bound to before others showed
+    /// theirs: a laptop may wake up again. As soon as another operator could be asked, it has withheld it.
+    fn ask_again(&mut self, lease: &Lease, turn: &mut Turn) {
+        let expires = turn.at.after(limits::LEASE_TTL);
+        self.leases.get_mut(&lease.number).expect("the caller holds it").expires = expires;
+        self.deadlines.set(Due::Lease(lease.number), expires);
+        turn.push(Effect::Reveal { node: lease.node, lease: lease.number });
     }
 
     /// How long an attempt may take in all.

@@ -190,7 +190,7 @@ pub(crate) fn stand(
 }
 
 /// Says whether some operator of the policy may still get a lease for the job.
-fn is_possible(job: &Job, (policy, operators): Voters<'_>) -> bool {
+pub(crate) fn is_possible(job: &Job, (policy, operators): Voters<'_>) -> bool {
     let schedule = &job.facts.schedule;
     if !schedule.only.is_empty() {
         let asked = schedule.only.iter().filter(|node| schedule.allows(node));

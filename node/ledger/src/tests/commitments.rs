@@ -177,6 +177,23 @@ fn who_is_asked_and_keeps_silent_withholds_and_has_no_other_turn() {
 }
 
 #[test]
+fn who_is_away_when_it_is_asked_and_cannot_be_replaced_is_waited_for() {
+    let mut bench = Bench::of(2, 2, 2, 2);
+    let (job, first, second) = two(&mut bench);
+    bench.commit(&first, "a");
+    bench.commit(&second, "a");
+    bench.show(&second, "a");
+    for _ in 0..10 {
+        bench.wait(limits::LEASE_TTL.as_secs());
+        assert_eq!(asked(&bench), [first.number], "again and again");
+        assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "committed");
+    }
+    assert_eq!(bench.show(&first, "a"), Some(Response::Done));
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
 fn who_is_asked_and_says_that_it_was_interrupted_or_could_not_withholds_as_well() {
     for blame in [Blame::Interrupted, Blame::Builder(protocol::blame::Fault::DiskFull), Blame::Job] {
         let mut bench = Bench::of(2, 2, 2, 2);
