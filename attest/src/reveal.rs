@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!  grounds --checkpoint signed by the log, continues what this node believes--> entries in it
-//!      the verdict over the job                                       nobody can copy and count any more
 //!      k operators: a commitment that its builder signed, or a       nobody can copy into the first k
 //!                   failure that its builder signed
 //! ```
@@ -49,14 +48,8 @@ pub struct Question<'a> {
     pub believed: Option<&'a Verified>,
 }
 
-/// Why the log allows a result to be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// The job has its verdict.
-    Judged,
-    /// These operators are bound, or have failed.
-    Bound(BTreeSet<OperatorName>),
-}
+/// The operators that are bound, or have failed: why the log allows a result to be shown.
+pub type Bound = BTreeSet<OperatorName>;
 
 /// Why what a coordinator says is no reason to show a result.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +110,7 @@ pub enum Doubt {
 ///
 /// # Errors
 /// [`Doubt`].
-pub fn check(question: &Question<'_>, grounds: &Grounds) -> Result<(Verified, Result<Reason, Doubt>), Doubt> {
+pub fn check(question: &Question<'_>, grounds: &Grounds) -> Result<(Verified, Result<Bound, Doubt>), Doubt> {
     let checkpoint = continues(question, grounds)?;
     if grounds.entries.len() > 1 + 2 * limits::ATTEMPTS_MAX as usize
         || grounds.negatives.len() > limits::ATTEMPTS_MAX as usize
@@ -152,7 +145,7 @@ fn continues(question: &Question<'_>, grounds: &Grounds) -> Result<Verified, Dou
     Err(conflict.map_or(Doubt::Consistency, |conflict| Doubt::Fork(Box::new(conflict))))
 }
 
-fn reason(question: &Question<'_>, grounds: &Grounds, head: Head) -> Result<Reason, Doubt> {
+fn reason(question: &Question<'_>, grounds: &Grounds, head: Head) -> Result<Bound, Doubt> {
     let failures: BTreeSet<(Hash, NodeId, LeaseNumber)> =
         grounds.negatives.iter().filter_map(|negative| failure(question, negative)).collect();
     let mut operators = BTreeSet::new();
@@ -161,7 +154,6 @@ fn reason(question: &Question<'_>, grounds: &Grounds, head: Head) -> Result<Reas
         tree::check_inclusion(tree::leaf(&entry.0), *index, head, path)
             .map_err(|source| Doubt::Inclusion { index: *index, source })?;
         match Entry::from_bytes(&entry.0)?.event {
-            Event::Verdict(verdict) if verdict.job == question.job => return Ok(Reason::Judged),
             Event::Commitment(said) if said.job == question.job && commitment::is_signed(&question.network, &said) => {
                 own |= question.own == Some((said.node, said.lease, said.digest));
                 operators.extend(question.policy.operator_of(&said.node).cloned());
@@ -187,13 +179,14 @@ fn reason(question: &Question<'_>, grounds: &Grounds, head: Head) -> Result<Reas
     if operators.len() < usize::from(question.agree) {
         return Err(Doubt::TooFew { bound: operators.len(), agree: question.agree });
     }
-    Ok(Reason::Bound(operators))
+    Ok(operators)
 }
 
 /// Reads what a builder of the job signed about its failure.
 fn failure(question: &Question<'_>, negative: &Octets) -> Option<(Hash, NodeId, LeaseNumber)> {
-    let read = Negative::read(&negative.0, &question.network).ok().filter(|negative| negative.job == question.job)?;
-    Some((Hash::of(&negative.0), read.node, read.lease))
+    let read = Negative::read(&negative.0, &question.network).ok()?;
+    let counts = read.job == question.job && read.failure.blame.is_final();
+    counts.then(|| (Hash::of(&negative.0), read.node, read.lease))
 }
 
 #[cfg(test)]

@@ -59,17 +59,23 @@ impl Budget {
     async fn spend<T>(&self, question: impl Future<Output = T>) -> Result<T, Busy> {
         let slot = tokio::time::timeout(SLOT_WITHIN, self.slots.acquire()).await;
         let _slot = slot.map_err(|_| Busy)?.expect("the semaphore is never closed");
-        tokio::time::sleep(self.turn(Instant::now())).await;
+        tokio::time::sleep(self.turn(Instant::now())?).await;
         self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(question.await)
     }
 
-    /// Gives how long the next question must wait, and counts it.
-    fn turn(&self, now: Instant) -> Duration {
+    /// Gives how long the next question must wait, and counts it. Who would wait too long takes no turn, so that those who go away
+    /// leave no debt.
+    fn turn(&self, now: Instant) -> Result<Duration, Busy> {
         let second = Duration::from_secs(1);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = (*next).max(now.checked_sub(second).unwrap_or(now)) + second / PER_SECOND;
-        next.saturating_duration_since(now)
+        let turn = (*next).max(now.checked_sub(second).unwrap_or(now)) + second / PER_SECOND;
+        let wait = turn.saturating_duration_since(now);
+        if wait > SLOT_WITHIN {
+            return Err(Busy);
+        }
+        *next = turn;
+        Ok(wait)
     }
 }
 
@@ -191,9 +197,11 @@ mod tests {
     #[test]
     fn the_pace_is_kept_after_a_burst() {
         let (budget, now) = (Budget::new(), Instant::now() + Duration::from_secs(10));
-        let waits: Vec<Duration> = (0..3 * PER_SECOND).map(|_| budget.turn(now)).collect();
+        let waits: Vec<Duration> = (0..9 * PER_SECOND).map_while(|_| budget.turn(now).ok()).collect();
         assert!(waits[..PER_SECOND as usize].iter().all(Duration::is_zero));
         let last = waits.last().unwrap().as_secs_f64();
         assert!((1.9..=2.1).contains(&last), "{last}");
+        assert_eq!(waits.len(), 3 * PER_SECOND as usize, "who would wait longer takes no turn");
+        assert!(budget.turn(now + Duration::from_millis(20)).is_ok(), "those who left owe nothing");
     }
 }

@@ -340,7 +340,14 @@ impl Desk {
         };
         let said = Negative::read(&statement.0, &self.shared.network).map_err(|e| invalid(&e))?;
         let (node, lease) = (said.node, said.lease);
-        if (node, lease, &said.failure, said.log) != (from, report.lease, &report.failure, report.log) {
+        let look = move |ledger: &ledger::Ledger| ledger.grounds(from, lease).map(|grounds| grounds.job);
+        let job = match self.leading() {
+            Some(decisions) => decisions.view(look).await.flatten(),
+            None => None,
+        };
+        if (node, lease, &said.failure, said.log) != (from, report.lease, &report.failure, report.log)
+            || job.is_some_and(|job| job != said.job)
+        {
             return Err(Refusal::Invalid("the builder signed something else than it reports".into()));
         }
         Ok(self.of_member(Command::Failed { node: from, report }, from).await)

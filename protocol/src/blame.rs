@@ -21,6 +21,16 @@ pub enum Blame {
     IsolationBreach,
 }
 
+impl Blame {
+    /// Says whether who reports this has had its turn: it could try, and is not asked again.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Blame::Job | Blame::InputMismatch | Blame::Timeout | Blame::IsolationBreach => true,
+            Blame::Builder(_) | Blame::Interrupted | Blame::Cancelled => false,
+        }
+    }
+}
+
 /// What a builder lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {

@@ -6,6 +6,7 @@
 //!              once        once     at most once    once       once        a channel's generations only grow
 //! ```
 //! An attempt that ends with outputs, or withholds them, was committed to before.
+//! A job that was not reproduced may be tried again, and then has another verdict.
 //! A lease without an outcome, or an accepted job without a verdict, is no fault while the log goes on: see [`Story::open`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Commitment, End, Entry, Event, Lease, Outcome, Verdict};
+use super::entry::{Commitment, End, Entry, Event, Judgement, Lease, Outcome, Verdict};
 
 /// Why an entry cannot follow those before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +94,9 @@ struct Attempt {
 enum Course {
     /// It has no verdict; the attestations that its builders gave.
     Open(BTreeSet<Hash>),
-    /// It has one.
+    /// It has one, and was not reproduced: it may be tried again; the attestations that its builders gave.
+    Tried(BTreeSet<Hash>),
+    /// It was reproduced.
     Judged,
 }
 
@@ -191,7 +194,9 @@ impl Story {
         }
         self.leases.remove(&outcome.lease);
         // A canary may end after the verdict over its job, of which it is no part.
-        if let (End::Built(attestation), Some(Course::Open(built))) = (&outcome.end, self.jobs.get_mut(&outcome.job)) {
+        if let (End::Built(attestation), Some(Course::Open(built) | Course::Tried(built))) =
+            (&outcome.end, self.jobs.get_mut(&outcome.job))
+        {
             built.insert(*attestation);
         }
         Ok(())
@@ -199,16 +204,17 @@ impl Story {
 
     fn verdict(&mut self, verdict: &Verdict) -> Result<(), StoryError> {
         let job = verdict.job;
-        match self.jobs.get(&job) {
+        let course = match self.jobs.get(&job) {
             None => return Err(StoryError::NotAccepted(job)),
             Some(Course::Judged) => return Err(StoryError::JudgedTwice(job)),
-            Some(Course::Open(built)) => {
+            Some(Course::Open(built) | Course::Tried(built)) => {
                 if let Some(attestation) = verdict.attestations.iter().find(|hash| !built.contains(hash)) {
                     return Err(StoryError::Attestation { job, attestation: *attestation });
                 }
+                if verdict.verdict == Judgement::Reproduced { Course::Judged } else { Course::Tried(built.clone()) }
             }
-        }
-        self.jobs.insert(job, Course::Judged);
+        };
+        self.jobs.insert(job, course);
         Ok(())
     }
 

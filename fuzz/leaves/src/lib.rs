@@ -3,7 +3,7 @@
 //!
 //! The few items that those files ask of their neighbours, and that decode nothing, stand here in place of them.
 
-#![allow(dead_code, reason = "the node uses what no target reaches")]
+#![expect(dead_code, reason = "the node uses what no target reaches")]
 
 pub mod bounded;
 pub mod recipe;

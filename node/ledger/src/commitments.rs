@@ -15,7 +15,8 @@
 //!   output. So whoever is asked later, after the first k disagreed, cannot copy either, unless a coordinator tells it.
 //! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence. Others may have shown
 //!   their results meanwhile, so that its operator has no other turn for this job; the log says `withheld`. Only while no other
-//!   operator could be asked instead, it is asked again and again: its commitment still binds it.
+//!   operator could be asked instead, it is asked again and again: its commitment still binds it. Who is bound and was not asked yet
+//!   may be away; who gives up what it is bound to has withheld it.
 //!
 //! What earlier versions wrote down has no commitments, and is replayed as it was decided then.
 
@@ -225,8 +226,9 @@ impl Ledger {
         let own = |id: &&JobId| self.jobs.get(id).and_then(|job| job.attempt(lease)).is_some_and(|a| a.node == node);
         let known = self.job_of_lease.get(&lease).filter(own).copied();
         let id = known.or_else(|| self.canary_of(node, lease))?;
+        let job = self.jobs.get(&id)?;
         let of = |said: Said| {
-            let spoken = self.jobs[&id].attempts.iter().filter(move |attempt| attempt.said == said);
+            let spoken = job.attempts.iter().filter(move |attempt| attempt.said == said);
             spoken.map(|attempt| attempt.lease).collect()
         };
         let kept = self.dossiers.get(&id).into_iter().flat_map(|dossier| dossier.negatives.iter().rev());

@@ -40,10 +40,17 @@ impl Ledger {
     pub(crate) fn note_course(&mut self, event: &Event, (place, entry): (u64, &[u8])) {
         let Some((id, lease)) = about(event) else { return };
         let (Some(job), Some(dossier)) = (self.jobs.get(&id), self.dossiers.get(&id)) else { return };
-        let is_attempt = |lease| job.every_attempt().any(|attempt| attempt.lease == lease);
-        // Who declines is no attempt any more.
-        let was_one = |lease| !matches!(event, Event::Lease(_)) && events(dossier).any(|(_, e)| is_of(&e, lease));
-        let wanted = lease.is_none_or(|lease| is_attempt(lease) || was_one(lease));
+        let wanted = lease.is_none_or(|lease| match event {
+            Event::Lease(_) => job.every_attempt().any(|attempt| attempt.lease == lease),
+            // Without its lease, which an earlier version kept in the log alone, it would be of no attempt.
+            Event::Commitment(_)
+            | Event::Outcome(_)
+            | Event::Policy(_)
+            | Event::Accepted(_)
+            | Event::Verdict(_)
+            | Event::Release(_)
+            | Event::Revocation(_) => events(dossier).any(|(_, known)| is_of(&known, lease)),
+        });
         if !wanted || dossier.course.len() >= ENTRIES_MAX {
             return;
         }

@@ -154,22 +154,22 @@ impl Witness {
                     let nobody = JobId::from_bytes([0; 32]);
                     self.generations_strictly_grow(channel, *generation, nobody)?;
                 }
-                // Who was asked once may be asked again, whatever changed since.
-                Effect::Reveal { lease, .. } if self.asked.insert(*lease) => {
-                    nobody_reveals_too_early(ledger, *lease, at, &self.log.spoken)?;
-                }
-                Effect::Reveal { .. } => {}
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
                 Effect::Append { .. } => {}
                 Effect::Disclose { job, .. } => {
                     must(commitments::is_open(&ledger.jobs[job]), || format!("{job:?} is undecided and opened"))?;
                 }
-                Effect::Revoke { .. } | Effect::Announce(_) | Effect::Explain(_) | Effect::Notify(_) => {}
+                Effect::Reveal { .. }
+                | Effect::Revoke { .. }
+                | Effect::Announce(_)
+                | Effect::Explain(_)
+                | Effect::Notify(_) => {}
             }
         }
         must(answers <= 1, || "one answer at most".into())?;
         i1_an_accepted_job_is_never_lost(ledger, &self.accepted)?;
         for (id, job) in ledger.jobs.iter() {
+            self.nobody_is_asked_too_early(ledger, job, at)?;
             one_operator_has_one_turn(job)?;
             no_profile_twice(job)?;
             self.only_live_leases_vote(job)?;
@@ -184,6 +184,16 @@ impl Witness {
         self.log.agrees(ledger)?;
         live_leases_are_near_and_of_known_nodes(ledger, at)?;
         live_leases_are_the_running_attempts(ledger)
+    }
+
+    /// Who was asked once, by an order or in an answer, may be asked again, whatever changed since.
+    fn nobody_is_asked_too_early(&mut self, ledger: &Ledger, job: &Job, at: Timestamp) -> Held {
+        for attempt in job.attempts.iter().filter(|attempt| attempt.state.is_asked()) {
+            if self.asked.insert(attempt.lease) {
+                nobody_reveals_too_early(ledger, attempt.lease, at, &self.log.spoken)?;
+            }
+        }
+        Ok(())
     }
 
     /// An operator that was asked for a result of a job is not leased the job again: others may have shown theirs.

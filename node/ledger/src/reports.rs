@@ -209,14 +209,14 @@ impl Ledger {
         };
         let (job, ended) = (lease.job, turn.at);
         let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
-        let (bound, asked) = (state.committed().is_some() && !is_breach(blame), state.is_asked());
+        let bound = state.committed().is_some() && !is_breach(blame);
         let dossier = self.dossiers.get_mut(&job).expect("an open job has its dossier");
         dossier.negatives.extend(report.statement);
         turn.done();
         turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
         self.release(number, if bound { End::Withheld } else { end }, turn);
         let attempt = self.attempt_mut(lease.clone());
-        if bound && asked {
+        if bound {
             let (why, started) = (failure.to_string(), attempt.state.started());
             attempt.state = AttemptState::Silent { why, kind: Silence::Withheld, ended, started };
         } else if is_interruption(blame) {
@@ -227,7 +227,7 @@ impl Ledger {
             let started = attempt.state.started().unwrap_or(attempt.granted);
             attempt.state =
                 AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started, excused: false };
-            if attempt.said == Said::Nothing {
+            if attempt.said == Said::Nothing && blame.is_final() {
                 attempt.said = Said::Failed;
             }
             if is_breach(blame) {
@@ -272,11 +272,11 @@ impl Ledger {
         let (job, node, ended) = (lease.job, lease.node, turn.at);
         let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
         let (bound, asked) = (state.committed().is_some(), state.is_asked());
-        if asked && self.nobody_else_is_left(&job) {
-            self.ask_again(&lease, turn);
+        if bound && (!asked || self.nobody_else_is_left(&job)) {
+            self.wait_for(&lease, asked, turn);
             return;
         }
-        self.release(number, if bound { End::Withheld } else { End::Lost }, turn);
+        self.release(number, if asked { End::Withheld } else { End::Lost }, turn);
         if planted::is(Fault::ForgetsLost) {
             return;
         }
@@ -299,13 +299,15 @@ impl Ledger {
         !tally::is_possible(&self.jobs[job], (policy, self.peers.operators()))
     }
 
-    /// Without its result the job would wait in vain, and what it shows later is what it was bound to before others showed
-    /// theirs: a laptop may wake up again. As soon as another operator could be asked, it has withheld it.
-    fn ask_again(&mut self, lease: &Lease, turn: &mut Turn) {
+    /// What is bound stays so while its builder is away: a laptop may wake up again. Asked, it has withheld its result as soon as
+    /// another operator could be asked instead; without one the job would wait in vain.
+    fn wait_for(&mut self, lease: &Lease, asked: bool, turn: &mut Turn) {
         let expires = turn.at.after(limits::LEASE_TTL);
         self.leases.get_mut(&lease.number).expect("the caller holds it").expires = expires;
         self.deadlines.set(Due::Lease(lease.number), expires);
-        turn.push(Effect::Reveal { node: lease.node, lease: lease.number });
+        if asked {
+            turn.push(Effect::Reveal { node: lease.node, lease: lease.number });
+        }
     }
 
     /// How long an attempt may take in all.

@@ -58,7 +58,7 @@ impl Desk {
 fn subjects(grounds: &Known) -> Vec<Subject> {
     let bound = grounds.bound.iter().copied().map(Subject::Commitment);
     let failed = grounds.failed.iter().copied().map(Subject::Failure);
-    [Subject::Verdict(grounds.job)].into_iter().chain(bound).chain(failed).collect()
+    bound.chain(failed).collect()
 }
 
 fn busy(why: String) -> Refusal {

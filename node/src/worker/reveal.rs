@@ -73,12 +73,12 @@ impl Hidden {
 
     /// Reads the note of an attempt; none when the attempt had no result yet.
     pub(super) fn read(note: &[u8]) -> Option<Self> {
-        codec::decode(note, limits::ATTESTATION_MAX + NOTE_ROOM).ok()
+        let mut read: Self = codec::decode(note, limits::ATTESTATION_MAX + NOTE_ROOM).ok()?;
+        read.built.get_or_insert_with(clock::now);
+        Some(read)
     }
-}
 
-impl Hidden {
-    /// How long it is hidden. What earlier versions noted says not; it waits for the others.
+    /// How long it is hidden. What earlier versions noted does not say: it waits from when it was read.
     pub(super) fn waited(&self, now: Timestamp) -> Duration {
         self.built.map_or(Duration::ZERO, |built| now.since(built))
     }

@@ -89,6 +89,20 @@ fn a_whole_life_is_read_and_continued() {
 }
 
 #[test]
+fn what_was_not_reproduced_may_be_judged_again() {
+    let mut story = Story::default();
+    let failed = || at(Event::Verdict(Verdict { job: job(1), verdict: Judgement::Failed, attestations: Vec::new() }));
+    for entry in [told()[0].clone(), accepted(1), failed(), failed()] {
+        story.read(&entry).unwrap();
+        assert_eq!(story.waiting(), usize::from(matches!(entry.event, Event::Accepted(_))));
+    }
+    for entry in [lease(1, 10, 1), commitment(1, 10, 1), outcome(1, 10, 1, built(b"a")), verdict(1, &[b"a"])] {
+        story.read(&entry).unwrap();
+    }
+    assert_eq!(story.read(&failed()), Err(StoryError::JudgedTwice(job(1))));
+}
+
+#[test]
 fn what_cannot_follow_is_refused_and_changes_nothing() {
     let mut story = Story::default();
     told().iter().try_for_each(|entry| story.read(entry)).unwrap();

@@ -243,14 +243,20 @@ fn a_commitment_is_not_taken_back_by_declining_its_lease() {
 }
 
 #[test]
-fn who_was_bound_and_was_not_asked_may_begin_anew() {
-    let mut bench = Bench::of(2, 2, 2, 2);
-    let (job, first, _) = two(&mut bench);
+fn who_is_bound_and_was_not_asked_may_be_away_and_not_begin_anew() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let (job, first, second) = two(&mut bench);
     bench.commit(&first, "a");
+    for _ in 0..4 {
+        bench.wait(limits::LEASE_TTL.as_secs());
+        assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "committed");
+        assert_eq!(asked(&bench), []);
+    }
     bench.fail(&first, Blame::Interrupted, "restart");
-    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "interrupted");
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "withheld");
     assert!(matches!(&logged(&bench)[..], [Event::Outcome(one)] if one.end == End::Withheld));
-    assert_eq!(bench.bid(first.node, job), Some(Response::Done), "nobody showed anything that it could copy");
+    assert!(matches!(bench.bid(first.node, job), Some(Response::Refused(Refusal::NotAllowed(_)))));
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[1].state, "interrupted", "{second:?} was not bound");
     bench.assert_replays();
 }
 

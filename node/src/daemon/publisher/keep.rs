@@ -140,10 +140,14 @@ impl Publisher {
                 continue;
             };
             self.repositories.insert(channel.clone(), repository);
-            let stands = stands.unwrap_or_else(|Closed { why }| {
-                warn!(%channel, %why, "whether its packages prove themselves is not known");
-                true
-            });
+            let stands = match stands {
+                Ok(stands) => stands,
+                Err(Closed { why }) => {
+                    warn!(%channel, %why, "whether its packages prove themselves is not known; it is looked at again");
+                    self.looks.asked.insert(channel, (Arc::clone(&trust), Instant::now()));
+                    continue;
+                }
+            };
             if stands {
                 self.looks.good.insert(channel, Arc::clone(&trust));
                 continue;

@@ -4,7 +4,8 @@
 //! ```text
 //!  good                   stays
 //!  seen by too few        gets a newer proof of the same entry of the log, beside it in the place of the old one
-//!  proves nothing more    is taken out; its files stay for a day, as those of any older version
+//!  proves nothing more    is taken out; its files stay for a day, as those of any older version. What would enter with this generation
+//!                         keeps the generation back: it must not take the place of what is there
 //! ```
 
 use std::{path::PathBuf, sync::Arc};
@@ -104,6 +105,9 @@ impl Repository {
                     next.entering.retain(|entering| entering.path != file.path);
                     next.entering.push(Entering { path: file.path, size: file.size });
                     self.step()?;
+                }
+                Some(Err(why)) if self.state.packages.iter().all(|known| known.file.path != held.path) => {
+                    return Err(Closed { why: format!("{}: {why}", held.path) }.into());
                 }
                 Some(Err(why)) => {
                     warn!(package = %held.path, %why, "a package does not prove itself any more; it is taken out");
