@@ -22,6 +22,12 @@ use serde::{Deserialize, Serialize};
 /// The payload type of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 
+/// What checking an envelope may cost, in bytes: each signature is over the whole payload. One of a few dozen KiB may have every
+/// signature that there may be, the largest attestation has room for five.
+pub const SIGNED_BYTES_MAX: usize = 4 << 20;
+/// Pairs of a signature and a key that are tried in one envelope where no key id names the signer.
+const TRIES_MAX: usize = 64;
+
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD_LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
@@ -55,6 +61,14 @@ pub enum Error {
     SignatureCount {
         /// Signatures found.
         got: usize,
+    },
+    /// Every signature costs as much as the payload is long.
+    #[error("{signatures} signatures over {payload} bytes each are more than anybody checks")]
+    TooCostly {
+        /// Signatures found.
+        signatures: usize,
+        /// The payload's bytes.
+        payload: usize,
     },
 }
 
@@ -115,15 +129,22 @@ impl Envelope {
     }
 
     /// Gives a record's envelope back, with the signatures of those of the candidates that signed; none where nobody of them
-    /// did. Key ids only say whom to try first.
+    /// did. Key ids only say whom to try first; where they name nobody, a few of the others are tried.
     pub fn to_record<T: protocol::envelope::Record>(&self, candidates: &[PublicKey]) -> Option<Record> {
         let message = pae(&self.payload_type, &self.payload);
         let mut sigs: BTreeMap<PublicKey, Signature> = BTreeMap::new();
+        let by_id: BTreeMap<String, &PublicKey> = candidates.iter().map(|key| (keyid(key), key)).collect();
+        let mut tries = TRIES_MAX;
         for WireSignature { keyid: id, sig } in &self.signatures {
-            let named = candidates.iter().find(|key| keyid(key) == *id);
-            let mut by = named.into_iter().chain(candidates).map(|key| Signature { key: *key, sig: sig.clone() });
-            let good = by.find(|signature| verify_signature::<T>(signature, &message).is_ok());
-            sigs.extend(good.map(|signature| (signature.key, signature)));
+            let by = |key: &PublicKey| Signature { key: *key, sig: sig.clone() };
+            let good = |signature: &Signature| verify_signature::<T>(signature, &message).is_ok();
+            let named = by_id.get(id).map(|key| by(key)).filter(good);
+            let found = named.or_else(|| {
+                let tried = candidates.iter().take(tries);
+                tries -= tried.len();
+                tried.map(by).find(good)
+            });
+            sigs.extend(found.map(|signature| (signature.key, signature)));
         }
         let sigs: Vec<_> = sigs.into_values().collect();
         let record = Record { sigs, kind: self.payload_type.clone(), payload: self.payload.clone() };
@@ -142,15 +163,16 @@ impl Envelope {
         if json.signatures.is_empty() || json.signatures.len() > limits::SIGNATURES_MAX {
             return Err(Error::SignatureCount { got: json.signatures.len() });
         }
+        let payload = decode("the payload", &json.payload)?;
+        let count = json.signatures.len();
+        if count > 1 && count.saturating_mul(payload.len()) > SIGNED_BYTES_MAX {
+            return Err(Error::TooCostly { signatures: count, payload: payload.len() });
+        }
         let signatures = json.signatures.into_iter().map(|s| {
             let sig = decode("a signature", &s.sig)?;
             Ok(WireSignature { keyid: s.keyid.unwrap_or_default(), sig })
         });
-        Ok(Self {
-            payload: decode("the payload", &json.payload)?,
-            signatures: signatures.collect::<Result<_, Error>>()?,
-            payload_type: json.payload_type,
-        })
+        Ok(Self { payload, signatures: signatures.collect::<Result<_, Error>>()?, payload_type: json.payload_type })
     }
 
     /// Gives the JSON bytes, always in the same form: standard base64, no spaces.

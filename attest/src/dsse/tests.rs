@@ -98,3 +98,33 @@ fn what_is_no_envelope_says_why() {
     assert_eq!(refused(junk), Error::Base64 { field: "the payload" });
     assert_eq!(Envelope::read(VECTOR.as_bytes(), 10), Err(Error::TooLarge { got: VECTOR.len(), limit: 10 }));
 }
+
+#[test]
+fn signatures_that_would_cost_too_much_are_refused_before_one_is_checked() {
+    let key = rfc8032_key();
+    let many = |count: usize, length: usize| {
+        let keys = vec![&key; count];
+        Envelope::read(&Envelope::sign(IN_TOTO, vec![b'x'; length], &keys).to_bytes(), limits::ATTESTATION_MAX)
+    };
+    // As base64, with every signature beside it.
+    let largest = limits::ATTESTATION_MAX / 4 * 3 - 16 * 1024;
+    assert!(many(limits::SIGNATURES_MAX, 64 * 1024).is_ok() && many(5, largest).is_ok() && many(1, largest).is_ok());
+    let refused = Error::TooCostly { signatures: limits::SIGNATURES_MAX, payload: largest };
+    assert_eq!(many(limits::SIGNATURES_MAX, largest), Err(refused));
+}
+
+#[test]
+fn where_no_key_id_names_a_signer_a_few_keys_are_tried() {
+    let candidates: Vec<PublicKey> = (1..=200).map(public_key).collect();
+    let signed = |seed: u8, junk: usize, id: &str| {
+        let mut envelope = Envelope::sign("t", b"x".to_vec(), &[&signing_key(seed)]);
+        envelope.signatures[0].keyid = id.to_owned();
+        let junk = std::iter::repeat_n(WireSignature { keyid: String::new(), sig: vec![0; 64] }, junk);
+        envelope.signatures.splice(0..0, junk);
+        envelope.to_record::<protocol::job::JobRequest>(&candidates).map(|record| record.sigs.len())
+    };
+    assert_eq!(signed(200, 0, &keyid(&public_key(200))), Some(1));
+    assert_eq!(signed(200, 63, &keyid(&public_key(200))), Some(1), "who is named is always tried");
+    assert_eq!(signed(60, 0, ""), Some(1));
+    assert_eq!((signed(200, 0, ""), signed(60, 1, "")), (None, None));
+}

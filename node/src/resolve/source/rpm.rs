@@ -265,11 +265,15 @@ fn requirements(text: &str) -> Vec<String> {
             words.next();
         } else if word.starts_with('(') {
             // A rich requirement, for instance `(a or b)`, is one.
+            let count = |word: &str, sign: char| word.matches(sign).count();
+            let (mut opened, mut closed) = (count(word, '('), count(word, ')'));
             let mut whole = word.to_owned();
-            while whole.matches('(').count() > whole.matches(')').count()
+            while opened > closed
                 && let Some(next) = words.next()
             {
-                whole = format!("{whole} {next}");
+                (opened, closed) = (opened + count(next, '('), closed + count(next, ')'));
+                whole.push(' ');
+                whole += next;
             }
             names.push(whole);
         } else {
@@ -303,6 +307,14 @@ mod tests {
         let all = Requires::from([("gcc".into(), vec![]), ("make".into(), vec!["make".parse().unwrap()])]);
         assert_eq!(source.packages(&all).unwrap().len(), 1);
         assert_eq!(source.job(words(&["z 1", "dist .a", "z 1"])).macros, ["dist .a", "z 1"]);
+    }
+
+    #[test]
+    fn a_requirement_without_end_is_read_once() {
+        let long = format!("Name: x\nVersion: 1\nBuildRequires: ({}\n", " a".repeat(500_000));
+        let said = from_spec(&long, &[]).unwrap();
+        assert_eq!(said.requires.len(), 1);
+        assert_eq!(said.requires.first().map(String::len), Some(1_000_001));
     }
 
     #[test]

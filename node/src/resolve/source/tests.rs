@@ -42,8 +42,10 @@ fn hostile_dscs_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x_1.dsc");
     let sha = Sha256::of(b"");
+    let many: String = (0..14_000).map(|at| format!(" {sha} 0 f{at}\n")).collect();
     for (text, why) in [
         (format!("Source: x\nVersion: 1\nChecksums-Sha256:\n {sha} 0 ../../etc/passwd\n"), "file name"),
+        (format!("Source: x\nVersion: 1\nChecksums-Sha256:\n{many}"), "over 511 files"),
         (format!("Source: x\nVersion: 1\nChecksums-Sha256:\n {sha} 0 a\n {sha} 0 a\n"), "twice"),
         ("Source: x\nVersion: 1\n".to_owned(), "no Checksums-Sha256"),
         (format!("Source: x\nVersion: 1\nChecksums-Sha256:\n {sha} many a\n"), "size"),
