@@ -9,6 +9,8 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::course::Course;
+
 /// The largest bundle, in bytes.
 pub const BUNDLE_MAX: usize = 32 * 1024 * 1024;
 /// Policies in one chain.
@@ -24,6 +26,9 @@ pub const PROMOTIONS_MAX: usize = 16;
 pub struct Bundle {
     /// The environment lock's canonical bytes.
     pub lock: Octets,
+    /// How every attempt ended, those without outputs included; none in bundles of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub course: Option<Course>,
     /// The maintainer's signed job request.
     pub request: Octets,
     /// The policy chain, the genesis first.
@@ -87,6 +92,7 @@ impl Bundle {
         at_most("promotions", self.promotions.len(), PROMOTIONS_MAX)?;
         self.promotions.iter().try_for_each(|p| fits("promotion", p, limits::JOB_MAX + limits::ENVELOPE_ROOM))?;
         at_most("attestations", self.attestations.len(), ATTESTATIONS_MAX)?;
+        self.course.as_ref().map_or(Ok(()), Course::check)?;
         fits("lock", &self.lock, limits::LOCK_MAX)?;
         fits("request", &self.request, limits::JOB_MAX + limits::ENVELOPE_ROOM)?;
         self.policies.iter().try_for_each(|p| fits("policy", p, limits::POLICY_MAX + limits::ENVELOPE_ROOM))?;
@@ -94,11 +100,11 @@ impl Bundle {
     }
 }
 
-fn at_most(part: &'static str, got: usize, limit: usize) -> Result<(), Error> {
+pub(crate) fn at_most(part: &'static str, got: usize, limit: usize) -> Result<(), Error> {
     if got > limit { Err(Error::TooMany { part, got, limit }) } else { Ok(()) }
 }
 
-fn fits(part: &'static str, octets: &Octets, limit: usize) -> Result<(), Error> {
+pub(crate) fn fits(part: &'static str, octets: &Octets, limit: usize) -> Result<(), Error> {
     let got = octets.0.len();
     if got > limit { Err(Error::TooLarge { part, got, limit }) } else { Ok(()) }
 }

@@ -1,8 +1,7 @@
 //! Negatives: a builder's signed statement that its attempt ended without outputs, and why.
 //!
 //! An in-toto Statement v1 in a DSSE envelope, with a predicate of our own, [`PREDICATE_TYPE`], since none is vetted for a
-//! rebuild that failed. The transparency log names the hash of the first two, so that whoever withholds one leaves a gap; that an
-//! attempt was interrupted it says without.
+//! rebuild that failed. The transparency log names the hash of each, so that whoever withholds one leaves a gap.
 //!
 //! | outcome | when |
 //! |---|---|
@@ -98,6 +97,11 @@ impl Negative {
         }
         Ok(negative)
     }
+}
+
+/// Says whether a statement's payload is a negative.
+pub(crate) fn is_one(payload: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(payload).is_ok_and(|said| said["predicateType"] == PREDICATE_TYPE)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  hello_2.10-3_amd64.deb
-//!  hello_2.10-3_amd64.deb.intoto.jsonl    lines: the maintainer's request, a statement of each builder, promotions, a summary
+//!  hello_2.10-3_amd64.deb.intoto.jsonl    lines: the maintainer's request, a statement of each builder (of those without
+//!                                         outputs, too), promotions, a summary
 //!  hello_2.10-3_amd64.deb.tlog-proof      the job's verdict is in the log, and witnesses saw it
 //! ```
 //! Each line is a DSSE envelope in JSON (in-toto's bundle). Builders' lines stand as they were signed; requests and promotions
@@ -25,7 +26,7 @@ pub use crate::log::proof::SUFFIX as PROOF_SUFFIX;
 use crate::{
     bundle::Bundle,
     dsse,
-    log::{checkpoint, entry::Entry, proof::Proof, tree},
+    negative::{self, Negative},
     statement::{self, VerifiedAttestation},
     summary,
 };
@@ -43,8 +44,8 @@ pub enum Error {
     /// A request or promotion is no envelope.
     #[error("the bundle's request cannot be read")]
     Envelope(#[from] DoorError),
-    /// An attestation would be more than one line.
-    #[error("attestation {position} of the bundle is not one line")]
+    /// An attestation or negative would be more than one line.
+    #[error("statement {position} of the bundle is not one line")]
     Lines {
         /// Its place in the bundle, from 1.
         position: usize,
@@ -59,11 +60,12 @@ pub enum Error {
 pub fn lines(bundle: &Bundle, summary: Option<&[u8]>) -> Result<Vec<u8>, Error> {
     let records = std::iter::once(&bundle.request).chain(&bundle.promotions);
     let mut lines = records.map(record).collect::<Result<Vec<_>, _>>()?;
-    for (at, attestation) in bundle.attestations.iter().enumerate() {
-        if attestation.0.contains(&b'\n') {
+    let negatives = bundle.course.iter().flat_map(|course| &course.negatives);
+    for (at, statement) in bundle.attestations.iter().chain(negatives).enumerate() {
+        if statement.0.contains(&b'\n') {
             return Err(Error::Lines { position: at + 1 });
         }
-        lines.push(attestation.0.clone());
+        lines.push(statement.0.clone());
     }
     lines.extend(summary.map(<[u8]>::to_vec));
     Ok(lines.into_iter().flat_map(|line| line.into_iter().chain([b'\n'])).collect())
@@ -72,21 +74,6 @@ pub fn lines(bundle: &Bundle, summary: Option<&[u8]>) -> Result<Vec<u8>, Error> 
 fn record(octets: &Octets) -> Result<Vec<u8>, Error> {
     let record: Record = codec::decode(&octets.0, RECORD_MAX)?;
     Ok(dsse::Envelope::of_record(&record).to_bytes())
-}
-
-/// Gives the proof beside a package: that the verdict of its job is the log's entry at `index`, under a checkpoint with the
-/// cosignatures that its channel asks for. `hashes` are those of the log at the checkpoint's size.
-///
-/// # Errors
-/// When the log has no such entry at that size, or a hash cannot be had.
-pub fn proof<S: tree::Subtrees>(
-    entry: &Entry,
-    index: u64,
-    checkpoint: checkpoint::Signed,
-    hashes: &S,
-) -> Result<Vec<u8>, tree::MakeError<S::Error>> {
-    let path = tree::inclusion(index, checkpoint.claims().head().size, hashes)?;
-    Ok(Proof::of_entry(entry, index, path, checkpoint).to_string().into_bytes())
 }
 
 /// The largest envelope of a request or promotion, in bytes.
@@ -101,6 +88,8 @@ pub(crate) struct Lines {
     records: Vec<dsse::Envelope>,
     /// Statements of builders of this network, whose signatures were verified.
     pub(crate) attestations: Vec<VerifiedAttestation>,
+    /// What builders of this network signed about attempts without outputs; by itself it proves nothing.
+    pub(crate) negatives: Vec<Negative>,
     /// Why lines that claim to be one of the above are none, with their numbers from 1.
     pub(crate) broken: Vec<(usize, statement::Error)>,
 }
@@ -113,6 +102,8 @@ impl Lines {
             let Ok(envelope) = dsse::Envelope::read(line, LINE_MAX) else { continue };
             if envelope.payload_type() == job {
                 lines.records.push(envelope);
+            } else if envelope.payload_type() == dsse::IN_TOTO && negative::is_one(envelope.payload()) {
+                lines.negatives.extend(Negative::read(line, network));
             } else if envelope.payload_type() == dsse::IN_TOTO && !summary::is_one(envelope.payload()) {
                 match statement::read(line, network) {
                     Ok(known) if lines.attestations.iter().any(|a| a.id() == known.id()) => {}

@@ -1,5 +1,6 @@
 //! Samples for tests of this and other crates: signed attestations, votes and a whole bundle, over `protocol::testing`.
 
+pub mod course;
 pub mod deb;
 pub mod log;
 pub mod staple;
@@ -80,6 +81,7 @@ pub fn bundle(policy: &Policy, contents: &[&str]) -> (Bundle, NetworkId) {
     let request = samples::signed_request(&samples::deb_request(network));
     let bundle = Bundle {
         lock: Octets(samples::lock().to_bytes()),
+        course: None,
         request: Octets(request.to_bytes()),
         policies: vec![Octets(genesis.to_bytes())],
         promotions: Vec::new(),

@@ -202,6 +202,13 @@ impl Trust {
         &self.demands
     }
 
+    /// Says whether these are the first policies of those that are followed, one at least.
+    pub fn begins_with<'a>(&self, policies: impl ExactSizeIterator<Item = &'a [u8]>) -> bool {
+        let count = policies.len();
+        let mut pairs = policies.zip(&self.chain);
+        (1..=self.chain.len()).contains(&count) && pairs.all(|(theirs, known)| *theirs == known.policy.to_bytes())
+    }
+
     /// Gives the keys of the log, of every policy's time.
     pub fn log_keys(&self) -> Vec<VerifierKey> {
         let mut keys: Vec<_> =
@@ -225,6 +232,12 @@ impl Trust {
         let began = |known: &Known| known.from.is_none_or(|from| place.is_none_or(|place| from <= place));
         let at = self.chain.iter().rposition(began).unwrap_or(0);
         (at, self.chain[at].policy.get().without_revoked(self.newest(), place.unwrap_or(u64::MAX)))
+    }
+
+    /// Gives the policies from this place of the chain on, without the parts of keys that are revoked from any place on: for what
+    /// has no place in the log.
+    pub(crate) fn since(&self, era: usize) -> impl Iterator<Item = Cow<'_, Policy>> {
+        self.chain[era..].iter().map(|known| known.policy.get().without_revoked(self.newest(), u64::MAX))
     }
 
     /// Gives what a checkpoint of so many entries needs that was signed under the policy at this place of the chain or a later

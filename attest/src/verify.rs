@@ -8,6 +8,7 @@
 //! What an offline check cannot know: whether a newer policy exists, and whether evidence was left out. The policy's
 //! expiry bounds the first; [`crate::threshold`] says why the second turns nothing wrong into something reproduced.
 
+pub mod attempts;
 mod promotion;
 mod proof;
 mod stapled;
@@ -20,9 +21,10 @@ use protocol::{
     policy::{Maintainer, Policy, SuccessionError, check_genesis, check_successor},
 };
 
+pub use attempts::{Attempts, attempts};
 pub use promotion::Promotion;
 pub use proof::{DebName, Proof};
-pub use stapled::{Broken, Chain, Moment, Stapled, verify_stapled};
+pub use stapled::{Broken, Chain, Moment, Stapled, verify_bundle, verify_stapled};
 
 use crate::{
     bundle::{self, Bundle},
@@ -124,6 +126,9 @@ pub enum Error {
         /// The field that differs.
         source: Mismatch,
     },
+    /// What it tells of attempts does not hold.
+    #[error("what the bundle tells of the attempts does not hold")]
+    Attempts(#[from] attempts::Error),
     /// No attestation by an operator's node.
     #[error("no operator of the policy attests job {job}")]
     NoAttestation {
@@ -198,6 +203,7 @@ impl Error {
             | Error::OtherLock { .. }
             | Error::Attestation { .. }
             | Error::Unbound { .. }
+            | Error::Attempts(_)
             | Error::NoPolicy => 13,
             Error::Succession { source: SuccessionError::Expired, .. } => 1,
             Error::Succession { .. } => 13,
@@ -209,7 +215,7 @@ impl Error {
 /// Checks a bundle against the one thing that is trusted, the network's id.
 ///
 /// `now` is the time at which the bundle's last policy must be in force: today for a fresh claim. Who follows the
-/// network and holds its newest policy, as a mirror does, asks [`verify_under`] instead.
+/// network and knows where its policies stand in the log, as a mirror does, asks [`verify_bundle`] instead.
 ///
 /// # Errors
 /// The first link of the chain that does not hold.
@@ -219,17 +225,15 @@ pub fn verify(bundle: &Bundle, network: &NetworkId, now: Timestamp) -> Result<Pr
     verify_under(bundle, network, &policy)
 }
 
-/// Checks a bundle under a policy that the caller believes; the bundle's own chain is not read.
-///
-/// # Errors
-/// The first link of the chain that does not hold.
-pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
+/// Checks a bundle under a policy that is believed; the bundle's own chain is not read.
+fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Result<Proof, Error> {
     bundle.check()?;
     let request = request(bundle, network)?;
     maintainer(policy, &request)?;
     let case = Case {
         network,
         policy,
+        moved_under: policy,
         lock: Some(lock(bundle, &request)?),
         promotions: promotion::read(bundle, network)?,
         attestations: attestations(bundle, network, &request)?,
@@ -242,6 +246,8 @@ pub fn verify_under(bundle: &Bundle, network: &NetworkId, policy: &Policy) -> Re
 struct Case<'a> {
     network: &'a NetworkId,
     policy: &'a Policy,
+    /// The policy that says who may move it to other channels, and what the last of them asks for.
+    moved_under: &'a Policy,
     request: Verified<JobRequest>,
     /// In the order in which they were done.
     promotions: Vec<Verified<JobRequest>>,
@@ -252,11 +258,11 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn prove(self) -> Result<Proof, Error> {
-        let Case { network, policy, request, promotions, lock, attestations } = self;
+        let Case { network, policy, moved_under, request, promotions, lock, attestations } = self;
         let maintainer = maintainer(policy, &request)?.clone();
-        let promotions = promotion::follow(&promotions, network, policy, &request.get().channel)?;
+        let promotions = promotion::follow(&promotions, network, moved_under, &request.get().channel)?;
         let channel = promotions.last().map_or(&request.get().channel, |step| &step.to).clone();
-        let rule = rule(policy, &channel, request.get().arch)?;
+        let rule = rule(moved_under, &channel, request.get().arch)?;
         let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();
         let (agree, dissent, outputs) = agreed(rule, job_id(&request), &votes)?;
         Ok(Proof {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use attest::log::{
     conflict::{Conflict, ConflictError},
+    note::VerifierKey,
     tree::Head,
 };
 use protocol::Timestamp;
@@ -33,6 +34,17 @@ pub struct Alarm {
 #[derive(Debug)]
 pub struct Alarms {
     known: watch::Sender<Vec<Arc<Alarm>>>,
+    /// What this node found itself against coordinators that do not continue the log of former ones.
+    broken: watch::Sender<Option<Broken>>,
+}
+
+/// The log of these keys does not continue what former coordinators signed. It counts for who saw both only: a former coordinator
+/// could sign anything since.
+#[derive(Debug, Clone)]
+struct Broken {
+    alarm: Arc<Alarm>,
+    heads: [Head; 2],
+    by: Vec<VerifierKey>,
 }
 
 impl Alarms {
@@ -45,7 +57,8 @@ impl Alarms {
         let read = |(found, bytes): (Timestamp, Vec<u8>)| {
             Conflict::from_bytes(&bytes).ok().map(|conflict| Arc::new(Alarm { found, conflict }))
         };
-        Ok(Self { known: watch::Sender::new(kept.into_iter().filter_map(read).collect()) })
+        let known = watch::Sender::new(kept.into_iter().filter_map(read).collect());
+        Ok(Self { known, broken: watch::Sender::new(None) })
     }
 
     /// All evidence, against former coordinators too.
@@ -62,6 +75,9 @@ impl Shared {
             return None;
         }
         let keys = self.log_keys();
+        if let Some(broken) = self.others.alarms.broken.borrow().as_ref().filter(|broken| broken.by == keys) {
+            return Some((Arc::clone(&broken.alarm), broken.heads));
+        }
         known.iter().find_map(|alarm| Some((Arc::clone(alarm), alarm.conflict.convicts(&keys).ok()?)))
     }
 
@@ -73,16 +89,19 @@ impl Shared {
         self.alarm().map_or(Ok(()), |_| Err(REFUSAL.to_owned()))
     }
 
-    /// Takes evidence, from whomever: keeps it, durably, where it convicts who may sign the log now. One is enough; more
-    /// against the same keys are not kept. Gives true when the alarm is new.
+    /// Takes evidence that this node found: keeps it, durably, where it convicts who may sign the log now, or shows that they do
+    /// not continue what former coordinators signed. One is enough; more against the same keys are not kept. Gives true when the
+    /// alarm is new.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn raise(&self, conflict: &Conflict) -> Result<bool, store::Error> {
-        let heads = match conflict.convicts(&self.log_keys()) {
-            Ok(heads) if self.alarm().is_none() => heads,
-            Ok(_) | Err(_) => return Ok(false),
-        };
+        if self.alarm().is_some() {
+            return Ok(false);
+        }
+        let keys = self.log_keys();
+        let strictly = conflict.convicts(&keys).is_ok();
+        let Ok(heads) = conflict.convicts(&self.every_log_key()) else { return Ok(false) };
         let (bytes, at) = (conflict.to_bytes(), clock::now());
         let found = self.store.run(move |store| store.conflict_put(&bytes, at)).await?;
         let [older, newer] = heads;
@@ -92,7 +111,10 @@ impl Shared {
             "THE LOG OF THIS NETWORK WAS FORKED; nothing of it is believed any more"
         );
         let alarm = Arc::new(Alarm { found, conflict: conflict.clone() });
-        self.others.alarms.known.send_modify(|known| known.push(alarm));
+        self.others.alarms.known.send_modify(|known| known.push(Arc::clone(&alarm)));
+        if !strictly {
+            self.others.alarms.broken.send_replace(Some(Broken { alarm, heads, by: keys }));
+        }
         Ok(true)
     }
 

@@ -7,7 +7,8 @@
 //! ```
 //! A coordinator that shows two histories must show each of them to somebody. Those two meet, directly or through others,
 //! within a few rounds, and the proof that convicts the log is made of the tiles that it serves for its own newer checkpoint.
-//! One that serves none is not followed.
+//! One that serves none is not followed. The log stays the same one under other coordinators: what is believed is kept on the disk,
+//! and they must continue it, whoever signed it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -73,6 +74,18 @@ impl Sight {
         self.lock().clone()
     }
 
+    /// Believes a checkpoint that was proven to continue `former`, at once; it is kept on the disk with the next look. Where something
+    /// else is believed since, it is compared in a moment.
+    pub(crate) fn grow(&self, from: NodeId, former: Option<&Verified>, newer: Verified) {
+        let mut believed = self.lock();
+        if believed.as_ref().map(Verified::head) == former.map(Verified::head) {
+            *believed = Some(newer);
+            return;
+        }
+        drop(believed);
+        self.hear(from, newer.as_signed().to_string().into_bytes());
+    }
+
     /// Takes another member's checkpoint, to be compared in a moment.
     pub fn hear(&self, from: NodeId, checkpoint: Vec<u8>) {
         // When many wait, this one comes again.
@@ -93,7 +106,7 @@ impl Sight {
 pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     let taken = shared.others.sight.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut inbox) = taken else { return };
-    let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0 };
+    let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0, kept: None };
     auditor.load().await;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -116,6 +129,8 @@ struct Auditor {
     /// Who told a checkpoint since this node asked: each is heard once.
     told: BTreeSet<NodeId>,
     turn: usize,
+    /// The head that is on the disk.
+    kept: Option<Head>,
 }
 
 impl Auditor {
@@ -127,8 +142,11 @@ impl Auditor {
     async fn load(&mut self) {
         let key = self.key();
         let kept = self.shared.store.run(move |store| store.witnessed(&key)).await.ok().flatten();
-        let keys = self.shared.log_keys();
-        *self.shared.others.sight.lock() = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
+        // A log stays one log, whoever coordinated when this was signed.
+        let keys = self.shared.every_log_key();
+        let believed = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
+        self.kept = believed.as_ref().map(Verified::head);
+        *self.shared.others.sight.lock() = believed;
     }
 
     /// Compares what a member told by itself, once between two rounds.
@@ -140,6 +158,7 @@ impl Auditor {
 
     async fn look(&mut self) {
         self.told.clear();
+        self.keep().await;
         for node in self.candidates() {
             if let Some(checkpoint) = self.resource(node, Resource::Checkpoint).await {
                 self.meet(node, &checkpoint).await;
@@ -196,26 +215,48 @@ impl Auditor {
             debug!(node = %from.short(), "what a member calls a checkpoint is none of this network's log");
             return;
         };
-        let Some(own) = self.shared.others.sight.believed() else { return self.believe(theirs).await };
+        self.give_up_convicted();
+        let Some(own) = self.shared.others.sight.believed() else { return self.believe(None, theirs).await };
         let head = theirs.head();
         if own.head() == head || self.agreed.contains(&head) {
             return;
         }
         let theirs_is_newer = head.size > own.head().size;
+        let former = Some(own.clone());
         let (older, newer) = if theirs_is_newer { (own, theirs) } else { (theirs, own) };
-        let Some(proof) = self.proof(older.head().size, newer.head(), from).await else {
+        let Some((past, proof)) = self.proof(older.head(), newer.head(), from).await else {
             debug!(node = %from.short(), size = head.size, "nobody shows how this checkpoint and ours belong together");
             return;
         };
-        match Conflict::find(&older, &newer, &proof) {
+        match Conflict::new(&older, &newer, past, proof) {
             Some(conflict) => {
                 warn!(node = %from.short(), "a member was shown another history of the log");
                 if let Err(error) = self.shared.raise(&conflict).await {
                     warn!(%error, "evidence against the log cannot be kept");
                 }
             }
-            None if theirs_is_newer => self.believe(newer).await,
+            None if past != older.head().root => {
+                debug!(node = %from.short(), size = head.size, "what is shown of the log belongs to neither checkpoint");
+            }
+            None if theirs_is_newer => self.believe(former, newer).await,
             None => self.agree(older.head()),
+        }
+    }
+
+    /// Begins anew where the roots have replaced coordinators that forked the log: which of their histories goes on is not this
+    /// node's to say.
+    fn give_up_convicted(&mut self) {
+        let (policies, current) = (self.shared.policies(), self.shared.log_keys());
+        let of_policies = policies.chain().iter().map(|policy| network::log_keys(&self.shared.network, policy.get()));
+        // That new coordinators do not continue the log is no evidence against the former ones: no policy named both alone.
+        let former: Vec<_> = of_policies.filter(|keys| *keys != current).collect();
+        let forked = |conflict: &Conflict| former.iter().any(|keys| conflict.convicts(keys).is_ok());
+        let mut believed = self.shared.others.sight.lock();
+        let replaced = believed.as_ref().is_some_and(|own| own.as_signed().clone().verify(&current).is_err());
+        if replaced && self.shared.others.alarms.every().iter().any(|alarm| forked(&alarm.conflict)) {
+            warn!("the log was forked by former coordinators: it is followed anew");
+            *believed = None;
+            self.agreed.clear();
         }
     }
 
@@ -226,29 +267,55 @@ impl Auditor {
         }
     }
 
-    async fn believe(&mut self, checkpoint: Verified) {
-        if let Some(former) = self.shared.others.sight.believed() {
-            self.agree(former.head());
+    /// Believes a checkpoint that continues `former`, unless something else is believed since: then it comes again.
+    async fn believe(&mut self, former: Option<Verified>, checkpoint: Verified) {
+        {
+            let mut believed = self.shared.others.sight.lock();
+            if believed.as_ref().map(Verified::head) != former.as_ref().map(Verified::head) {
+                return;
+            }
+            *believed = Some(checkpoint);
         }
-        let (key, bytes) = (self.key(), checkpoint.as_signed().to_string().into_bytes());
-        let kept = self.shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await;
-        match kept {
-            Ok(()) => *self.shared.others.sight.lock() = Some(checkpoint),
+        former.into_iter().for_each(|former| self.agree(former.head()));
+        self.keep().await;
+    }
+
+    /// Keeps what is believed on the disk, where that is something new.
+    async fn keep(&mut self) {
+        let Some(believed) = self.shared.others.sight.believed().filter(|own| Some(own.head()) != self.kept) else {
+            return;
+        };
+        let (key, bytes) = (self.key(), believed.as_signed().to_string().into_bytes());
+        match self.shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await {
+            Ok(()) => self.kept = Some(believed.head()),
             Err(error) => debug!(error = %chain(&error), "a checkpoint cannot be kept"),
         }
     }
 
-    /// The proof that leads from a size to a newer head, made of tiles of who signed it or of who knows it.
-    async fn proof(&self, old: u64, newer: Head, from: NodeId) -> Option<Vec<Sha256>> {
-        if old == newer.size || old == 0 {
-            return Some(Vec::new());
+    /// The root that the newer head's tree has at an older size, and the proof that leads from there to it, made of tiles of who signed
+    /// it or of who knows it.
+    async fn proof(&self, older: Head, newer: Head, from: NodeId) -> Option<(Sha256, Vec<Sha256>)> {
+        let old = older.size;
+        if old == newer.size {
+            return Some((newer.root, Vec::new()));
         }
-        let wanted = tile::for_consistency(old, newer.size).ok()?;
+        if old == 0 {
+            return Some((Head::empty().root, Vec::new()));
+        }
+        let mut wanted = tile::for_consistency(old, newer.size).ok()?;
+        // The root of a complete tree is no part of the proof, but of the tiles above the first entry.
+        wanted.extend(tile::for_inclusion(0, newer.size).ok()?);
         let mut sources = self.candidates();
         sources.push(from);
         for node in sources {
             if let Some(view) = self.view(node, newer, &wanted).await {
-                return tree::consistency(old, newer.size, &view).ok();
+                let proof = tree::consistency(old, newer.size, &view).ok()?;
+                let past = if old.is_power_of_two() {
+                    tree::head(old, &view).ok()?.root
+                } else {
+                    tree::prefix(older, newer, &proof).ok()?
+                };
+                return Some((past, proof));
             }
         }
         None

@@ -3,6 +3,7 @@
 //! Sockets and files are opened first, so that an error is seen at once. Then every part is one named task of one set:
 //! the first that ends stops the others, and all are joined. Which parts run is said by the configuration and the policy.
 
+mod bundle;
 mod candidate;
 mod cards;
 pub(crate) mod decide;
@@ -13,6 +14,7 @@ mod inputs;
 mod judge;
 mod leadership;
 mod offers;
+mod places;
 mod publisher;
 mod replica;
 mod retention;
@@ -32,13 +34,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use web::server::{Access, Limits, Listener, Server};
 
+pub use bundle::bundle;
 pub use cards::Cards;
 pub use decide::{Decider, Decisions};
 pub use explain::Errand;
 pub use judge::ReadError;
 pub use leadership::{Known, Leading, Office};
 pub use offers::Offers;
-pub use publisher::{Task, Work, bundle, chain};
+pub use places::{Places, learn as learn_places};
+pub use publisher::{Task, Work, chain};
 pub use runs::{Piece, Runs};
 pub use shared::{Others, Policies, PolicyError, Shared};
 
@@ -172,6 +176,7 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
         leading: Leading::load(&store).await?,
         alarms: crate::alarm::Alarms::load(&store).await?,
         sight: crate::audit::Sight::default(),
+        places: Places::default(),
         adopting: tokio::sync::Mutex::default(),
     };
     let shared = Arc::new(Shared {

@@ -51,6 +51,7 @@ use web::{
 use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
+    on_behalf::{Budget, Questions},
     serve::{Desk, signed_by_maintainer},
     tlog::Relay,
 };
@@ -71,14 +72,20 @@ pub struct Handle {
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
     relay: Relay,
+    /// Views that strangers ask for, by their paths.
+    questions: Arc<Questions<String, Result<Bytes, ApiError>>>,
+    /// What coordinators are asked for strangers.
+    budget: Arc<Budget>,
     stop: CancellationToken,
 }
 
 impl Handle {
     /// Makes the handle of a daemon's parts.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
-        let relay = Relay::new(Arc::clone(&shared));
-        Self { shared, desk, news, relay, stop }
+        let budget = Budget::new();
+        let relay = Relay::new(Arc::clone(&shared), &budget);
+        let questions = Arc::new(Questions::new(&budget));
+        Self { shared, desk, news, relay, questions, budget, stop }
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ApiError> {
@@ -93,6 +100,17 @@ impl Handle {
         let response = self.ask(Request::View(path)).await?;
         let Response::View(json) = &response else { return Err(unexpected(&response)) };
         serde_json::from_slice(&json.0).map_err(|e| internal("view", &e))
+    }
+
+    /// Asks the coordinator for a view that whoever asks this node wants, within the budget for that.
+    async fn ask_for_strangers(&self, path: String) -> Result<Bytes, ApiError> {
+        let question = async || {
+            let response = self.ask(Request::View(path.clone())).await?;
+            let Response::View(bytes) = response else { return Err(unexpected(&response)) };
+            Ok(bytes.0.into())
+        };
+        let answer = self.questions.ask(path.clone(), question).await;
+        answer.map_err(|busy| ApiError::Unavailable { reason: busy.to_string() })?
     }
 
     fn group_here(&self) -> Result<Decisions, ApiError> {
@@ -300,9 +318,7 @@ impl Backend for Handle {
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let Some(decisions) = self.desk.decisions() else {
-            let response = self.ask(Request::View(format!("bundle/{job}"))).await?;
-            let Response::View(bundle) = response else { return Err(unexpected(&response)) };
-            return Ok(bundle.0.into());
+            return self.ask_for_strangers(format!("bundle/{job}")).await;
         };
         let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
@@ -480,6 +496,7 @@ impl Backend for Handle {
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
             log_conflicts: u64::from(self.shared.alarm().is_some()),
+            relayed: self.budget.asked(),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }

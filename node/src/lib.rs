@@ -17,6 +17,7 @@ pub mod handle;
 pub mod keys;
 pub mod mirror;
 pub mod net;
+pub mod on_behalf;
 pub mod perform;
 pub mod publish;
 pub mod recipe;

@@ -30,7 +30,7 @@ use tracing::{debug, error, info, warn};
 use self::intake::Intake;
 use crate::{
     clock,
-    daemon::{Shared, chain},
+    daemon::{Shared, chain, learn_places},
     publish::follow,
     serve::Desk,
 };
@@ -59,7 +59,7 @@ impl Mirror {
             let tree = follow::Mirror::open(&folder, channel.clone(), intake::BYTES_MAX).map_err(|e| chain(&e))?;
             trees.insert(channel.clone(), tree);
         }
-        let intake = Intake::new(Arc::clone(&shared));
+        let intake = Intake::new(Arc::clone(&shared), desk.clone());
         Ok(Self { shared, desk, trees, intake })
     }
 
@@ -73,6 +73,7 @@ impl Mirror {
                 // One that lags asks for the newest by itself.
                 Ok(release) = heard.recv() => self.follow(&release).await,
                 _ = ask.tick() => {
+                    learn_places(&self.shared, &self.desk).await;
                     let channels: Vec<ChannelName> = self.trees.keys().cloned().collect();
                     for channel in channels {
                         if let Some(release) = self.newest(&channel).await {

@@ -5,6 +5,7 @@
 
 pub mod artifacts;
 mod finding;
+mod grounds;
 mod recipes;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -21,7 +22,7 @@ use protocol::{
     job::{Announcement, JobRequest, Order},
     lease::Term,
     limits,
-    message::{Commitment, Failed, Octets, Offer, Refusal, Request, Response, Revealed},
+    message::{Failed, Octets, Offer, Refusal, Request, Response, Revealed},
     peer::Capacity,
     policy::Policy,
 };
@@ -119,17 +120,7 @@ impl Desk {
     /// Answers one question. A node that the policy does not name gets the policy and releases, and may hand in what
     /// somebody in the network signed; everything else costs more than a stranger is worth.
     pub async fn answer(&self, from: NodeId, request: Request) -> Response {
-        let for_members = matches!(
-            request,
-            Request::View(_)
-                | Request::Open
-                | Request::Providers(_)
-                | Request::Job(_)
-                | Request::Log(..)
-                | Request::AddCheckpoint(_)
-                | Request::Checkpoint(_)
-        );
-        if for_members && !self.is_member(from) {
+        if is_for_members(&request) && !self.is_member(from) {
             return refused(stranger(from));
         }
         match request {
@@ -157,6 +148,7 @@ impl Desk {
             Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Commit(commitment) => self.commit(from, commitment).await,
+            Request::Grounds(lease, size) => self.grounds(from, (lease, size)).await.unwrap_or_else(refused),
             Request::Failed(report) => self.failed(from, report).await.unwrap_or_else(refused),
             Request::Grant(term, lease) => match self.shared.check_alarm() {
                 Ok(()) => self.ordered((from, term), |worker| worker.granted(lease)).await,
@@ -341,18 +333,6 @@ impl Desk {
         Ok(self.of_member(Command::Revealed { node: from, lease, log, opening, attestation }, from).await)
     }
 
-    /// Takes a builder's commitment. One that is known costs no entry in the journal, however often it is said.
-    async fn commit(&self, from: NodeId, commitment: Commitment) -> Response {
-        let known = match self.leading() {
-            Some(decisions) => decisions.view(move |ledger| ledger.commitment_stands(from, &commitment)).await,
-            None => None,
-        };
-        match known.flatten() {
-            Some(answer) => answer,
-            None => self.of_member(Command::Committed { node: from, commitment }, from).await,
-        }
-    }
-
     /// Takes a builder's report of a failure: what it signed must be what it says.
     async fn failed(&self, from: NodeId, report: Failed) -> Result<Response, Refusal> {
         let Some(statement) = &report.statement else {
@@ -492,6 +472,21 @@ pub fn signed_by_maintainer(request: &Verified<JobRequest>, policy: &Policy) -> 
         "key {} signed this request and is no maintainer of this network: its roots must add it to the policy",
         keys.join(", ")
     )))
+}
+
+/// Says whether a question costs more than a stranger is worth.
+fn is_for_members(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::View(_)
+            | Request::Open
+            | Request::Providers(_)
+            | Request::Job(_)
+            | Request::Log(..)
+            | Request::AddCheckpoint(_)
+            | Request::Checkpoint(_)
+            | Request::Grounds(..)
+    )
 }
 
 fn refused(refusal: Refusal) -> Response {

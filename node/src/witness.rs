@@ -48,6 +48,18 @@ impl Shared {
         network::log_keys(&self.network, self.policies().current())
     }
 
+    /// The keys of the network's log under every policy so far.
+    pub fn every_log_key(&self) -> Vec<VerifierKey> {
+        let policies = self.policies();
+        let mut keys: Vec<VerifierKey> = Vec::new();
+        for key in policies.chain().iter().flat_map(|policy| network::log_keys(&self.network, policy.get())) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// Decides about a checkpoint and cosigns it, durably.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 
 mod attempt;
 mod drain;
+mod grounds;
 mod image;
 mod inputs;
 mod origin;
@@ -205,7 +206,8 @@ impl Worker {
     }
 
     fn stop(&self, lease: LeaseNumber, why: Failure) {
-        if let Some(held) = self.state().held.get_mut(&lease) {
+        // Who is told again and again has stopped it once.
+        if let Some(held) = self.state().held.get_mut(&lease).filter(|held| !held.stop.is_cancelled()) {
             info!(%lease, %why, "attempt stopped");
             held.why = Some(why);
             held.stop.cancel();
@@ -434,6 +436,7 @@ impl Worker {
             | Response::Lost(_)
             | Response::Reveal
             | Response::Log(_)
+            | Response::Grounds(_)
             | Response::View(_)
             | Response::Witness(..)
             | Response::Checkpoint(_)

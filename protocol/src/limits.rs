@@ -49,6 +49,12 @@ pub const LOST_BUILDERS_MAX: u32 = 5;
 pub const LEASE_RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How long a lease lives without being renewed.
 pub const LEASE_TTL: Duration = Duration::from_secs(25);
+/// How long a result waits for others to be bound before it is shown all the same: it lives on its builder's disk alone until
+/// then, and goes with the builder.
+pub const REVEAL_WAIT: Duration = Duration::from_secs(900);
+/// How long an attempt may take beside the wall time of its build: to fetch what it needs, to make its environment, and to keep
+/// what came out. Who renews its lease for longer than both without a result loses it.
+pub const ATTEMPT_ROOM: Duration = Duration::from_secs(30 * 60);
 /// How long an announcement is valid.
 pub const ANNOUNCEMENT_TTL: Duration = Duration::from_secs(600);
 /// How far another node's clock may be off before its messages are ignored.

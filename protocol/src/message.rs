@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arch, ChannelName, Hash, JobId, NodeId, Salt, Timestamp,
+    Arch, ChannelName, Hash, JobId, NodeId, Salt, Sha256, Timestamp,
     blame::Failure,
     codec::octets,
     job::JobRequest,
@@ -54,13 +54,43 @@ pub struct Renewal {
 }
 
 /// A builder's word that it has a result, before anybody may see which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Commitment {
     /// The lease.
     pub lease: LeaseNumber,
     /// The hash of network, lease, a salt and the attestation.
     pub digest: Hash,
+    /// The builder's ed25519 signature of it, 64 bytes, so that nobody can say it in its name; none in what earlier versions
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Octets>,
+}
+
+/// An entry of the transparency log, with the proof that it is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logged {
+    /// From the entry's sibling to the root's child.
+    pub path: Vec<Sha256>,
+    /// The entry's bytes.
+    pub entry: Octets,
+    /// Its place in the log, from 0.
+    pub index: u64,
+}
+
+/// Why a builder may show what it is bound to: what the log says of its job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grounds {
+    /// Commitments to the job's results, failures, or its verdict.
+    pub entries: Vec<Logged>,
+    /// What builders signed whose attempts failed: the DSSE JSON envelopes that entries name.
+    pub negatives: Vec<Octets>,
+    /// The checkpoint that all of them are in, as signed.
+    pub checkpoint: Octets,
+    /// From the size that was asked from to the checkpoint.
+    pub consistency: Vec<Sha256>,
 }
 
 /// How an attempt ended with outputs.
@@ -137,6 +167,9 @@ pub enum Request {
     Commit(Commitment),
     /// Coordinator to builder: enough builders are bound, show the result of this lease.
     Reveal(Term, LeaseNumber),
+    /// Builder to coordinator: why may the result of this lease be shown? With the size of the log that the builder knows
+    /// (answered by `Grounds`).
+    Grounds(LeaseNumber, u64),
     /// Coordinator to builder: the job is decided, its outputs are open to every member.
     Disclose(Term, JobId),
     /// Builder to coordinator: outputs, with their attestation.
@@ -186,6 +219,8 @@ pub enum Response {
     Lost(Vec<LeaseNumber>),
     /// The commitment is known, and what it is to may be shown now.
     Reveal,
+    /// What the log says of a job whose result is asked for.
+    Grounds(Grounds),
     /// A piece of a log.
     Log(LogChunk),
     /// A view, as JSON.

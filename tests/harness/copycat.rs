@@ -202,8 +202,9 @@ impl Copycat {
     }
 
     /// Binds itself to something.
-    pub async fn commit(&self, lease: LeaseNumber, digest: Hash) -> Response {
-        self.ask(Request::Commit(Commitment { lease, digest })).await
+    pub async fn commit(&self, lease: &Lease, digest: Hash) -> Response {
+        let signature = Some(commitment::sign(&self.key, &self.network, (&lease.job, lease.number), &digest));
+        self.ask(Request::Commit(Commitment { lease: lease.number, digest, signature })).await
     }
 
     /// Gives what binds it to a content.

@@ -36,9 +36,11 @@ pub struct Forker {
     _tasks: JoinSet<()>,
 }
 
-/// The release that it calls the newest.
+/// The release that it calls the newest, and what else it answers.
 #[derive(Default)]
 struct Offered {
+    /// What it answers to some questions, always the same.
+    told: Vec<(Request, Response)>,
     /// The signed release; none while it has none to show.
     release: Option<Vec<u8>>,
     /// How often it was asked for it since it has it.
@@ -52,18 +54,8 @@ impl Forker {
     /// When the coordinator runs, or the sockets cannot be made.
     pub async fn take_over(network: &mut Network, histories: &BTreeMap<NodeId, Memory>) -> Self {
         let id = network.id;
-        let node = network.node("coordinator");
-        assert!(!node.runs(), "the coordinator is there itself");
-        let key = keys::load(&node.home.node_key()).unwrap();
-        let config = net::Config {
-            key: key.clone(),
-            network: id,
-            listen: node.config().reach.listen,
-            announce: Vec::new(),
-            bootstrap: Vec::new(),
-            mdns: Mdns::Off,
-            connections: 32,
-        };
+        let config = config(network, "coordinator");
+        let key = config.key.clone();
         let blobs = Blobs::open(&network.folder().join("forker"), Options::new(1 << 30)).await.unwrap();
         let offered = Arc::new(Mutex::new(Offered::default()));
         let stop = CancellationToken::new();
@@ -78,10 +70,10 @@ impl Forker {
             let (_net, mut served) = (net, JoinSet::new());
             while let Some(event) = inbox.next().await {
                 match event {
-                    Event::Request { request: Request::Release(_), reply, .. } => {
-                        reply.send(&of_release.lock().unwrap().answer());
+                    Event::Request { from, request, reply } => {
+                        let told = of_release.lock().unwrap().answer(&request);
+                        reply.send(&told.unwrap_or_else(|| answer(shown.get(&from), &request)));
                     }
-                    Event::Request { from, request, reply } => reply.send(&answer(shown.get(&from), &request)),
                     Event::Stream { from, stream, .. } => {
                         let store = store.clone();
                         served.spawn(async move { drop(store.serve(from, stream, |_, _| true).await) });
@@ -98,7 +90,16 @@ impl Forker {
     /// # Panics
     /// When a task panicked before.
     pub fn offer(&self, release: Vec<u8>) {
-        *self.offered.lock().unwrap() = Offered { release: Some(release), asked: 0 };
+        let mut offered = self.offered.lock().unwrap();
+        (offered.release, offered.asked) = (Some(release), 0);
+    }
+
+    /// Answers a question like this from now on, whoever asks.
+    ///
+    /// # Panics
+    /// When a task panicked before.
+    pub fn tell(&self, request: Request, response: Response) {
+        self.offered.lock().unwrap().told.push((request, response));
     }
 
     /// How often it was asked for the release that it offers.
@@ -123,11 +124,30 @@ impl Forker {
     }
 }
 
+/// Gives what it takes to be a node for the others, which does not run.
+pub(crate) fn config(network: &mut Network, name: &str) -> net::Config {
+    let id = network.id;
+    let node = network.node(name);
+    assert!(!node.runs(), "{name} is there itself");
+    net::Config {
+        key: keys::load(&node.home.node_key()).unwrap(),
+        network: id,
+        listen: node.config().reach.listen,
+        announce: Vec::new(),
+        bootstrap: Vec::new(),
+        mdns: Mdns::Off,
+        connections: 32,
+    }
+}
+
 impl Offered {
-    fn answer(&mut self) -> Response {
-        let Some(release) = &self.release else { return nothing() };
-        self.asked += 1;
-        Response::Record(Octets(release.clone()))
+    fn answer(&mut self, request: &Request) -> Option<Response> {
+        if let Request::Release(_) = request {
+            let Some(release) = &self.release else { return Some(nothing()) };
+            self.asked += 1;
+            return Some(Response::Record(Octets(release.clone())));
+        }
+        self.told.iter().find(|(told, _)| told == request).map(|(_, response)| response.clone())
     }
 }
 

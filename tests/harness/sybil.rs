@@ -149,7 +149,9 @@ impl Sybil {
         let digest = commitment::digest(&self.network, number, &salt, &attestation);
         let revealed =
             Revealed { log: Hash::of(b""), salt: Some(salt), lease: number, attestation: Octets(attestation) };
-        for said in [Request::Started(number), Request::Commit(Commitment { lease: number, digest })] {
+        let signature = Some(commitment::sign(key, &self.network, (&lease.job, number), &digest));
+        let committed = Commitment { lease: number, digest, signature };
+        for said in [Request::Started(number), Request::Commit(committed)] {
             let _ = net.ask(self.coordinator, said).await;
         }
         matches!(net.ask(self.coordinator, Request::Revealed(revealed)).await, Ok(Response::Done))

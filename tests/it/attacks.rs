@@ -139,7 +139,7 @@ async fn an_attestation_of_something_else_is_refused_and_never_counted() {
     let counted = first.sign(&first.claim(&lease, SAME).await);
     let digest = first.bind(lease.number, &counted);
     until("it may show its result", WITHIN, async || {
-        (first.commit(lease.number, digest).await == Response::Reveal).then_some(())
+        (first.commit(&lease, digest).await == Response::Reveal).then_some(())
     })
     .await;
     assert_eq!(first.show_statement(lease.number, counted.clone()).await, Response::Done);
@@ -189,7 +189,7 @@ async fn join(network: &mut Network, name: &str) -> Copycat {
 /// Commits to a statement and shows exactly that.
 async fn refused(member: &Copycat, lease: &Lease, statement: Vec<u8>, words: &str) {
     let digest = member.bind(lease.number, &statement);
-    let answer = member.commit(lease.number, digest).await;
+    let answer = member.commit(lease, digest).await;
     assert!(matches!(answer, Response::Done | Response::Reveal), "{answer:?}");
     let answer = member.show_statement(lease.number, statement).await;
     let Response::Refused(Refusal::Invalid(why)) = &answer else { panic!("{words}: {answer:?}") };

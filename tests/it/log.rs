@@ -39,21 +39,21 @@ use crate::{
 const SERVED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A log over HTTP.
-type Served = Remote<Client>;
+pub(crate) type Served = Remote<Client>;
 
-fn served(network: &Network, name: &str) -> Served {
+pub(crate) fn served(network: &Network, name: &str) -> Served {
     Remote(network.public(name))
 }
 
 /// The newest checkpoint, once one of the network's coordinators signed it.
-async fn checkpoint(network: &Network, served: &Served) -> Option<Verified> {
+pub(crate) async fn checkpoint(network: &Network, served: &Served) -> Option<Verified> {
     let keys = network::log_keys(&network.id, &network.charter.to_policy().unwrap());
     let bytes = served.fetch(Resource::Checkpoint).await.ok()?;
     Some(Signed::read(&bytes).unwrap().verify(&keys).unwrap())
 }
 
 /// Every entry up to a checkpoint as bytes, each proven by it.
-async fn bytes(served: &Served, checkpoint: &Verified) -> Vec<Vec<u8>> {
+pub(crate) async fn bytes(served: &Served, checkpoint: &Verified) -> Vec<Vec<u8>> {
     let (mut reader, mut entries) = (Reader::new(served, checkpoint.head()), Vec::new());
     while (entries.len() as u64) < checkpoint.head().size {
         let (first, bundle) = reader.bundle_with(entries.len() as u64).await.unwrap();

@@ -5,14 +5,17 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod alarm;
 mod attacks;
 mod cancel;
 mod chaos;
 mod clients;
 mod copycat;
 mod crash;
+mod decoders;
 mod elected;
 mod environments;
+mod eras;
 mod explain;
 mod hostile;
 mod image;
@@ -21,6 +24,7 @@ mod light;
 mod line;
 mod lint;
 mod log;
+mod outcomes;
 mod partition;
 mod patience;
 mod policy;
@@ -31,6 +35,7 @@ mod rpm;
 mod sandbox;
 mod server;
 mod ssh;
+mod strangers;
 mod tidy;
 mod transcript;
 mod variants;

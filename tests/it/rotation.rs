@@ -14,8 +14,8 @@ const BUILD_WITHIN: Duration = Duration::from_secs(120);
 /// The publisher looks at its keys every ten seconds, the mirror then follows.
 const SIGNED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Waits until the mirror publishes exactly these keys, and gives the `InRelease` beside them.
-async fn mirrored(network: &Network, fingerprints: &[&str]) -> String {
+/// Waits until the mirror is done with a generation that publishes exactly these keys, and gives the `InRelease` beside them.
+async fn mirrored(network: &Network, (generation, fingerprints): (u64, &[&str])) -> String {
     let mirror = network.public("mirror");
     let get = async |path: &str| {
         let path = RelativePath::new(path).unwrap();
@@ -26,9 +26,10 @@ async fn mirrored(network: &Network, fingerprints: &[&str]) -> String {
         let keyring = Keyring::read(&get("archive-key.gpg").await?).ok()?;
         let known = keyring.certificates();
         let same = known.len() == fingerprints.len() && fingerprints.iter().all(|wanted| keyring.has(wanted));
-        let suite = mirror.repositories().await.ok()?.into_iter().find(|view| view.channel == network.channel)?.suite;
-        let text = String::from_utf8(get(&format!("dists/{suite}/InRelease")).await?).ok()?;
-        same.then_some(text)
+        let view = mirror.repositories().await.ok()?.into_iter().find(|view| view.channel == network.channel)?;
+        let text = String::from_utf8(get(&format!("dists/{}/InRelease", view.suite)).await?).ok()?;
+        // While a mirror switches, it has the new keys beside the old index.
+        (same && view.generation >= generation).then_some(text)
     })
     .await
 }
@@ -58,16 +59,16 @@ async fn the_key_changes_with_two_signatures_between() {
         list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let old = fingerprints(&key(&["show"]).await);
-    let one = mirrored(&network, &[&old[0]]).await;
+    let one = mirrored(&network, (1, &[&old[0]])).await;
     assert_eq!(key(&["finish"]).await.code, 1, "there is nothing to finish");
 
     let both = fingerprints(&key(&["rotate", "--grace", "30"]).await);
     assert_eq!((both.len(), &both[0]), (2, &old[0]));
-    let two = mirrored(&network, &[&both[0], &both[1]]).await;
+    let two = mirrored(&network, (2, &[&both[0], &both[1]])).await;
     assert!(signatures(&two) > signatures(&one) * 3 / 2, "{two}");
     assert_eq!(key(&["rotate"]).await.code, 1, "one change after the other");
 
     assert_eq!(fingerprints(&key(&["finish"]).await), both[1..]);
-    let new = mirrored(&network, &[&both[1]]).await;
+    let new = mirrored(&network, (3, &[&both[1]])).await;
     assert_eq!(signatures(&new), signatures(&one), "{new}");
 }

@@ -3,14 +3,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use artel::keys;
+use artel::{
+    charter::CoordinatorsEntry,
+    keys,
+    tlog::{Reader, Remote, Source},
+};
 use attest::{
     log::{
         checkpoint::Signed,
         conflict::Conflict,
-        entry::Event,
+        entry::{Entry, Event},
         network,
         proof::Proof,
+        tile::Resource,
         tree,
         witness::{Request, latest_size, monitor_path},
     },
@@ -19,7 +24,7 @@ use attest::{
 };
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use harness::{Forker, Network, Plan, run, until};
+use harness::{Forker, Liar, Network, Plan, run, until};
 use protocol::{
     NetworkId, Sha256,
     job::{Prune, ServerJob},
@@ -242,11 +247,78 @@ async fn what_is_published_was_seen_by_witnesses_and_says_so() {
     let before = shown().await;
     let prune = ServerJob::Prune(Prune { keep: 0, before: None, packages: vec!["artel-tiny".parse().unwrap()] });
     let pruned = network.serve(&channel, prune, &[]).await;
-    let waits = (pruned, "the next generation waits for a witness");
-    network.job_until(waits, BUILT_WITHIN, |detail| detail.summary.why.contains(why)).await;
+    let waits = (pruned, "the next generation waits for a witness, and was tried more than once");
+    let again = |why: &str| why.contains("3 operators must have seen the log") && why.contains("failed 2 times");
+    network.job_until(waits, BUILT_WITHIN, |detail| again(&detail.summary.why)).await;
     assert!(shown().await == before, "nobody sees what is not witnessed");
     network.node("b3").start();
     let detail = network.over(pruned, BUILT_WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Done, "{detail:#?}");
     assert!(shown().await != before);
+    // Of the tries that no witness saw the log has one release at most.
+    let releases = releases(&network).await;
+    let newest = releases.last().copied().unwrap();
+    assert!(releases.iter().filter(|generation| **generation == newest).count() <= 2, "{releases:?}");
+}
+
+/// The generations of the releases in the log that is served, in order.
+async fn releases(network: &Network) -> Vec<u64> {
+    let served = Remote(network.public("coordinator"));
+    let checkpoint = Signed::read(&served.fetch(Resource::Checkpoint).await.unwrap()).unwrap();
+    let head = checkpoint.claims().head();
+    let (mut reader, mut entries) = (Reader::new(&served, head), Vec::new());
+    while (entries.len() as u64) < head.size {
+        entries.extend(reader.bundle_with(entries.len() as u64).await.unwrap().1);
+    }
+    let events = entries.iter().map(|bytes| Entry::from_bytes(bytes).unwrap().event);
+    events
+        .filter_map(|event| if let Event::Release(release) = event { Some(release.generation) } else { None })
+        .collect()
+}
+
+#[tokio::test]
+async fn who_follows_the_log_notices_that_other_coordinators_do_not_continue_it() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan { mirrors: vec!["mirror".into()], ..Plan::builders(1) });
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut config = network.node("b1").config();
+    config.reach.listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+    config.save(&network.node("b1").home).unwrap();
+    let mut config = network.node("mirror").config();
+    let peer = artel::net::address_suffix(network.id_of("b1"));
+    config.network.bootstrap.push(format!("/ip4/127.0.0.1/udp/{port}/quic-v1{peer}"));
+    config.save(&network.node("mirror").home).unwrap();
+    network.start_some(&["coordinator", "mirror"]).await;
+    let (mirror, next) = (network.id_of("mirror"), network.id_of("b1"));
+
+    // The mirror only follows: it believes what the coordinator has signed, and then there is another coordinator.
+    let liar = Liar::take_over(&mut network, "b1").await;
+    let believed = until("the mirror believes a checkpoint", WITHIN, async || liar.believed_by(mirror).await).await;
+    let size = Signed::read(&believed).unwrap().claims().head().size;
+    network.change_policy(|charter| charter.coordinators = CoordinatorsEntry::Pinned(next)).await;
+    let client = network.client("mirror");
+    let adopted = async || (client.status().await.ok()?.policy.number == 2).then_some(());
+    until("the mirror knows the new policy", WITHIN, adopted).await;
+    network.node("coordinator").kill();
+    liar.tell(Memory::forked(size + 40, 0), Vec::new());
+    let evidence = until("the mirror keeps the proof", WITHIN, async || client.conflict().await.ok()).await;
+    let keys = ["coordinator", "b1"].map(|name| network::log_key(&network.id, &network.id_of(name)));
+    assert!(Conflict::from_bytes(&evidence).unwrap().convicts(&keys).is_ok(), "it names both");
+    assert!(
+        Conflict::from_bytes(&evidence).unwrap().convicts(&keys[1..]).is_err(),
+        "one alone signed no two histories"
+    );
+    let home = network.node("mirror").home.path().to_owned();
+    let said = run(&ground.artel, network.folder(), &["--home", home.to_str().unwrap(), "status"]).await;
+    assert!(said.out.starts_with("ALARM"), "{said:?}");
+
+    // A restart does not forget what was believed before.
+    network.node("mirror").kill();
+    network.node("mirror").start();
+    network.node("mirror").up().await;
+    let alarmed = async || {
+        let said = run(&ground.artel, network.folder(), &["--home", home.to_str().unwrap(), "status"]).await;
+        said.out.starts_with("ALARM").then_some(())
+    };
+    until("it finds out again", WITHIN, alarmed).await;
 }

@@ -12,6 +12,7 @@ mod explanation;
 mod filter;
 mod job;
 mod network;
+mod outcome;
 mod recipe;
 mod reputation;
 mod state;
@@ -35,6 +36,7 @@ pub use network::{
     BlobUsage, DrainRequest, DutyView, Metrics, NetworkView, News, PeerView, PolicyHistory, PolicyRecord, PolicyView,
     RepositoryView, Status, Stored,
 };
+pub use outcome::LoggedAttempt;
 pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};

@@ -7,6 +7,7 @@
 mod accept;
 mod clients;
 mod content;
+mod crowd;
 mod guard;
 mod jobs;
 mod listener;
@@ -74,13 +75,14 @@ pub struct Server<B> {
     limits: Limits,
     hosts: Arc<[String]>,
     counters: metrics::Counters,
+    crowd: crowd::Crowd,
 }
 
 impl<B: Backend> Server<B> {
     /// Makes a server. `hosts` are the names, beside loopback and literal addresses, that callers may use for it.
     pub fn new(backend: B, limits: Limits, hosts: impl IntoIterator<Item = String>) -> Self {
         let hosts = hosts.into_iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { backend, limits, hosts, counters: metrics::Counters::default() }
+        Self { backend, limits, hosts, counters: metrics::Counters::default(), crowd: crowd::Crowd::default() }
     }
 
     /// Serves a listener until `stop`, then lets open requests finish within the grace time.

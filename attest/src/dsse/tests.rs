@@ -2,9 +2,26 @@
 
 use protocol::testing::{public_key, signing_key};
 
+use p256::ecdsa::signature::Verifier;
+
 use super::*;
 
-/// The vector of the DSSE protocol document; its P-256 signature is over exactly these bytes.
+/// The vector of the DSSE protocol document: its P-256 signature is over exactly the bytes that we make. The key is the document's, as
+/// it gives X and Y.
+#[test]
+fn the_published_encoding_is_what_the_published_signature_is_over() {
+    let coordinates = "67cd390f77aa359cb08c2235f652270493a9ed832b0abcc01f70954c0390d238\
+                       0c782bd54e269125a44f4433aff1432ce94e12bca73aa67ac80cea12608ddf74";
+    let point = [&[4][..], &HEXLOWER.decode(coordinates.as_bytes()).unwrap()].concat();
+    let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point).unwrap();
+    let sig = "A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA==";
+    let signature = p256::ecdsa::Signature::from_slice(&general_purpose::STANDARD.decode(sig).unwrap()).unwrap();
+    let verifies = |kind: &str, body: &[u8]| key.verify(&pae(kind, body), &signature).is_ok();
+    assert!(verifies("http://example.com/HelloWorld", b"hello world"));
+    assert!(!verifies("http://example.com/HelloWorld", b"hello worle"));
+    assert!(!verifies("http://example.com/HelloWorl", b"d hello world"));
+}
+
 #[test]
 fn the_published_encoding() {
     let encoded = pae("http://example.com/HelloWorld", b"hello world");

@@ -15,6 +15,7 @@ use protocol::{
     envelope::check_set,
     lease::{LeaseNumber, Profile},
     limits,
+    message::Octets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,10 @@ pub struct Commitment {
     pub lease: LeaseNumber,
     /// The hash of a salt and the attestation.
     pub digest: Hash,
+    /// The builder's own signature, so that no coordinator can say it in its name: see [`crate::commitment::signed_bytes`]. None
+    /// in what earlier versions logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Octets>,
 }
 
 /// See [`Event::Outcome`].
@@ -117,15 +122,21 @@ pub struct Outcome {
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// With outputs: the signed attestation.
+    /// With outputs: the signed attestation. Whether they *differ* from those of others, no builder can know when it signs and
+    /// no entry says: the attestation itself is the proof, beside those that agree.
     Built(Hash),
-    /// Without: the builder's report.
+    /// Without, and the job or the builder is blamed for it: what the builder signed, see [`crate::negative`]; or the attestation
+    /// that it had not committed to.
     Failed(Hash),
-    /// Nothing came before the lease ended.
+    /// It was cut off: what the builder signed about that, see [`crate::negative`].
+    Stopped(Hash),
+    /// Nothing came before the lease ended, or before the attempt's time was over.
     Lost,
+    /// It was committed to a result, and did not show it.
+    Withheld,
     /// The builder did not take it.
     Declined,
-    /// It was cut off, and its builder says so.
+    /// It was cut off, and its builder says so; only in logs of earlier versions, which did not name what it signed.
     Interrupted,
     /// The coordinator took the lease back: nobody waits for the result any more.
     Revoked,
@@ -217,6 +228,9 @@ impl Event {
                 check_set("attestations", &verdict.attestations, limits::ATTEMPTS_MAX as usize)?;
                 let proof = verdict.verdict != Judgement::Reproduced || !verdict.attestations.is_empty();
                 if proof { Ok(()) } else { Err("nothing is reproduced without attestations".into()) }
+            }
+            Event::Commitment(Commitment { signature: Some(signature), .. }) if signature.0.len() != 64 => {
+                Err("a signature of a commitment has 64 bytes".into())
             }
             Event::Policy(_)
             | Event::Accepted(_)

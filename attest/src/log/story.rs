@@ -5,7 +5,7 @@
 //!  policy 1 .. accepted -> lease -> (commitment) -> outcome .. verdict     release 1 .. release 2
 //!              once        once     at most once    once       once        a channel's generations only grow
 //! ```
-//! An attempt that ends with outputs was committed to before.
+//! An attempt that ends with outputs, or withholds them, was committed to before.
 //! A lease without an outcome, or an accepted job without a verdict, is no fault while the log goes on: see [`Story::open`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ pub enum StoryError {
     #[error("lease {0} is not open for this builder and job")]
     NoLease(LeaseNumber),
     /// A result that was not committed to.
-    #[error("the result under lease {0} was shown without a commitment to it before")]
+    #[error("the result under lease {0} was shown or withheld without a commitment to it before")]
     Unbound(LeaseNumber),
     /// A second commitment.
     #[error("lease {0} has a commitment already")]
@@ -186,7 +186,7 @@ impl Story {
 
     fn outcome(&mut self, outcome: &Outcome) -> Result<(), StoryError> {
         let attempt = self.attempt(outcome.lease, outcome.job, outcome.node)?;
-        if attempt.commitment.is_none() && matches!(outcome.end, End::Built(_)) {
+        if attempt.commitment.is_none() && matches!(outcome.end, End::Built(_) | End::Withheld) {
             return Err(StoryError::Unbound(outcome.lease));
         }
         self.leases.remove(&outcome.lease);

@@ -48,7 +48,7 @@ pub struct Slice {
 }
 
 /// What a log serves, by its path below the log's prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     /// The newest checkpoint; the only one that changes.
     Checkpoint,
@@ -262,6 +262,37 @@ impl Resource {
             Resource::Entries(slice) => (*slice, size),
         };
         slice.first() + slice.width() <= row
+    }
+
+    /// Gives the widest part of the same row that a log of this size has: every narrower one is its beginning.
+    pub fn widest(&self, size: u64) -> Self {
+        match self {
+            Resource::Checkpoint => Resource::Checkpoint,
+            Resource::Tile(tile) if self.is_within(size) => {
+                let slice = Slice::at(tile.slice.index, Tile::row(tile.level, size));
+                Resource::Tile(Tile { slice, ..*tile })
+            }
+            Resource::Entries(slice) if self.is_within(size) => Resource::Entries(Slice::at(slice.index, size)),
+            Resource::Tile(_) | Resource::Entries(_) => *self,
+        }
+    }
+
+    /// Takes this part's bytes out of those of a wider one of the same row.
+    ///
+    /// # Errors
+    /// [`TileError`] where these are not the wider one's bytes.
+    pub fn cut_from(&self, wider: Self, bytes: &[u8]) -> Result<Vec<u8>, TileError> {
+        match (self, wider) {
+            (Resource::Tile(tile), Resource::Tile(wide)) => {
+                wide.hashes(bytes)?;
+                let part = bytes.get(..tile.slice.width() as usize * 32);
+                part.map(<[u8]>::to_vec).ok_or(TileError::Length { tile: wide, got: bytes.len() })
+            }
+            (Resource::Entries(slice), Resource::Entries(wide)) => {
+                write_bundle(read_bundle(wide, bytes)?.into_iter().take(slice.width() as usize))
+            }
+            (Resource::Checkpoint | Resource::Tile(_) | Resource::Entries(_), _) => Ok(bytes.to_vec()),
+        }
     }
 
     /// Gives the HTTP content type.

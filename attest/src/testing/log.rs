@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{
     ChannelName, Hash, PublicKey, Sha256, Timestamp,
     lease::{LeaseNumber, Profile},
+    message::Octets,
     testing::{node, public_key, signing_key},
 };
 
@@ -127,7 +128,13 @@ pub fn entries() -> Vec<Entry> {
         Event::Policy(entry::Policy { number: 1, envelope }),
         Event::Accepted(entry::Accepted { job, envelope }),
         Event::Lease(entry::Lease { job, node, lease, profile: Profile(2) }),
-        Event::Commitment(entry::Commitment { job, node, lease, digest: Hash::of(b"salt and attestation") }),
+        Event::Commitment(entry::Commitment {
+            job,
+            node,
+            lease,
+            digest: Hash::of(b"salt and attestation"),
+            signature: None,
+        }),
         Event::Release(entry::Release { channel, envelope, generation: 3 }),
         Event::Revocation(entry::Revocation { key: public_key(9), from: 40, envelope }),
     ];
@@ -138,6 +145,10 @@ pub fn entries() -> Vec<Entry> {
     events.extend(
         verdicts.map(|verdict| Event::Verdict(entry::Verdict { job, verdict, attestations: attestations.clone() })),
     );
+    let bound = entry::Commitment { job, node, lease, digest: Hash::of(b"salt and attestation"), signature: None };
+    events.push(Event::Commitment(entry::Commitment { signature: Some(Octets(vec![5; 64])), ..bound }));
+    events.push(Event::Outcome(entry::Outcome { job, end: End::Withheld, node, lease }));
+    events.push(Event::Outcome(entry::Outcome { job, end: End::Stopped(Hash::of(b"report")), node, lease }));
     let times = (0..).map(|at| Timestamp::from_millis(1_700_000_000_000 + at));
     times.zip(events).map(|(at, event)| Entry { at, event }).collect()
 }

@@ -1,7 +1,7 @@
 //! A package of a network with a log and witnesses, and what lies beside it: everything signed, nothing invented.
 
 use protocol::{
-    Hash, NetworkId, Timestamp,
+    Hash, JobId, NetworkId, Timestamp,
     codec::encode,
     job::job_id,
     policy::{Channel, Policy},
@@ -16,7 +16,8 @@ use crate::{
         entry::{self, Entry, Event, Judgement},
         network::{log_key, origin, witness_key, witness_name},
         note::Line,
-        tree::Head,
+        proof::Proof,
+        tree::{self, Head},
     },
     staple, summary,
     trust::{Demands, Trust},
@@ -69,6 +70,15 @@ impl Sample {
         Self { network, genesis, bundle, log, verdict }
     }
 
+    /// Gives the job.
+    ///
+    /// # Panics
+    /// Never: the log's entry is a verdict.
+    pub fn job(&self) -> JobId {
+        let Event::Verdict(verdict) = &self.verdict.event else { unreachable!("a sample's entry is a verdict") };
+        verdict.job
+    }
+
     /// Gives what a verifier trusts under the genesis policy.
     pub fn trust(&self, demands: Demands) -> Trust {
         Trust::new(self.network, &[(self.genesis.clone(), Some(0))], demands, samples::NOW)
@@ -100,7 +110,8 @@ impl Sample {
 
     /// As [`Sample::proof`], of any entry and place.
     pub fn proof_of(&self, entry: &Entry, place: u64, checkpoint: Signed) -> Vec<u8> {
-        staple::proof(entry, place, checkpoint, &self.log).expect("the log has that place")
+        let path = tree::inclusion(place, checkpoint.claims().head().size, &self.log).expect("the log has that place");
+        Proof::of_entry(entry, place, path, checkpoint).to_string().into_bytes()
     }
 }
 

@@ -5,18 +5,28 @@
 //!     \-> log, witnesses -> verdict: reproduced, by these attestations --------------------/
 //! ```
 //! Lines that do not verify are not counted, and where they are missed their reason is told. Of attestations that the logged
-//! verdict names none may be missing: who leaves a contradiction out is found out.
+//! verdict names none may be missing: who leaves a contradiction out is found out. Whoever publishes or mirrors a package asks
+//! the same of its bundle, of which nothing may be broken.
+//!
+//! Steps into other channels have no place in the log: they count by the policy of the verdict's place or any later one, and not
+//! where the key that signed them was revoked from any place on.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use protocol::{
     ChannelName, JobId, OperatorName, PublicKey, Timestamp, Verified,
+    environment::EnvironmentLock,
     job::{JobRequest, job_id},
     policy::Policy,
 };
 
-use super::{Case, Error, Proof, promotion};
+use super::{
+    Case, Error, Proof,
+    attempts::{Attempts, is_operators},
+    attestations, lock, promotion, request,
+};
 use crate::{
+    bundle::Bundle,
     log::{
         checkpoint::Signed,
         entry::{Entry, Event, Judgement, Verdict},
@@ -24,6 +34,7 @@ use crate::{
         policy::Witnessed,
         proof::{self, Logged},
     },
+    negative::Negative,
     staple::Lines,
     statement::{self, VerifiedAttestation, write_time},
     trust::{LogDemand, Trust},
@@ -56,6 +67,8 @@ pub struct Chain {
     pub logged: Option<Logged>,
     /// The newest sign of life of the log, where there is one.
     pub seen: Option<Timestamp>,
+    /// Attempts of the job without outputs, by what their builders signed; others may have been left out.
+    pub failed: Attempts,
     /// Lines that did not verify and were not needed.
     pub broken: usize,
 }
@@ -64,6 +77,7 @@ impl Chain {
     /// Gives the chain for people: one line for each thing that was proven, and by whom.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.proof.lines();
+        lines.extend(self.failed.lines(Some(&self.proof)));
         if let Some(Logged { index, witnessed }) = &self.logged {
             let head = witnessed.checkpoint.head();
             lines.push(format!("log {}: entry {index} of {}", witnessed.checkpoint.get().origin(), head.size));
@@ -193,27 +207,64 @@ pub fn verify_stapled(stapled: &Stapled<'_>, trust: &Trust, moment: &Moment<'_>)
     if lines.attestations.is_empty() && lines.broken.is_empty() {
         return Err(Broken::Nothing);
     }
-    let log = match (trust.demands().log, stapled.proof) {
-        (LogDemand::Never, _) | (_, None) => None,
-        (LogDemand::AsPolicySays | LogDemand::Witnesses(_), Some(bytes)) => {
-            Some(proof::Proof::read(bytes).map_err(Broken::Log)?)
-        }
-    };
-    // The claimed place chooses the policy; under that policy it must turn out to be true.
-    let (era, policy) = trust.in_force(log.as_ref().map(proof::Proof::claimed_index));
-    let requests = lines.requests(trust.network(), &signers(&policy));
+    let log = log_proof(stapled.proof, trust)?;
+    let check = Check::at_claimed_place(log.as_ref(), (trust, moment));
+    let requests = lines.requests(trust.network(), &check.signers());
     let (builds, promotions): (Vec<_>, Vec<_>) = requests.into_iter().partition(|r| r.get().server().is_none());
     let answered = |request: &Verified<JobRequest>| {
         lines.attestations.iter().any(|attestation| attestation.get().task.job == job_id(request))
     };
     let request = builds.iter().find(|request| answered(request)).or(builds.first()).ok_or(Broken::NoRequest)?;
-    let check = Check { trust, moment, era, policy: &policy };
-    check.chain(request, promotions, lines, log.as_ref())
+    let (request, Lines { attestations, negatives, broken, .. }) = (request.clone(), lines);
+    check.chain(Evidence { request, promotions, lock: None, attestations, negatives, broken }, log.as_ref())
 }
 
-/// Gives everybody whose signature a request or a promotion may bear.
-fn signers(policy: &Policy) -> Vec<PublicKey> {
-    policy.maintainers.iter().map(|maintainer| maintainer.key).chain(policy.roots.keys.iter().copied()).collect()
+/// Checks a job's bundle, and the proof from the log where there is one, as [`verify_stapled`] does the lines that are made of
+/// the bundle. The policies that it brings along are not read.
+///
+/// # Errors
+/// The first link of the chain that does not hold. A part of the bundle that does not belong there refuses all of it: nobody
+/// honest put it there.
+pub fn verify_bundle(
+    bundle: &Bundle,
+    proof: Option<&[u8]>,
+    (trust, moment): (&Trust, &Moment<'_>),
+) -> Result<Chain, Broken> {
+    let network = trust.network();
+    bundle.check().map_err(Error::from)?;
+    let request = request(bundle, network)?;
+    let negatives = bundle.course.iter().flat_map(|course| &course.negatives);
+    let evidence = Evidence {
+        promotions: promotion::read(bundle, network)?,
+        lock: Some(lock(bundle, &request)?),
+        attestations: attestations(bundle, network, &request)?,
+        negatives: negatives.filter_map(|bytes| Negative::read(&bytes.0, network).ok()).collect(),
+        broken: Vec::new(),
+        request,
+    };
+    let log = log_proof(proof, trust)?;
+    Check::at_claimed_place(log.as_ref(), (trust, moment)).chain(evidence, log.as_ref())
+}
+
+/// Reads the proof from the log, unless the verifier looks at none.
+fn log_proof(bytes: Option<&[u8]>, trust: &Trust) -> Result<Option<proof::Proof>, Broken> {
+    match trust.demands().log {
+        LogDemand::Never => Ok(None),
+        LogDemand::AsPolicySays | LogDemand::Witnesses(_) => {
+            bytes.map(proof::Proof::read).transpose().map_err(Broken::Log)
+        }
+    }
+}
+
+/// What is judged, each part verified by itself.
+struct Evidence {
+    request: Verified<JobRequest>,
+    promotions: Vec<Verified<JobRequest>>,
+    lock: Option<EnvironmentLock>,
+    attestations: Vec<VerifiedAttestation>,
+    negatives: Vec<Negative>,
+    /// What does not verify, by its line.
+    broken: Vec<(usize, statement::Error)>,
 }
 
 struct Check<'a> {
@@ -221,52 +272,110 @@ struct Check<'a> {
     moment: &'a Moment<'a>,
     /// The policy's place in the chain.
     era: usize,
-    policy: &'a Policy,
+    policy: Cow<'a, Policy>,
 }
 
-impl Check<'_> {
-    fn chain(
+impl<'a> Check<'a> {
+    /// The claimed place chooses the policy; under that policy it must turn out to be true.
+    fn at_claimed_place(log: Option<&proof::Proof>, (trust, moment): (&'a Trust, &'a Moment<'a>)) -> Self {
+        let (era, policy) = trust.in_force(log.map(proof::Proof::claimed_index));
+        Self { trust, moment, era, policy }
+    }
+
+    /// Gives everybody whose signature a request or a promotion may bear.
+    fn signers(&self) -> Vec<PublicKey> {
+        let later = self.trust.since(self.era);
+        let of = |policy: &Policy| -> Vec<PublicKey> {
+            policy
+                .maintainers
+                .iter()
+                .map(|maintainer| maintainer.key)
+                .chain(policy.roots.keys.iter().copied())
+                .collect()
+        };
+        let mut signers: Vec<PublicKey> = later.flat_map(|policy| of(&policy)).chain(of(&self.policy)).collect();
+        signers.sort_unstable();
+        signers.dedup();
+        signers
+    }
+
+    fn chain(&self, evidence: Evidence, log: Option<&proof::Proof>) -> Result<Chain, Broken> {
+        let mut refused = None;
+        for (policy, promotions) in self.ways(&evidence) {
+            match self.chain_under(&policy, promotions, (&evidence, log)) {
+                Ok(chain) => return Ok(chain),
+                Err(why) => refused = refused.or(Some(why)),
+            }
+        }
+        Err(refused.expect("there is a way without promotions"))
+    }
+
+    /// Gives the ways into the channel that the evidence claims, each with the policy that says who may move a package, and what
+    /// its last channel asks for: the longest ones, which are the claim.
+    fn ways(&self, evidence: &Evidence) -> Vec<(Cow<'_, Policy>, Vec<Verified<JobRequest>>)> {
+        let own = (Cow::Borrowed(&*self.policy), Vec::new());
+        if evidence.promotions.is_empty() {
+            return vec![own];
+        }
+        let from = &evidence.request.get().channel;
+        let under = |policy: Cow<'a, Policy>| {
+            let steps = promotion::in_order(evidence.promotions.clone(), &policy, from);
+            (policy, steps)
+        };
+        let mut ways: Vec<_> = self.trust.since(self.era).map(under).collect();
+        let longest = ways.iter().map(|(_, steps)| steps.len()).max().unwrap_or(0);
+        ways.retain(|(_, steps)| steps.len() == longest);
+        if longest == 0 { vec![own] } else { ways }
+    }
+
+    fn chain_under(
         &self,
-        request: &Verified<JobRequest>,
+        policy: &Policy,
         promotions: Vec<Verified<JobRequest>>,
-        lines: Lines,
-        log: Option<&proof::Proof>,
+        (evidence, log): (&Evidence, Option<&proof::Proof>),
     ) -> Result<Chain, Broken> {
-        let promotions = promotion::in_order(promotions, self.policy, &request.get().channel);
+        let Evidence { request, attestations, broken, .. } = evidence;
         let channel = promotions.last().map_or(&request.get().channel, |step| &step.get().channel).clone();
-        let quorum = self.quorum(&channel);
+        let quorum = self.quorum(policy, &channel);
         let logged = match (log, quorum) {
             (Some(log), quorum) => Some(self.verdict(log, job_id(request), quorum.unwrap_or(0))?),
             (None, Some(witnesses)) => return Err(Broken::NotLogged { witnesses }),
             (None, None) => None,
         };
         let (verdict, logged) = logged.map_or((None, None), |(verdict, logged)| (Some(verdict), Some(logged)));
-        let Lines { attestations, broken, .. } = lines;
+        let of_job = |it: &&Negative| it.job == job_id(request) && is_operators(&self.policy, it);
+        let failed = evidence.negatives.iter().filter(of_job).cloned();
+        let failed = Attempts::of_negatives(&self.policy, failed);
         let (attestations, missing) = counted(attestations, request, verdict.as_ref());
         let case = Case {
             network: self.trust.network(),
-            policy: self.policy,
+            policy: &self.policy,
+            moved_under: policy,
             request: request.clone(),
             promotions,
-            lock: None,
+            lock: evidence.lock.clone(),
             attestations,
         };
-        let count = broken.len();
         let proof = case.prove().map_err(|why| explained(why, broken))?;
         if missing > 0 {
             return Err(Broken::Missing { count: missing, job: proof.job });
         }
         self.accepts(&proof)?;
         let seen = self.seen(logged.as_ref(), quorum.unwrap_or(0))?;
-        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, broken: count })
+        Ok(Chain { proof, logged: logged.map(|logged| logged.place), seen, failed, broken: broken.len() })
     }
 
-    /// Gives how many operators' witnesses a package of the channel needs; none where it needs no proof from the log.
-    fn quorum(&self, channel: &ChannelName) -> Option<u8> {
+    /// Gives how many operators' witnesses a package of the channel needs now, whenever it was built: a network that asks for more
+    /// than it did has newer proofs. None where it needs no proof from the log. Of a channel that there is no more, the policy
+    /// of its time says it.
+    fn quorum(&self, policy: &Policy, channel: &ChannelName) -> Option<u8> {
         match self.trust.demands().log {
             LogDemand::Never => None,
             LogDemand::Witnesses(number) => Some(number),
-            LogDemand::AsPolicySays => self.policy.channel(channel).map(|c| c.witnesses).filter(|number| *number > 0),
+            LogDemand::AsPolicySays => {
+                let asks = self.trust.newest().channel(channel).or(policy.channel(channel));
+                asks.map(|channel| channel.witnesses).filter(|number| *number > 0)
+            }
         }
     }
 
@@ -369,24 +478,27 @@ fn seen_by(policy: &Policy, witnessed: &Witnessed, quorum: u8) -> Option<Timesta
 
 /// Gives the attestations of a job that count: all, or those that the logged verdict rests on. Says how many of those are missing.
 fn counted(
-    attestations: Vec<VerifiedAttestation>,
+    attestations: &[VerifiedAttestation],
     request: &Verified<JobRequest>,
     verdict: Option<&Verdict>,
 ) -> (Vec<VerifiedAttestation>, usize) {
     let named = |a: &VerifiedAttestation| verdict.is_none_or(|v| v.attestations.binary_search(&a.id()).is_ok());
     let answers = |a: &VerifiedAttestation| a.matches_request(request).is_ok();
-    let mut counted: Vec<_> = attestations.into_iter().filter(|a| named(a) && answers(a)).collect();
+    let mut counted: Vec<_> = attestations.iter().filter(|a| named(a) && answers(a)).cloned().collect();
     // Whatever the order of the lines, the same is said of them.
     counted.sort_by_key(VerifiedAttestation::id);
+    counted.dedup_by_key(|attestation| attestation.id());
     let missing = verdict.map_or(0, |verdict| verdict.attestations.len().saturating_sub(counted.len()));
     (counted, missing)
 }
 
 /// Says of too little evidence whether there was more that does not verify.
-fn explained(why: Error, broken: Vec<(usize, statement::Error)>) -> Broken {
+fn explained(why: Error, broken: &[(usize, statement::Error)]) -> Broken {
     let too_little = matches!(why, Error::NoAttestation { .. } | Error::TooFew { .. } | Error::Disagree { .. });
-    match broken.into_iter().next() {
-        Some((line, source)) if too_little => Broken::Forged { why: Box::new(why), line, source },
+    match broken.first() {
+        Some((line, source)) if too_little => {
+            Broken::Forged { why: Box::new(why), line: *line, source: source.clone() }
+        }
         Some(_) | None => Broken::Evidence(why),
     }
 }

@@ -126,6 +126,7 @@ fn built((genesis, network): (&[u8], NetworkId), name: &str, output: &Output) ->
     };
     let bundle = Bundle {
         lock: Octets(samples::lock().to_bytes()),
+        course: None,
         request: Octets(request.to_bytes()),
         policies: vec![Octets(genesis.to_vec())],
         promotions: Vec::new(),

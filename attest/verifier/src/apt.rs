@@ -35,8 +35,48 @@ pub const CACHE: &str = "/var/cache/artel/staples";
 pub enum Scope {
     /// Every one.
     All,
-    /// Those of repositories whose `Origin` is one of these; where there is none, the name of the policy's network.
-    Origins(Vec<String>),
+    /// Those of repositories that have one of these marks; where there is none, that have the `Origin` of the policy's network.
+    Marked(Marks),
+}
+
+/// What a repository of the network is known by. A source's own entry is this machine's, so the repository cannot change it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// The beginnings of addresses, as apt's sources name them.
+    pub sources: Vec<String>,
+    /// The `Origin` that a repository says of itself: more packages are asked for by it, never fewer.
+    pub origins: Vec<String>,
+}
+
+impl Marks {
+    fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.origins.is_empty()
+    }
+
+    /// Says whether what lies at an address is of a repository with a mark. One that no source names has nobody to say whose it is.
+    fn mark(&self, address: &str, repositories: &BTreeMap<String, Vec<String>>) -> bool {
+        if self.sources.iter().any(|source| address.starts_with(source.as_str())) {
+            return true;
+        }
+        let of = repositories.iter().rev().find(|(base, _)| address.starts_with(base.as_str()));
+        of.is_none_or(|(_, origins)| origins.iter().any(|origin| self.origins.contains(origin)))
+    }
+
+    /// Adds the sources of this machine, or another root, whose repositories say one of the origins now: from then on it is the
+    /// sources that count.
+    ///
+    /// # Errors
+    /// Words, when apt does not say which sources there are.
+    pub fn found_in(mut self, root: &Path) -> Result<Self, String> {
+        let options = if root == Path::new("/") { Vec::new() } else { vec![format!("Dir={}", root.display())] };
+        let called_so = |(_, origins): &(String, Vec<String>)| origins.iter().any(|name| self.origins.contains(name));
+        let found: Vec<String> =
+            Apt::new(options).repositories()?.into_iter().filter(called_so).map(|(base, _)| base).collect();
+        self.sources.extend(found);
+        self.sources.sort();
+        self.sources.dedup();
+        Ok(self)
+    }
 }
 
 /// How the hook is set up.
@@ -98,32 +138,35 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     // Without a policy nobody knows which packages are the network's.
     let verifier = match (&hook.scope, Verifier::open(&hook.policy, |_| (), now())) {
         (_, Ok(verifier)) => Ok(verifier),
-        (Scope::Origins(origins), Err(error)) if !origins.is_empty() => Err((origins.clone(), error)),
+        (Scope::Marked(marks), Err(error)) if !marks.is_empty() => Err(error),
         (_, Err(error)) => return Err(error),
     };
-    let origins = match (&hook.scope, &verifier) {
+    let marks = match (&hook.scope, &verifier) {
         (Scope::All, _) => None,
-        (Scope::Origins(named), Ok(verifier)) if named.is_empty() => {
-            Some(vec![verifier.trust.newest().name.to_string()])
+        (Scope::Marked(marks), Ok(verifier)) if marks.is_empty() => {
+            Some(Marks { origins: vec![verifier.trust.newest().name.to_string()], ..Marks::default() })
         }
-        (Scope::Origins(named), _) => Some(named.clone()),
+        (Scope::Marked(marks), _) => Some(plainly(marks)),
     };
     let apt = Apt::new(input.options);
     let addresses = apt.addresses(&input.wanted);
-    let repositories = if origins.is_some() { apt.origins().map_err(Error::Hook)? } else { BTreeMap::new() };
+    let repositories = if marks.is_some() { apt.repositories().map_err(Error::Hook)? } else { BTreeMap::new() };
     let archives = apt.archives();
-    let must = |wanted: &&Wanted| match &origins {
+    let must = |wanted: &&Wanted| match &marks {
         None => true,
-        Some(origins) => {
+        Some(marks) => {
             // Two repositories may have the name and version; what apt took must be what this address has.
             let address = addresses.get(&wanted.key()).filter(|address| address.is_of(&wanted.file)).cloned();
             // What apt fetched came from a repository, even when it does not say which.
             let fetched = archives.as_ref().is_none_or(|archives| wanted.file.starts_with(archives));
-            match address.map(|address| address.place).or_else(|| (!fetched).then(|| wanted.as_address())) {
-                None => true,
-                Some(address) => {
-                    let origin = repositories.iter().rev().find(|(base, _)| address.starts_with(base.as_str()));
-                    origin.is_some_and(|(_, found)| found.iter().any(|origin| origins.contains(origin)))
+            match address.map(|address| address.place) {
+                Some(address) => marks.mark(&address, &repositories),
+                None if fetched => true,
+                // A file that somebody named, unless it lies in a repository of the network.
+                None => {
+                    let address = wanted.as_address();
+                    let lies_in = repositories.keys().chain(&marks.sources).any(|base| address.starts_with(base));
+                    lies_in && marks.mark(&address, &repositories)
                 }
             }
         }
@@ -132,10 +175,15 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     let verifier = match verifier {
         Ok(verifier) => verifier,
         Err(_) if must.is_empty() => return Ok(Vec::new()),
-        Err((_, error)) => return Err(error),
+        Err(error) => return Err(error),
     };
     let check = Check { verifier: &verifier, apt: &apt, cache: &hook.cache };
     Ok(must.into_iter().map(|w| (w.to_string(), check.package(w, addresses.get(&w.key()).map(|a| &a.place)))).collect())
+}
+
+/// Writes addresses as apt's are compared.
+fn plainly(marks: &Marks) -> Marks {
+    Marks { sources: marks.sources.iter().map(|source| ask::plain(source)).collect(), ..marks.clone() }
 }
 
 struct Check<'a> {

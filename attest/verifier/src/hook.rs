@@ -12,7 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Verifier, apt::Scope, now};
+use crate::{
+    Error, Verifier,
+    apt::{Marks, Scope},
+    now,
+};
 
 /// How every file that is written here begins, behind the sign of a comment.
 const HEAD: &str = "Written by `artel";
@@ -58,8 +62,12 @@ impl Setup {
     /// # Errors
     /// When a name cannot stand in a setting, or a file cannot be written.
     pub fn install(&self, manager: Manager) -> Result<Vec<String>, Error> {
+        let (marks, mut notes) = match (manager, &self.scope) {
+            (Manager::Apt, Scope::Marked(marks)) => self.found(marks),
+            (Manager::Apt, Scope::All) | (Manager::Dnf, _) => (None, Vec::new()),
+        };
         let files = match manager {
-            Manager::Apt => vec![(PathBuf::from(APT), self.apt()?)],
+            Manager::Apt => vec![(PathBuf::from(APT), self.apt(marks.as_ref())?)],
             Manager::Dnf => vec![(self.plugin(), PLUGIN.to_owned()), (PathBuf::from(DNF), self.dnf()?)],
         };
         let mut said = Vec::new();
@@ -68,6 +76,7 @@ impl Setup {
             write(&path, &text)?;
             said.push(format!("wrote {}", path.display()));
         }
+        said.append(&mut notes);
         let policy = self.root.join(self.policy.strip_prefix("/").unwrap_or(&self.policy));
         match Verifier::open(&policy, |_| (), now()) {
             Ok(verifier) => {
@@ -101,16 +110,34 @@ impl Setup {
         Ok(said)
     }
 
-    /// Gives apt's setting. The origins are written down here, so that apt knows whose packages to refuse when the policy file is gone.
-    fn apt(&self) -> Result<String, Error> {
-        let (program, policy) = (word(&self.program.display())?, word(&self.policy.display())?);
-        let scope = match &self.scope {
-            Scope::All => " --all".to_owned(),
-            Scope::Origins(named) => {
-                let origins = if named.is_empty() { self.own_origin() } else { named.clone() };
-                origins.iter().map(|o| Ok(format!(" --origin {}", word(o)?))).collect::<Result<String, Error>>()?
-            }
+    /// Gives the marks by which repositories of the network are known from now on: those that are named, and the sources whose
+    /// repositories call themselves so today. A repository that calls itself otherwise tomorrow is known by its source. Gives words
+    /// for people, too.
+    fn found(&self, named: &Marks) -> (Option<Marks>, Vec<String>) {
+        let mut marks = named.clone();
+        if marks.origins.is_empty() {
+            marks.origins = self.own_origin();
+        }
+        match marks.clone().found_in(&self.root) {
+            Ok(found) => marks = found,
+            Err(why) => return (Some(marks), vec![why]),
+        }
+        let notes = if marks.sources.is_empty() {
+            vec![
+                "apt has no source of the network yet: add it, run apt-get update, and install the hook again; until then \
+                 packages are known only by the Origin that their repository says"
+                    .to_owned(),
+            ]
+        } else {
+            marks.sources.iter().map(|source| format!("packages from {source} must be proven")).collect()
         };
+        (Some(marks), notes)
+    }
+
+    /// Gives apt's setting. The marks are written down here, so that apt knows whose packages to refuse when the policy file is gone.
+    fn apt(&self, marks: Option<&Marks>) -> Result<String, Error> {
+        let (program, policy) = (word(&self.program.display())?, word(&self.policy.display())?);
+        let scope = marks.map_or(Ok(" --all".to_owned()), options)?;
         Ok(format!(
             "// {HEAD} apt-hook install`; `artel apt-hook uninstall` takes it out.\n\
              // Packages of artel repositories are installed only with the proof that operators built them.\n\
@@ -142,6 +169,13 @@ impl Setup {
     }
 }
 
+/// Gives the marks as the hook's options.
+fn options(marks: &Marks) -> Result<String, Error> {
+    let lists = [("--origin", &marks.origins), ("--source", &marks.sources)];
+    let words = lists.iter().flat_map(|(option, list)| list.iter().map(move |text| (option, text)));
+    words.map(|(option, text)| Ok(format!(" {option} {}", word(text)?))).collect()
+}
+
 /// Gives a word that means nothing to a shell, nor to the syntax of apt's and dnf's settings.
 fn word(text: &dyn std::fmt::Display) -> Result<String, Error> {
     let text = text.to_string();
@@ -171,7 +205,7 @@ mod tests {
             root: root.into(),
             program: "/usr/bin/artel-verify".into(),
             policy: "/etc/artel/verify.policy".into(),
-            scope: Scope::Origins(vec!["sample".into()]),
+            scope: Scope::Marked(Marks { origins: vec!["sample".into()], ..Marks::default() }),
             repositories: vec!["artel-*".into()],
             plugins: None,
         }
@@ -202,8 +236,9 @@ mod tests {
     fn nothing_that_a_shell_reads_gets_into_a_setting() {
         let dir = tempfile::tempdir().unwrap();
         for bad in ["a b", "a;b", "$(x)", "a\"b", "a\nb", ""] {
-            let origins = Setup { scope: Scope::Origins(vec![bad.into()]), ..setup(dir.path()) };
-            assert_eq!(origins.install(Manager::Apt).unwrap_err().exit_code(), 2, "{bad:?}");
+            let named = Marks { sources: vec![bad.into()], ..Marks::default() };
+            let sources = Setup { scope: Scope::Marked(named), ..setup(dir.path()) };
+            assert_eq!(sources.install(Manager::Apt).unwrap_err().exit_code(), 2, "{bad:?}");
             let policy = Setup { policy: bad.into(), ..setup(dir.path()) };
             assert!(policy.install(Manager::Dnf).is_err(), "{bad:?}");
         }

@@ -89,6 +89,14 @@ pub enum Error {
     /// The evidence holds, but not for this file.
     #[error(transparent)]
     Evidence(#[from] verify::Error),
+    /// A bundle does not prove its job; what it tells of the attempts says why, perhaps.
+    #[error("{source}{}", .told.iter().map(|line| format!("; {}", line.trim())).collect::<String>())]
+    Unproven {
+        /// A line for each attempt.
+        told: Vec<String>,
+        /// The link that does not hold.
+        source: verify::Error,
+    },
     /// It does not show that the log was forked.
     #[error("it does not show that the log was forked")]
     Conflict(#[source] ConflictError),
@@ -139,7 +147,7 @@ impl Error {
             Error::Policy { source, .. } => source.exit_code(),
             Error::NotStapled { .. } | Error::NotFetched { .. } | Error::NoSuchPackage { .. } => 10,
             Error::Broken(broken) => broken.exit_code(),
-            Error::Evidence(error) => error.exit_code(),
+            Error::Evidence(error) | Error::Unproven { source: error, .. } => error.exit_code(),
             Error::OtherPackage { .. } => 12,
             Error::Conflict(_) => 13,
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use attest::verify::Proof;
 use serde_json::{Value, json};
 
 use crate::{Error, folder::Checked, package::Proven};
@@ -104,7 +105,6 @@ fn value(checked: &Checked) -> Value {
 }
 
 fn proven_value(file: String, Proven { sha256, identity, chain, .. }: &Proven) -> Value {
-    let proof = &chain.proof;
     let log = chain.logged.as_ref().map(|logged| {
         json!({
             "origin": logged.witnessed.checkpoint.get().origin(),
@@ -113,12 +113,22 @@ fn proven_value(file: String, Proven { sha256, identity, chain, .. }: &Proven) -
             "witnesses": logged.witnessed.seen.iter().map(|seen| seen.witness.name().to_string()).collect::<Vec<_>>(),
         })
     });
-    json!({
+    let own = json!({
         "file": file,
-        "proven": true,
-        "exit": 0,
         "sha256": sha256,
         "package": identity.as_ref().map(|i| json!({ "name": i.name, "version": i.version, "architecture": i.arch })),
+        "log": log,
+        "alive_ms": chain.seen.map(protocol::Timestamp::as_millis),
+        "chain": chain.lines(),
+    });
+    with_proof(&chain.proof, own)
+}
+
+/// Adds what operators' evidence proves, of a file as of a bundle, to what else is told of it.
+pub(crate) fn with_proof(proof: &Proof, own: Value) -> Value {
+    let mut all = json!({
+        "proven": true,
+        "exit": 0,
         "network": proof.network,
         "policy": proof.policy.number,
         "job": proof.job,
@@ -129,10 +139,11 @@ fn proven_value(file: String, Proven { sha256, identity, chain, .. }: &Proven) -
         "wanted": proof.rule.agree,
         "agree": proof.agree,
         "dissent": proof.dissent,
-        "log": log,
-        "alive_ms": chain.seen.map(protocol::Timestamp::as_millis),
-        "chain": chain.lines(),
-    })
+    });
+    if let (Value::Object(all), Value::Object(mut own)) = (&mut all, own) {
+        all.append(&mut own);
+    }
+    all
 }
 
 /// Makes a stranger's words safe for a terminal.

@@ -273,7 +273,7 @@ impl Command {
             Command::Declined { node, lease, why } => Stored::Declined(*node, *lease, why.clone()),
             Command::Renewed { node, renewals } => Stored::Renewed(*node, renewals.clone()),
             Command::Started { node, lease } => Stored::Started(*node, *lease),
-            Command::Committed { node, commitment } => Stored::Committed(*node, *commitment),
+            Command::Committed { node, commitment } => Stored::Committed(*node, commitment.clone()),
             Command::Revealed { node, lease, log, opening, attestation } => {
                 let attestation = Octets(attestation.bytes().to_vec());
                 match opening {

@@ -1,22 +1,24 @@
 //! Commit, then reveal: who is bound, when it may show what it has, and when everybody may see it.
 //!
 //! ```text
-//!  running --Commit--> committed --k operators bound, or nobody else left, or REVEAL_WAIT--> asked --Revealed--> a vote
-//!                          '-- lease ends: lost; the log keeps the commitment as a gap                  |
+//!  running --Commit--> committed --k operators bound or failed, or REVEAL_WAIT--> asked --Revealed--> a vote
+//!                          '-- lease ends: withheld; the log keeps the commitment beside it             |
 //!                                            verdict --> Disclose: outputs and attestations are open <--'
 //! ```
 //! * A vote counts only when the attestation is the one that the attempt was committed to. Another one is a breach of the
 //!   builder and blamed at once; one without any commitment is kept as evidence.
-//! * Nobody is asked to show anything before k operators of the job are bound (k as the channel's `agree`), or nobody is left
-//!   who could bind itself, or the oldest commitment is [`REVEAL_WAIT`] old. So the first k cannot have copied, not even from
-//!   a coordinator.
+//! * Nobody is asked to show anything before k operators of the job (k as the channel's `agree`) are bound or have said, signed,
+//!   that they failed, or its own commitment is [`limits::REVEAL_WAIT`] old. So the first k cannot have copied, not even from a
+//!   coordinator. Builders do not take the coordinator's word for it: they ask for the entries of the log (see [`Grounds`]) and
+//!   judge by the same rule, [`attest::reveal`].
 //! * What is shown goes to the coordinators alone and is shown to nobody else before the verdict: no view, no bundle, no
 //!   output. So whoever is asked later, after the first k disagreed, cannot copy either, unless a coordinator tells it.
-//! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence.
+//! * Who was asked has one lease's time to answer, and cannot renew it: nobody holds a job up by silence. Others may have shown
+//!   their results meanwhile, so that its operator has no other turn for this job; the log says `withheld`.
 //!
 //! What earlier versions wrote down has no commitments, and is replayed as it was decided then.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use attest::{
     commitment,
@@ -24,22 +26,19 @@ use attest::{
     statement::VerifiedAttestation,
 };
 use protocol::{
-    Hash, JobId, NodeId, OperatorName, Salt,
+    Hash, JobId, NodeId, Salt,
     blame::{self, Blame, Failure},
     lease::{Lease, LeaseNumber},
     limits,
-    message::{Commitment, Refusal, Response},
+    message::{Commitment, Octets, Refusal, Response},
 };
 
 use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
-    job::{Attempt, AttemptState, Job, JobState, LateReport, Outcome},
+    job::{AttemptState, Job, JobState, LateReport, Outcome, Said},
     planted::{self, Fault},
 };
-
-/// How long a result waits for others to be bound. It lives on its builder's disk alone until then, and goes with the builder.
-pub(crate) const REVEAL_WAIT: Duration = Duration::from_secs(900);
 
 /// What an attestation shows beside itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +47,19 @@ pub enum Opening {
     Salt(Salt),
     /// It was reported and written down when there were no commitments.
     EarlierVersion,
+}
+
+/// What the log has to say to the builder of an attempt before that shows its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grounds {
+    /// The job.
+    pub job: JobId,
+    /// Attempts whose commitments are logged.
+    pub bound: Vec<LeaseNumber>,
+    /// Attempts whose failures are logged.
+    pub failed: Vec<LeaseNumber>,
+    /// What their builders signed about it.
+    pub negatives: Vec<Octets>,
 }
 
 /// Why an attestation under a live lease is no vote.
@@ -62,7 +74,7 @@ pub(crate) enum Unbound {
 impl Ledger {
     /// Binds a builder to a result that nobody has seen.
     pub(crate) fn committed(&mut self, node: NodeId, commitment: Commitment, turn: &mut Turn) {
-        let Commitment { lease: number, digest } = commitment;
+        let (number, digest) = (commitment.lease, commitment.digest);
         let Some(lease) = self.held(node, number).cloned() else {
             if !self.canary_committed(node, commitment, turn) {
                 turn.answer(Response::Lost(vec![number]));
@@ -83,11 +95,13 @@ impl Ledger {
             | AttemptState::Revealed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => {
                 let (started, granted) = (attempt.state.started(), attempt.granted);
                 attempt.state = AttemptState::Committed { at, asked: false, digest, started };
+                attempt.said = Said::Bound;
                 self.pace.note(&self.jobs[&job].facts.title, at.since(granted));
-                turn.log(Event::Commitment(entry::Commitment { job, node, lease: number, digest }));
+                turn.log(logged(job, node, commitment));
                 turn.tell(News::Committed { job, lease: number, node });
                 self.settle(job, turn);
             }
@@ -111,6 +125,7 @@ impl Ledger {
             | AttemptState::Revealed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => None,
         }
     }
@@ -173,32 +188,49 @@ impl Ledger {
         self.settle(job, turn);
     }
 
-    /// Asks those who are bound to show what they have, once nobody can copy it any more; `missing` builders are still sought.
-    pub(crate) fn permit_reveals(&mut self, id: JobId, missing: u32, turn: &mut Turn) {
+    /// Asks those who are bound to show what they have, once nobody can copy it any more.
+    pub(crate) fn permit_reveals(&mut self, id: JobId, turn: &mut Turn) {
         let agree = self.policy_in_force().channel(&self.jobs[&id].facts.channel).map_or(1, |c| usize::from(c.agree));
+        let enough = self.have_spoken(&self.jobs[&id]) >= agree || planted::is(Fault::RevealsAtOnce);
         let job = self.jobs.get_mut(&id).expect("settle found it");
-        let Some(oldest) = job.attempts.iter().filter_map(|attempt| attempt.state.hidden_since()).min() else {
-            self.deadlines.clear(Due::Reveal(id));
-            return;
-        };
-        let until = oldest.after(REVEAL_WAIT);
-        let last = missing == 0 && !job.attempts.iter().any(|a| a.state.is_live() && a.state.committed().is_none());
-        let permitted = bound(job).len() >= agree || last || until <= turn.at || planted::is(Fault::RevealsAtOnce);
-        if !permitted {
-            self.deadlines.set(Due::Reveal(id), until);
-            return;
-        }
         self.deadlines.clear(Due::Reveal(id));
         for attempt in &mut job.attempts {
-            let AttemptState::Committed { asked, .. } = &mut attempt.state else { continue };
-            if std::mem::replace(asked, true) {
+            let AttemptState::Committed { at, asked, .. } = &mut attempt.state else { continue };
+            let until = at.after(limits::REVEAL_WAIT);
+            if *asked {
                 continue;
             }
+            if !enough && turn.at < until {
+                let soonest = self.deadlines.time(Due::Reveal(id)).map_or(until, |known| known.min(until));
+                self.deadlines.set(Due::Reveal(id), soonest);
+                continue;
+            }
+            *asked = true;
             let expires = turn.at.after(limits::LEASE_TTL);
             self.leases.get_mut(&attempt.lease).expect("a live attempt has its lease").expires = expires;
             self.deadlines.set(Due::Lease(attempt.lease), expires);
             turn.push(Effect::Reveal { node: attempt.node, lease: attempt.lease });
         }
+    }
+
+    /// Counts the operators of the policy in force that cannot copy any more: each is bound, or said that it failed.
+    fn have_spoken(&self, job: &Job) -> usize {
+        let spoken = job.attempts.iter().filter(|attempt| attempt.said != Said::Nothing);
+        spoken.filter_map(|attempt| self.peers.operator(&attempt.node)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Gives which entries of the log tell a builder that it may show what it has; none when the lease is none of its own.
+    pub fn grounds(&self, node: NodeId, lease: LeaseNumber) -> Option<Grounds> {
+        let own = |id: &&JobId| self.jobs.get(id).and_then(|job| job.attempt(lease)).is_some_and(|a| a.node == node);
+        let known = self.job_of_lease.get(&lease).filter(own).copied();
+        let id = known.or_else(|| self.canary_of(node, lease))?;
+        let of = |said: Said| {
+            let spoken = self.jobs[&id].attempts.iter().filter(move |attempt| attempt.said == said);
+            spoken.map(|attempt| attempt.lease).collect()
+        };
+        let kept = self.dossiers.get(&id).into_iter().flat_map(|dossier| dossier.negatives.iter().rev());
+        let negatives = kept.take(limits::ATTEMPTS_MAX as usize).cloned().collect();
+        Some(Grounds { job: id, bound: of(Said::Bound), failed: of(Said::Failed), negatives })
     }
 
     /// Says again who is to show what it has.
@@ -219,10 +251,10 @@ impl Ledger {
     }
 }
 
-/// Gives the operators that are bound to a result, or have shown it.
-fn bound(job: &Job) -> BTreeSet<&OperatorName> {
-    let bound = |attempt: &&Attempt| attempt.state.committed().is_some() || attempt.vote().is_some();
-    job.attempts.iter().filter(bound).map(|attempt| &attempt.operator).collect()
+/// A commitment as it stands in the log.
+pub(crate) fn logged(job: JobId, node: NodeId, commitment: Commitment) -> Event {
+    let Commitment { lease, digest, signature } = commitment;
+    Event::Commitment(entry::Commitment { job, node, lease, digest, signature })
 }
 
 fn unbound(why: Unbound) -> &'static str {

@@ -26,6 +26,8 @@ pub(crate) enum Due {
     Publish(JobId),
     /// What keeps a builder from leases ends: the room that it offered is looked at again.
     Node(NodeId),
+    /// The attempt under this lease has had all its time.
+    Attempt(LeaseNumber),
 }
 
 /// All deadlines.
@@ -67,7 +69,6 @@ impl Deadlines {
     }
 
     /// Gives the time of a deadline.
-    #[cfg(test)]
     pub(crate) fn time(&self, due: Due) -> Option<Timestamp> {
         self.times.get(&due).copied()
     }

@@ -1,7 +1,9 @@
 //! What is kept of a job so that anybody can check its verdict offline: signed bytes, as received. It judges nothing.
 
 use attest::statement::VerifiedAttestation;
-use protocol::{Verified, job::JobRequest, message::Octets};
+use protocol::{Salt, Verified, job::JobRequest, lease::LeaseNumber, message::Octets};
+
+use crate::course::{Noted, Place};
 
 /// What is kept of a job for an offline check, as received.
 #[derive(Debug, Clone)]
@@ -14,11 +16,13 @@ pub(crate) struct Dossier {
     pub(crate) late: Vec<VerifiedAttestation>,
     /// What builders signed about attempts without outputs, as the transparency log names it.
     pub(crate) negatives: Vec<Octets>,
+    /// What the transparency log says of its attempts, in order.
+    pub(crate) course: Vec<Noted>,
 }
 
 impl Dossier {
     pub(crate) fn new(request: Verified<JobRequest>) -> Self {
-        Self { request, attestations: Vec::new(), late: Vec::new(), negatives: Vec::new() }
+        Self { request, attestations: Vec::new(), late: Vec::new(), negatives: Vec::new(), course: Vec::new() }
     }
 }
 
@@ -33,6 +37,10 @@ pub struct Evidence {
     pub attestations: Vec<Vec<u8>>,
     /// The DSSE JSON of attestations that came too late to vote; they are no part of a bundle.
     pub late: Vec<Vec<u8>>,
-    /// The DSSE JSON of what builders signed about attempts without outputs; no part of a bundle.
+    /// The DSSE JSON of what builders signed about attempts without outputs.
     pub negatives: Vec<Vec<u8>>,
+    /// What hid the votes, by their leases.
+    pub salts: Vec<(LeaseNumber, Salt)>,
+    /// What the transparency log says of its attempts, in order.
+    pub course: Vec<Place>,
 }

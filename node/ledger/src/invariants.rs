@@ -10,12 +10,16 @@ use std::{
 use attest::{
     commitment, compare,
     log::{
-        entry::{Entry, Event},
+        entry::{self, End, Entry, Event},
         story::{Story, StoryError},
         tree::{self, Edge},
     },
 };
-use protocol::{ChannelName, Hash, JobId, OperatorName, Timestamp, lease::LeaseNumber, limits};
+use protocol::{
+    ChannelName, Hash, JobId, NodeId, OperatorName, Timestamp,
+    lease::{Lease, LeaseNumber},
+    limits,
+};
 
 use crate::{
     Command, Effect, Ledger, Opening, commitments,
@@ -50,6 +54,8 @@ struct LogReader {
     story: Story,
     /// What each lease is bound to.
     bound: BTreeMap<LeaseNumber, Hash>,
+    /// Who is bound to a result of a job, or failed.
+    spoken: BTreeMap<JobId, BTreeSet<NodeId>>,
 }
 
 impl LogReader {
@@ -62,6 +68,10 @@ impl LogReader {
         must(entry.at == at, || format!("an entry of another time: {entry:?}"))?;
         if let Event::Commitment(one) = &entry.event {
             self.bound.insert(one.lease, one.digest);
+            self.spoken.entry(one.job).or_default().insert(one.node);
+        }
+        if let Event::Outcome(entry::Outcome { end: End::Failed(_), job, node, .. }) = &entry.event {
+            self.spoken.entry(*job).or_default().insert(*node);
         }
         match self.story.read(&entry) {
             // The faults are to be found by who looks for them, not here.
@@ -104,6 +114,12 @@ impl Witness {
     /// Checks everything after a command.
     pub(crate) fn after(&mut self, ledger: &Ledger, at: Timestamp, effects: &[Effect]) -> Held {
         let (known, mut answers) = (self.highest_lease, 0);
+        // What is asked for follows from what is logged by the same command.
+        for effect in effects {
+            if let Effect::Append { index, entry } = effect {
+                self.log.read(*index, entry, at)?;
+            }
+        }
         for effect in effects {
             match effect {
                 Effect::Answer(protocol::message::Response::Receipt(job, _)) => {
@@ -117,6 +133,9 @@ impl Witness {
                     self.highest_lease = self.highest_lease.max(lease.number.0);
                     // A grant that may have been lost is said again as long as its lease lives; so is a canary's.
                     let (number, reputation) = (lease.number, &ledger.reputation);
+                    if lease.number.0 > known {
+                        self.nobody_was_asked_before(ledger, lease)?;
+                    }
                     let again = ledger.leases.contains_key(&number) || reputation.has_canary(number);
                     must(lease.number.0 > known || again, || format!("lease numbers only grow: {lease:?}"))?;
                 }
@@ -137,11 +156,11 @@ impl Witness {
                 }
                 // Who was asked once may be asked again, whatever changed since.
                 Effect::Reveal { lease, .. } if self.asked.insert(*lease) => {
-                    nobody_reveals_too_early(ledger, *lease, at)?;
+                    nobody_reveals_too_early(ledger, *lease, at, &self.log.spoken)?;
                 }
                 Effect::Reveal { .. } => {}
                 Effect::WakeAt(time) => must(*time > at, || format!("wakes in the past: {time:?}"))?,
-                Effect::Append { index, entry } => self.log.read(*index, entry, at)?,
+                Effect::Append { .. } => {}
                 Effect::Disclose { job, .. } => {
                     must(commitments::is_open(&ledger.jobs[job]), || format!("{job:?} is undecided and opened"))?;
                 }
@@ -165,6 +184,16 @@ impl Witness {
         self.log.agrees(ledger)?;
         live_leases_are_near_and_of_known_nodes(ledger, at)?;
         live_leases_are_the_running_attempts(ledger)
+    }
+
+    /// An operator that was asked for a result of a job is not leased the job again: others may have shown theirs.
+    fn nobody_was_asked_before(&self, ledger: &Ledger, lease: &Lease) -> Held {
+        let Some(job) = ledger.jobs.get(&lease.job) else { return Ok(()) };
+        // A canary repeats a job whose answer everybody knows.
+        let Some(own) = job.attempts.iter().find(|attempt| attempt.lease == lease.number) else { return Ok(()) };
+        let asked = |a: &&Attempt| a.operator == own.operator && a.lease < own.lease && self.asked.contains(&a.lease);
+        let before = job.attempts.iter().find(asked);
+        must(before.is_none(), || format!("{lease:?} goes to an operator that was asked before: {before:?}"))
     }
 
     /// Each generation of a channel belongs to one job, and a new one is above all before.
@@ -265,22 +294,23 @@ fn i3_what_is_reproduced_has_its_attestations(ledger: &Ledger, id: JobId, job: &
     })
 }
 
-/// Who is asked to show a result is bound, and nobody can copy it into the first k: k operators are bound, or nobody else
-/// works on the job or is sought, or the oldest has waited long enough.
-fn nobody_reveals_too_early(ledger: &Ledger, lease: LeaseNumber, at: Timestamp) -> Held {
-    let job = &ledger.jobs[&ledger.job_of_lease[&lease]];
-    let Some(channel) = ledger.policy_in_force().channel(&job.facts.channel) else { return Ok(()) };
-    let shown = |a: &&Attempt| a.vote().is_some() || a.state.committed().is_some();
-    let bound: BTreeSet<_> = job.attempts.iter().filter(shown).map(|a| &a.operator).collect();
-    let works = |a: &Attempt| matches!(a.state, AttemptState::Granted | AttemptState::Running { .. });
-    let alone = job.wanted == 0 && !job.attempts.iter().any(works);
-    let waited = job
-        .attempts
-        .iter()
-        .filter_map(|a| a.state.committed_at())
-        .any(|since| since.after(commitments::REVEAL_WAIT) <= at);
-    must(bound.len() >= usize::from(channel.agree) || alone || waited, || {
-        format!("lease {lease} is to show its result while {} of {} operators are bound", bound.len(), channel.agree)
+/// Who is asked to show a result can see in the log why: k operators are bound or have failed, or it has waited long enough.
+fn nobody_reveals_too_early(
+    ledger: &Ledger,
+    lease: LeaseNumber,
+    at: Timestamp,
+    spoken: &BTreeMap<JobId, BTreeSet<NodeId>>,
+) -> Held {
+    let id = ledger.job_of_lease[&lease];
+    let job = &ledger.jobs[&id];
+    let policy = ledger.policy_in_force();
+    let Some(channel) = policy.channel(&job.facts.channel) else { return Ok(()) };
+    let nodes = spoken.get(&id).into_iter().flatten();
+    let operators: BTreeSet<_> = nodes.filter_map(|node| policy.operator_of(node)).collect();
+    let since = job.attempt(lease).and_then(|attempt| attempt.state.committed_at());
+    let waited = since.is_some_and(|since| since.after(limits::REVEAL_WAIT) <= at);
+    must(operators.len() >= usize::from(channel.agree) || waited, || {
+        format!("lease {lease} is to show its result while {} of {} have spoken", operators.len(), channel.agree)
     })
 }
 
@@ -327,6 +357,12 @@ fn live_leases_are_the_running_attempts(ledger: &Ledger) -> Held {
     let running: BTreeSet<_> = attempts.filter(|a| a.state.is_live()).map(|a| a.lease).collect();
     let odd: Vec<_> = live.symmetric_difference(&running).collect();
     must(odd.is_empty(), || format!("leases and running attempts differ: {odd:?}"))?;
+    let endless = ledger.jobs.values().flat_map(|job| &job.attempts).find(|attempt| {
+        attempt.state.is_live()
+            && attempt.state.committed().is_none()
+            && !ledger.deadlines.has(Due::Attempt(attempt.lease))
+    });
+    must(endless.is_none(), || format!("an attempt may go on for ever: {endless:?}"))?;
     let timed = ledger.leases.values().all(|l| ledger.deadlines.time(Due::Lease(l.number)) == Some(l.expires));
     must(timed, || "a lease without its deadline".into())?;
     let ended = ledger.jobs.values().filter(|job| job.state.is_ended());

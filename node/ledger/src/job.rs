@@ -4,7 +4,7 @@ mod attempt;
 
 use std::collections::BTreeMap;
 
-pub use attempt::{Attempt, AttemptState, Late, LateReport, Vote};
+pub use attempt::{Attempt, AttemptState, Late, LateReport, Said, Silence, Vote};
 use protocol::{
     Arch, ChannelName, JobId, MaintainerName, NodeId, OperatorName, PublicKey, Timestamp,
     blame::Blame,

@@ -61,6 +61,7 @@
 
 pub mod command;
 pub mod commitments;
+pub mod course;
 pub mod effect;
 pub mod evidence;
 pub mod explain;
@@ -107,7 +108,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{Cause, Command, Left};
-pub use commitments::Opening;
+pub use commitments::{Grounds, Opening};
 pub use effect::{Doubt, Effect, News, Publication, Withdrawal};
 pub use evidence::Evidence;
 pub use peers::Duty;

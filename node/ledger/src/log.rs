@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  policy .. accepted -> lease -> commitment -> outcome -> verdict -> release       revocation: with the policy that says so
-//!                          |______________________|  each lease has one: built, failed, lost, declined, interrupted or revoked
+//!                          |______________________|  each lease has one: built, failed, stopped, lost, withheld, declined or revoked
 //! ```
 //! The ledger keeps the tree's right edge and the next place; the entries' bytes are the store's (see [`Effect::Append`]).
 //! A ledger of a time before the log begins it with the policies that it has.
@@ -21,7 +21,7 @@ use protocol::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Effect, Ledger, Turn, tally::Decision};
+use crate::{Effect, Ledger, Turn, job::is_interruption, tally::Decision};
 
 pub use attest::log::entry::End;
 
@@ -55,14 +55,15 @@ impl Log {
         Edge::from_peaks(size, peaks).map(|edge| Self { edge, enacted })
     }
 
-    fn append(&mut self, at: Timestamp, event: Event) -> Effect {
+    /// Appends an entry and gives its place and its bytes.
+    fn append(&mut self, entry: &Entry) -> (u64, Vec<u8>) {
         let index = self.edge.head().size;
-        if let Event::Policy(entry::Policy { number, .. }) = &event {
-            self.enacted.push(Enacted { at, place: index, number: *number });
+        if let Event::Policy(entry::Policy { number, .. }) = &entry.event {
+            self.enacted.push(Enacted { at: entry.at, place: index, number: *number });
         }
-        let entry = Entry { at, event }.to_bytes();
-        self.edge.append(tree::leaf(&entry));
-        Effect::Append { index, entry }
+        let bytes = entry.to_bytes();
+        self.edge.append(tree::leaf(&bytes));
+        (index, bytes)
     }
 }
 
@@ -87,8 +88,10 @@ impl Ledger {
     /// Gives what the command added its places in the log.
     pub(crate) fn write_log(&mut self, turn: &mut Turn) {
         for event in std::mem::take(&mut turn.events) {
-            let append = self.log.append(turn.at, event);
-            turn.push(append);
+            let entry = Entry { at: turn.at, event };
+            let (index, bytes) = self.log.append(&entry);
+            self.note_course(&entry.event, (index, &bytes));
+            turn.push(Effect::Append { index, entry: bytes });
         }
     }
 }
@@ -116,10 +119,16 @@ pub(crate) fn outcome(job: JobId, (node, lease): (NodeId, LeaseNumber), end: End
     Event::Outcome(entry::Outcome { end, job, node, lease })
 }
 
-/// How an attempt ended that its builder reports as failed: the hash of what it signed, or of what earlier versions said.
+/// How an attempt ended that its builder reports as failed or cut off: the hash of what it signed, or of what earlier versions
+/// said.
 pub(crate) fn failed(report: &Failed) -> End {
     let signed = report.statement.as_ref().map(|statement| Hash::of(&statement.0));
-    End::Failed(signed.unwrap_or_else(|| Hash::of(&protocol::codec::encode(report))))
+    match (is_interruption(report.failure.blame), signed) {
+        (true, Some(signed)) => End::Stopped(signed),
+        (true, None) => End::Interrupted,
+        (false, Some(signed)) => End::Failed(signed),
+        (false, None) => End::Failed(Hash::of(&protocol::codec::encode(report))),
+    }
 }
 
 /// What the attempts of a job came to.

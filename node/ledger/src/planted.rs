@@ -45,6 +45,10 @@ pub(crate) enum Fault {
     OpensAnything,
     /// Who is bound first is asked at once.
     RevealsAtOnce,
+    /// Who withheld a result has another turn.
+    WithholdsAgain,
+    /// Who renews its lease may hold a job for ever.
+    ForgetsEndless,
     /// Submits and cancels are answered before they are committed.
     #[cfg(test)]
     AnswersBeforeCommit,
@@ -71,7 +75,7 @@ pub(crate) enum Fault {
 #[cfg(test)]
 impl Fault {
     /// Every fault.
-    pub(crate) const EVERY: [Fault; 28] = [
+    pub(crate) const EVERY: [Fault; 30] = [
         Fault::OperatorTwice,
         Fault::DeadLeaseCounts,
         Fault::OneIsEnough,
@@ -93,6 +97,8 @@ impl Fault {
         Fault::CountsUnbound,
         Fault::OpensAnything,
         Fault::RevealsAtOnce,
+        Fault::WithholdsAgain,
+        Fault::ForgetsEndless,
         Fault::AnswersBeforeCommit,
         Fault::BeginsWithoutRestarted,
         Fault::PerformsOldTerm,

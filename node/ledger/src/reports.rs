@@ -1,8 +1,10 @@
 //! What builders report about their leases. Under a live lease it decides; under a dead one it is evidence.
 
+use std::time::Duration;
+
 use attest::{compare, log::entry::End, statement::VerifiedAttestation};
 use protocol::{
-    Hash, NodeId,
+    Hash, JobId, NodeId,
     blame::{self, Blame, Failure},
     lease::{Lease, LeaseNumber},
     limits,
@@ -12,7 +14,7 @@ use protocol::{
 use crate::{
     Effect, Ledger, News, Opening, Turn, commitments,
     deadlines::Due,
-    job::{Attempt, AttemptState, Late, LateReport, Vote, is_interruption},
+    job::{Attempt, AttemptState, Late, LateReport, Said, Silence, Vote, is_interruption},
     log,
     planted::{self, Fault},
     reputation::is_breach,
@@ -195,7 +197,7 @@ impl Ledger {
 
     pub(crate) fn failed(&mut self, node: NodeId, report: Failed, turn: &mut Turn) {
         let number = report.lease;
-        let end = if is_interruption(report.failure.blame) { End::Interrupted } else { log::failed(&report) };
+        let end = log::failed(&report);
         let Failure { step, what, blame } = report.failure;
         let failure = Failure::new(blame, cut(step), what);
         let Some(lease) = self.held(node, number).cloned() else {
@@ -206,13 +208,18 @@ impl Ledger {
             return;
         };
         let (job, ended) = (lease.job, turn.at);
+        let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
+        let (bound, asked) = (state.committed().is_some() && !is_breach(blame), state.is_asked());
         let dossier = self.dossiers.get_mut(&job).expect("an open job has its dossier");
         dossier.negatives.extend(report.statement);
         turn.done();
         turn.tell(News::AttemptFailed { job, lease: number, node, why: failure.to_string() });
-        self.release(number, end, turn);
+        self.release(number, if bound { End::Withheld } else { end }, turn);
         let attempt = self.attempt_mut(lease.clone());
-        if is_interruption(blame) {
+        if bound && asked {
+            let (why, started) = (failure.to_string(), attempt.state.started());
+            attempt.state = AttemptState::Silent { why, kind: Silence::Withheld, ended, started };
+        } else if is_interruption(blame) {
             let started = attempt.state.started();
             attempt.state = AttemptState::Interrupted { ended, why: failure.to_string(), started };
             self.pause(job, node, turn);
@@ -220,6 +227,9 @@ impl Ledger {
             let started = attempt.state.started().unwrap_or(attempt.granted);
             attempt.state =
                 AttemptState::Failed { log: report.log, ended, failure: failure.clone(), started, excused: false };
+            if attempt.said == Said::Nothing {
+                attempt.said = Said::Failed;
+            }
             if is_breach(blame) {
                 self.breach(&lease, &failure, turn);
                 return;
@@ -260,19 +270,52 @@ impl Ledger {
             return;
         };
         let (job, node, ended) = (lease.job, lease.node, turn.at);
-        self.release(number, End::Lost, turn);
+        let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
+        let (bound, asked) = (state.committed().is_some(), state.is_asked());
+        self.release(number, if bound { End::Withheld } else { End::Lost }, turn);
         if planted::is(Fault::ForgetsLost) {
             return;
         }
-        let attempt = self.attempt_mut(lease);
-        let why = format!("no sign of life for {} s", limits::LEASE_TTL.as_secs());
-        attempt.state = AttemptState::Interrupted { ended, why, started: attempt.state.started() };
-        self.pause(job, node, turn);
+        let (attempt, waited) = (self.attempt_mut(lease), limits::LEASE_TTL.as_secs());
+        let started = attempt.state.started();
+        if asked {
+            let why = format!("it did not show what it is bound to within {waited} s");
+            attempt.state = AttemptState::Silent { why, kind: Silence::Withheld, ended, started };
+        } else {
+            let why = format!("no sign of life for {waited} s");
+            attempt.state = AttemptState::Interrupted { ended, why, started };
+            self.pause(job, node, turn);
+        }
         turn.tell(News::LeaseExpired { job, lease: number, node });
         self.settle(job, turn);
     }
 
-    fn pause(&mut self, job: protocol::JobId, node: NodeId, turn: &Turn) {
+    /// How long an attempt may take in all.
+    pub(crate) fn attempt_limit(&self, job: &JobId) -> Duration {
+        let wall = self.dossiers.get(job).map_or(Duration::ZERO, |dossier| dossier.request.get().limits.wall());
+        wall.saturating_add(limits::ATTEMPT_ROOM)
+    }
+
+    /// The attempt's time is over, and its builder, which is there, is bound to nothing: somebody else is asked.
+    pub(crate) fn attempt_overdue(&mut self, number: LeaseNumber, turn: &mut Turn) {
+        let Some(lease) = self.leases.get(&number).cloned() else { return };
+        let (job, node, ended) = (lease.job, lease.node, turn.at);
+        let attempt = self.jobs[&job].attempt(number).expect("a lease has an attempt");
+        if attempt.state.committed().is_some() || planted::is(Fault::ForgetsEndless) {
+            return;
+        }
+        self.release(number, End::Lost, turn);
+        let why = format!("no result within {} s", self.attempt_limit(&job).as_secs());
+        let attempt = self.attempt_mut(lease.clone());
+        let (kind, started) = (Silence::Endless, attempt.state.started());
+        attempt.state = AttemptState::Silent { why: why.clone(), kind, ended, started };
+        turn.push(Effect::Revoke { node, lease: number, reason: why.clone() });
+        turn.tell(News::AttemptFailed { job, lease: number, node, why });
+        self.note_failure(&lease, turn);
+        self.settle(job, turn);
+    }
+
+    fn pause(&mut self, job: JobId, node: NodeId, turn: &Turn) {
         let job = self.jobs.get_mut(&job).expect("the lease has a job");
         stand_back(job, node, PAUSE_INTERRUPTED, turn.at);
     }

@@ -18,7 +18,7 @@ use crate::{
     Effect, Ledger, News, Turn,
     deadlines::Due,
     graph::Ahead,
-    job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing},
+    job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing, Said, Silence},
     log,
     orders::Hold,
     peers::{Duty, Room, Withheld},
@@ -219,6 +219,10 @@ impl Ledger {
             self.drop_canary((node, number), End::Declined, turn);
             return;
         };
+        // It said that it has a result: who takes that back has had the lease, and is asked for it.
+        if self.jobs[&lease.job].attempt(number).is_some_and(|attempt| attempt.state.committed().is_some()) {
+            return;
+        }
         self.release(number, End::Declined, turn);
         let job = self.jobs.get_mut(&lease.job).expect("a live lease has a job");
         job.attempts.retain(|a| a.lease != number);
@@ -301,7 +305,7 @@ impl Ledger {
                 let granted = (0..wanted).take_while(|_| self.grant_idle(id, turn)).count();
                 let missing = wanted - u32::try_from(granted).expect("at most the wanted number");
                 self.look_for_builders(id, missing, turn);
-                self.permit_reveals(id, missing, turn);
+                self.permit_reveals(id, turn);
             }
         }
     }
@@ -312,9 +316,17 @@ impl Ledger {
         let job = self.jobs.get_mut(&id).expect("settle found it");
         let mut again = Vec::new();
         for attempt in job.attempts.iter_mut().filter(|attempt| attempt.may_be_excused()) {
-            if let AttemptState::Failed { excused, .. } = &mut attempt.state {
-                *excused = true;
+            match &mut attempt.state {
+                AttemptState::Failed { excused, .. } => *excused = true,
+                AttemptState::Silent { kind, .. } => *kind = Silence::Excused,
+                AttemptState::Granted
+                | AttemptState::Running { .. }
+                | AttemptState::Committed { .. }
+                | AttemptState::Revealed { .. }
+                | AttemptState::Interrupted { .. }
+                | AttemptState::Revoked { .. } => {}
             }
+            attempt.said = Said::Nothing;
             again.push((attempt.operator.clone(), attempt.node, attempt.lease));
         }
         let class = Class::of(&job.facts);
@@ -412,6 +424,7 @@ impl Ledger {
         job.attempts.push(Attempt {
             cost,
             node,
+            said: Said::Nothing,
             lease: lease.number,
             state: AttemptState::Granted,
             granted: turn.at,
@@ -422,6 +435,7 @@ impl Ledger {
         self.peers.take(node, lease.memory_mib);
         self.held_by.entry(node).or_default().insert(lease.number);
         self.deadlines.set(Due::Lease(lease.number), lease.expires);
+        self.deadlines.set(Due::Attempt(lease.number), turn.at.after(self.attempt_limit(&id)));
         self.job_of_lease.insert(lease.number, id);
         self.leases.insert(lease.number, lease.clone());
         turn.tell(News::Granted { job: id, lease: lease.number, node, operator });
@@ -510,6 +524,7 @@ impl Ledger {
         let Some(lease) = self.leases.remove(&number) else { return };
         turn.log(log::outcome(lease.job, (lease.node, number), end));
         self.deadlines.clear(Due::Lease(number));
+        self.deadlines.clear(Due::Attempt(number));
         let job = &self.jobs[&lease.job];
         if let Some(attempt) = job.attempt(number) {
             // Who waits for others takes no slot.

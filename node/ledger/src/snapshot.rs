@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Ledger,
     command::{self, CommandError},
+    course::Noted,
     deadlines::{Deadlines, Due},
     environments::Environments,
     evidence::Dossier,
@@ -55,6 +56,9 @@ pub enum SnapshotError {
 /// What builders signed about a job's attempts without outputs.
 type StoredNegatives = (JobId, Vec<Octets>);
 
+/// What the log says of a job's attempts.
+type StoredCourse = (JobId, Vec<Noted>);
+
 /// Job, request, votes, late attestations.
 type StoredDossier = (JobId, Octets, Vec<Octets>, Vec<Octets>);
 
@@ -72,6 +76,8 @@ struct Snapshot {
     peers: Known,
     leases: Vec<Lease>,
     shares: Shares,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    courses: Vec<StoredCourse>,
     /// Places of the policies in the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     enacted: Vec<Enacted>,
@@ -107,6 +113,8 @@ impl Ledger {
         let negatives = |(id, dossier): (&JobId, &Dossier)| {
             (!dossier.negatives.is_empty()).then(|| (*id, dossier.negatives.clone()))
         };
+        let course =
+            |(id, dossier): (&JobId, &Dossier)| (!dossier.course.is_empty()).then(|| (*id, dossier.course.clone()));
         codec::encode(&Snapshot {
             log: self.log.to_parts(),
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.clone())).collect(),
@@ -117,6 +125,7 @@ impl Ledger {
             leases: self.leases.values().cloned().collect(),
             peers: self.peers.known().clone(),
             shares: self.queue.shares().clone(),
+            courses: self.dossiers.iter().filter_map(course).collect(),
             enacted: self.enacted().to_vec(),
             network: self.network,
             signers: self.signers.iter().map(|(node, bytes)| (*node, bytes.clone())).collect(),
@@ -144,7 +153,13 @@ impl Ledger {
             let read = |Octets(bytes): &Octets| command::attestation(bytes, &network);
             let attestations = attestations.iter().map(read).collect::<Result<_, _>>()?;
             let late = late.iter().map(read).collect::<Result<_, _>>()?;
-            dossiers.insert(id, Dossier { request, attestations, late, negatives: Vec::new() });
+            dossiers.insert(id, Dossier { attestations, late, ..Dossier::new(request) });
+        }
+        for (id, course) in snapshot.courses {
+            let dossier = dossiers.get_mut(&id);
+            dossier
+                .ok_or_else(|| SnapshotError::Contradiction(format!("job {id} was logged and is unknown")))?
+                .course = course;
         }
         for (id, negatives) in snapshot.negatives {
             let dossier = dossiers.get_mut(&id);

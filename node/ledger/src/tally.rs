@@ -20,7 +20,7 @@ use protocol::{Hash, NodeId, OperatorName, Sha256, limits, policy::Channel, poli
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    job::{Attempt, Job, Vote},
+    job::{Attempt, AttemptState, Job, Vote},
     planted::{self, Fault},
 };
 
@@ -345,7 +345,7 @@ fn exhausted(job: &Job, built: usize) -> String {
     format!(
         "nobody is left to ask: {built} built it, {on_job} reported that it fails, {on_builder} could not try, {} were cut \
          off{last}",
-        job.attempts.iter().filter(|a| !a.is_spent()).count()
+        job.attempts.iter().filter(|a| !a.is_spent() || matches!(a.state, AttemptState::Silent { .. })).count()
     )
 }
 

@@ -101,7 +101,8 @@ pub(crate) fn attest(request: &Verified<JobRequest>, lease: &Lease, key: u8, con
 
 /// Gives what binds a builder to an attestation, with [`SALT`].
 pub(crate) fn commitment(network: &NetworkId, lease: LeaseNumber, attestation: &VerifiedAttestation) -> Commitment {
-    Commitment { lease, digest: attest::commitment::digest(network, lease, &SALT, attestation.bytes()) }
+    let digest = attest::commitment::digest(network, lease, &SALT, attestation.bytes());
+    Commitment { lease, digest, signature: None }
 }
 
 /// A ledger, its clock, and every effect of the last command.

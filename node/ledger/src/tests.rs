@@ -2,6 +2,7 @@
 
 mod admission;
 mod commitments;
+mod course;
 mod environments;
 mod explain;
 mod fairness;

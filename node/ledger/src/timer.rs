@@ -6,7 +6,7 @@ use protocol::{Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Effect, Ledger, Turn, commitments,
+    Effect, Ledger, Turn,
     deadlines::Due,
     job::AttemptState,
     planted::{self, Fault},
@@ -44,8 +44,13 @@ impl Ledger {
         self.clock.seen.unwrap_or(Timestamp::ZERO)
     }
 
-    /// Gives every live lease a fresh time.
+    /// Gives every live lease, and its attempt, a fresh time: nobody knows what time passed for the builders.
     pub(crate) fn refresh_leases(&mut self, at: Timestamp) {
+        let leases: Vec<_> = self.leases.values().map(|lease| (lease.number, lease.job)).collect();
+        for (number, job) in leases {
+            let latest = at.after(self.attempt_limit(&job));
+            self.deadlines.set(Due::Attempt(number), latest);
+        }
         for (number, lease) in &mut self.leases {
             lease.expires = at.after(limits::LEASE_TTL);
             self.deadlines.set(Due::Lease(*number), lease.expires);
@@ -60,9 +65,12 @@ impl Ledger {
                 Due::Announce => schedule::ANNOUNCE_EVERY,
                 Due::Pause(_) => schedule::PAUSE_MAX,
                 Due::Reports(_) => reputation::PROVEN_WAIT,
-                Due::Reveal(_) => commitments::REVEAL_WAIT,
+                Due::Reveal(_) => limits::REVEAL_WAIT,
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Node(_) => reputation::LONGEST,
+                Due::Attempt(number) => {
+                    self.leases.get(&number).map_or(Duration::ZERO, |lease| self.attempt_limit(&lease.job))
+                }
                 Due::Begin(_) | Due::Expiry(_) => continue,
             };
             let latest = at.after(longest).min(time);
@@ -92,6 +100,7 @@ impl Ledger {
         while let Some(due) = self.deadlines.take(turn.at) {
             match due {
                 Due::Lease(number) => self.lease_expired(number, turn),
+                Due::Attempt(number) => self.attempt_overdue(number, turn),
                 Due::Expiry(job) => self.job_expired(job, turn),
                 Due::Announce => self.announce_again(turn),
                 Due::Begin(job) | Due::Pause(job) | Due::Reports(job) | Due::Reveal(job) => self.settle(job, turn),

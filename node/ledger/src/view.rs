@@ -25,7 +25,7 @@ pub use explain::ExplanationView;
 pub use service::{Link, Relation, RunView};
 
 use crate::{
-    Evidence, Ledger, commitments,
+    Evidence, Ledger, commitments, course,
     job::{Attempt, AttemptState, Job, JobState, LateReport, Outcome},
     tally::{Agreement, Comparison, Difference, Dissent, Group, JobFailure},
 };
@@ -311,6 +311,8 @@ impl Ledger {
             attestations: bytes(&dossier.attestations),
             late: bytes(&dossier.late),
             negatives: dossier.negatives.iter().map(|signed| signed.0.clone()).collect(),
+            salts: self.jobs.get(&id).filter(|_| open).map(course::salts).unwrap_or_default(),
+            course: dossier.course.iter().map(|(place, entry)| (*place, entry.0.clone())).collect(),
         })
     }
 
@@ -384,7 +386,9 @@ fn attempt(attempt: &Attempt, open: bool) -> AttemptView {
             (None, Some(vote.log), ResultView::Outputs { digest, outputs, attestation })
         }
         AttemptState::Failed { log, failure, .. } => (None, *log, ResultView::Failed(failure.clone())),
-        AttemptState::Interrupted { why, .. } => (None, None, ResultView::Stopped { why: why.clone() }),
+        AttemptState::Interrupted { why, .. } | AttemptState::Silent { why, .. } => {
+            (None, None, ResultView::Stopped { why: why.clone() })
+        }
         AttemptState::Revoked { reason, .. } => (None, None, ResultView::Stopped { why: reason.clone() }),
     };
     AttemptView {

@@ -76,8 +76,18 @@ fn check(context: &Context, bytes: &[u8], network: &NetworkId, files: &[PathBuf]
         anyhow::Error::from(error).context(exit::failure(code, "the evidence does not prove it"))
     };
     let bundle = Bundle::from_bytes(bytes).map_err(|e| failed(e.into()))?;
-    let proof = verify::verify(&bundle, network, clock::now()).map_err(failed)?;
+    let attempts = verify::attempts(&bundle, network);
+    let proof = match verify::verify(&bundle, network, clock::now()) {
+        Ok(proof) => proof,
+        Err(error) => {
+            // Why nothing was reproduced, in the builders' own words.
+            let told = attempts.map(|attempts| attempts.lines(None)).unwrap_or_default();
+            told.iter().for_each(|line| anstream::eprintln!("{}", output::printable(line)));
+            return Err(failed(error));
+        }
+    };
     let mut lines = proof.lines();
+    lines.extend(attempts.map_err(failed)?.lines(Some(&proof)));
     for path in files {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();

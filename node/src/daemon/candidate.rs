@@ -28,6 +28,7 @@ use crate::{
     },
     cosign::Cosigner,
     net::Topic,
+    on_behalf::Budget,
     perform::{self, Performer},
     serve::Desk,
     tlog::{Book, Relay, Signer},
@@ -94,7 +95,7 @@ impl Candidate {
         let book = self.book().await?;
         let replica = Replica::new((shared.id, shared.network), genesis, Arc::clone(&book), self.news.clone())?;
         let log = self.log(genesis).await?;
-        let (source, ending) = (Relay::new(Arc::clone(shared)), until.clone());
+        let (source, ending) = (Relay::new(Arc::clone(shared), &Budget::new()), until.clone());
         let writer = Arc::clone(&book).run(source, ending);
         parts.spawn(async move { ("transparency log", writer.await.map_err(|e| chain(&e))) });
         let config = consensus::Config::new(shared.id, candidates(policies.current()));

@@ -6,6 +6,7 @@
 
 mod failure;
 mod handover;
+mod keep;
 mod keys;
 mod logged;
 mod serve;
@@ -19,8 +20,8 @@ use ledger::{
     service::{Account, publication_id},
 };
 use protocol::{
-    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, limits, message::Octets,
-    release::Release, words::RelativePath,
+    ChannelName, FileName, Hash, JobId, Timestamp, Verified, job::JobKind, lease::Term, release::Release,
+    words::RelativePath,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -28,10 +29,11 @@ use tracing::{debug, info, warn};
 
 use self::{
     failure::Failure,
+    keep::{Judge, Looks},
     serve::{Done, Ending},
 };
 use super::{
-    Decisions, Shared,
+    Decisions, Shared, bundle, learn_places,
     runs::{Recorder, Runs},
 };
 use crate::{
@@ -105,12 +107,13 @@ pub(super) struct Publisher {
     repositories: BTreeMap<ChannelName, Repository>,
     /// The term in which each channel was brought to the newest generation of all coordinators.
     caught_up: BTreeMap<ChannelName, Term>,
+    looks: Looks,
 }
 
 impl Publisher {
     /// Makes the publisher; repositories are opened when they are needed first.
     pub(super) fn new(shared: Arc<Shared>, (desk, decisions, cosigner): (Desk, Decisions, Arc<Cosigner>)) -> Self {
-        let (intake, runs) = (Intake::new(Arc::clone(&shared)), Arc::clone(desk.runs()));
+        let (intake, runs) = (Intake::new(Arc::clone(&shared), desk.clone()), Arc::clone(desk.runs()));
         Self {
             shared,
             desk,
@@ -120,6 +123,7 @@ impl Publisher {
             runs,
             repositories: BTreeMap::new(),
             caught_up: BTreeMap::new(),
+            looks: Looks::default(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Publisher {
                     self.register().await;
                     self.renew_keyrings().await;
                     self.follow_all().await;
+                    self.ask_to_keep().await;
                 }
             }
         }
@@ -157,6 +162,7 @@ impl Publisher {
             debug!(?work, "work of a former office is left to the new leader");
             return;
         }
+        learn_places(&self.shared, &self.desk).await;
         let Work { term, task } = work;
         let (job, record, done) = match task {
             Task::Publish(publication) => {
@@ -396,6 +402,7 @@ impl Publisher {
         let mut repository = Repository::open(&folder, settings, keys)?;
         repository.led_by(self.authority());
         repository.gated_by(self.notary(channel).gate());
+        repository.kept_by(Arc::new(Judge::new(self.notary(channel))));
         Ok(repository)
     }
 
@@ -433,9 +440,10 @@ fn prove(
     additions: &[Addition],
 ) -> Result<Staple, Failure> {
     let bundle = Bundle::from_bytes(bundle).map_err(|e| chain(&e))?;
-    let policies = shared.policies().envelopes();
-    let bar = Bar { network: &shared.network, policies: &policies, channel: &publication.channel };
-    let proof = evidence::prove(&bar, &bundle, publication.job).map_err(|e| chain(&e))?;
+    let trust = shared.trust().map_err(|e| chain(&e))?;
+    let bar = Bar { trust: &trust, channel: &publication.channel };
+    let staples = evidence::Staples { lines: None, proof: logged.map(|staple| staple.bytes.as_slice()) };
+    let proof = evidence::prove(&bar, &bundle, &staples, publication.job).map_err(|e| chain(&e))?.proof;
     let is_rpm = matches!(proof.request.kind, JobKind::Rpm(_));
     for addition in additions {
         if addition.file.as_str().ends_with(rpm::SUFFIX) != is_rpm {
@@ -446,10 +454,6 @@ fn prove(
     }
     let said = summary::sign(&proof, clock::now(), &shared.key);
     let lines = staple::lines(&bundle, Some(&said)).map_err(|e| chain(&e))?;
-    let staples = evidence::Staples { lines: Some(&lines), proof: logged.map(|staple| staple.bytes.as_slice()) };
-    let known = shared.policies();
-    let policies = known.chain().iter().map(|policy| policy.get());
-    evidence::check_staples(&staples, &bundle, &proof, policies).map_err(|e| chain(&e))?;
     Ok(Staple { suffix: staple::SUFFIX, bytes: lines })
 }
 
@@ -461,33 +465,6 @@ fn enters(name: &str) -> bool {
 /// The thread that writes a repository ended before it said how far it came.
 fn stopped(error: tokio::task::JoinError) -> Failure {
     Failure::from(format!("the publisher stopped: {error}")).begun()
-}
-
-/// Makes the bundle of a job's evidence.
-///
-/// # Errors
-/// Words, when the job or its environment lock is not here.
-pub async fn bundle(shared: &Shared, decisions: &Decisions, job: JobId) -> Result<Vec<u8>, String> {
-    let look = move |ledger: &ledger::Ledger| Some((ledger.evidence(job)?, ledger.request(job)?.get().environment));
-    let (evidence, environment) =
-        decisions.view(look).await.flatten().ok_or_else(|| {
-            format!("the evidence of job {job} is no longer kept here; its bundle is in the repository")
-        })?;
-    if shared.blobs.size(&environment).await.map_err(|e| chain(&e))?.is_none() {
-        let from: Vec<_> = shared.net.peers().into_iter().map(|p| p.node).collect();
-        let limit = limits::LOCK_MAX as u64;
-        let fetched = shared.blobs.fetch(&shared.net, &environment, &from, limit).await;
-        fetched.map_err(|e| format!("the environment lock cannot be fetched: {}", chain(&e)))?;
-    }
-    let lock = shared.blobs.read(&environment, limits::LOCK_MAX as u64).await.map_err(|e| chain(&e))?;
-    let bundle = Bundle {
-        lock: Octets(lock.to_vec()),
-        request: Octets(evidence.request),
-        policies: evidence.policies.into_iter().map(Octets).collect(),
-        promotions: Vec::new(),
-        attestations: evidence.attestations.into_iter().map(Octets).collect(),
-    };
-    Ok(bundle.to_bytes())
 }
 
 /// Writes an error with all its causes.

@@ -136,6 +136,8 @@ pub struct Others {
     pub alarms: crate::alarm::Alarms,
     /// What it believes of the log.
     pub sight: crate::audit::Sight,
+    /// Where the policies stand in the log.
+    pub places: super::Places,
     /// Held while policies are adopted, which several parts may want at one time.
     pub adopting: tokio::sync::Mutex<()>,
 }

@@ -1,11 +1,13 @@
 //! From the ledger's views to the ones of the interface. They change nothing.
 
 mod explain;
+mod outcome;
 pub mod recipes;
 mod reputation;
 
 use std::collections::BTreeMap;
 
+pub use outcome::word as outcome_word;
 pub use reputation::peer;
 
 use ledger::{Ledger, News, view};
@@ -151,6 +153,7 @@ pub fn detail(ledger: &Ledger, id: JobId) -> Option<JobDetail> {
         service: ledger.service_run(id).map(service),
         links: ledger.links(id).into_iter().map(link).collect(),
         explanations: ledger.explanations(id).into_iter().map(explain::view).collect(),
+        logged: outcome::of(ledger, id),
     })
 }
 
@@ -402,7 +405,7 @@ fn attempt(attempt: &view::AttemptView) -> AttemptView {
         // It is built; nobody has seen what.
         "committed" | "revealed" => AttemptState::Built,
         "failed" => AttemptState::Failed,
-        "interrupted" => AttemptState::Lost,
+        "interrupted" | "withheld" | "unanswered" => AttemptState::Lost,
         "revoked" => AttemptState::Revoked,
         _ => AttemptState::Unknown,
     };

@@ -57,7 +57,8 @@ pub(super) async fn packages(handle: &Handle, after: Option<String>) -> Result<P
 
 async fn there<T: serde::de::DeserializeOwned>(handle: &Handle, path: String) -> Result<T, ApiError> {
     let late = || ApiError::Unavailable { reason: "the coordinator does not answer in time".to_owned() };
-    tokio::time::timeout(ASK_WITHIN, handle.view(path)).await.map_err(|_| late())?
+    let json = tokio::time::timeout(ASK_WITHIN, handle.ask_for_strangers(path)).await.map_err(|_| late())??;
+    serde_json::from_slice(&json).map_err(|e| internal("view", &e))
 }
 
 /// Gives an operator's keys.

@@ -23,8 +23,8 @@ pub(super) async fn read(handle: &Handle, path: &RelativePath) -> Result<Bytes, 
             return Ok(bytes.into());
         }
     }
-    match handle.relay.ask(resource).await {
-        Ok(bytes) => Ok(bytes.into()),
+    match handle.relay.hand_on(resource).await {
+        Ok(bytes) => Ok(bytes),
         Err(Missing::Unknown) => Err(not_found()),
         // A single coordinator has nobody to ask, and said already that it has no such thing.
         Err(Missing::Unavailable(_)) if handle.desk.decisions().is_some() && resource.is_immutable() => {

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use attest::bundle::Bundle;
+use attest::{bundle::Bundle, trust::Trust};
 use protocol::{
     ChannelName, Hash, NodeId, Sha256, Verified, limits,
     release::{Manifest, PublishedPackage, Release, ReleaseFile},
@@ -26,7 +26,7 @@ use protocol::{
 use tracing::debug;
 
 use crate::{
-    daemon::{Shared, chain},
+    daemon::{Shared, chain, learn_places},
     publish::{
         apt::{
             BUNDLE_SUFFIX,
@@ -39,6 +39,7 @@ use crate::{
         },
         sign::keyring::Keyring,
     },
+    serve::Desk,
 };
 
 /// Bytes that one channel may have.
@@ -58,7 +59,10 @@ type Staples = [Option<ReleaseFile>; 2];
 /// Takes releases in, and remembers what was proven.
 pub struct Intake {
     shared: Arc<Shared>,
-    /// Packages of the newest manifests that were proven since the start.
+    desk: Desk,
+    /// What packages were judged by last.
+    trust: Option<Arc<Trust>>,
+    /// Packages of the newest manifests that were proven by that since the start.
     proven: BTreeMap<ChannelName, Proven>,
     /// What dnf's metadata says of the RPMs of the newest manifests.
     rpms: BTreeMap<ChannelName, Rpms>,
@@ -66,8 +70,8 @@ pub struct Intake {
 
 impl Intake {
     /// Makes an intake that has proven nothing yet.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, proven: BTreeMap::new(), rpms: BTreeMap::new() }
+    pub fn new(shared: Arc<Shared>, desk: Desk) -> Self {
+        Self { shared, desk, trust: None, proven: BTreeMap::new(), rpms: BTreeMap::new() }
     }
 
     /// Fetches the manifest of a release.
@@ -89,7 +93,8 @@ impl Intake {
         let channel = &release.channel;
         let manifest = Manifest::from_bytes(manifest).map_err(|e| chain(&e))?;
         check_sizes(&manifest, self.room())?;
-        let proven = self.prove_all(channel, &manifest, from).await?;
+        let trust = self.trust().await?;
+        let proven = self.prove_all((&trust, channel), &manifest, from).await?;
         self.check_covered(&manifest, from).await?;
         self.fetch_many(manifest.files.iter(), from).await?;
         let keyring = self.check_signatures(&manifest).await?;
@@ -104,12 +109,29 @@ impl Intake {
         self.shared.blobs.settle().await.map_err(|e| chain(&e))
     }
 
+    /// Gives what packages are judged by now. What was proven under other policies is asked anew.
+    async fn trust(&mut self) -> Result<Arc<Trust>, String> {
+        learn_places(&self.shared, &self.desk).await;
+        let trust = self.shared.trust().map_err(|e| chain(&e))?;
+        if !self.trust.as_ref().is_some_and(|known| Arc::ptr_eq(known, &trust)) {
+            self.proven.clear();
+            self.trust = Some(Arc::clone(&trust));
+        }
+        Ok(trust)
+    }
+
     /// What one channel may have here, in bytes.
     fn room(&self) -> u64 {
         BYTES_MAX.min(self.shared.config.storage.quota_mib << 20)
     }
 
-    async fn prove_all(&self, channel: &ChannelName, manifest: &Manifest, from: &[NodeId]) -> Result<Proven, String> {
+    async fn prove_all(
+        &self,
+        (trust, channel): (&Trust, &ChannelName),
+        manifest: &Manifest,
+        from: &[NodeId],
+    ) -> Result<Proven, String> {
+        let bar = Bar { trust, channel };
         let unknown = Proven::new();
         let known = self.proven.get(channel).unwrap_or(&unknown);
         let mut proven = Proven::new();
@@ -122,7 +144,7 @@ impl Intake {
         let stapled = wanted.iter().flat_map(|(_, _, staples)| staples.iter().flatten());
         self.fetch_many(evidence.chain(stapled), from).await?;
         for (package, sha256, staples) in wanted {
-            self.prove(channel, (package, sha256), staples).await.map_err(|why| format!("{}: {why}", package.path))?;
+            self.prove(&bar, (package, sha256), staples).await.map_err(|why| format!("{}: {why}", package.path))?;
         }
         Ok(proven)
     }
@@ -180,24 +202,19 @@ impl Intake {
     /// Checks that k operators built exactly this package, from the evidence alone, and that what is stapled to it says so, too.
     async fn prove(
         &self,
-        channel: &ChannelName,
+        bar: &Bar<'_>,
         (package, sha256): (&PublishedPackage, &Sha256),
         staples: &Staples,
     ) -> Result<(), String> {
         let bytes =
             self.shared.blobs.read(&package.bundle, limits::MANIFEST_MAX as u64).await.map_err(|e| chain(&e))?;
         let bundle = Bundle::from_bytes(&bytes).map_err(|e| chain(&e))?;
-        let known = self.shared.policies();
-        let newer: Vec<_> = known.chain().iter().map(|policy| policy.get().clone()).collect();
-        let policies = known.envelopes();
-        let bar = Bar { network: &self.shared.network, policies: &policies, channel };
-        let proof = evidence::prove(&bar, &bundle, package.job).map_err(|e| chain(&e))?;
+        let [lines, log] = [self.stapled(&staples[0]).await?, self.stapled(&staples[1]).await?];
+        let stapled = evidence::Staples { lines: lines.as_deref(), proof: log.as_deref() };
+        let proof = evidence::prove(bar, &bundle, &stapled, package.job).map_err(|e| chain(&e))?.proof;
         let attested = package.attested.as_ref().unwrap_or(sha256);
         let proven = proof.package(&package.name, &package.version, package.arch, attested);
         proven.map_err(|e| chain(&e))?;
-        let [lines, log] = [self.stapled(&staples[0]).await?, self.stapled(&staples[1]).await?];
-        let stapled = evidence::Staples { lines: lines.as_deref(), proof: log.as_deref() };
-        evidence::check_staples(&stapled, &bundle, &proof, newer.iter()).map_err(|e| chain(&e))?;
         debug!(package = %package.path, operators = proof.agree.len(), "package proven");
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The publisher of one repository: of apt packages, and of RPMs where there are any.
 //!
 //! ```text
-//!  publish: fence -> admit (copy, hash, inspect) -> sign -> stage -> raise fence -> gate -> record plan -> switch -> record state
-//!  adopt:   fence -> fetch, hash, inspect --------------^------------'       '-----------^              |
-//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease <------------------------+
+//!  publish: fence -> admit (copy, hash, inspect) -> keep -> sign -> stage -> raise fence -> gate -> record plan -> switch -> record state
+//!  adopt:   fence -> fetch, hash, inspect ----------------------^------------'       '-----------^              |
+//!            pool -> by-hash -> indexes -> Release.gpg -> Release -> InRelease <--------------------------------+
 //! ```
 //!
 //! A repository continues what any coordinator published: `adopt` takes a generation over as it was signed, and the next one
@@ -22,6 +22,7 @@ mod dominate;
 mod fence;
 mod gate;
 pub(in crate::publish) mod index;
+mod keep;
 mod prune;
 pub mod staple;
 mod state;
@@ -30,12 +31,14 @@ mod switch;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 pub use adopt::Fetch;
 pub use fence::{Authority, NotLeading};
 pub use gate::{Closed, Gate, Staged};
+pub use keep::{Held, Keeper, Renewed, Standing};
 use protocol::{
     Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,
     lease::Term,
@@ -278,6 +281,7 @@ pub struct Repository {
     keyring: Keyring,
     authority: Option<Authority>,
     gate: Option<Gate>,
+    keeper: Option<Arc<dyn Keeper>>,
     state: State,
     _lock: Lock,
     #[cfg(test)]
@@ -309,6 +313,7 @@ impl Repository {
             keyring: Keyring::new(keys.certificates()?),
             authority: None,
             gate: None,
+            keeper: None,
             keys,
             state,
             _lock: lock,
@@ -425,6 +430,7 @@ impl Repository {
         self.comes_later(at, generation)?;
         let mut next = State { generation, term, at, request, settings: self.settings.clone(), ..self.state.clone() };
         plan(self, &mut next)?;
+        self.keep(&mut next)?;
         self.sign_again(&mut next)?;
         self.staple(&mut next)?;
         self.check_pool(&next)?;

@@ -4,15 +4,11 @@
 use attest::{
     bundle::Bundle,
     dsse::Envelope,
-    log::{
-        self,
-        entry::{Event, Judgement, Verdict},
-        network::log_policy,
-    },
     staple,
-    verify::{self, Proof},
+    trust::Trust,
+    verify::{self, Chain, Moment, verify_bundle},
 };
-use protocol::{ChannelName, JobId, NetworkId, Timestamp, policy::Policy};
+use protocol::{ChannelName, JobId, Timestamp};
 
 /// The largest summary, in bytes.
 const SUMMARY_MAX: usize = 1 << 20;
@@ -20,10 +16,8 @@ const SUMMARY_MAX: usize = 1 << 20;
 /// What evidence is judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Bar<'a> {
-    /// The network.
-    pub network: &'a NetworkId,
-    /// The policies that this node follows, signed, the first one first.
-    pub policies: &'a [Vec<u8>],
+    /// The policies that this node follows, and their places in the log.
+    pub trust: &'a Trust,
     /// The channel that is to have the packages.
     pub channel: &'a ChannelName,
 }
@@ -31,43 +25,28 @@ pub struct Bar<'a> {
 /// Why evidence does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was judged under policies of another network, or under none.
+    /// It brings along policies of another network, or none.
     #[error("its evidence names policies that this network does not have")]
     Policies,
-    /// It proves less than the policy asks for.
+    /// It proves less than the policy of its place in the log asks for.
     #[error(transparent)]
-    Verify(#[from] verify::Error),
+    Verify(#[from] verify::Broken),
     /// It is for another job.
     #[error("its evidence is for job {0}")]
     Job(JobId),
     /// What lies beside the package is not what its evidence gives.
     #[error("what is stapled to it is not acceptable: {0}")]
-    Staple(String),
+    Staple(&'static str),
     /// It is for another channel.
     #[error("its evidence is for channel {0}, whose rules are others")]
     Channel(ChannelName),
 }
 
-/// Checks that k operators built what a job made, for the channel, from the evidence alone.
-///
-/// # Errors
-/// The first check that fails.
-pub fn prove(bar: &Bar<'_>, bundle: &Bundle, job: JobId) -> Result<Proof, Error> {
-    let theirs: Vec<&Vec<u8>> = bundle.policies.iter().map(|p| &p.0).collect();
-    // The evidence was judged under the policy of its time, which must be one of the chain that we follow.
-    let known = theirs.len() <= bar.policies.len() && theirs.iter().zip(bar.policies).all(|(a, b)| *a == b);
-    if theirs.is_empty() || !known {
-        return Err(Error::Policies);
+impl Error {
+    /// Says whether a newer proof from the log may mend it.
+    pub fn is_of_the_log(&self) -> bool {
+        matches!(self, Self::Verify(verify::Broken::Log(_) | verify::Broken::NotLogged { .. }))
     }
-    let policy = verify::policy_in_force(bundle, bar.network, Timestamp::ZERO)?;
-    let proof = verify::verify_under(bundle, bar.network, &policy)?;
-    if proof.job != job {
-        return Err(Error::Job(proof.job));
-    }
-    if proof.channel != *bar.channel {
-        return Err(Error::Channel(proof.channel));
-    }
-    Ok(proof)
 }
 
 /// What is stapled to a package: its lines, and the proof from the log, where they are.
@@ -79,75 +58,65 @@ pub struct Staples<'a> {
     pub proof: Option<&'a [u8]>,
 }
 
-/// Checks that what is stapled to a package says what its evidence says: lines are those that the bundle gives, and perhaps a
-/// summary, and the log has the verdict of the job, seen by as many witnesses as the channel asks for, under the policy of the
-/// evidence or one of `later`. Whoever installs the package would refuse another.
+/// Checks that k operators built what a job made, for the channel, and that what is stapled to it says so: the judge is the one
+/// that whoever installs the package asks, see [`verify_bundle`]. Lines are those that the bundle gives, and perhaps a summary.
 ///
 /// # Errors
-/// [`Error::Staple`].
-pub fn check_staples<'a>(
-    staples: &Staples<'_>,
-    bundle: &Bundle,
-    proof: &Proof,
-    later: impl Iterator<Item = &'a Policy>,
-) -> Result<(), Error> {
-    let refuse = |why: String| Error::Staple(why);
-    if let Some(lines) = staples.lines {
-        let own = staple::lines(bundle, None).map_err(|e| refuse(e.to_string()))?;
-        let more = lines.strip_prefix(own.as_slice()).ok_or_else(|| refuse("its lines are not the bundle's".into()))?;
-        let summary = more.strip_suffix(b"\n").unwrap_or(more);
-        if !more.is_empty() && (summary.contains(&b'\n') || Envelope::read(summary, SUMMARY_MAX).is_err()) {
-            return Err(refuse("it has more lines than the bundle's and a summary".into()));
-        }
+/// The first check that fails.
+pub fn prove(bar: &Bar<'_>, bundle: &Bundle, staples: &Staples<'_>, job: JobId) -> Result<Chain, Error> {
+    if !bar.trust.begins_with(bundle.policies.iter().map(|policy| policy.0.as_slice())) {
+        return Err(Error::Policies);
     }
-    let witnesses = proof.policy.channel(&proof.channel).map_or(0, |channel| channel.witnesses);
-    let Some(bytes) = staples.proof else {
-        let asked =
-            format!("the channel asks for {witnesses} witnesses, and nothing says that the log has its verdict");
-        return if witnesses == 0 { Ok(()) } else { Err(refuse(asked)) };
-    };
-    let stapled = log::proof::Proof::read(bytes).map_err(|e| refuse(e.to_string()))?;
-    let under = |policy: &Policy| {
-        let log = log_policy(&proof.network, policy, witnesses).map_err(|e| e.to_string())?;
-        stapled.entry(&log).map_err(|e| e.to_string())
-    };
-    let later = later.filter(|policy| policy.number > proof.policy.number);
-    let read = later.fold(under(&proof.policy), |read, policy| read.or_else(|why| under(policy).map_err(|_| why)));
-    let event = read.map_err(refuse)?.0.event;
-    let reproduced = |verdict: &Verdict| verdict.job == proof.job && verdict.verdict == Judgement::Reproduced;
-    if matches!(&event, Event::Verdict(verdict) if reproduced(verdict)) {
-        return Ok(());
+    let moment = Moment { now: Timestamp::ZERO, checkpoint: None };
+    let chain = verify_bundle(bundle, staples.proof, (bar.trust, &moment))?;
+    if chain.proof.job != job {
+        return Err(Error::Job(chain.proof.job));
     }
-    Err(refuse(format!("the log's entry is of another {}", event.word())))
+    if chain.proof.channel != *bar.channel {
+        return Err(Error::Channel(chain.proof.channel));
+    }
+    staples.lines.map_or(Ok(()), |lines| check_lines(lines, bundle))?;
+    Ok(chain)
+}
+
+fn check_lines(lines: &[u8], bundle: &Bundle) -> Result<(), Error> {
+    let own = staple::lines(bundle, None).map_err(|_| Error::Staple("no lines can be made of its bundle"))?;
+    let more = lines.strip_prefix(own.as_slice()).ok_or(Error::Staple("its lines are not the bundle's"))?;
+    let summary = more.strip_suffix(b"\n").unwrap_or(more);
+    if !more.is_empty() && (summary.contains(&b'\n') || Envelope::read(summary, SUMMARY_MAX).is_err()) {
+        return Err(Error::Staple("it has more lines than the bundle's and a summary"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use attest::testing::staple::Sample;
-    use protocol::testing::samples;
+    use attest::{testing::staple::Sample, trust::Demands};
 
     use super::*;
 
     #[test]
     fn staples_say_what_the_bundle_says() {
         let sample = Sample::of(&Sample::policy(1), &["x", "x"]);
-        let proof = verify::verify(&sample.bundle, &sample.network, samples::NOW).unwrap();
+        let (trust, stable) = (sample.trust(Demands::default()), "stable".parse().unwrap());
+        let bar = Bar { trust: &trust, channel: &stable };
         let check = |lines: &[u8], log: Option<&[u8]>| {
-            let staples = Staples { lines: Some(lines), proof: log };
-            check_staples(&staples, &sample.bundle, &proof, std::iter::empty()).is_ok()
+            prove(&bar, &sample.bundle, &Staples { lines: Some(lines), proof: log }, sample.job()).is_ok()
         };
         let (lines, own) = (sample.lines(), staple::lines(&sample.bundle, None).unwrap());
         let seen = sample.proof(&[1]);
         assert!(check(&own, Some(&seen)) && check(&lines, Some(&seen)));
         assert!(!check(&lines, None), "the channel asks for a witness");
-        assert!(!check(&lines[1..], None) && !check(b"", None), "fewer lines");
-        assert!(!check(&[&lines[..], b"{}\n"].concat(), None), "more lines");
-        assert!(!check(&[&own[..], b"{}\n"].concat(), None), "no summary");
+        assert!(!check(&lines[1..], Some(&seen)) && !check(b"", Some(&seen)), "fewer lines");
+        assert!(!check(&[&lines[..], b"{}\n"].concat(), Some(&seen)), "more lines");
+        assert!(!check(&[&own[..], b"{}\n"].concat(), Some(&seen)), "no summary");
         assert!(!check(&lines, Some(&sample.proof(&[]))), "nobody saw it");
         assert!(!check(&lines, Some(b"x")));
-        let other = Sample::of(&Sample::policy(1), &["x", "x", "lie"]);
-        let theirs = verify::verify(&other.bundle, &other.network, samples::NOW).unwrap();
-        let none = Staples { lines: None, proof: None };
-        assert!(check_staples(&none, &other.bundle, &theirs, std::iter::empty()).is_err(), "a witness is asked for");
+        let bare = Staples { lines: None, proof: Some(&seen) };
+        assert!(prove(&bar, &sample.bundle, &bare, sample.job()).is_ok());
+        let other = prove(&Bar { channel: &"testing".parse().unwrap(), ..bar }, &sample.bundle, &bare, sample.job());
+        assert!(matches!(other, Err(Error::Channel(_))), "{other:?}");
+        let other = prove(&bar, &sample.bundle, &bare, protocol::Hash::of(b"other").into());
+        assert!(matches!(other, Err(Error::Job(_))), "{other:?}");
     }
 }

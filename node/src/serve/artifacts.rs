@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use attest::{
     bundle::{BUNDLE_MAX, Bundle},
     link::{self, Link},
+    staple,
     statement::{self, VerifiedAttestation},
     summary,
 };
@@ -36,7 +37,7 @@ use crate::{
     publish::{
         apt::BUNDLE_SUFFIX,
         catalogue::{Catalogue, Entry, Key},
-        evidence::{self, Bar},
+        evidence::{self, Bar, Staples},
     },
 };
 
@@ -69,6 +70,8 @@ struct Found {
     channel: ChannelName,
     name: String,
     bundle: PathBuf,
+    /// The proof from the log, where there is one.
+    log_proof: PathBuf,
     sha256: Sha256,
 }
 
@@ -116,6 +119,7 @@ impl Desk {
                 channel: catalogue.channel().clone(),
                 name: entry.file().to_owned(),
                 bundle: root.join(format!("{}{BUNDLE_SUFFIX}", entry.path)),
+                log_proof: root.join(format!("{}{}", entry.path, staple::PROOF_SUFFIX)),
                 sha256: *entry.sha256,
             };
             let room = ArtifactView::FOUND_MAX - all.len();
@@ -134,16 +138,19 @@ impl Desk {
 
     /// Reads who attests a file from the evidence beside it, and says in this node's name what that proves.
     async fn evidence(&self, found: &Found) -> Result<Told, Refusal> {
-        let (path, sha256, channel) = (found.bundle.clone(), found.sha256, found.channel.clone());
+        let (path, proof) = (found.bundle.clone(), found.log_proof.clone());
+        let (sha256, channel) = (found.sha256, found.channel.clone());
         let (shared, policies) = (Arc::clone(&self.shared), self.shared.policies());
         let _permit = self.parts.catalogues.reading.acquire().await.map_err(|_| busy("the daemon is stopping"))?;
         let read = tokio::task::spawn_blocking(move || {
             let bundle = read(&path)?;
-            let envelopes = policies.envelopes();
-            let bar = Bar { network: &shared.network, policies: &envelopes, channel: &channel };
+            let trust = shared.trust().map_err(|e| chain(&e))?;
+            let bar = Bar { trust: &trust, channel: &channel };
+            let log = std::fs::read(&proof).ok();
+            let staples = Staples { lines: None, proof: log.as_deref() };
             let attested = told(&bundle, &shared.network, &policies, &sha256)?;
-            let proof = attested.first().and_then(|one| evidence::prove(&bar, &bundle, one.job).ok());
-            let summary = proof.map(|proof| summary::sign(&proof, clock::now(), &shared.key));
+            let proof = attested.first().and_then(|one| evidence::prove(&bar, &bundle, &staples, one.job).ok());
+            let summary = proof.map(|chain| summary::sign(&chain.proof, clock::now(), &shared.key));
             Ok::<Told, String>((attested, summary.and_then(|envelope| String::from_utf8(envelope).ok())))
         });
         match read.await {

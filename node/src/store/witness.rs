@@ -80,3 +80,68 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use attest::{
+        log::{checkpoint::Signed, tree, witness},
+        testing::log::{Memory, ORIGIN, log_key},
+    };
+
+    use super::*;
+
+    /// Brings a checkpoint of a history to what a log has at this origin; gives what was kept, or the refusal's status.
+    fn bring(store: &Store, at: &str, (old, size): (u64, u64), history: &Memory) -> Result<Vec<u8>, u16> {
+        let proof = if old == 0 { Vec::new() } else { tree::consistency(old, size, history).unwrap() };
+        let request = witness::Request::new(old, proof, &history.checkpoint(size));
+        let decide = |latest: Option<&[u8]>| {
+            let latest = latest.map(|bytes| Signed::read(bytes).unwrap());
+            match witness::decide(&request, &[log_key(ORIGIN)], latest.as_ref()) {
+                Ok(_) => {
+                    let kept = history.checkpoint(size).as_signed().to_string().into_bytes();
+                    (Some(kept.clone()), Ok(kept))
+                }
+                Err(refusal) => (None, Err(refusal.status())),
+            }
+        };
+        store.witness(at, decide).unwrap()
+    }
+
+    #[test]
+    fn of_two_histories_at_one_time_exactly_one_is_cosigned_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.db");
+        let store = Store::open(&path).unwrap();
+        let histories = [Memory::sized(300), Memory::forked(300, 5)];
+        let mut kept = Vec::new();
+        for round in 0..40 {
+            let (at, both) = (format!("log {round}"), Barrier::new(2));
+            // First of the same size, then larger ones that both say to follow what was kept.
+            for sizes in [(0, 200), (200, 300)] {
+                let answers = std::thread::scope(|scope| {
+                    let one = |history| {
+                        let (store, at, both) = (&store, &at, &both);
+                        scope.spawn(move || {
+                            both.wait();
+                            bring(store, at, sizes, history)
+                        })
+                    };
+                    let threads = [one(&histories[0]), one(&histories[1])];
+                    threads.map(|thread| thread.join().unwrap())
+                });
+                let won: Vec<&Vec<u8>> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+                let [winner] = won[..] else { panic!("round {round}, {sizes:?}: {answers:?}") };
+                assert_eq!(store.witnessed(&at).unwrap().as_ref(), Some(winner), "the disk has the winner's");
+                kept.push((at.clone(), winner.clone()));
+            }
+        }
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        for pair in kept.chunks(2) {
+            let [_, (at, last)] = pair else { panic!("two each round") };
+            assert_eq!(store.witnessed(at).unwrap().as_ref(), Some(last), "after a restart, too");
+        }
+    }
+}

@@ -1,17 +1,27 @@
 //! Proofs out of the book: how an older size of the log and a newer one belong together, and that something was logged.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use attest::log::{
-    checkpoint::Signed,
-    entry::{Entry, Event},
-    proof::Proof,
-    tree::{self, MakeError},
+use attest::{
+    course::Placed,
+    log::{
+        checkpoint::Signed,
+        entry::{End, Entry, Event, Outcome},
+        proof::Proof,
+        tree::{self, MakeError},
+    },
 };
-use protocol::{ChannelName, Hash, JobId, Sha256};
+use protocol::{
+    ChannelName, Hash, JobId, Sha256,
+    lease::LeaseNumber,
+    message::{Logged, Octets},
+};
 
 use super::{Book, Error, PageError, pages::Kept};
 use crate::store::{self, Pages};
+
+/// How long who asks waits for entries that are decided and not written; they are within a moment.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What an entry is looked for by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +30,10 @@ pub enum Subject {
     Verdict(JobId),
     /// A signed release, by the hash of its envelope.
     Release(ChannelName, Hash),
+    /// What the builder is bound to that has this lease.
+    Commitment(LeaseNumber),
+    /// That the attempt under this lease failed.
+    Failure(LeaseNumber),
 }
 
 impl Subject {
@@ -28,12 +42,9 @@ impl Subject {
         match Entry::from_bytes(entry).ok()?.event {
             Event::Verdict(verdict) => Some(Self::Verdict(verdict.job)),
             Event::Release(release) => Some(Self::Release(release.channel, release.envelope)),
-            Event::Policy(_)
-            | Event::Accepted(_)
-            | Event::Lease(_)
-            | Event::Commitment(_)
-            | Event::Outcome(_)
-            | Event::Revocation(_) => None,
+            Event::Commitment(commitment) => Some(Self::Commitment(commitment.lease)),
+            Event::Outcome(Outcome { end: End::Failed(_), lease, .. }) => Some(Self::Failure(lease)),
+            Event::Policy(_) | Event::Accepted(_) | Event::Lease(_) | Event::Outcome(_) | Event::Revocation(_) => None,
         }
     }
 
@@ -42,6 +53,8 @@ impl Subject {
         let words = match self {
             Self::Verdict(job) => format!("verdict {job}"),
             Self::Release(channel, envelope) => format!("release {channel} {envelope}"),
+            Self::Commitment(lease) => format!("commitment {lease}"),
+            Self::Failure(lease) => format!("failure {lease}"),
         };
         *Hash::of(words.as_bytes()).as_bytes()
     }
@@ -79,6 +92,54 @@ impl Book {
             let size = checkpoint.claims().head().size;
             let path = tree::inclusion(place, size, &Kept(pages)).map_err(|error| made(error, place))?;
             Ok(Proof::of_entry(&entry, place, path, checkpoint))
+        })
+        .await
+    }
+
+    /// Gives entries, each with its path in the log of `size` entries.
+    ///
+    /// # Errors
+    /// [`Error`], where the log has fewer entries, too.
+    pub async fn placed(self: &Arc<Self>, places: Vec<u64>, size: u64) -> Result<Vec<Placed>, Error> {
+        self.look(move |pages| {
+            let placed = |index: u64| {
+                let entry = pages.entry(index)?.ok_or(PageError::Entry { index })?;
+                let path = tree::inclusion(index, size, &Kept(pages)).map_err(|error| made(error, index))?;
+                Ok(Placed { path, entry: Octets(entry), index })
+            };
+            places.into_iter().map(placed).collect()
+        })
+        .await
+    }
+
+    /// Waits until so many entries are written, for a while.
+    ///
+    /// # Errors
+    /// Words, when that takes too long.
+    pub async fn written(&self, size: u64) -> Result<(), String> {
+        let mut heads = self.heads();
+        let written = tokio::time::timeout(WRITTEN_WITHIN, heads.wait_for(|head| head.size >= size)).await;
+        match written {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(format!("the log of {size} entries is not written yet")),
+        }
+    }
+
+    /// Gives the entries of subjects that a checkpoint of `size` entries covers, each with its proof. What is not logged, or
+    /// later, is left out.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn logged(self: &Arc<Self>, subjects: Vec<Subject>, size: u64) -> Result<Vec<Logged>, Error> {
+        self.look(move |pages| {
+            let mut logged = Vec::new();
+            for subject in subjects {
+                let Some(index) = pages.marked(&subject.mark())?.filter(|index| *index < size) else { continue };
+                let entry = pages.entry(index)?.ok_or(PageError::Entry { index })?;
+                let path = tree::inclusion(index, size, &Kept(pages)).map_err(|error| made(error, index))?;
+                logged.push(Logged { path, entry: Octets(entry), index });
+            }
+            Ok(logged)
         })
         .await
     }

@@ -1,10 +1,16 @@
 //! The log of other nodes: a candidate fetches what its book lacks, and a node that is no candidate hands on what candidates
 //! serve. A checkpoint is handed on only when a coordinator of the policy in force signed it; tiles have the right form, and
 //! whoever asked for them checks them against the checkpoint.
+//!
+//! What strangers ask for costs coordinators little, see [`crate::on_behalf`]: tiles never change and are kept, of a row the widest
+//! part is fetched and narrower ones are cut out of it, nobody is asked for what the newest checkpoint does not cover, and the
+//! checkpoint itself is a second old at most.
+
+mod kept;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use attest::log::{
@@ -12,19 +18,26 @@ use attest::log::{
     network,
     tile::{self, Resource},
 };
+use bytes::Bytes;
 use protocol::{
     NodeId,
     message::{Refusal, Request, Response},
 };
 use tracing::debug;
 
+use self::kept::Kept;
 use super::reader::{FetchError, Source};
-use crate::daemon::{Shared, chain};
+use crate::{
+    daemon::{Shared, chain},
+    on_behalf::{Budget, Questions},
+};
 
 /// How the path of a view begins that is a part of the log.
 pub const VIEW: &str = "transparency/";
 /// How long one candidate may take.
 const WITHIN: Duration = Duration::from_secs(5);
+/// How old a checkpoint may be that a stranger is given.
+const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Asks candidates. Clones share what they know.
 #[derive(Clone)]
@@ -32,6 +45,25 @@ pub struct Relay {
     shared: Arc<Shared>,
     /// The largest checkpoint so far: one candidate may be behind another.
     newest: Arc<Mutex<Option<Verified>>>,
+    strangers: Arc<Strangers>,
+}
+
+/// What was fetched for strangers.
+struct Strangers {
+    questions: Questions<Resource, Result<Bytes, Missing>>,
+    kept: Mutex<Kept>,
+    /// The newest checkpoint, when it came and how many entries it covers.
+    checkpoint: Mutex<Option<(Instant, Bytes, u64)>>,
+}
+
+impl Strangers {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn checkpoint(&self) -> MutexGuard<'_, Option<(Instant, Bytes, u64)>> {
+        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why no candidate gave something.
@@ -45,8 +77,59 @@ pub enum Missing {
 
 impl Relay {
     /// Makes the way to the candidates.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, newest: Arc::default() }
+    pub fn new(shared: Arc<Shared>, budget: &Arc<Budget>) -> Self {
+        let questions = Questions::new(budget);
+        let strangers = Strangers { questions, kept: Mutex::default(), checkpoint: Mutex::default() };
+        Self { shared, newest: Arc::default(), strangers: Arc::new(strangers) }
+    }
+
+    /// Gives a stranger what candidates have, within this node's budget for strangers.
+    ///
+    /// # Errors
+    /// [`Missing`] when none of them has it, or too many ask.
+    pub async fn hand_on(&self, resource: Resource) -> Result<Bytes, Missing> {
+        if resource == Resource::Checkpoint {
+            return self.checkpoint().await.map(|(bytes, _)| bytes);
+        }
+        let known = self.strangers.checkpoint().as_ref().map_or(0, |(_, _, size)| *size);
+        let size = if resource.is_within(known) { known } else { self.checkpoint().await?.1 };
+        if !resource.is_within(size) {
+            return Err(Missing::Unknown);
+        }
+        let wide = resource.widest(size);
+        let kept = self.strangers.kept().get(&wide);
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.fetch_once(wide).await?;
+                self.strangers.kept().put(wide, &bytes);
+                bytes
+            }
+        };
+        if wide == resource {
+            return Ok(bytes);
+        }
+        let cut = resource.cut_from(wide, &bytes);
+        cut.map(Bytes::from).map_err(|error| Missing::Unavailable(chain(&error)))
+    }
+
+    /// Gives a checkpoint that is new enough, and how many entries it covers.
+    async fn checkpoint(&self) -> Result<(Bytes, u64), Missing> {
+        let fresh = |(at, bytes, size): &(Instant, Bytes, u64)| {
+            (at.elapsed() < CHECKPOINT_AGE_MAX).then(|| (bytes.clone(), *size))
+        };
+        if let Some(known) = self.strangers.checkpoint().as_ref().and_then(fresh) {
+            return Ok(known);
+        }
+        let bytes = self.fetch_once(Resource::Checkpoint).await?;
+        let size = Signed::read(&bytes).map_err(|e| Missing::Unavailable(chain(&e)))?.claims().head().size;
+        *self.strangers.checkpoint() = Some((Instant::now(), bytes.clone(), size));
+        Ok((bytes, size))
+    }
+
+    async fn fetch_once(&self, resource: Resource) -> Result<Bytes, Missing> {
+        let answer = self.strangers.questions.ask(resource, async || self.ask(resource).await.map(Bytes::from)).await;
+        answer.unwrap_or_else(|busy| Err(Missing::Unavailable(busy.to_string())))
     }
 
     /// Asks the leader, then every other candidate.

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use super::{
     Worker,
     inputs::{Inputs, own_fault},
-    reveal::Hidden,
+    reveal::{Hidden, Made},
 };
 use crate::{
     blobs::Import,
@@ -84,7 +84,7 @@ impl Worker {
         }
     }
 
-    async fn end(&self, lease: &Lease, log: &LogSink, ended: Result<Vec<u8>, Failure>, why: Option<Failure>) -> Ended {
+    async fn end(&self, lease: &Lease, log: &LogSink, ended: Result<Made, Failure>, why: Option<Failure>) -> Ended {
         let number = lease.number;
         let kept = self.keep(lease, "log", log.path().to_owned()).await;
         // An attestation promises its outputs: they must be here after a crash, too.
@@ -93,10 +93,10 @@ impl Worker {
         }
         match (ended, why) {
             // Even under a lease that was just ended it is evidence: who differs is named, at whatever time.
-            (Ok(attestation), _) => {
+            (Ok(made), _) => {
                 info!(lease = %number, job = %lease.job, "attempt built");
                 let log = kept.unwrap_or_else(|| Hash::of(b""));
-                match Hidden::new((lease.job, log), attestation) {
+                match Hidden::new((lease.job, log), made) {
                     Ok(hidden) => Ended::Built(hidden),
                     Err(error) => Ended::Failed(self.failed(lease.job, number, (kept, own_fault("attest", &error)))),
                 }
@@ -125,7 +125,7 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, lease: &Lease, log: &LogSink, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
+    async fn attempt(&self, lease: &Lease, log: &LogSink, stop: &CancellationToken) -> Result<Made, Failure> {
         self.enter(lease.number, "fetch");
         let inputs = Inputs::new(&self.shared.home.build(), lease.number);
         let gathered = tokio::select! {
@@ -152,7 +152,8 @@ impl Worker {
         inputs.remove().await;
         let built = built?;
         self.enter(lease.number, "attest");
-        let result = self.attest(lease, &request, &built).await;
+        let channel = request.get().channel.clone();
+        let result = self.attest(lease, &request, &built).await.map(|attestation| Made { channel, attestation });
         if let Err(error) = self.workshop.discard(&built) {
             warn!(%error, "outputs not removed; the next start sweeps them");
         }

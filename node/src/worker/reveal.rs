@@ -3,40 +3,59 @@
 //! ```text
 //!  built --note on disk--> Commit ---Done---> asked again every few seconds, a restart of this node included
 //!                            |                  |
-//!                            '--Reveal----------+--Reveal from the leader--> Revealed
+//!                            '--Reveal----------+--Reveal from the leader--> Grounds --the log says why--> Revealed
+//!                            '--Lost: the lease is over-------------------------^   '--not yet: again
 //! ```
-//! A result whose lease is over before that is shown as well: it counts no more, but is evidence. What waits takes no slot.
+//! Nobody's word is enough to show a result: the log must say, in entries that it has proven to continue what this node believes of it,
+//! that k operators are bound or have failed, or that the job is judged ([`attest::reveal`]). When [`limits::REVEAL_WAIT`] is over
+//! since it was built, a result is shown whatever the log says. One whose lease is over before that is shown as well, by the same
+//! rule: it counts no more, but is evidence. What waits takes no slot.
 
 use std::{sync::Arc, time::Duration};
 
 use attest::{commitment, negative::Negative};
 use protocol::{
-    Hash, JobId, Salt,
+    ChannelName, Hash, JobId, Salt, Timestamp,
     blame::Failure,
     codec,
     lease::LeaseNumber,
     limits,
     message::{Commitment, Failed, Octets, Refusal, Request, Response, Revealed},
+    policy::Policy,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Held, Worker};
-use crate::{build::Phase, keys};
+use crate::{build::Phase, clock, keys};
 
 /// How often a commitment is said again while nobody asks for the result.
 const COMMIT_AGAIN: Duration = Duration::from_secs(5);
 /// Bytes of a note beside its attestation.
 const NOTE_ROOM: usize = 1024;
 
+/// What an attempt made.
+pub(super) struct Made {
+    /// The job's channel.
+    pub(super) channel: ChannelName,
+    /// The signed attestation.
+    pub(super) attestation: Vec<u8>,
+}
+
 /// A result that this node is bound to, or will be, and nobody has seen. It is noted on disk before it is committed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hidden {
-    job: JobId,
+    pub(super) job: JobId,
     log: Hash,
     salt: Salt,
+    /// When it was built; none in notes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    built: Option<Timestamp>,
+    /// Of the job; none in notes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channel: Option<ChannelName>,
     attestation: Octets,
 }
 
@@ -45,14 +64,30 @@ impl Hidden {
     ///
     /// # Errors
     /// When the system gives none.
-    pub(super) fn new((job, log): (JobId, Hash), attestation: Vec<u8>) -> Result<Self, keys::Error> {
+    pub(super) fn new((job, log): (JobId, Hash), made: Made) -> Result<Self, keys::Error> {
         let salt = Salt::from_bytes(keys::random()?);
-        Ok(Self { job, log, salt, attestation: Octets(attestation) })
+        let Made { channel, attestation } = made;
+        let built = Some(clock::now());
+        Ok(Self { job, log, salt, built, channel: Some(channel), attestation: Octets(attestation) })
     }
 
     /// Reads the note of an attempt; none when the attempt had no result yet.
     pub(super) fn read(note: &[u8]) -> Option<Self> {
         codec::decode(note, limits::ATTESTATION_MAX + NOTE_ROOM).ok()
+    }
+}
+
+impl Hidden {
+    /// How long it is hidden. What earlier versions noted says not; it waits for the others.
+    pub(super) fn waited(&self, now: Timestamp) -> Duration {
+        self.built.map_or(Duration::ZERO, |built| now.since(built))
+    }
+
+    /// Gives how many operators must be bound; without its channel, as many as any channel asks for.
+    pub(super) fn agree(&self, policy: &Policy) -> u8 {
+        let of_channel = self.channel.as_ref().and_then(|name| policy.channel(name));
+        let most = || policy.channels.iter().map(|channel| channel.agree).max();
+        of_channel.map(|channel| channel.agree).or_else(most).unwrap_or(u8::MAX)
     }
 }
 
@@ -90,33 +125,41 @@ impl Worker {
         let tokens = self.state().held.get(&lease).map(|held| (held.stop.clone(), held.reveal.clone()));
         let Some((over, reveal)) = tokens else { return false };
         self.enter(lease, "commit");
-        let bytes = &hidden.attestation.0;
-        let digest = commitment::digest(&self.shared.network, lease, &hidden.salt, bytes);
-        let commitment = Commitment { lease, digest };
+        let digest = commitment::digest(&self.shared.network, lease, &hidden.salt, &hidden.attestation.0);
+        let signature = commitment::sign(&self.shared.key, &self.shared.network, (&hidden.job, lease), &digest);
+        let commitment = Commitment { lease, digest, signature: Some(signature) };
+        let mut word = self.commit(&commitment).await;
         loop {
-            let word = tokio::select! {
-                biased;
-                () = daemon.cancelled() => return false,
-                word = self.commit(commitment) => word,
+            let shown = match word {
+                Word::Show => self.may_show(&hidden, (lease, Some(digest))).await,
+                Word::Over => self.may_show(&hidden, (lease, None)).await,
+                Word::Wait => false,
             };
-            if matches!(word, Word::Show | Word::Over) {
+            if shown {
                 break;
             }
-            tokio::select! {
+            // What was said once is looked at again after the pause only.
+            let (asks, ends) = (!reveal.is_cancelled(), !over.is_cancelled());
+            word = tokio::select! {
                 biased;
                 () = daemon.cancelled() => return false,
-                () = reveal.cancelled() => break,
-                () = over.cancelled() => break,
-                () = tokio::time::sleep(COMMIT_AGAIN) => {}
-            }
+                () = reveal.cancelled(), if asks => Word::Show,
+                () = over.cancelled(), if ends => Word::Over,
+                word = self.commit_again(&commitment) => word,
+            };
         }
         let Hidden { log, salt, attestation, .. } = hidden;
         self.deliver(Request::Revealed(Revealed { log, salt: Some(salt), lease, attestation }), daemon).await
     }
 
-    async fn commit(&self, commitment: Commitment) -> Word {
+    async fn commit_again(&self, commitment: &Commitment) -> Word {
+        tokio::time::sleep(COMMIT_AGAIN).await;
+        self.commit(commitment).await
+    }
+
+    async fn commit(&self, commitment: &Commitment) -> Word {
         let lease = commitment.lease;
-        match self.desk.ask_coordinator(Request::Commit(commitment)).await {
+        match self.desk.ask_coordinator(Request::Commit(commitment.clone())).await {
             Ok(Response::Reveal) => Word::Show,
             Ok(Response::Lost(_)) => Word::Over,
             Ok(Response::Refused(refusal @ (Refusal::Busy(_) | Refusal::NotCoordinator(_)))) => {

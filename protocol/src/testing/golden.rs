@@ -173,6 +173,7 @@ fn request_ordinal(request: &Request) -> usize {
         Request::Reveal(..) => 25,
         Request::Disclose(..) => 26,
         Request::ReleaseProof(_) => 27,
+        Request::Grounds(..) => 28,
     }
 }
 
@@ -195,6 +196,7 @@ fn response_ordinal(response: &Response) -> usize {
         Response::Checkpoint(_) => 14,
         Response::Conflict(_) => 15,
         Response::Reveal => 16,
+        Response::Grounds(_) => 17,
     }
 }
 
@@ -202,8 +204,8 @@ fn response_ordinal(response: &Response) -> usize {
 fn every_message_variant_has_a_sample() {
     let requests: BTreeSet<usize> = samples::requests().iter().map(|(_, r)| request_ordinal(r)).collect();
     let responses: BTreeSet<usize> = samples::responses().iter().map(|(_, r)| response_ordinal(r)).collect();
-    assert_eq!(requests, (0..=27).collect());
-    assert_eq!(responses, (0..=16).collect());
+    assert_eq!(requests, (0..=28).collect());
+    assert_eq!(responses, (0..=17).collect());
 }
 
 /// One change of a byte string.

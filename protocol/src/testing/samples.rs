@@ -11,7 +11,10 @@ use crate::{
         Pointer, Priority, Promote, Prune, RpmJob, Schedule, ServerJob, Side, SourceFile,
     },
     lease::{Lease, LeaseNumber, Profile, Term},
-    message::{Bid, Commitment, Failed, LogChunk, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
+    message::{
+        Bid, Commitment, Failed, Grounds, LogChunk, Logged, Octets, Offer, Refusal, Renewal, Request, Response,
+        Revealed,
+    },
     peer::{Capacity, Leadership, NodeCard},
     policy::{Channel, Coordinators, Maintainer, NetworkLimits, Operator, Policy, Revoked, Roots},
     recipe::{
@@ -488,7 +491,9 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("started", Request::Started(LeaseNumber(7))),
         ("revealed", Request::Revealed(revealed())),
         ("revealed-salted", Request::Revealed(Revealed { salt: Some(Salt::from_bytes([5; 32])), ..revealed() })),
-        ("commit", Request::Commit(Commitment { lease: LeaseNumber(7), digest: hash("commitment") })),
+        ("commit", Request::Commit(commitment())),
+        ("commit-signed", Request::Commit(Commitment { signature: Some(Octets(vec![5; 64])), ..commitment() })),
+        ("grounds", Request::Grounds(LeaseNumber(7), 4096)),
         ("reveal", Request::Reveal(Term(3), LeaseNumber(7))),
         ("disclose", Request::Disclose(Term(3), job())),
         ("failed", Request::Failed(failed())),
@@ -506,6 +511,21 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ("checkpoint", Request::Checkpoint(octets())),
         ("release-proof", Request::ReleaseProof(hash("release"))),
     ]
+}
+
+fn commitment() -> Commitment {
+    Commitment { lease: LeaseNumber(7), digest: hash("commitment"), signature: None }
+}
+
+fn grounds() -> Grounds {
+    let sha256 = |byte| Sha256::from_bytes([byte; 32]);
+    let logged = Logged { path: vec![sha256(1), sha256(2)], entry: Octets(vec![0xa1, 0x61, 0x78, 0x01]), index: 4097 };
+    Grounds {
+        entries: vec![logged],
+        negatives: vec![Octets(b"{}".to_vec())],
+        checkpoint: Octets(b"artel/test\n4098\n".to_vec()),
+        consistency: vec![sha256(3)],
+    }
 }
 
 /// Gives a builder's offer.
@@ -533,6 +553,7 @@ pub fn responses() -> Vec<(&'static str, Response)> {
         ("providers", Response::Providers(nodes)),
         ("lost", Response::Lost(vec![LeaseNumber(7)])),
         ("reveal", Response::Reveal),
+        ("grounds", Response::Grounds(grounds())),
         ("log", Response::Log(LogChunk { at: 65_536, data: b"dpkg-deb: building\n".to_vec(), ended: false })),
         ("view", Response::View(Octets(b"{\"jobs\":[]}".to_vec()))),
         ("witness", Response::Witness(409, Octets(b"7\n".to_vec()))),

@@ -4,11 +4,12 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use super::{ground, json, published};
 use harness::{Network, Plan};
+use tokio::io::AsyncBufReadExt as _;
 use web::Backend;
 
 /// Gives a judge's program; without it the test says that it is skipped.
@@ -172,6 +173,65 @@ async fn repro_threshold_refuses_a_changed_package() {
     let (ok, said) = verify(&bad, "1");
     assert!(!ok && said.contains("only 0/1 required signatures"), "{said}");
     assert!(!verify(&good, "4").0);
+}
+
+/// A repository of somebody who signs what he likes: apt finds nothing wrong with it, whatever is in its package.
+struct Forged {
+    folder: PathBuf,
+    address: String,
+    _served: tokio::process::Child,
+}
+
+impl Forged {
+    /// Serves a package, its index made to fit.
+    async fn serve(network: &Network, name: &str, package: &[u8]) -> Self {
+        let folder = network.folder().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("artel-tiny-doc_1.0_all.deb"), package).unwrap();
+        for (file, arguments) in [("Packages", ["packages", "."]), ("Release", ["release", "."])] {
+            let out = Command::new("apt-ftparchive").args(arguments).current_dir(&folder).output().unwrap();
+            assert!(out.status.success(), "{out:?}");
+            fs::write(folder.join(file), out.stdout).unwrap();
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/it/recipe/serve.py");
+        let mut command = tokio::process::Command::new("python3");
+        command.arg(script).arg(&folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut served = command.kill_on_drop(true).spawn().unwrap();
+        let mut line = String::new();
+        tokio::io::BufReader::new(served.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+        let port: u16 = line.trim().parse().unwrap();
+        Self { folder, address: format!("localhost:{port}"), _served: served }
+    }
+
+    /// Makes an apt that trusts the repository without a signature, and asks for two operators' signatures.
+    fn client(&self, network: &Network, name: &str, (judge, operators): (&Path, &[(String, String)])) -> Client {
+        let client = Client::make(network, name, judge, &self.address);
+        let source = format!("deb [trusted=yes] reproduced+http://{}/ ./\n", self.address);
+        fs::write(client.folder.join("etc/sources.list"), source).unwrap();
+        client.trust(2, operators);
+        let (ok, said) = client.apt(&["update"]);
+        assert!(ok, "{}: {said}", self.folder.display());
+        client
+    }
+}
+
+#[tokio::test]
+async fn apt_refuses_a_changed_package_though_its_repository_vouches_for_it() {
+    let (Some(judge), Some(ground)) = (judge("repro-threshold"), ground().await) else { return };
+    let (network, _) = published(&ground, 3).await;
+    let operators = rebuilders(&network, 3);
+    let good = network.repository_root("mirror").join("pool/main/a/artel-tiny/artel-tiny-doc_1.0_all.deb");
+    let good = fs::read(good).unwrap();
+    let mut bad = good.clone();
+    // The time of the archive's first member: dpkg does not look at it.
+    bad[24] = if bad[24] == b'1' { b'2' } else { b'1' };
+    for (name, package, expect) in [("as-it-was-built", &good, true), ("changed", &bad, false)] {
+        let forged = Forged::serve(&network, name, package).await;
+        let client = forged.client(&network, &format!("client-{name}"), (&judge, &operators));
+        let (ok, said) = client.apt(&["install", "--no-install-recommends", "artel-tiny-doc"]);
+        assert_eq!((ok, client.installed()), (expect, expect), "{name}: {said}");
+        assert!(expect || said.contains("only 0/2 required signatures"), "{name}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -96,8 +96,8 @@ impl ApiError {
             403 => ApiError::NotAllowed { reason: text },
             404 => ApiError::NotFound { what: text },
             416 => ApiError::Range { size: text.parse().unwrap_or(0) },
+            429 | 503 => ApiError::Unavailable { reason: text },
             400..=499 => ApiError::Refused { reason: text },
-            503 => ApiError::Unavailable { reason: text },
             502 => ApiError::Unreachable { reason: text },
             _ => ApiError::Internal,
         }

@@ -8,7 +8,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptState, ExplanationView, JobState, Time, VerdictWord};
+use super::{AttemptState, ExplanationView, JobState, LoggedAttempt, Time, VerdictWord};
 
 /// The receipt of a submitted job: it is durable since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +244,9 @@ pub struct JobDetail {
     /// Comparisons of attempts that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub explanations: Vec<ExplanationView>,
+    /// What the transparency log says of each attempt, by lease: one without an outcome is a gap. Kept as long as its evidence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logged: Vec<LoggedAttempt>,
 }
 
 /// One step of a server job.

@@ -250,6 +250,9 @@ pub struct Metrics {
     /// Whether the network's log was forked by who may sign it: 0 or 1.
     #[serde(default)]
     pub log_conflicts: u64,
+    /// Questions of strangers that this node handed on to coordinators, since it is up.
+    #[serde(default)]
+    pub relayed: u64,
     /// For how long the node has been running, in seconds.
     #[serde(default)]
     pub uptime_seconds: u64,

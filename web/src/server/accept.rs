@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Limits, Listener, listener::Stream, stall::Stall};
+use super::{Limits, Listener, crowd::Caller, listener::Stream, stall::Stall};
 
 /// How long to wait after a failed accept (usually: no file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,8 +38,11 @@ pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop
         let (stream, slot) = next;
         let (router, stop) = (router.clone(), stop.clone());
         match stream {
-            Stream::Tcp(stream) => drop(connections.spawn(connection(stream, router, limits, stop, slot))),
-            Stream::Unix(stream) => drop(connections.spawn(connection(stream, router, limits, stop, slot))),
+            Stream::Tcp(stream) => {
+                let caller = stream.peer_addr().ok().map(|address| Caller::at(address.ip()));
+                drop(connections.spawn(connection(stream, (router, caller), limits, stop, slot)));
+            }
+            Stream::Unix(stream) => drop(connections.spawn(connection(stream, (router, None), limits, stop, slot))),
             Stream::Stranger => tracing::warn!("connection of another user to the owner's socket refused"),
         }
     }
@@ -64,11 +67,22 @@ async fn accept(listener: &Listener, slots: &Arc<Semaphore>) -> (Stream, OwnedSe
     }
 }
 
-async fn connection<S>(stream: S, router: Router, limits: Limits, stop: CancellationToken, slot: OwnedSemaphorePermit)
-where
+async fn connection<S>(
+    stream: S,
+    (router, caller): (Router, Option<Caller>),
+    limits: Limits,
+    stop: CancellationToken,
+    slot: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = router.map_request(|request: http::Request<Incoming>| request.map(Body::new));
+    let service = router.map_request(move |request: http::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        request
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(HEAD_BYTES);
     let io = TokioIo::new(Stall::new(stream, limits.idle_time));

@@ -7,15 +7,21 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::Limits;
 use crate::api::ApiError;
+
+/// Seconds after which a caller may try again.
+pub(super) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.body())).into_response();
+        if matches!(self, ApiError::Unavailable { .. }) {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         if let ApiError::Range { size } = self
             && let Ok(value) = format!("bytes */{size}").parse()
         {

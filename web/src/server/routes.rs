@@ -8,7 +8,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, Server, clients, content, guard, jobs, live, metrics, node, recipes, witness};
+use super::{Access, Server, clients, content, crowd, guard, jobs, live, metrics, node, recipes, witness};
 use crate::{api::ApiError, backend::Backend, pages};
 
 /// What every handler gets.
@@ -39,6 +39,7 @@ pub(super) fn router<B: Backend>(app: App<B>) -> Router {
         .route("/static/{name}", get(pages::asset))
         .with_state(app.server.backend.clone())
         .merge(api(app.clone()))
+        .merge(handed_on(app.clone()))
         .merge(rebuilder(app.clone()))
         .nest("/rebuilder/{operator}", rebuilder(app.clone()))
         .fallback(async || ApiError::NotFound { what: "this page".to_owned() })
@@ -53,7 +54,6 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/jobs/{id}", get(jobs::show::<B>))
         .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
         .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
-        .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
         .route("/api/v1/jobs/{id}/difference", get(jobs::difference::<B>))
         .route("/api/v1/jobs/{id}/difference.html", get(jobs::difference_page::<B>))
         .route("/api/v1/jobs/{id}/outputs", post(recipes::bring::<B>))
@@ -73,11 +73,6 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))
         .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
-        .route("/api/v1/artifacts", get(clients::artifacts::<B>))
-        .route("/api/v1/artifacts/{digest}/attestations", get(clients::attestations::<B>))
-        .route("/api/v1/artifacts/{digest}/summary", get(clients::summary::<B>))
-        .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
-        .route("/api/v1/packages", get(clients::packages::<B>))
         .route("/api/v1/rebuilder", get(clients::rebuilder::<B>))
         .route("/api/v1/metrics", get(node::figures::<B>))
         .route("/api/v1/shutdown", post(node::shutdown::<B>))
@@ -85,18 +80,34 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/log/conflict", get(witness::conflict::<B>))
         .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
         .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))
-        .route("/log/{*path}", get(content::log_file::<B>))
         .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
         .with_state(app)
 }
 
-/// What rebuilderd's clients ask, at the paths that they know.
+/// What a node that is no coordinator may have to ask one for: of these a caller gets a few at one time.
+fn handed_on<B: Backend>(app: App<B>) -> Router {
+    let crowd = app.server.crowd.clone();
+    Router::new()
+        .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
+        .route("/api/v1/artifacts", get(clients::artifacts::<B>))
+        .route("/api/v1/artifacts/{digest}/attestations", get(clients::attestations::<B>))
+        .route("/api/v1/artifacts/{digest}/summary", get(clients::summary::<B>))
+        .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
+        .route("/api/v1/packages", get(clients::packages::<B>))
+        .route("/log/{*path}", get(content::log_file::<B>))
+        .with_state(app)
+        .layer(middleware::from_fn_with_state(crowd, crowd::pass))
+}
+
+/// What rebuilderd's clients ask, at the paths that they know; see [`handed_on`].
 fn rebuilder<B: Backend>(app: App<B>) -> Router {
+    let crowd = app.server.crowd.clone();
     Router::new()
         .route("/api/v0/pkgs/list", get(clients::list::<B>))
         .route("/api/v1/builds/{build}/artifacts/{artifact}/attestation", get(clients::link::<B>))
         .route("/api/v1/meta/public-keys", get(clients::public_keys::<B>))
         .route("/api/v1/packages/binary", get(clients::binary::<B>))
         .with_state(app)
+        .layer(middleware::from_fn_with_state(crowd, crowd::pass))
 }

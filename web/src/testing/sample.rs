@@ -86,6 +86,7 @@ pub fn detail(id: JobId, request: &JobRequest, accepted: Time) -> JobDetail {
         service: None,
         links: Vec::new(),
         explanations: Vec::new(),
+        logged: Vec::new(),
     }
 }
 
@@ -211,6 +212,7 @@ fn job(title: &str, state: JobState, accepted: u64) -> JobDetail {
         service: None,
         links: Vec::new(),
         explanations: Vec::new(),
+        logged: Vec::new(),
     }
 }
 

@@ -27,7 +27,13 @@ fn lease(of: u8, by: u8, number: u64) -> Entry {
 
 fn commitment(of: u8, by: u8, number: u64) -> Entry {
     let digest = Hash::of(b"salted");
-    at(Event::Commitment(Commitment { job: job(of), node: node(by), lease: LeaseNumber(number), digest }))
+    at(Event::Commitment(Commitment {
+        job: job(of),
+        node: node(by),
+        lease: LeaseNumber(number),
+        digest,
+        signature: None,
+    }))
 }
 
 fn outcome(of: u8, by: u8, number: u64, end: End) -> Entry {

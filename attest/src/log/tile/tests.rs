@@ -219,3 +219,29 @@ fn bundles_hold_the_trees_entries() {
     assert_eq!(write_bundle([&long[1..]]).unwrap().len(), 2 + ENTRY_MAX);
     assert_eq!(tile("0/273.p/112").filled(), tile("0/273"));
 }
+
+#[test]
+fn narrow_parts_are_cut_from_the_widest() {
+    let log = Memory::sized(600);
+    let bytes = |resource: Resource| match resource {
+        Resource::Checkpoint => Vec::new(),
+        Resource::Tile(tile) => tile.bytes(&log).unwrap(),
+        Resource::Entries(slice) => log.bundle(slice),
+    };
+    for (path, widest) in [
+        ("tile/0/000.p/7", "tile/0/000"),
+        ("tile/0/002.p/3", "tile/0/002.p/88"),
+        ("tile/1/000.p/1", "tile/1/000.p/2"),
+        ("tile/entries/001.p/255", "tile/entries/001"),
+        ("tile/entries/002.p/88", "tile/entries/002.p/88"),
+        ("checkpoint", "checkpoint"),
+    ] {
+        let (resource, wide): (Resource, Resource) = (path.parse().unwrap(), widest.parse().unwrap());
+        assert_eq!(resource.widest(600), wide, "{path}");
+        assert_eq!(resource.cut_from(wide, &bytes(wide)).unwrap(), bytes(resource), "{path}");
+    }
+    let beyond: Resource = "tile/0/002.p/89".parse().unwrap();
+    assert_eq!(beyond.widest(600), beyond, "there is no such thing yet");
+    let (narrow, wide): (Resource, Resource) = ("tile/0/000.p/7".parse().unwrap(), "tile/0/000".parse().unwrap());
+    assert!(narrow.cut_from(wide, &[0; 31]).is_err());
+}

@@ -295,6 +295,67 @@ fn promotions_lead_to_the_channel_whose_rule_counts() {
     );
 }
 
+/// A step into a channel that there was not when the package was built, signed by who maintains it since.
+#[test]
+fn promotions_count_by_a_later_policy_but_not_by_a_revoked_key() {
+    let (late, testing) = (samples::MAINTAINER_SEED + 50, "testing".parse::<ChannelName>().unwrap());
+    let (bundle, network) = bundle(&Sample::policy(0), &["x", "x"]);
+    let promote = Promote { from: "stable".parse().unwrap(), packages: vec!["base-files".parse().unwrap()] };
+    let mut request = samples::server_request(network, ServerJob::Promote(promote));
+    request.channel = testing.clone();
+    let step = Octets(Record::sign(&request, Some(&network), &[&signing_key(late)]).to_bytes());
+    let sample = Sample::of_bundle(Bundle { promotions: vec![step], ..bundle }, network);
+    let sign = |policy: &Policy| Record::sign(policy, Some(&network), &[&signing_key(samples::ROOT_SEED)]).to_bytes();
+    let mut second = Policy { number: 2, network: Some(network), ..Sample::policy(0) };
+    let channels = vec![testing.clone()];
+    let name = "zora".parse().unwrap();
+    let zora = protocol::policy::Maintainer { name, key: public_key(late), channels };
+    second.maintainers.push(zora);
+    second.maintainers.sort();
+    second.channels.push(Channel { name: testing.clone(), ..samples::channel(2, 2) });
+    let mut third = Policy { number: 3, ..second.clone() };
+    third.maintainers.retain(|maintainer| maintainer.key != public_key(late));
+    let gone = sign(&third);
+    third.revoked = vec![Revoked { key: public_key(late), from: 1000, reason: "lost".to_owned() }];
+    let (second, revoked) = (sign(&second), sign(&third));
+    let proof = sample.proof(&[]);
+    let judge = |later: &[&Vec<u8>]| {
+        let later = (60..).zip(later).map(|(place, policy)| ((*policy).clone(), Some(place)));
+        let chain: Vec<_> = [(sample.genesis.clone(), Some(0))].into_iter().chain(later).collect();
+        let trust = Trust::new(network, &chain, Demands::default(), samples::NOW).unwrap();
+        let stapled = Stapled { lines: &sample.lines(), proof: Some(&proof) };
+        let of_lines = verify_stapled(&stapled, &trust, &NOW).unwrap().proof;
+        let of_bundle = verify_bundle(&sample.bundle, Some(&proof), (&trust, &NOW)).unwrap().proof;
+        assert!(of_lines.channel == of_bundle.channel && of_bundle.lock.is_some());
+        of_lines.channel
+    };
+    assert_eq!(judge(&[]).as_str(), "stable", "nobody knows who signed it");
+    assert_eq!(judge(&[&second]), testing);
+    assert_eq!(judge(&[&second, &gone]), testing, "who left did not sign in vain");
+    assert_eq!(judge(&[&second, &revoked]).as_str(), "stable", "nothing says when it was signed");
+}
+
+/// What nobody honest puts into a bundle refuses all of it, though lines that say nothing are passed over.
+#[test]
+fn a_bundle_with_a_part_that_does_not_belong_there_proves_nothing() {
+    let Bench { sample, trust, proof, .. } = Bench::of(&["x", "x"]);
+    let judge = |bundle: &Bundle| verify_bundle(bundle, Some(&proof), (&trust, &NOW));
+    assert!(judge(&sample.bundle).unwrap().logged.is_some());
+    let foreign = Bench::of(&["x", "x", "lie"]).sample.bundle.attestations[2].clone();
+    let mut more = sample.bundle.clone();
+    more.attestations.push(foreign);
+    assert_eq!(judge(&more).unwrap().proof.agree.len(), 2, "what the verdict does not rest on is not counted");
+    more.attestations[2] = Octets(b"{}".to_vec());
+    assert!(matches!(judge(&more), Err(Broken::Evidence(Error::Attestation { position: 3, .. }))));
+    let mut twice = sample.bundle.clone();
+    twice.attestations[1] = twice.attestations[0].clone();
+    assert_eq!(code(judge(&twice)), 11, "one voice, heard twice");
+    let mut other = sample.bundle.clone();
+    other.lock = Octets(b"lock".to_vec());
+    assert!(matches!(judge(&other), Err(Broken::Evidence(Error::Lock(_)))));
+    assert_eq!(code(verify_bundle(&sample.bundle, None, (&trust, &NOW))), 13, "its channel asks for witnesses");
+}
+
 /// Under the policy that was in force at the verdict's place: who left the network later did not build in vain.
 #[test]
 fn a_policy_counts_from_its_place_in_the_log_on() {
@@ -315,6 +376,29 @@ fn a_policy_counts_from_its_place_in_the_log_on() {
     assert_eq!(check(Some(BEFORE), Some(&proof), asked), 11, "op-b had left");
     assert_eq!(check(None, Some(&proof), asked), 11, "nobody knows since when: the newest counts");
     assert_eq!(check(Some(BEFORE + 1), None, LogDemand::Never), 11, "without a place the newest counts");
+}
+
+/// A network that began without witnesses: what one coordinator says of that time does not do once it asks for two.
+#[test]
+fn as_many_witnesses_must_have_seen_it_as_the_newest_policy_asks_for() {
+    let sample = Sample::of(&Sample::policy(0), &["x", "x"]);
+    let (lines, alone, seen) = (sample.lines(), sample.proof(&[]), sample.proof(&[0, 2]));
+    let sign = |policy: Policy| {
+        let policy = Policy { network: Some(sample.network), ..policy };
+        Record::sign(&policy, Some(&sample.network), &[&signing_key(samples::ROOT_SEED)]).to_bytes()
+    };
+    let second = sign(Policy { number: 2, ..Sample::policy(2) });
+    let third = sign(Policy { number: 3, ..Sample::policy(0) });
+    let check = |later: &[&Vec<u8>], proof: Option<&[u8]>| {
+        let later = (60..).zip(later).map(|(place, policy)| ((*policy).clone(), Some(place)));
+        let chain: Vec<_> = [(sample.genesis.clone(), Some(0))].into_iter().chain(later).collect();
+        let trust = Trust::new(sample.network, &chain, Demands::default(), samples::NOW).unwrap();
+        code(verify_stapled(&Stapled { lines: &lines, proof }, &trust, &NOW))
+    };
+    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[], proof)), [0, 0, 0]);
+    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[&second], proof)), [13, 13, 0]);
+    assert_eq!(check(&[&second], Some(&sample.proof(&[2]))), 13, "one of two");
+    assert_eq!(check(&[&second, &third], Some(&alone)), 0, "the roots ask for none again");
 }
 
 /// What is no envelope of ours is not believed because its bytes decode.
@@ -341,7 +425,11 @@ fn code_when_revoked(seed: u8, from: u64) -> u8 {
     let second = Record::sign(&second, Some(&network), &[&signing_key(samples::ROOT_SEED)]).to_bytes();
     let chain = [(bench.sample.genesis.clone(), Some(0)), (second, Some(60))];
     let trust = Trust::new(network, &chain, Demands::default(), samples::NOW).unwrap();
-    Bench { trust, ..bench }.code(&Bench::of(&["x", "x"]).lines)
+    let bench = Bench { trust, ..bench };
+    let code_of_lines = bench.code(&bench.lines);
+    let judged = verify_bundle(&bench.sample.bundle, Some(&bench.proof), (&bench.trust, &NOW));
+    assert_eq!(code(judged), code_of_lines, "who mirrors a package judges as who installs it");
+    code_of_lines
 }
 
 #[test]

@@ -78,29 +78,30 @@ impl Apt {
         Some(PathBuf::from(text.trim().strip_prefix("FOLDER='")?.strip_suffix('\'')?))
     }
 
-    /// Gives the origins that each repository's signed index names, by the beginning of its addresses.
+    /// Gives the repositories that apt's sources name, by the beginning of their addresses, with the origins that their own signed
+    /// indexes say.
     ///
     /// # Errors
     /// Words, when apt does not say.
-    pub(super) fn origins(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
+    pub(super) fn repositories(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
         let mut command = Command::new("apt-get");
         let output = self.with_options(&mut command).args(["indextargets", "Created-By: Packages"]).output();
         let output = output.map_err(|error| format!("apt-get cannot be asked for its repositories: {error}"))?;
         if !output.status.success() {
             return Err(format!("apt-get does not say which repositories there are: {}", last_words(&output)));
         }
-        let mut origins: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut repositories: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for target in String::from_utf8_lossy(&output.stdout).split("\n\n") {
             let field = |wanted: &str| {
                 let line = target.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| *name == wanted);
                 line.map(|(_, value)| value.to_owned())
             };
             if let Some(base) = field("Repo-URI") {
-                let found = origins.entry(plain(&base)).or_default();
+                let found = repositories.entry(plain(&base)).or_default();
                 found.extend(field("Origin"));
             }
         }
-        Ok(origins)
+        Ok(repositories)
     }
 
     /// Fetches a file by apt's own methods, no larger than any staple.
@@ -136,7 +137,7 @@ fn address(line: &str) -> Option<(Key, Address)> {
 }
 
 /// Gives an address in one spelling: a file's may have none, one or three slashes before its path.
-fn plain(address: &str) -> String {
+pub(super) fn plain(address: &str) -> String {
     match address.strip_prefix("file:").or_else(|| address.strip_prefix("copy:")) {
         Some(path) => format!("file:/{}", path.trim_start_matches('/')),
         None => address.to_owned(),

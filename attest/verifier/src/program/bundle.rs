@@ -7,12 +7,16 @@ use std::{
 
 use attest::{
     bundle::{BUNDLE_MAX, Bundle},
-    verify::{self, Proof, verify},
+    verify::{self, Attempts, Proof, attempts, attempts::Attempt, verify},
 };
 use protocol::{NetworkId, Sha256};
 use serde_json::{Value, json};
 
-use crate::{Error, now, package, read, report::Output, rpm};
+use crate::{
+    Error, now, package, read,
+    report::{Output, printable, with_proof},
+    rpm,
+};
 
 /// Checks a bundle, the first of the paths, and files against it; gives what to print.
 ///
@@ -21,14 +25,21 @@ use crate::{Error, now, package, read, report::Output, rpm};
 pub(super) fn run(network: &NetworkId, paths: &[PathBuf], output: Output) -> Result<String, Error> {
     let [bundle, files @ ..] = paths else { return Err(Error::Usage("name a BUNDLE".into())) };
     let bundle = Bundle::from_bytes(&read(bundle, BUNDLE_MAX)?).map_err(verify::Error::from)?;
-    let proof = verify(&bundle, network, now())?;
+    let proof = match verify(&bundle, network, now()) {
+        Ok(proof) => proof,
+        Err(source) => {
+            let told = attempts(&bundle, network).map(|told| told.lines(None)).unwrap_or_default();
+            return Err(Error::Unproven { told, source });
+        }
+    };
+    let attempts = attempts(&bundle, network)?;
     for path in files {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         proof.file(&name, &hash(path)?)?;
     }
     Ok(match output {
-        Output::Text => text(&proof, files),
-        Output::Json => format!("{}\n", report(&proof, files)),
+        Output::Text => text((&proof, &attempts), files),
+        Output::Json => format!("{}\n", report((&proof, &attempts), files)),
     })
 }
 
@@ -44,28 +55,22 @@ fn hash(path: &Path) -> Result<Sha256, Error> {
     package::digest(&mut file, path)
 }
 
-fn text(proof: &Proof, files: &[PathBuf]) -> String {
+fn text((proof, attempts): (&Proof, &Attempts), files: &[PathBuf]) -> String {
     let mut lines = proof.lines();
+    lines.extend(attempts.lines(Some(proof)).iter().map(|line| printable(line)));
     lines.extend(files.iter().map(|path| format!("ok {}", path.display())));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn report(proof: &Proof, files: &[PathBuf]) -> Value {
-    json!({
-        "proven": true,
-        "exit": 0,
-        "network": proof.network,
-        "policy": proof.policy.number,
-        "job": proof.job,
-        "title": proof.request.title(),
-        "channel": proof.channel,
-        "maintainer": proof.maintainer,
-        "environment": proof.request.environment,
-        "wanted": proof.rule.agree,
-        "agree": proof.agree,
-        "dissent": proof.dissent,
-        "outputs": proof.outputs,
-        "files": files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
-    })
+fn report((proof, attempts): (&Proof, &Attempts), files: &[PathBuf]) -> Value {
+    let attempt = |it: &Attempt| {
+        json!({
+            "lease": it.lease, "node": it.node, "operator": it.operator, "ended": it.ended.word(), "entry": it.place,
+            "words": it.to_string(),
+        })
+    };
+    let attempts: Vec<_> = attempts.list().iter().map(attempt).collect();
+    let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    with_proof(proof, json!({ "attempts": attempts, "outputs": proof.outputs, "files": files }))
 }

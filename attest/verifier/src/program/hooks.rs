@@ -4,13 +4,13 @@ use std::{io, path::PathBuf};
 
 use crate::{
     Error, POLICY,
-    apt::{self, CACHE, Hook, Scope},
+    apt::{self, CACHE, Hook, Marks, Scope},
     hook::{Manager, Setup},
 };
 
 /// What is told to who asks for help.
 pub(super) const USAGE: &str = "\
-usage: artel-verify apt-hook install|uninstall [--root DIR] [--policy FILE] [--origin NAME... | --all]
+usage: artel-verify apt-hook install|uninstall [--root DIR] [--policy FILE] [--source URI... | --all]
        artel-verify dnf-hook install|uninstall [--root DIR] [--policy FILE] [--repository PATTERN... | --all]
 
 Has apt, or dnf, refuse packages without proof that operators built them.
@@ -18,8 +18,9 @@ Has apt, or dnf, refuse packages without proof that operators built them.
   --root DIR            install into another system's root [default: /]
   --program FILE        the program that is run, as it is called there [default: this one]
   --policy FILE         what is trusted, as it is called there [default: /etc/artel/verify.policy]
-  --origin NAME         apt: packages of repositories with this Origin must be proven; may stand several times
-                        [default: the network's name in the policy file]
+  --source URI          apt: packages from addresses that begin so must be proven; may stand several times
+  --origin NAME         apt: packages of repositories with this Origin must be proven, and of the sources that have one when
+                        the hook is installed; may stand several times [default: the network's name in the policy file]
   --repository PATTERN  dnf: packages of repositories with such an id must be proven; may stand several times
                         [default: artel and artel-*]
   --plugins DIR         dnf: where it looks for plugins [default: its usual folder]
@@ -34,8 +35,10 @@ struct Words {
     policy: PathBuf,
     cache: PathBuf,
     plugins: Option<PathBuf>,
-    /// Origins or patterns.
+    /// Patterns of repositories' ids.
     names: Vec<String>,
+    /// What apt's repositories are known by.
+    marks: Marks,
     scope: Given,
 }
 
@@ -56,7 +59,7 @@ pub(super) fn run(manager: Manager, words: &[String]) -> Result<(String, u8), Er
     let words = parse(manager, rest).map_err(|why| usage(&why))?;
     match (verb.as_str(), manager) {
         ("run", Manager::Apt) => {
-            let scope = if words.scope == Given::All { Scope::All } else { Scope::Origins(words.names) };
+            let scope = if words.scope == Given::All { Scope::All } else { Scope::Marked(words.marks) };
             let hook = Hook { policy: words.policy, scope, cache: words.cache };
             Ok((String::new(), apt::answer(&hook, &mut io::stdin().lock(), &mut io::stderr().lock())))
         }
@@ -83,7 +86,7 @@ fn setup(manager: Manager, words: Words) -> Result<Setup, Error> {
         root: words.root,
         program: words.program.map_or_else(own, Ok)?,
         policy: words.policy,
-        scope: if all { Scope::All } else { Scope::Origins(words.names) },
+        scope: if all { Scope::All } else { Scope::Marked(words.marks) },
         repositories,
         plugins: words.plugins,
     })
@@ -97,6 +100,7 @@ fn parse(manager: Manager, words: &[String]) -> Result<Words, String> {
         cache: CACHE.into(),
         plugins: None,
         names: Vec::new(),
+        marks: Marks::default(),
         scope: Given::Named,
     };
     let mut words = words.iter();
@@ -109,7 +113,9 @@ fn parse(manager: Manager, words: &[String]) -> Result<Words, String> {
             ("--program", _) => found.program = Some(value()?.into()),
             ("--policy", _) => found.policy = value()?.into(),
             ("--cache", Manager::Apt) => found.cache = value()?.into(),
-            ("--origin", Manager::Apt) | ("--repository", Manager::Dnf) => found.names.push(value()?),
+            ("--origin", Manager::Apt) => found.marks.origins.push(value()?),
+            ("--source", Manager::Apt) => found.marks.sources.push(value()?),
+            ("--repository", Manager::Dnf) => found.names.push(value()?),
             ("--plugins", Manager::Dnf) => found.plugins = Some(value()?.into()),
             _ => return Err(format!("unknown option {name}")),
         }

@@ -1,6 +1,6 @@
 //! apt, dpkg and the hook in a scratch root.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use attest::{
     testing::{DEB, deb::deb, staple::Sample},
@@ -113,7 +113,10 @@ impl Bench {
         let (root, policy) =
             (self.folder.path().display().to_string(), self.path("verify.policy").display().to_string());
         let cache = self.path("etc/apt/apt.conf.d/90artel");
-        verifier(&[&["apt-hook", "install", "--root", &root, "--policy", &policy], words].concat());
+        let mut install = Command::new(PROGRAM);
+        install.args(["apt-hook", "install", "--root", &root, "--policy", &policy]).args(words);
+        let (good, words) = said(&install.env("APT_CONFIG", self.path("apt.conf")).output().unwrap());
+        assert!(good, "{words}");
         // Only here the cache lies elsewhere than the hook's own.
         let conf = fs::read_to_string(&cache).unwrap();
         let run = format!("apt-hook run --cache {}", self.path("staples").display());
@@ -201,6 +204,37 @@ fn what_lies_beside_a_package_is_fetched_as_apt_fetches_it_and_kept() {
         fs::write(file.unwrap().path(), "spoilt").unwrap();
     }
     assert!(bench.install(&["base-files"]).is_ok());
+}
+
+/// What a repository says of itself takes it out of nobody's care: its source is this machine's own word.
+#[test]
+fn a_repository_that_calls_itself_otherwise_is_known_by_its_source() {
+    let Some(bench) = Bench::new() else { return };
+    let server = Server::of(bench.folder.path());
+    bench.sources(&server.address);
+    bench.hook(&["--origin", "sample"]);
+    let conf = fs::read_to_string(bench.path("etc/apt/apt.conf.d/90artel")).unwrap();
+    let source = format!("--source {}/ours/", server.address);
+    assert!(conf.contains(&source) && !conf.contains("/theirs"), "{conf}");
+    bench.unstaple();
+    let good = deb(IDENTITY, "a");
+    for origin in ["somebody", ""] {
+        bench.repository("ours", origin, &[(DEB, IDENTITY, &good)]);
+        let (updated, words) = bench.apt(&["update", "--allow-releaseinfo-change"]);
+        assert!(updated, "{words}");
+        refused(bench.install(&["base-files"]), "there is no evidence for it at http://127.0.0.1");
+        assert!(bench.install(&["other"]).is_ok(), "another repository stays out of it");
+    }
+    bench.staple();
+    assert!(bench.install(&["base-files"]).is_ok());
+
+    // As the hook was before sources were written down: nobody asks.
+    fs::remove_dir_all(bench.path("staples")).unwrap();
+    bench.unstaple();
+    write(bench.folder.path(), "etc/apt/apt.conf.d/90artel", conf.replace(&source, ""));
+    assert!(bench.install(&["base-files"]).is_ok());
+    write(bench.folder.path(), "etc/apt/apt.conf.d/90artel", conf);
+    refused(bench.install(&["base-files"]), "there is no evidence for it at http://127.0.0.1");
 }
 
 /// Another package under the name and version that apt was told of, with its own honest evidence: apt's index does not save it.

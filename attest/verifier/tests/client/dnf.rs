@@ -87,6 +87,7 @@ fn sample() -> Sample {
     };
     let bundle = Bundle {
         lock: Octets(samples::lock().to_bytes()),
+        course: None,
         request: Octets(request.to_bytes()),
         policies: vec![Octets(genesis.to_bytes())],
         promotions: vec![],

@@ -132,7 +132,7 @@ impl Network {
         self.apply(Command::Renewed { node, renewals });
         let salt = Salt::from_bytes([7; 32]);
         let digest = attest::commitment::digest(&self.ledger.network(), number, &salt, attestation.bytes());
-        let commitment = Commitment { lease: number, digest };
+        let commitment = Commitment { lease: number, digest, signature: None };
         let mut granted = leases(self.apply(Command::Committed { node, commitment }));
         let (log, opening) = (Hash::of(b"log"), Opening::Salt(salt));
         granted.extend(leases(self.apply(Command::Revealed { node, lease: number, log, opening, attestation })));

@@ -8,6 +8,8 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Fault};
+
 /// What an attestation says, as far as decisions need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
@@ -79,6 +81,17 @@ pub enum AttemptState {
         /// When it started; none when the builder never said so.
         started: Option<Timestamp>,
     },
+    /// It gave no result when it had to, though its builder was there.
+    Silent {
+        /// In one sentence.
+        why: String,
+        /// What it owed.
+        kind: Silence,
+        /// When it was over.
+        ended: Timestamp,
+        /// When it started; none when the builder never said so.
+        started: Option<Timestamp>,
+    },
     /// We ended it, because its result was no longer needed.
     Revoked {
         /// When.
@@ -88,6 +101,18 @@ pub enum AttemptState {
         /// When it started; none when the builder never said so.
         started: Option<Timestamp>,
     },
+}
+
+/// What a builder did not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Silence {
+    /// The result that it is bound to, when it was asked for it. Others may have shown theirs to a coordinator since, so that its
+    /// operator could copy: it never has another turn.
+    Withheld,
+    /// Any result, within the attempt's time.
+    Endless,
+    /// The same, and nobody else was left, so that the operator has another turn.
+    Excused,
 }
 
 impl AttemptState {
@@ -100,6 +125,8 @@ impl AttemptState {
             AttemptState::Revealed { .. } => "revealed",
             AttemptState::Failed { .. } => "failed",
             AttemptState::Interrupted { .. } => "interrupted",
+            AttemptState::Silent { kind: Silence::Withheld, .. } => "withheld",
+            AttemptState::Silent { kind: Silence::Endless | Silence::Excused, .. } => "unanswered",
             AttemptState::Revoked { .. } => "revoked",
         }
     }
@@ -138,6 +165,7 @@ impl AttemptState {
             | AttemptState::Failed { started, .. } => Some(*started),
             AttemptState::Committed { started, .. }
             | AttemptState::Interrupted { started, .. }
+            | AttemptState::Silent { started, .. }
             | AttemptState::Revoked { started, .. } => *started,
         }
     }
@@ -150,9 +178,22 @@ impl AttemptState {
             AttemptState::Revealed { ended, .. }
             | AttemptState::Failed { ended, .. }
             | AttemptState::Interrupted { ended, .. }
+            | AttemptState::Silent { ended, .. }
             | AttemptState::Revoked { ended, .. } => Some(*ended),
         }
     }
+}
+
+/// What a builder has said of an attempt that the log keeps, signed by it: since then it cannot copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Said {
+    /// Nothing that binds it.
+    #[default]
+    Nothing,
+    /// What it is committed to.
+    Bound,
+    /// That it failed.
+    Failed,
 }
 
 /// One run of a job on one node.
@@ -162,6 +203,9 @@ pub struct Attempt {
     pub cost: u64,
     /// The builder.
     pub node: NodeId,
+    /// What it has said for good.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub said: Said,
     /// The lease.
     pub lease: LeaseNumber,
     /// Where it is.
@@ -177,13 +221,22 @@ pub struct Attempt {
 impl Attempt {
     /// Says whether the operator has had its turn: it holds a lease, or its attempt ended in a way that is not repeated.
     pub fn is_spent(&self) -> bool {
-        !matches!(self.state, AttemptState::Interrupted { .. } | AttemptState::Failed { excused: true, .. })
+        let again = planted::is(Fault::WithholdsAgain) && matches!(self.state, AttemptState::Silent { .. });
+        !again
+            && !matches!(
+                self.state,
+                AttemptState::Interrupted { .. }
+                    | AttemptState::Failed { excused: true, .. }
+                    | AttemptState::Silent { kind: Silence::Excused, .. }
+            )
     }
 
     /// Says whether the builder could not try, and its operator's turn is over because of that.
     pub fn may_be_excused(&self) -> bool {
-        let AttemptState::Failed { failure, excused, .. } = &self.state else { return false };
-        !excused && matches!(failure.blame, Blame::Builder(_))
+        if let AttemptState::Failed { failure, excused, .. } = &self.state {
+            return !excused && matches!(failure.blame, Blame::Builder(_));
+        }
+        matches!(self.state, AttemptState::Silent { kind: Silence::Endless, .. })
     }
 
     /// Says whether a running builder was lost.
@@ -200,6 +253,7 @@ impl Attempt {
             | AttemptState::Committed { .. }
             | AttemptState::Failed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => None,
         }
     }
@@ -213,6 +267,7 @@ impl Attempt {
             | AttemptState::Committed { .. }
             | AttemptState::Revealed { .. }
             | AttemptState::Interrupted { .. }
+            | AttemptState::Silent { .. }
             | AttemptState::Revoked { .. } => None,
         }
     }

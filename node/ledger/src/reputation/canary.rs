@@ -4,11 +4,7 @@
 //! nothing, votes for nothing and stands in no job's list of attempts: its outputs are compared with what was agreed, that is all. An
 //! interruption is no answer.
 
-use attest::{
-    compare,
-    log::entry::{self, End, Event},
-    statement::VerifiedAttestation,
-};
+use attest::{compare, log::entry::End, statement::VerifiedAttestation};
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
     blame::{Blame, Failure, Fault},
@@ -20,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Claim, Class, Contradiction};
 use crate::{
-    ENDED_FULL_MAX, Effect, Ledger, Opening, Turn,
+    ENDED_FULL_MAX, Effect, Ledger, Opening, Turn, commitments,
     deadlines::Due,
     job::{Attempt, Job, is_interruption},
     log,
@@ -93,6 +89,12 @@ impl Ledger {
         fitting.min().map(|(_, id, digest, profile)| (id, digest, profile))
     }
 
+    /// Gives the job that a node's canary runs.
+    pub(crate) fn canary_of(&self, node: NodeId, number: LeaseNumber) -> Option<JobId> {
+        let canary = self.reputation.canaries.get(&number).filter(|canary| canary.lease.node == node)?;
+        Some(canary.lease.job)
+    }
+
     /// Says that a canary lives; false when there is none under this lease.
     pub(crate) fn renew_canary(&mut self, node: NodeId, number: LeaseNumber, turn: &Turn) -> bool {
         let Some(canary) = self.reputation.canaries.get_mut(&number).filter(|c| c.lease.node == node) else {
@@ -125,7 +127,7 @@ impl Ledger {
     /// Binds a builder to its answer, as for any attempt; false when the lease is none of a canary of this node. The right one
     /// is known to everybody, so that it may be shown at once.
     pub(crate) fn canary_committed(&mut self, node: NodeId, commitment: Commitment, turn: &mut Turn) -> bool {
-        let Commitment { lease, digest } = commitment;
+        let (lease, digest) = (commitment.lease, commitment.digest);
         let canary = self.reputation.canaries.get_mut(&lease).filter(|canary| canary.lease.node == node);
         let Some(canary) = canary else { return false };
         let job = canary.lease.job;
@@ -136,7 +138,7 @@ impl Ledger {
                 return true;
             }
             Some(_) => {}
-            None => turn.log(Event::Commitment(entry::Commitment { job, node, lease, digest })),
+            None => turn.log(commitments::logged(job, node, commitment)),
         }
         turn.answer(Response::Reveal);
         true

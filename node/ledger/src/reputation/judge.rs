@@ -112,6 +112,7 @@ impl Ledger {
                 | AttemptState::Committed { .. }
                 | AttemptState::Revealed { .. }
                 | AttemptState::Interrupted { .. }
+                | AttemptState::Silent { .. }
                 | AttemptState::Revoked { .. } => continue,
             };
             found.push((attempt.operator.clone(), attempt.node, attempt.lease, claim));

@@ -36,6 +36,10 @@ pub(super) enum Nature {
     BlackHole,
     /// It waits until it can read what others built, and signs that.
     Copycat,
+    /// It says that it works, and never has a result.
+    Endless,
+    /// It is bound to what it built, and never shows it.
+    Withholder,
 }
 
 pub(super) struct Builder {
@@ -182,6 +186,10 @@ impl World {
 
     /// Shows what a builder is committed to.
     fn reveal(&mut self, to: usize, lease: LeaseNumber) {
+        if self.builders[to].nature == Nature::Withholder {
+            self.see("result withheld");
+            return;
+        }
         if let Some(reveal) = self.builders[to].hidden.remove(&lease) {
             self.builders[to].reports.insert(lease, reveal.clone());
             self.tell(to, Some(lease), reveal);
@@ -220,6 +228,7 @@ impl World {
             | Response::Records(_)
             | Response::Providers(_)
             | Response::Log(_)
+            | Response::Grounds(_)
             | Response::View(_)
             | Response::Witness(..)
             | Response::Checkpoint(_)
@@ -266,6 +275,10 @@ impl World {
             return;
         }
         if builder.life != life {
+            return;
+        }
+        if builder.nature == Nature::Endless {
+            self.see("builder goes on without end");
             return;
         }
         if builder.nature == Nature::Copycat && self.looks_in_vain(to, number) {
@@ -336,9 +349,16 @@ impl World {
             (Nature::Careless, _) => return failed(Blame::Builder(Fault::DiskFull), "sandbox"),
             (Nature::Colluder, _) => "lie".to_owned(),
             (Nature::Loner, _) => format!("lie of {node}"),
-            (Nature::Honest | Nature::Copycat, JobNature::Good) => honest(lease.job),
-            (Nature::Honest | Nature::Copycat, JobNature::Broken) => return failed(Blame::Job, "build"),
-            (Nature::Honest | Nature::Copycat, JobNature::Unstable | JobNature::Server) => format!("run {number}"),
+            (Nature::Honest | Nature::Copycat | Nature::Endless | Nature::Withholder, JobNature::Good) => {
+                honest(lease.job)
+            }
+            (Nature::Honest | Nature::Copycat | Nature::Endless | Nature::Withholder, JobNature::Broken) => {
+                return failed(Blame::Job, "build");
+            }
+            (
+                Nature::Honest | Nature::Copycat | Nature::Endless | Nature::Withholder,
+                JobNature::Unstable | JobNature::Server,
+            ) => format!("run {number}"),
         };
         let attestation = records::attestation(request, lease, builder.key, &content);
         if builder.nature != Nature::Honest {

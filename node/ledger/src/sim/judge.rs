@@ -69,6 +69,10 @@ impl World {
     fn judge_job(&mut self, job: &JobView) -> Result<(), String> {
         let (_, nature) = &self.requests[&job.id];
         let open = ["queued", "building", "publishing"].contains(&job.state.as_str());
+        if open && self.has_endless(job) {
+            // It is stopped when its time is up, which is later than the run ends.
+            return Ok(());
+        }
         if open && job.waiting.is_none() && !is_tried_again(job) {
             return Err(format!("a job neither ended nor says why it waits: {job:?}"));
         }
@@ -97,6 +101,12 @@ impl World {
         Ok(())
     }
 
+    /// Says whether a builder is at the job that never has a result.
+    fn has_endless(&self, job: &JobView) -> bool {
+        let live = job.attempts.iter().filter(|attempt| ["granted", "running"].contains(&attempt.state.as_str()));
+        live.map(|attempt| self.builder_of(attempt.node)).any(|at| self.builders[at].nature == Nature::Endless)
+    }
+
     /// Says whether enough operators are honest of those that every policy named.
     fn enough_honest(&self, job: &JobView) -> bool {
         let ledger = &self.group.members[0].ledger;
@@ -104,7 +114,12 @@ impl World {
         let always =
             |name: &OperatorName| ledger.policies.iter().all(|p| p.get().operators.iter().any(|o| o.name == *name));
         let is_honest = |node| self.builders[self.builder_of(node)].nature == Nature::Honest;
+        // Who was away when it was asked has had its turn.
+        let withheld = |name: &OperatorName| {
+            job.attempts.iter().any(|attempt| attempt.state == "withheld" && attempt.operator == *name)
+        };
         let honest = first.operators.iter().filter(|o| always(&o.name) && o.nodes.iter().all(|node| is_honest(*node)));
+        let honest = honest.filter(|o| !withheld(&o.name));
         last.channel(&job.channel).is_some_and(|channel| honest.count() >= usize::from(channel.agree))
     }
 
@@ -118,6 +133,7 @@ impl World {
         let octets = |list: Vec<Vec<u8>>| list.into_iter().map(Octets).collect();
         let bundle = Bundle {
             lock: Octets(samples::lock().to_bytes()),
+            course: None,
             request: Octets(evidence.request),
             policies: octets(evidence.policies),
             promotions: Vec::new(),
@@ -153,7 +169,7 @@ fn is_tried_again(job: &JobView) -> bool {
     let could_not =
         |result: &ResultView| matches!(result, ResultView::Failed(f) if matches!(f.blame, Blame::Builder(_)));
     let live = job.attempts.iter().any(|attempt| ["granted", "running", "committed"].contains(&attempt.state.as_str()));
-    live && job.attempts.iter().any(|attempt| could_not(&attempt.result))
+    live && job.attempts.iter().any(|attempt| could_not(&attempt.result) || attempt.state == "unanswered")
 }
 
 /// Says whether a node's attempt is one of those that agree.

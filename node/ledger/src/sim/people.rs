@@ -130,6 +130,7 @@ impl World {
             | Response::Lost(_)
             | Response::Reveal
             | Response::Log(_)
+            | Response::Grounds(_)
             | Response::View(_)
             | Response::Witness(..)
             | Response::Checkpoint(_)

@@ -174,6 +174,8 @@ pub(super) fn request(network: NetworkId, wanted: Wanted) -> Verified<JobRequest
         };
         request.nonce = vec![wanted.number; 16];
         request.channel = channels()[wanted.channel].clone();
+        // So that who goes on without end is stopped within a run.
+        request.limits.wall_secs = 600;
         let key = signing_key(MAINTAINERS[wanted.maintainer]);
         Signed::sign(&request, Some(&network), &[&key]).verify(Some(&network)).unwrap()
     };

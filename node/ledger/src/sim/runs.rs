@@ -29,6 +29,8 @@ const SOMETIMES: &[&str] = &[
     "builder quarantined",
     "builder slept",
     "asked to reveal",
+    "builder goes on without end",
+    "result withheld",
     "clock set ahead",
     "clock set back",
     "commit waits for a majority",
@@ -124,11 +126,13 @@ impl World {
         let colluders = self.random.between(0, agree - 1);
         let mut holes = 0;
         for operator in 0..operators {
-            let nature = match self.random.below(12) {
+            let nature = match self.random.below(16) {
                 _ if operator < colluders => Nature::Colluder,
                 0 => Nature::Loner,
                 1 => Nature::Careless,
                 3 => Nature::Copycat,
+                4 => Nature::Endless,
+                5 => Nature::Withholder,
                 2 if holes == 0 && operators > 1 => {
                     holes += 1;
                     Nature::BlackHole

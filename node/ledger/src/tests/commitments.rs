@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use attest::log::entry::{Entry, Event};
+use attest::log::entry::{End, Entry, Event};
 use protocol::{
     Hash, JobId, NodeId,
     blame::Blame,
@@ -14,7 +14,6 @@ use protocol::{
 
 use crate::{
     Command, Effect, News, Opening,
-    commitments::REVEAL_WAIT,
     testing::{Bench, SALT, attest, builder},
     view::ResultView,
 };
@@ -134,18 +133,18 @@ fn a_commitment_is_said_as_often_as_needed_and_binds_once() {
 }
 
 #[test]
-fn a_result_waits_neither_for_nobody_nor_for_ever() {
+fn a_result_waits_neither_for_who_failed_nor_for_ever() {
     let mut bench = Bench::of(2, 2, 2, 2);
     let (_, first, second) = two(&mut bench);
     assert_eq!(bench.commit(&first, "a"), Some(Response::Done));
     bench.fail(&second, Blame::Job, "build");
-    assert_eq!(asked(&bench), [first.number], "nobody is left who could copy and count");
+    assert_eq!(asked(&bench), [first.number], "the other has said that it failed: nobody is left who could copy");
 
     let mut bench = Bench::of(2, 2, 2, 2);
     let job = bench.submit("deb", 1);
     let lease = bench.lease(builder(0, 0), job);
     bench.commit(&lease, "a");
-    for _ in 0..REVEAL_WAIT.as_secs() / 20 {
+    for _ in 0..limits::REVEAL_WAIT.as_secs() / 20 {
         assert_eq!(asked(&bench), []);
         bench.renew(&[&lease]);
         bench.wait(20);
@@ -155,7 +154,7 @@ fn a_result_waits_neither_for_nobody_nor_for_ever() {
 }
 
 #[test]
-fn who_is_asked_and_keeps_silent_is_lost() {
+fn who_is_asked_and_keeps_silent_withholds_and_has_no_other_turn() {
     let mut bench = Bench::of(3, 2, 2, 3);
     let (job, first, second) = two(&mut bench);
     bench.commit(&first, "a");
@@ -165,9 +164,60 @@ fn who_is_asked_and_keeps_silent_is_lost() {
         bench.renew(&[&first]);
         bench.wait(5);
     }
-    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "interrupted", "renewing is no answer");
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "withheld", "renewing is no answer");
+    let withheld = |event: &Event| matches!(event, Event::Outcome(one) if one.end == End::Withheld);
+    assert!(logged(&bench).iter().any(withheld));
     assert_eq!(bench.show(&first, "a"), Some(Response::Done), "late, it is evidence");
-    assert_eq!(bench.state(job), "queued");
+    assert!(matches!(bench.bid(first.node, job), Some(Response::Refused(Refusal::NotAllowed(_)))), "it could copy");
+    bench.wait(3600);
+    assert!(matches!(bench.bid(first.node, job), Some(Response::Refused(Refusal::NotAllowed(_)))));
+    let third = bench.lease(builder(2, 0), job);
+    assert_eq!(bench.commit(&third, "a"), Some(Response::Reveal));
+    bench.assert_replays();
+}
+
+#[test]
+fn who_is_asked_and_says_that_it_was_interrupted_or_could_not_withholds_as_well() {
+    for blame in [Blame::Interrupted, Blame::Builder(protocol::blame::Fault::DiskFull), Blame::Job] {
+        let mut bench = Bench::of(2, 2, 2, 2);
+        let (job, first, second) = two(&mut bench);
+        bench.commit(&first, "a");
+        bench.commit(&second, "a");
+        assert_eq!(bench.fail(&first, blame, "attest"), Some(Response::Done));
+        assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "withheld", "{blame:?}");
+        assert!(matches!(&logged(&bench)[..], [Event::Outcome(one)] if one.end == End::Withheld));
+        bench.show(&second, "a");
+        for _ in 0..20 {
+            bench.wait(60);
+            assert!(matches!(bench.bid(first.node, job), Some(Response::Refused(Refusal::NotAllowed(_)))), "{blame:?}");
+        }
+        bench.assert_replays();
+    }
+}
+
+#[test]
+fn a_commitment_is_not_taken_back_by_declining_its_lease() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let (job, first, second) = two(&mut bench);
+    bench.commit(&first, "nonsense");
+    bench.commit(&second, "a");
+    bench.show(&second, "a");
+    bench.apply(Command::Declined { node: first.node, lease: first.number, why: "never got it".into() });
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "committed");
+    bench.wait(limits::LEASE_TTL.as_secs());
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "withheld");
+    bench.assert_replays();
+}
+
+#[test]
+fn who_was_bound_and_was_not_asked_may_begin_anew() {
+    let mut bench = Bench::of(2, 2, 2, 2);
+    let (job, first, _) = two(&mut bench);
+    bench.commit(&first, "a");
+    bench.fail(&first, Blame::Interrupted, "restart");
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "interrupted");
+    assert!(matches!(&logged(&bench)[..], [Event::Outcome(one)] if one.end == End::Withheld));
+    assert_eq!(bench.bid(first.node, job), Some(Response::Done), "nobody showed anything that it could copy");
     bench.assert_replays();
 }
 

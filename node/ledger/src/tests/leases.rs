@@ -55,6 +55,52 @@ fn renewals_keep_a_lease_and_name_those_that_are_lost() {
     bench.assert_replays();
 }
 
+/// Has a builder live on without a result for so many seconds.
+fn hold(bench: &mut Bench, lease: &protocol::lease::Lease, seconds: u64) {
+    for _ in 0..seconds / 20 {
+        bench.wait(20);
+        bench.renew(&[lease]);
+    }
+}
+
+#[test]
+fn who_renews_without_end_loses_the_job_to_another() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let (endless, kept) = (bench.lease(builder(0, 0), job), bench.lease(builder(1, 0), job));
+    bench.start(&endless);
+    bench.reveal(&kept, "a");
+    let limit = bench.ledger.request(job).unwrap().get().limits.wall() + limits::ATTEMPT_ROOM;
+    hold(&mut bench, &endless, limit.as_secs() - 20);
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "running");
+    bench.wait(20);
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "unanswered");
+    assert_eq!(bench.revoked(), [endless.number]);
+    assert_eq!(bench.renew(&[&endless]), Some(Response::Lost(vec![endless.number])));
+    assert_eq!(bench.commit(&endless, "a"), Some(Response::Lost(vec![endless.number])));
+    let other = bench.lease(builder(2, 0), job);
+    bench.reveal(&other, "a");
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
+fn who_had_no_result_in_time_has_another_turn_when_nobody_else_is_left() {
+    let mut bench = Bench::of(2, 2, 2, 2);
+    let job = bench.submit("deb", 1);
+    let (endless, kept) = (bench.lease(builder(0, 0), job), bench.lease(builder(1, 0), job));
+    bench.reveal(&kept, "a");
+    let limit = bench.ledger.request(job).unwrap().get().limits.wall() + limits::ATTEMPT_ROOM;
+    hold(&mut bench, &endless, limit.as_secs());
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "unanswered");
+    bench.bid(endless.node, job);
+    bench.wait(10);
+    let again = bench.granted().pop().expect("nobody else is left");
+    bench.reveal(&again, "a");
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
 #[test]
 fn a_killed_builder_is_interrupted_and_its_job_goes_to_another() {
     let mut bench = Bench::of(3, 2, 2, 3);

@@ -79,6 +79,7 @@ pub(super) fn text(detail: &JobDetail) -> String {
     for attempt in &detail.attempts {
         attempt_lines(attempt, &mut line);
     }
+    logged_lines(detail, &mut line);
     difference_lines(detail, &mut line);
     for one in &detail.explanations {
         let words = super::diff::lines(detail, one);
@@ -115,6 +116,20 @@ fn service_lines(service: &ServiceView, line: &mut impl FnMut(String)) {
     }
     if let Some(expected) = service.expected {
         line(format!("expected   to end at {expected}"));
+    }
+}
+
+/// Writes what the log says of each attempt, gaps included.
+fn logged_lines(detail: &JobDetail, line: &mut impl FnMut(String)) {
+    for one in &detail.logged {
+        let committed = one.committed.filter(|_| one.outcome.is_none()).map(|_| ", committed");
+        let signed = one.statement.map(|hash| format!(", signed {hash}")).unwrap_or_default();
+        let (lease, who, words) = (one.number, one.who(), one.words());
+        line(format!(
+            "log    {lease:>3} {who}: {words}{}{signed} (entry {})",
+            committed.unwrap_or_default(),
+            one.entry
+        ));
     }
 }
 

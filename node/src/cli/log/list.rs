@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use attest::log::entry::{End, Entry, Event, Judgement};
+use attest::log::entry::{Entry, Event, Judgement};
 use protocol::{JobId, NodeId};
 use web::{Backend, Client, api::Time};
 
@@ -13,6 +13,7 @@ use crate::{
         Context, exit,
         output::{self, Format},
     },
+    daemon::views::outcome_word,
     tlog::{Reader, Remote},
 };
 
@@ -120,7 +121,7 @@ impl<'a> Names<'a> {
             }
             Event::Outcome(outcome) => {
                 let of = format!("{} of {}", outcome.lease, self.node(&outcome.node));
-                (self.job(&outcome.job), format!("{of}: {}", end(&outcome.end)))
+                (self.job(&outcome.job), format!("{of}: {}", outcome_word(&outcome.end)))
             }
             Event::Verdict(verdict) => {
                 let rests = verdict.attestations.len();
@@ -142,17 +143,6 @@ fn job_of(event: &Event) -> Option<JobId> {
         Event::Outcome(outcome) => Some(outcome.job),
         Event::Verdict(verdict) => Some(verdict.job),
         Event::Policy(_) | Event::Release(_) | Event::Revocation(_) => None,
-    }
-}
-
-fn end(end: &End) -> &'static str {
-    match end {
-        End::Built(_) => "built",
-        End::Failed(_) => "failed",
-        End::Lost => "nothing came",
-        End::Declined => "declined",
-        End::Interrupted => "interrupted",
-        End::Revoked => "taken back",
     }
 }
 

@@ -2,7 +2,8 @@
 //! release is, without which nobody is shown a generation.
 //!
 //! ```text
-//!  written, not seen -> files offered -> release signed -> logged -> seen by witnesses -> proof kept -> tree switched -> told
+//!  written, not seen -> files offered -> witnesses there -> release signed -> logged -> seen by witnesses -> proof kept
+//!                                                                                     told <- tree switched <-'
 //! ```
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use attest::staple;
+use attest::{log::checkpoint::Signed, staple};
 use ledger::Command;
 use protocol::{
     ChannelName, Hash, JobId,
@@ -50,6 +51,14 @@ impl Publisher {
 }
 
 impl Notary {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
     /// What keeps a repository's tree as it is until the release of the next generation was logged and seen. It is asked on a
     /// thread that may block.
     pub(super) fn gate(self) -> Gate {
@@ -84,6 +93,7 @@ impl Notary {
             return Ok((release, signed));
         }
         self.offer(generation, &published.manifest, place).await?;
+        self.watched().await?;
         // Somebody else may have been elected while the files were offered.
         release.term = office()?;
         let signed = self.append(&release).await?;
@@ -118,6 +128,19 @@ impl Notary {
         shared.blobs.settle().await.map_err(|e| chain(&e))
     }
 
+    /// Waits until as many operators as the channel asks for have seen the log so far. While they are away each try would log
+    /// another release that nobody is told of; so the log has one of them at most, and the next try waits here.
+    async fn watched(&self) -> Result<(), Failure> {
+        self.checkpoint().await.map(drop)
+    }
+
+    /// Gives a checkpoint of everything that is decided, which as many operators have seen as the channel asks for.
+    async fn checkpoint(&self) -> Result<Signed, Failure> {
+        let size = self.decisions.view(|ledger| ledger.log_head().size).await.unwrap_or_default();
+        let witnesses = self.shared.policies().current().channel(&self.channel).map_or(0, |channel| channel.witnesses);
+        Ok(self.cosigner.covering(size, witnesses).await?)
+    }
+
     /// Signs a release and has it logged. The same one again is harmless.
     async fn append(&self, release: &Release) -> Result<Vec<u8>, Failure> {
         let signed = self.shared.sign(release);
@@ -148,9 +171,7 @@ impl Notary {
 
     async fn proof(&self, subject: &Subject) -> Result<Option<Vec<u8>>, Failure> {
         self.shared.check_alarm()?;
-        let size = self.decisions.view(|ledger| ledger.log_head().size).await.unwrap_or_default();
-        let witnesses = self.shared.policies().current().channel(&self.channel).map_or(0, |channel| channel.witnesses);
-        let checkpoint = self.cosigner.covering(size, witnesses).await?;
+        let checkpoint = self.checkpoint().await?;
         let book = self.decisions.book();
         let Some(place) = book.place(subject).await.map_err(|e| chain(&e))? else { return Ok(None) };
         let proof = book.proof(place, checkpoint).await.map_err(|e| chain(&e))?;

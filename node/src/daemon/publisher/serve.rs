@@ -3,12 +3,12 @@
 //! One that may be out under an earlier number is asked for everywhere first; what is found is continued as it is, since the
 //! same work would make something else where the channel that it reads has moved.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use attest::bundle::Bundle;
+use attest::{bundle::Bundle, staple, trust::Trust};
 use ledger::{Doubt, Service};
 use protocol::{
-    Arch, ChannelName, Hash, JobId, NetworkId, PackageName, Signed, Timestamp,
+    Arch, ChannelName, Hash, JobId, PackageName, Signed, Timestamp,
     job::{Derive, Diff, Promote, Prune, ServerJob, Side},
     limits,
     message::Octets,
@@ -27,7 +27,7 @@ use crate::{
             carry::{Fate, Stock, Takeover},
             diff::{self, Comparison},
         },
-        evidence::{self, Bar},
+        evidence::{self, Bar, Staples},
     },
 };
 
@@ -157,11 +157,10 @@ impl Publisher {
             }
         };
         let chosen = choose(&source, &target, from, &wanted);
-        let policies = self.shared.policies();
         let evidence = Evidence {
-            network: self.shared.network,
+            trust: self.shared.trust().map_err(|e| chain(&e))?,
             channel: service.channel.clone(),
-            envelopes: policies.envelopes(),
+            envelopes: self.shared.policies().envelopes(),
             promotion: service.request.clone(),
         };
         let named = wanted.others == Others::Refuse;
@@ -348,7 +347,7 @@ fn choose(
 
 /// What proves a package in its new channel: its own evidence, the newest policies, and the request that moves it.
 struct Evidence {
-    network: NetworkId,
+    trust: Arc<Trust>,
     channel: ChannelName,
     envelopes: Vec<Vec<u8>>,
     promotion: Vec<u8>,
@@ -370,8 +369,15 @@ impl Evidence {
     /// Checks that enough operators built a package for the channel that it is to come into.
     fn check(&self, root: &Path, stock: &Stock) -> Result<(), String> {
         let bundle = self.of(&root.join(stock.bundle.as_str()))?;
-        let bar = Bar { network: &self.network, policies: &self.envelopes, channel: &self.channel };
-        let proof = evidence::prove(&bar, &bundle, stock.job).map_err(|e| chain(&e))?;
+        let bar = Bar { trust: &self.trust, channel: &self.channel };
+        let log = std::fs::read(root.join(format!("{}{}", stock.path, staple::PROOF_SUFFIX))).ok();
+        let staples = Staples { lines: None, proof: log.as_deref() };
+        let proof = match evidence::prove(&bar, &bundle, &staples, stock.job) {
+            Ok(chain) => chain.proof,
+            // It gets a newer proof on its way.
+            Err(error) if error.is_of_the_log() => return Ok(()),
+            Err(error) => return Err(chain(&error)),
+        };
         proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
     }
 }

@@ -1,0 +1,190 @@
+//! Where the policies stand in the network's log: that says which of them judges a package, and from where on a revoked key is
+//! none.
+//!
+//! ```text
+//!  a coordinator      knows it from its own ledger
+//!  everybody else     asks a coordinator --place--> the log's entry there, proven by a checkpoint --> kept for good
+//! ```
+//! What a coordinator says is not believed before the log's entry at that place is the policy's, under a checkpoint that as many
+//! operators have seen as any channel asks for. While a place is not known, that policy judges every package that none of a
+//! later known place does: nobody gains by keeping it back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use attest::{
+    log::{
+        checkpoint::Signed,
+        entry::{self, Entry, Event},
+        network,
+        tile::Resource,
+        tree::Head,
+    },
+    trust::{self, Demands, Trust},
+};
+use ledger::log::Enacted;
+use protocol::{
+    Hash, Timestamp, Verified,
+    message::{Octets, Request, Response},
+    policy::Policy,
+};
+use tracing::debug;
+
+use super::{Policies, Shared, chain, views};
+use crate::{
+    on_behalf::Budget,
+    serve::Desk,
+    tlog::{Reader, Relay},
+};
+
+/// The places of policies, as far as this node knows them.
+#[derive(Debug, Default)]
+pub struct Places(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By the hash of the policy's envelope.
+    places: BTreeMap<Hash, u64>,
+    /// What was made of so many policies and places.
+    trust: Option<((usize, usize), Arc<Trust>)>,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, policy: Hash, place: u64) {
+        self.lock().places.entry(policy).or_insert(place);
+    }
+
+    /// Gives the policies whose places are not known, but for the genesis, which every log begins with.
+    fn unknown(&self, policies: &Policies) -> Vec<entry::Policy> {
+        let known = self.lock();
+        let logged = policies.chain().iter().skip(1).map(|policy| logged(policy));
+        logged.filter(|policy| !known.places.contains_key(&policy.envelope)).collect()
+    }
+}
+
+/// Gives what the log says of a policy.
+fn logged(policy: &Verified<Policy>) -> entry::Policy {
+    entry::Policy { number: policy.get().number, envelope: Hash::of(&policy.to_bytes()) }
+}
+
+impl Shared {
+    /// Gives what this node judges packages by: the policies that it follows, each from its place in the log on. A policy that is
+    /// over still judges.
+    ///
+    /// # Errors
+    /// When the policies that this node follows name no log.
+    pub fn trust(&self) -> Result<Arc<Trust>, trust::Error> {
+        let policies = self.policies();
+        let mut known = self.others.places.lock();
+        let made_of = (policies.chain().len(), known.places.len());
+        if let Some((_, trust)) = known.trust.as_ref().filter(|(of, _)| *of == made_of) {
+            return Ok(Arc::clone(trust));
+        }
+        let place = |(at, policy): (usize, &Arc<Verified<Policy>>)| {
+            let place = if at == 0 { Some(0) } else { known.places.get(&logged(policy).envelope).copied() };
+            (policy.to_bytes(), place)
+        };
+        let chain: Vec<_> = policies.chain().iter().enumerate().map(place).collect();
+        let trust = Arc::new(Trust::new(self.network, &chain, Demands::default(), Timestamp::ZERO)?);
+        known.trust = Some((made_of, Arc::clone(&trust)));
+        Ok(trust)
+    }
+}
+
+impl Shared {
+    /// Says whether the places of all policies that this node follows are known.
+    pub fn knows_all_places(&self) -> bool {
+        self.others.places.unknown(&self.policies()).is_empty()
+    }
+}
+
+/// Learns the places of the policies that this node follows, where it does not know them; what cannot be learned now is asked
+/// for at the next call.
+pub async fn learn(shared: &Arc<Shared>, desk: &Desk) {
+    let places = &shared.others.places;
+    let unknown = places.unknown(&shared.policies());
+    if unknown.is_empty() {
+        return;
+    }
+    if let Some(decisions) = desk.decisions() {
+        let enacted = decisions.view(|ledger| ledger.enacted().to_vec()).await.unwrap_or_default();
+        for policy in unknown {
+            if let Some(enacted) = enacted.iter().find(|enacted| enacted.number == policy.number) {
+                places.note(policy.envelope, enacted.place);
+            }
+        }
+        return;
+    }
+    for policy in &unknown {
+        if let Some(place) = kept(shared, policy).await {
+            places.note(policy.envelope, place);
+        }
+    }
+    let unknown = places.unknown(&shared.policies());
+    if !unknown.is_empty()
+        && let Err(why) = ask(shared, &unknown).await
+    {
+        debug!(%why, "where policies stand in the log is not known yet");
+    }
+}
+
+/// Where a place lies among the records.
+fn record_key(policy: &entry::Policy) -> Hash {
+    Hash::of(format!("place of policy {} in the log", policy.envelope).as_bytes())
+}
+
+async fn kept(shared: &Shared, policy: &entry::Policy) -> Option<u64> {
+    let key = record_key(policy);
+    let record = shared.store.run(move |store| store.record(&key)).await.ok()??;
+    Some(u64::from_be_bytes(record.try_into().ok()?))
+}
+
+/// Asks the coordinators, and keeps what the log proves.
+async fn ask(shared: &Arc<Shared>, unknown: &[entry::Policy]) -> Result<(), String> {
+    let relay = Relay::new(Arc::clone(shared), &Budget::new());
+    let head = witnessed_head(shared, &relay).await?;
+    let mut reader = Reader::new(&relay, head);
+    for Enacted { place, number, .. } in claims(shared).await {
+        let Some(policy) = unknown.iter().find(|policy| policy.number == number && place < head.size) else { continue };
+        let (first, entries) = reader.bundle_with(place).await.map_err(|e| chain(&e))?;
+        let at = place.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let entry = at.and_then(|at| Entry::from_bytes(entries.get(at)?).ok());
+        if entry.is_none_or(|entry| entry.event != Event::Policy(policy.clone())) {
+            return Err(format!("a coordinator says that entry {place} is policy {number}, and it is not"));
+        }
+        let key = record_key(policy);
+        let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
+        put.map_err(|e| chain(&e))?;
+        shared.others.places.note(policy.envelope, place);
+    }
+    Ok(())
+}
+
+/// Gives the log's head, once as many operators have seen it as any channel asks for.
+async fn witnessed_head(shared: &Shared, relay: &Relay) -> Result<Head, String> {
+    let bytes = relay.ask(Resource::Checkpoint).await.map_err(|missing| format!("no checkpoint: {missing:?}"))?;
+    let policies = shared.policies();
+    let quorum = policies.current().channels.iter().map(|channel| channel.witnesses).max().unwrap_or(0);
+    let log = network::log_policy(&shared.network, policies.current(), quorum).map_err(|e| chain(&e))?;
+    let checked = Signed::read(&bytes).map_err(|e| chain(&e)).and_then(|s| log.check(s).map_err(|e| chain(&e)));
+    Ok(checked?.checkpoint.head())
+}
+
+/// Gives where the first coordinator that answers says that the policies stand.
+async fn claims(shared: &Shared) -> Vec<Enacted> {
+    let policies = shared.policies();
+    for node in policies.current().coordinators.candidates().iter().filter(|node| **node != shared.id) {
+        if let Ok(Response::View(Octets(json))) = shared.net.ask(*node, Request::View(views::POLICIES.into())).await
+            && let Ok((_, enacted)) = serde_json::from_slice::<(u64, Vec<Enacted>)>(&json)
+        {
+            return enacted;
+        }
+    }
+    Vec::new()
+}

@@ -1,0 +1,114 @@
+//! One caller among many: what a node may have to ask others for, one caller asks for a few times at once, so that he does not take
+//! the place of all.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+
+use super::reply::RETRY_AFTER;
+use crate::api::ApiError;
+
+/// Such requests of one caller at one time.
+pub(super) const PER_CALLER: usize = 8;
+
+/// Who calls, as far as an address tells: of IPv6 the network, since a caller has as many addresses in it as he wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Caller(IpAddr);
+
+impl Caller {
+    /// Makes the caller of an address.
+    pub(super) fn at(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(address.into()),
+            IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()),
+        }
+    }
+}
+
+/// Requests that are on their way, by caller.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd(Arc<Mutex<BTreeMap<Caller, usize>>>);
+
+/// A request's place in the crowd.
+struct Place {
+    crowd: Crowd,
+    caller: Caller,
+}
+
+impl Crowd {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<Caller, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, caller: Caller) -> Option<Place> {
+        let mut counts = self.counts();
+        let count = counts.entry(caller).or_default();
+        if *count >= PER_CALLER {
+            return None;
+        }
+        *count += 1;
+        Some(Place { crowd: self.clone(), caller })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.counts();
+        if let Some(count) = counts.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// Lets a request pass unless its caller has too many on their way. The owner's socket has no address and no limit.
+pub(super) async fn pass(State(crowd): State<Crowd>, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().copied();
+    let place = caller.map(|caller| crowd.enter(caller).ok_or(()));
+    match place.transpose() {
+        Ok(_place) => next.run(request).await,
+        Err(()) => {
+            let reason = format!("{PER_CALLER} such requests of this address are on their way");
+            let body = Json(ApiError::Unavailable { reason }.body());
+            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> Caller {
+        Caller::at(address.parse().unwrap())
+    }
+
+    #[test]
+    fn one_caller_takes_his_places_and_no_other_ones() {
+        let crowd = Crowd::default();
+        let places: Vec<Place> = (0..PER_CALLER).map(|_| crowd.enter(at("192.0.2.1")).unwrap()).collect();
+        assert!(crowd.enter(at("192.0.2.1")).is_none() && crowd.enter(at("::ffff:192.0.2.1")).is_none());
+        assert!(crowd.enter(at("192.0.2.2")).is_some());
+        drop(places);
+        assert!(crowd.enter(at("192.0.2.1")).is_some());
+        assert!(crowd.counts().is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_caller() {
+        assert_eq!(at("2001:db8:1:2::3"), at("2001:db8:1:2:ffff::4"));
+        assert_ne!(at("2001:db8:1:2::3"), at("2001:db8:1:3::3"));
+    }
+}
