@@ -233,6 +233,10 @@ impl Attempt {
 
     /// Says whether the builder could not try, and its operator's turn is over because of that.
     pub fn may_be_excused(&self) -> bool {
+        // Who was bound could try; what it shows instead later could be a copy.
+        if self.said == Said::Bound {
+            return false;
+        }
         if let AttemptState::Failed { failure, excused, .. } = &self.state {
             return !excused && matches!(failure.blame, Blame::Builder(_));
         }

@@ -196,6 +196,22 @@ fn who_is_asked_and_says_that_it_was_interrupted_or_could_not_withholds_as_well(
 }
 
 #[test]
+fn who_shows_something_else_than_it_was_bound_to_is_not_excused() {
+    let mut bench = Bench::of(2, 2, 2, 2);
+    let (job, first, second) = two(&mut bench);
+    bench.commit(&first, "nonsense");
+    bench.commit(&second, "b");
+    bench.show(&second, "b");
+    bench.show(&first, "b");
+    for _ in 0..20 {
+        bench.wait(60);
+        assert_ne!(bench.bid(first.node, job), Some(Response::Done), "it could copy");
+        assert_eq!(bench.granted(), []);
+    }
+    bench.assert_replays();
+}
+
+#[test]
 fn a_commitment_is_not_taken_back_by_declining_its_lease() {
     let mut bench = Bench::of(3, 2, 2, 3);
     let (job, first, second) = two(&mut bench);
