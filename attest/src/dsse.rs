@@ -1,7 +1,7 @@
 //! DSSE v1.0.2 envelopes as JSON: how attestations travel, readable by tools that nobody here wrote.
 //!
 //! The envelope says nothing about the payload's meaning; [`crate::statement`] does. Key ids are written because other
-//! verifiers want them, and never read: who signed is decided by trying keys.
+//! verifiers want them, and only say whom to try first: who signed is decided by trying keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 /// The payload type of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 
-/// What checking an envelope may cost, in bytes: each signature is over the whole payload. One of a few dozen KiB may have every
-/// signature that there may be, the largest attestation has room for five.
-pub const SIGNED_BYTES_MAX: usize = 4 << 20;
-/// Pairs of a signature and a key that are tried in one envelope where no key id names the signer.
-const TRIES_MAX: usize = 64;
+/// What checking an envelope's signatures may cost, in bytes that are hashed, since each signature is over the whole payload: as much
+/// as the largest request with every signature that it may have. The largest attestation, which needs one, may have 29.
+pub const SIGNED_BYTES_MAX: usize = limits::SIGNATURES_MAX * limits::JOB_MAX;
+/// What trying a key costs beside the hash, in bytes that could be hashed meanwhile.
+const TRY_COST: usize = 16 * 1024;
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -129,12 +129,13 @@ impl Envelope {
     }
 
     /// Gives a record's envelope back, with the signatures of those of the candidates that signed; none where nobody of them
-    /// did. Key ids only say whom to try first; where they name nobody, a few of the others are tried.
+    /// did. Where key ids name nobody of them, others are tried until that has cost too much: about a thousand for a small
+    /// payload, sixty for the largest.
     pub fn to_record<T: protocol::envelope::Record>(&self, candidates: &[PublicKey]) -> Option<Record> {
         let message = pae(&self.payload_type, &self.payload);
         let mut sigs: BTreeMap<PublicKey, Signature> = BTreeMap::new();
         let by_id: BTreeMap<String, &PublicKey> = candidates.iter().map(|key| (keyid(key), key)).collect();
-        let mut tries = TRIES_MAX;
+        let mut tries = SIGNED_BYTES_MAX / (self.payload.len() + TRY_COST);
         for WireSignature { keyid: id, sig } in &self.signatures {
             let by = |key: &PublicKey| Signature { key: *key, sig: sig.clone() };
             let good = |signature: &Signature| verify_signature::<T>(signature, &message).is_ok();

@@ -118,30 +118,44 @@ fn what_is_no_envelope_says_why() {
 
 #[test]
 fn signatures_that_would_cost_too_much_are_refused_before_one_is_checked() {
-    let key = rfc8032_key();
     let many = |count: usize, length: usize| {
-        let keys = vec![&key; count];
-        Envelope::read(&Envelope::sign(IN_TOTO, vec![b'x'; length], &keys).to_bytes(), limits::ATTESTATION_MAX)
+        let signature = WireSignature { keyid: String::new(), sig: vec![1; 64] };
+        let (payload, signatures) = (vec![b'x'; length], vec![signature; count]);
+        let envelope = Envelope { payload_type: IN_TOTO.to_owned(), payload, signatures };
+        Envelope::read(&envelope.to_bytes(), limits::ATTESTATION_MAX)
     };
     // As base64, with every signature beside it.
     let largest = limits::ATTESTATION_MAX / 4 * 3 - 16 * 1024;
-    assert!(many(limits::SIGNATURES_MAX, 64 * 1024).is_ok() && many(5, largest).is_ok() && many(1, largest).is_ok());
-    let refused = Error::TooCostly { signatures: limits::SIGNATURES_MAX, payload: largest };
-    assert_eq!(many(limits::SIGNATURES_MAX, largest), Err(refused));
+    assert!(many(1, largest).is_ok() && many(29, largest).is_ok());
+    let refused = Error::TooCostly { signatures: 30, payload: largest };
+    assert_eq!(many(30, largest), Err(refused));
+    assert!(matches!(many(limits::SIGNATURES_MAX, limits::JOB_MAX + 1), Err(Error::TooCostly { .. })));
+}
+
+/// No record that [`Signed::read`](protocol::Signed::read) lets in is more than its lines may cost.
+#[test]
+fn the_largest_request_with_every_signature_is_read() {
+    let one = |seed: u8| Signature { key: public_key(seed), sig: vec![seed; limits::SSH_SIGNATURE_MAX] };
+    let count = u8::try_from(limits::SIGNATURES_MAX).unwrap();
+    let kind = "application/vnd.artel.job-request.v1+cbor".to_owned();
+    let record = Record { sigs: (1..=count).map(one).collect(), kind, payload: vec![0xff; limits::JOB_MAX] };
+    let envelope = Envelope::of_record(&record);
+    assert_eq!(Envelope::read(&envelope.to_bytes(), limits::ATTESTATION_MAX), Ok(envelope));
 }
 
 #[test]
-fn where_no_key_id_names_a_signer_a_few_keys_are_tried() {
+fn where_no_key_id_names_a_signer_keys_are_tried_for_a_while() {
     let candidates: Vec<PublicKey> = (1..=200).map(public_key).collect();
-    let signed = |seed: u8, junk: usize, id: &str| {
-        let mut envelope = Envelope::sign("t", b"x".to_vec(), &[&signing_key(seed)]);
+    let signed = |seed: u8, payload: usize, junk: usize, id: &str| {
+        let mut envelope = Envelope::sign("t", vec![b'x'; payload], &[&signing_key(seed)]);
         envelope.signatures[0].keyid = id.to_owned();
         let junk = std::iter::repeat_n(WireSignature { keyid: String::new(), sig: vec![0; 64] }, junk);
         envelope.signatures.splice(0..0, junk);
         envelope.to_record::<protocol::job::JobRequest>(&candidates).map(|record| record.sigs.len())
     };
-    assert_eq!(signed(200, 0, &keyid(&public_key(200))), Some(1));
-    assert_eq!(signed(200, 63, &keyid(&public_key(200))), Some(1), "who is named is always tried");
-    assert_eq!(signed(60, 0, ""), Some(1));
-    assert_eq!((signed(200, 0, ""), signed(60, 1, "")), (None, None));
+    let named = keyid(&public_key(200));
+    assert_eq!(signed(200, 1, 63, &named), Some(1), "who is named is always tried");
+    assert_eq!(signed(200, limits::JOB_MAX, 1, &named), Some(1));
+    assert_eq!((signed(200, 1, 0, ""), signed(200, 1, 4, ""), signed(200, 1, 5, "")), (Some(1), Some(1), None));
+    assert_eq!((signed(60, limits::JOB_MAX, 0, ""), signed(61, limits::JOB_MAX, 0, "")), (Some(1), None));
 }
