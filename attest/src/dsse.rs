@@ -1,7 +1,7 @@
 //! DSSE v1.0.2 envelopes as JSON: how attestations travel, readable by tools that nobody here wrote.
 //!
 //! The envelope says nothing about the payload's meaning; [`crate::statement`] does. Key ids are written because other
-//! verifiers want them, and never read: who signed is decided by trying keys.
+//! verifiers want them, and only say whom to try first: who signed is decided by trying keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,12 @@ use serde::{Deserialize, Serialize};
 
 /// The payload type of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+
+/// What checking an envelope's signatures may cost, in bytes that are hashed, since each signature is over the whole payload: as much
+/// as the largest request with every signature that it may have. The largest attestation, which needs one, may have 29.
+pub const SIGNED_BYTES_MAX: usize = limits::SIGNATURES_MAX * limits::JOB_MAX;
+/// What trying a key costs beside the hash, in bytes that could be hashed meanwhile.
+const TRY_COST: usize = 16 * 1024;
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -55,6 +61,14 @@ pub enum Error {
     SignatureCount {
         /// Signatures found.
         got: usize,
+    },
+    /// Every signature costs as much as the payload is long.
+    #[error("{signatures} signatures over {payload} bytes each are more than anybody checks")]
+    TooCostly {
+        /// Signatures found.
+        signatures: usize,
+        /// The payload's bytes.
+        payload: usize,
     },
 }
 
@@ -115,15 +129,23 @@ impl Envelope {
     }
 
     /// Gives a record's envelope back, with the signatures of those of the candidates that signed; none where nobody of them
-    /// did. Key ids only say whom to try first.
+    /// did. Where key ids name nobody of them, others are tried until that has cost too much: about a thousand for a small
+    /// payload, sixty for the largest.
     pub fn to_record<T: protocol::envelope::Record>(&self, candidates: &[PublicKey]) -> Option<Record> {
         let message = pae(&self.payload_type, &self.payload);
         let mut sigs: BTreeMap<PublicKey, Signature> = BTreeMap::new();
+        let by_id: BTreeMap<String, &PublicKey> = candidates.iter().map(|key| (keyid(key), key)).collect();
+        let mut tries = SIGNED_BYTES_MAX / (self.payload.len() + TRY_COST);
         for WireSignature { keyid: id, sig } in &self.signatures {
-            let named = candidates.iter().find(|key| keyid(key) == *id);
-            let mut by = named.into_iter().chain(candidates).map(|key| Signature { key: *key, sig: sig.clone() });
-            let good = by.find(|signature| verify_signature::<T>(signature, &message).is_ok());
-            sigs.extend(good.map(|signature| (signature.key, signature)));
+            let by = |key: &PublicKey| Signature { key: *key, sig: sig.clone() };
+            let good = |signature: &Signature| verify_signature::<T>(signature, &message).is_ok();
+            let named = by_id.get(id).map(|key| by(key)).filter(good);
+            let found = named.or_else(|| {
+                let tried = candidates.iter().take(tries);
+                tries -= tried.len();
+                tried.map(by).find(good)
+            });
+            sigs.extend(found.map(|signature| (signature.key, signature)));
         }
         let sigs: Vec<_> = sigs.into_values().collect();
         let record = Record { sigs, kind: self.payload_type.clone(), payload: self.payload.clone() };
@@ -142,15 +164,16 @@ impl Envelope {
         if json.signatures.is_empty() || json.signatures.len() > limits::SIGNATURES_MAX {
             return Err(Error::SignatureCount { got: json.signatures.len() });
         }
+        let payload = decode("the payload", &json.payload)?;
+        let count = json.signatures.len();
+        if count > 1 && count.saturating_mul(payload.len()) > SIGNED_BYTES_MAX {
+            return Err(Error::TooCostly { signatures: count, payload: payload.len() });
+        }
         let signatures = json.signatures.into_iter().map(|s| {
             let sig = decode("a signature", &s.sig)?;
             Ok(WireSignature { keyid: s.keyid.unwrap_or_default(), sig })
         });
-        Ok(Self {
-            payload: decode("the payload", &json.payload)?,
-            signatures: signatures.collect::<Result<_, Error>>()?,
-            payload_type: json.payload_type,
-        })
+        Ok(Self { payload, signatures: signatures.collect::<Result<_, Error>>()?, payload_type: json.payload_type })
     }
 
     /// Gives the JSON bytes, always in the same form: standard base64, no spaces.

@@ -51,8 +51,11 @@ fn json(mut value: Value, room: usize, chosen: usize) -> Option<Vec<u8>> {
     match value.pointer_mut(place)? {
         Value::Array(list) => {
             let first = list.first()?.clone();
-            let times = times(room / (first.to_string().len() + 1));
-            list.extend(std::iter::repeat_n(first, times));
+            let text = first.to_string();
+            let times = times(room / (text.len() + 1));
+            let counted = copies(text.as_bytes(), times, true);
+            let counted = counted.chunks(text.len()).map(|copy| serde_json::from_slice(copy).unwrap_or(first.clone()));
+            list.extend(counted);
         }
         // Four letters, so that base64 stays base64.
         Value::String(text) => {
@@ -89,7 +92,28 @@ fn piece(bytes: &[u8], separator: u8, chosen: usize) -> Option<(usize, usize)> {
 
 fn repeated(bytes: &[u8], (from, to): (usize, usize), room: usize) -> Option<Vec<u8>> {
     let part = bytes.get(from..to).filter(|part| !part.is_empty())?;
-    Some([&bytes[..to], &part.repeat(room / part.len()), &bytes[to..]].concat())
+    Some([&bytes[..to], &copies(part, room / part.len(), true), &bytes[to..]].concat())
+}
+
+/// Copies a part so often. Where they are counted, each differs from the others in its last letters and digits: names that must differ
+/// do, and those that must be sorted are for a while.
+fn copies(part: &[u8], times: usize, counted: bool) -> Vec<u8> {
+    let mut all = Vec::with_capacity(part.len() * times);
+    for copy in 1..=times {
+        let begin = all.len();
+        all.extend_from_slice(part);
+        let mut left = if counted { copy } else { 0 };
+        for byte in all[begin..].iter_mut().rev().filter(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+            let (first, count) = if byte.is_ascii_digit() { (b'0', 10) } else { (b'a', 26) };
+            let sum = usize::from(*byte - first) + left;
+            *byte = first + u8::try_from(sum % count).unwrap_or(0);
+            left = sum / count;
+            if left == 0 {
+                break;
+            }
+        }
+    }
+    all
 }
 
 /// An item of CBOR: where it begins, where its content begins, and where it ends.
@@ -164,7 +188,15 @@ fn list(bytes: &[u8], items: &[Item], (room, most): (usize, usize), chosen: usiz
     // Fewer too, so that limits of numbers are met from both sides.
     let times = if chosen.is_multiple_of(3) { times.min(chosen / all.len() % 5000) } else { times };
     let part = &bytes[item.content..item.content + first];
-    let content = [part.repeat(times).as_slice(), &bytes[item.content..item.end]].concat();
+    let counted = copies(part, times, item.major == 4 && chosen.is_multiple_of(2));
+    // Letters that are counted may have been no letters.
+    let whole = protocol::codec::check_canonical(&[head(4, times), counted.clone()].concat()).is_ok();
+    let copied = if item.major == 4 && !whole { part.repeat(times) } else { counted };
+    let content = if chosen.is_multiple_of(5) {
+        [copied.as_slice(), &bytes[item.content..item.end]].concat()
+    } else {
+        [&bytes[item.content..item.content + first], &copied, &bytes[item.content + first..item.end]].concat()
+    };
     let mut grown = [head(item.major, count + times), content].concat();
     let (mut inner, mut parent) = (item, item.parent);
     while let Some(outer) = parent.map(|at| items[at]) {
@@ -173,7 +205,7 @@ fn list(bytes: &[u8], items: &[Item], (room, most): (usize, usize), chosen: usiz
         grown = [head, around].concat();
         (inner, parent) = (outer, outer.parent);
     }
-    Some(grown).filter(|grown| grown.len() <= most)
+    Some(grown).filter(|grown| grown.len() <= most && protocol::codec::check_canonical(grown).is_ok())
 }
 
 fn head(major: u8, count: usize) -> Vec<u8> {
@@ -220,8 +252,8 @@ mod tests {
 
     #[test]
     fn a_line_is_repeated() {
-        let grown = grown(b"a\nbc\nd\n", 100, 4).unwrap();
-        assert!(grown.starts_with(b"a\nbc\nbc\nbc\n") && grown.ends_with(b"d\n") && grown.len() > 90);
+        let grown = grown(b"a\nb0\nd\n", 100, 4).unwrap();
+        assert!(grown.starts_with(b"a\nb0\nb1\nb2\n") && grown.ends_with(b"d\n") && grown.len() > 90);
         assert_eq!(sometimes(b"a\n", 100, 1), None);
     }
 }

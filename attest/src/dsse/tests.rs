@@ -115,3 +115,47 @@ fn what_is_no_envelope_says_why() {
     assert_eq!(refused(junk), Error::Base64 { field: "the payload" });
     assert_eq!(Envelope::read(VECTOR.as_bytes(), 10), Err(Error::TooLarge { got: VECTOR.len(), limit: 10 }));
 }
+
+#[test]
+fn signatures_that_would_cost_too_much_are_refused_before_one_is_checked() {
+    let many = |count: usize, length: usize| {
+        let signature = WireSignature { keyid: String::new(), sig: vec![1; 64] };
+        let (payload, signatures) = (vec![b'x'; length], vec![signature; count]);
+        let envelope = Envelope { payload_type: IN_TOTO.to_owned(), payload, signatures };
+        Envelope::read(&envelope.to_bytes(), limits::ATTESTATION_MAX)
+    };
+    // As base64, with every signature beside it.
+    let largest = limits::ATTESTATION_MAX / 4 * 3 - 16 * 1024;
+    assert!(many(1, largest).is_ok() && many(29, largest).is_ok());
+    let refused = Error::TooCostly { signatures: 30, payload: largest };
+    assert_eq!(many(30, largest), Err(refused));
+    assert!(matches!(many(limits::SIGNATURES_MAX, limits::JOB_MAX + 1), Err(Error::TooCostly { .. })));
+}
+
+/// No record that [`Signed::read`](protocol::Signed::read) lets in is more than its lines may cost.
+#[test]
+fn the_largest_request_with_every_signature_is_read() {
+    let one = |seed: u8| Signature { key: public_key(seed), sig: vec![seed; limits::SSH_SIGNATURE_MAX] };
+    let count = u8::try_from(limits::SIGNATURES_MAX).unwrap();
+    let kind = "application/vnd.artel.job-request.v1+cbor".to_owned();
+    let record = Record { sigs: (1..=count).map(one).collect(), kind, payload: vec![0xff; limits::JOB_MAX] };
+    let envelope = Envelope::of_record(&record);
+    assert_eq!(Envelope::read(&envelope.to_bytes(), limits::ATTESTATION_MAX), Ok(envelope));
+}
+
+#[test]
+fn where_no_key_id_names_a_signer_keys_are_tried_for_a_while() {
+    let candidates: Vec<PublicKey> = (1..=200).map(public_key).collect();
+    let signed = |seed: u8, payload: usize, junk: usize, id: &str| {
+        let mut envelope = Envelope::sign("t", vec![b'x'; payload], &[&signing_key(seed)]);
+        envelope.signatures[0].keyid = id.to_owned();
+        let junk = std::iter::repeat_n(WireSignature { keyid: String::new(), sig: vec![0; 64] }, junk);
+        envelope.signatures.splice(0..0, junk);
+        envelope.to_record::<protocol::job::JobRequest>(&candidates).map(|record| record.sigs.len())
+    };
+    let named = keyid(&public_key(200));
+    assert_eq!(signed(200, 1, 63, &named), Some(1), "who is named is always tried");
+    assert_eq!(signed(200, limits::JOB_MAX, 1, &named), Some(1));
+    assert_eq!((signed(200, 1, 0, ""), signed(200, 1, 4, ""), signed(200, 1, 5, "")), (Some(1), Some(1), None));
+    assert_eq!((signed(60, limits::JOB_MAX, 0, ""), signed(61, limits::JOB_MAX, 0, "")), (Some(1), None));
+}

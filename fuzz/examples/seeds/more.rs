@@ -108,8 +108,20 @@ fn commands() -> io::Result<()> {
         if ["submit", "offer", "published"].contains(&name) {
             seed("snapshot", name, &ledger.to_bytes())?;
         }
+        if name == "submit" {
+            let twice =
+                job_twice(&ledger.to_bytes()).ok_or_else(|| io::Error::other("a snapshot has jobs, then a pace"))?;
+            seed("snapshot", "refused-job-twice", &twice)?;
+        }
     }
     Ok(())
+}
+
+/// Names the only job of a snapshot for the second time.
+fn job_twice(snapshot: &[u8]) -> Option<Vec<u8>> {
+    let find = |what: &[u8]| snapshot.windows(what.len()).position(|part| part == what);
+    let (list, next) = (find(b"\x64jobs\x81")? + 5, find(b"\x64pace")?);
+    Some([&snapshot[..list], &[0x82], &snapshot[list + 1..next], &snapshot[list + 1..]].concat())
 }
 
 /// A log's beginning: a policy, a job, an attempt that ends well, a verdict, a release.
@@ -205,6 +217,9 @@ fn sources() -> io::Result<()> {
     for name in ["artel-tiny_1.0.dsc", "artel-dated_1.0.dsc"] {
         seed("dsc", name, &fs::read(Path::new(FIXTURES).join("deb").join(name))?)?;
     }
+    let files: String = (0..13_800).map(|at| format!(" {} 0 f{at}\n", "0".repeat(64))).collect();
+    let files = format!("Source: x\nVersion: 1\nChecksums-Sha256:\n{files}");
+    seed("dsc", "refused-many-files", files.as_bytes())?;
     let buildinfo = "Format: 1.0\nSource: hello\nBinary: hello\nArchitecture: amd64\nVersion: 2.10-3\nBuild-Architecture: amd64\n\
         Installed-Build-Depends:\n gcc-12 (= 12.2.0-14),\n libc6:amd64 (= 2.36-9)\n";
     seed("buildinfo", "small", buildinfo.as_bytes())?;
@@ -212,6 +227,11 @@ fn sources() -> io::Result<()> {
     let macros = "%global major 3\n%define minor 4\nName: cow-x\nVersion: %major.%{minor}%{?rc}\n\
                   Source0: https://a.example/%{name}-%{version}.tar.gz\nBuildRequires: (a or b) c\n%prep\n";
     seed("spec", "macros", macros.as_bytes())?;
+    let unclosed = format!("Name: xy\nVersion: 1\nBuildRequires: ({}\n", " a".repeat(524_000));
+    seed("spec", "unclosed", unclosed.as_bytes())?;
+    let long =
+        format!("%global a {}\nName: xy\nVersion: 1\n", "b".repeat(524_000)) + &"BuildRequires: %a\n".repeat(29_000);
+    seed("spec", "refused-long-macro", long.as_bytes())?;
     let source = [tar("a.spec", b"Name: a\n"), tar("evr", b"0:1-1\n"), vec![0; 1024]].concat();
     seed("source_tar", "spec", &source)?;
     let commit = r#"{"commit":"0123456789abcdef0123456789abcdef01234567","time":1795219200,"ordinal":3}"#;

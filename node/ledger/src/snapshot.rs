@@ -1,5 +1,8 @@
 //! The ledger as bytes, so that a restart replays only the journal since then. Signed records are kept as the envelopes that
 //! were received, and are verified again when they are read.
+//!
+//! A ledger has one byte string. What is read must be it: bytes may come from another coordinator, and a list that names a job twice
+//! or in another order would be kept in a map, once and sorted, and leave what is counted beside the map wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,7 +146,7 @@ impl Ledger {
     /// Reads what [`Ledger::to_bytes`] gave, and verifies everything that is signed.
     ///
     /// # Errors
-    /// [`SnapshotError`].
+    /// [`SnapshotError`]; also for the bytes of a ledger that are not those that it writes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let snapshot: Snapshot = codec::decode(bytes, usize::MAX)?;
         let network = snapshot.network;
@@ -212,6 +215,9 @@ impl Ledger {
             clock: snapshot.clock,
         };
         ledger.check()?;
+        if ledger.to_bytes() != bytes {
+            return Err(DoorError::Alias { wanted: "Ledger" }.into());
+        }
         Ok(ledger)
     }
 
@@ -297,6 +303,29 @@ mod tests {
         assert!(bench.apply(bid).is_some_and(|answer| answer == Response::Done));
         assert_eq!(bench.effects, effects);
         assert!(bench.ledger.to_bytes() == again.to_bytes());
+    }
+
+    #[test]
+    fn lists_that_name_something_twice_or_in_another_order_are_refused() {
+        let read = |change: fn(&mut Snapshot)| {
+            let mut snapshot: Snapshot = codec::decode(&bench().ledger.to_bytes(), usize::MAX).unwrap();
+            change(&mut snapshot);
+            Ledger::from_bytes(&codec::encode(&snapshot)).map(drop)
+        };
+        assert_eq!(read(|_| ()), Ok(()));
+        let alias = Err(DoorError::Alias { wanted: "Ledger" }.into());
+        assert_eq!(read(|s| s.jobs.push(s.jobs[0].clone())), alias, "its queue would count a job twice");
+        assert_eq!(read(|s| s.jobs.reverse()), alias);
+        assert_eq!(read(|s| s.leases.push(s.leases[0].clone())), alias);
+        assert_eq!(read(|s| s.dossiers.reverse()), alias);
+        assert_eq!(read(|s| s.courses.push(s.courses[0].clone())), alias);
+        let later = |s: &mut Snapshot| s.deadlines.push((s.deadlines[0].0, protocol::Timestamp::ZERO));
+        assert_eq!(read(later), alias, "it would fall due twice");
+        let stranger = |s: &mut Snapshot| {
+            let (_, peer) = s.peers.peers.pop_first().unwrap();
+            s.peers.peers.insert(protocol::testing::node(99), peer);
+        };
+        assert_eq!(read(stranger), alias, "nobody answers for it");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod rpm;
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -224,8 +225,8 @@ pub fn read_source(path: &Path) -> Result<SourcePackage, Error> {
     let named = named_files(fields.get("Checksums-Sha256").unwrap_or_default()).map_err(refuse)?;
     let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
     let mut files = vec![source_file(own, &Digest::of(&bytes))];
-    for (name, sha256, size) in named {
-        let got = checked_file(&dir, path, &name, (sha256, size))?;
+    for (name, wanted) in named {
+        let got = checked_file(&dir, path, &name, wanted)?;
         files.push(source_file(name, &got));
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -294,27 +295,25 @@ fn source_file(name: FileName, digest: &Digest) -> SourceFile {
     SourceFile { hash: digest.hash, name, size: digest.size, sha256: digest.sha256 }
 }
 
-/// Reads `Checksums-Sha256`: lines of hash, size and name.
-fn named_files(value: &str) -> Result<Vec<(FileName, Sha256, u64)>, String> {
-    let mut files: Vec<(FileName, Sha256, u64)> = Vec::new();
+/// Reads `Checksums-Sha256`: lines of hash, size and name. Of a list that is too long only the beginning is looked at.
+fn named_files(value: &str) -> Result<BTreeMap<FileName, (Sha256, u64)>, String> {
+    let mut files = BTreeMap::new();
     for line in value.lines().map(str::trim).filter(|l| !l.is_empty()) {
         let parts: Vec<_> = line.split_whitespace().collect();
         let [sha256, size, name] = parts[..] else { return Err(format!("Checksums-Sha256 has the line {line:?}")) };
         let name = FileName::new(name).map_err(|e| e.to_string())?;
         let sha256 = sha256.parse().map_err(|e| format!("Checksums-Sha256 of {name}: {e}"))?;
         let size = size.parse().map_err(|_| format!("Checksums-Sha256 of {name} has the size {size:?}"))?;
-        if files.iter().any(|(other, ..)| *other == name) {
-            return Err(format!("it names {name} twice"));
+        // The .dsc itself is an input, too.
+        if files.len() + 1 >= limits::INPUTS_MAX {
+            return Err(format!("it names over {} files", limits::INPUTS_MAX - 1));
         }
-        files.push((name, sha256, size));
+        match files.entry(name) {
+            Entry::Vacant(place) => place.insert((sha256, size)),
+            Entry::Occupied(known) => return Err(format!("it names {} twice", known.key())),
+        };
     }
-    match files.len() {
-        0 => Err("it has no Checksums-Sha256, or an empty one".into()),
-        n if n >= limits::INPUTS_MAX => {
-            Err(format!("it names {n} files, at most {} are allowed", limits::INPUTS_MAX - 1))
-        }
-        _ => Ok(files),
-    }
+    if files.is_empty() { Err("it has no Checksums-Sha256, or an empty one".into()) } else { Ok(files) }
 }
 
 fn checked_file(dir: &Path, dsc: &Path, name: &FileName, wanted: (Sha256, u64)) -> Result<Digest, Error> {

@@ -24,6 +24,8 @@ use crate::resolve::digest::Digest;
 const SPEC_MAX: u64 = 4 << 20;
 /// How deep macros may refer to each other.
 const DEPTH_MAX: usize = 16;
+/// What all macros of a spec together may stand for where they are used, in bytes.
+const EXPANDED_MAX: usize = 1 << 20;
 /// Tags of a source RPM's header.
 mod tag {
     pub(super) const NAME: u32 = 1000;
@@ -184,13 +186,12 @@ fn from_header(bytes: &[u8]) -> Result<Said, String> {
 }
 
 fn from_spec(text: &str, macros: &[String]) -> Result<Said, String> {
-    let given = macros.iter().filter_map(|text| text.split_once(' '));
-    let mut known: BTreeMap<String, String> = given.map(|(name, value)| (name.into(), value.trim().into())).collect();
+    let mut macros = Macros::given(macros);
     let (mut files, mut requires) = (BTreeSet::new(), BTreeSet::new());
     for line in text.lines().map(str::trim).take_while(|line| !begins_work(line)) {
         if let Some(definition) = line.strip_prefix("%global ").or_else(|| line.strip_prefix("%define ")) {
             if let Some((name, value)) = definition.trim().split_once(char::is_whitespace) {
-                known.entry(name.to_owned()).or_insert_with(|| value.trim().to_owned());
+                macros.known.entry(name.to_owned()).or_insert_with(|| value.trim().to_owned());
             }
             continue;
         }
@@ -199,18 +200,19 @@ fn from_spec(text: &str, macros: &[String]) -> Result<Said, String> {
         let numbered = |word: &str| field.strip_prefix(word).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
         match field.as_str() {
             // A subpackage has its own; the first one is the source's.
-            "name" | "version" => drop(known.entry(field).or_insert(value.to_owned())),
-            "buildrequires" => requires.extend(requirements(&expand(value, &known)?)),
+            "name" | "version" => drop(macros.known.entry(field).or_insert(value.to_owned())),
+            "buildrequires" => requires.extend(requirements(&macros.expand(value)?)),
             _ if numbered("source") || numbered("patch") => {
-                let value = expand(value, &known)?;
+                let value = macros.expand(value)?;
                 let name = value.rsplit('/').next().unwrap_or_default();
                 files.insert(FileName::new(name).map_err(|e| e.to_string())?);
             }
             _ => {}
         }
     }
-    let field = |name: &str| -> Result<String, String> {
-        expand(known.get(name).ok_or_else(|| format!("it has no field {name}"))?, &known)
+    let mut field = |name: &str| -> Result<String, String> {
+        let value = macros.known.get(name).cloned().ok_or_else(|| format!("it has no field {name}"))?;
+        macros.expand(&value)
     };
     Ok(Said {
         name: PackageName::new(field("name")?).map_err(|e| e.to_string())?,
@@ -225,36 +227,56 @@ fn begins_work(line: &str) -> bool {
         .contains(&line.split(' ').next().unwrap_or_default())
 }
 
-/// Replaces the macros that are known; `%{?name}` is empty where it is not.
-fn expand(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
-    let mut text = text.to_owned();
-    for _ in 0..DEPTH_MAX {
-        let Some(at) = text.find('%') else { return Ok(text) };
-        let rest = &text[at + 1..];
-        let (name, length) = match rest.strip_prefix('{') {
-            Some(inner) => {
-                let end = inner.find('}').ok_or_else(|| format!("{text:?} has a macro without end"))?;
-                (&inner[..end], end + 2)
-            }
-            None => {
-                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                (&rest[..end], end)
-            }
-        };
-        let optional = name.strip_prefix('?');
-        let value =
-            known.get(&optional.unwrap_or(name).to_ascii_lowercase()).or_else(|| known.get(optional.unwrap_or(name)));
-        let value = match (value, optional) {
-            (Some(value), _) => value.clone(),
-            (None, Some(name)) if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => String::new(),
-            (None, _) => {
-                let why = "which is not defined in one line; set it with --macro, or submit the .src.rpm";
-                return Err(format!("{text:?} uses the macro {name:?}, {why}"));
-            }
-        };
-        text.replace_range(at..=at + length, &value);
+/// Macros that a spec or its job define in one line each.
+struct Macros {
+    known: BTreeMap<String, String>,
+    /// How many bytes more may be put in their places: a long one can be named in every line.
+    room: usize,
+}
+
+impl Macros {
+    /// Begins with those of the job, each `NAME VALUE`.
+    fn given(macros: &[String]) -> Self {
+        let given = macros.iter().filter_map(|text| text.split_once(' '));
+        Self { known: given.map(|(name, value)| (name.into(), value.trim().into())).collect(), room: EXPANDED_MAX }
     }
-    Err(format!("{text:?} expands without end"))
+
+    /// Replaces the macros that are known; `%{?name}` is empty where it is not.
+    fn expand(&mut self, text: &str) -> Result<String, String> {
+        let mut text = text.to_owned();
+        for _ in 0..DEPTH_MAX {
+            let Some(at) = text.find('%') else { return Ok(text) };
+            let rest = &text[at + 1..];
+            let (name, length) = match rest.strip_prefix('{') {
+                Some(inner) => {
+                    let end = inner.find('}').ok_or_else(|| format!("{text:?} has a macro without end"))?;
+                    (&inner[..end], end + 2)
+                }
+                None => {
+                    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                    (&rest[..end], end)
+                }
+            };
+            let value = self.value(name).ok_or_else(|| {
+                let why = "which is not defined in one line; set it with --macro, or submit the .src.rpm";
+                format!("{text:?} uses the macro {:?}, {why}", name.strip_prefix('?').unwrap_or(name))
+            })?;
+            let room = self.room.checked_sub(value.len());
+            let room = room.ok_or_else(|| format!("its macros stand for over {EXPANDED_MAX} bytes"))?;
+            text.replace_range(at..=at + length, value);
+            self.room = room;
+        }
+        Err(format!("{text:?} expands without end"))
+    }
+
+    /// Gives what a macro stands for, `?` before its name included.
+    fn value(&self, name: &str) -> Option<&str> {
+        let plain = name.strip_prefix('?');
+        let wanted = plain.unwrap_or(name);
+        let known = self.known.get(&wanted.to_ascii_lowercase()).or_else(|| self.known.get(wanted));
+        let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        known.map(String::as_str).or_else(|| plain.filter(|name| is_name(name)).map(|_| ""))
+    }
 }
 
 /// Gives the names of a list of requirements: separated by commas or spaces, each perhaps with a comparison and a version.
@@ -265,11 +287,15 @@ fn requirements(text: &str) -> Vec<String> {
             words.next();
         } else if word.starts_with('(') {
             // A rich requirement, for instance `(a or b)`, is one.
+            let count = |word: &str, sign: char| word.matches(sign).count();
+            let (mut opened, mut closed) = (count(word, '('), count(word, ')'));
             let mut whole = word.to_owned();
-            while whole.matches('(').count() > whole.matches(')').count()
+            while opened > closed
                 && let Some(next) = words.next()
             {
-                whole = format!("{whole} {next}");
+                (opened, closed) = (opened + count(next, '('), closed + count(next, ')'));
+                whole.push(' ');
+                whole += next;
             }
             names.push(whole);
         } else {
@@ -281,7 +307,7 @@ fn requirements(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tests::assert_linear, *};
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/rpm").join(name)
@@ -303,6 +329,28 @@ mod tests {
         let all = Requires::from([("gcc".into(), vec![]), ("make".into(), vec!["make".parse().unwrap()])]);
         assert_eq!(source.packages(&all).unwrap().len(), 1);
         assert_eq!(source.job(words(&["z 1", "dist .a", "z 1"])).macros, ["dist .a", "z 1"]);
+    }
+
+    #[test]
+    fn four_times_the_spec_takes_no_more_than_about_four_times_as_long() {
+        let unclosed = |bytes: usize| format!("Name: xy\nVersion: 1\nBuildRequires: ({}\n", " a".repeat(bytes / 2));
+        let said = from_spec(&unclosed(1000), &[]).unwrap();
+        assert_eq!(said.requires.iter().map(String::len).collect::<Vec<_>>(), [1001], "all of it is one");
+        assert_linear(SPEC_MAX as usize / 4, |bytes| drop(from_spec(&unclosed(bytes), &[])));
+        let many = |bytes: usize| format!("Name: xy\nVersion: 1\nBuildRequires: {}\n", "(a b) c ".repeat(bytes / 8));
+        assert_linear(SPEC_MAX as usize / 4, |bytes| drop(from_spec(&many(bytes), &[])));
+    }
+
+    /// Each line would be as long as the macro.
+    #[test]
+    fn a_long_macro_is_not_put_into_every_line() {
+        let spec = |value: usize, lines: usize| {
+            let lines = "Source: %a\n".repeat(lines);
+            from_spec(&format!("%global a {}\nName: xy\nVersion: 1\n{lines}", "b".repeat(value)), &[])
+        };
+        assert!(spec(100, EXPANDED_MAX / 100).is_ok());
+        assert_eq!(spec(100, EXPANDED_MAX / 100 + 1), Err(format!("its macros stand for over {EXPANDED_MAX} bytes")));
+        assert!(spec(EXPANDED_MAX + 1, 1).is_err() && spec(EXPANDED_MAX + 1, 0).is_ok());
     }
 
     #[test]

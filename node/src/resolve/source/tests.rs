@@ -1,5 +1,9 @@
 //! Source packages: what is read from a `.dsc`, and what is refused.
 
+use std::{array, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
 use super::*;
 
 fn package(dir: &Path, content: &[u8]) -> PathBuf {
@@ -53,6 +57,50 @@ fn hostile_dscs_are_refused() {
         let said = read_source(&path).unwrap_err().to_string();
         assert!(said.contains(why), "{said}");
     }
+}
+
+/// Asserts that input of a size takes at most eight times the CPU time of a quarter of it; the square would be sixteen times.
+pub(super) fn assert_linear(bytes: usize, run: impl Fn(usize)) {
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let least = |bytes: usize| {
+        let times: [Duration; 3] = array::from_fn(|_| {
+            let before = now();
+            run(bytes);
+            now().saturating_sub(before)
+        });
+        times.into_iter().min().unwrap()
+    };
+    let (quarter, whole) = (least(bytes / 4), least(bytes));
+    assert!(whole < quarter * 8, "{whole:?} for {bytes} bytes, {quarter:?} for a quarter of them");
+}
+
+/// Gives a `.dsc` that names so many files.
+fn naming(files: usize) -> String {
+    let sha = Sha256::of(b"");
+    let files: String = (0..files).map(|at| format!(" {sha} 0 f{at}\n")).collect();
+    format!("Source: x\nVersion: 1\nChecksums-Sha256:\n{files}")
+}
+
+#[test]
+fn of_too_many_files_only_the_beginning_is_looked_at() {
+    let named = |text: &str| named_files(text.split_once("256:\n").unwrap().1).map(|files| files.len());
+    assert_eq!(named(&naming(511)), Ok(511));
+    for files in [512, 14_000] {
+        // Each line is looked at before the number of files is: nobody came to the last one.
+        let text = naming(files) + " no file\n";
+        assert_eq!(named(&text), Err("it names over 511 files".into()));
+    }
+    assert!(named(&(naming(510) + " no file\n")).unwrap_err().contains("has the line"));
+}
+
+#[test]
+fn four_times_the_dsc_takes_no_more_than_about_four_times_as_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x_1.dsc");
+    assert_linear(DSC_MAX as usize, |bytes| {
+        fs::write(&path, naming(bytes / 75)).unwrap();
+        assert!(read_source(&path).is_err_and(|error| error.to_string().contains("over 511 files")));
+    });
 }
 
 #[test]
