@@ -215,10 +215,8 @@ impl Ledger {
             clock: snapshot.clock,
         };
         ledger.check()?;
-        if ledger.to_bytes() != bytes {
-            return Err(DoorError::Alias { wanted: "Ledger" }.into());
-        }
-        Ok(ledger)
+        let canonical = ledger.to_bytes() == bytes;
+        if canonical { Ok(ledger) } else { Err(DoorError::Alias { wanted: "Ledger" }.into()) }
     }
 
     /// Checks what every command relies on.
