@@ -114,9 +114,11 @@ impl World {
         let always =
             |name: &OperatorName| ledger.policies.iter().all(|p| p.get().operators.iter().any(|o| o.name == *name));
         let is_honest = |node| self.builders[self.builder_of(node)].nature == Nature::Honest;
-        // Who was away when it was asked has had its turn.
+        // Who was away when it was asked has had its turn. A crash here loses what a builder was bound to, which is waited for
+        // while nobody else could be asked.
+        let is_owed = |state: &str| ["withheld", "committed"].contains(&state);
         let withheld = |name: &OperatorName| {
-            job.attempts.iter().any(|attempt| attempt.state == "withheld" && attempt.operator == *name)
+            job.attempts.iter().any(|attempt| is_owed(&attempt.state) && attempt.operator == *name)
         };
         let honest = first.operators.iter().filter(|o| always(&o.name) && o.nodes.iter().all(|node| is_honest(*node)));
         let honest = honest.filter(|o| !withheld(&o.name));

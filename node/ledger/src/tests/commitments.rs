@@ -186,7 +186,9 @@ fn who_is_away_when_it_is_asked_and_cannot_be_replaced_is_waited_for() {
     for _ in 0..10 {
         bench.wait(limits::LEASE_TTL.as_secs());
         assert_eq!(asked(&bench), [first.number], "again and again");
-        assert_eq!(bench.ledger.job(job).unwrap().attempts[0].state, "committed");
+        let view = bench.ledger.job(job).unwrap();
+        assert_eq!(view.attempts[0].state, "committed");
+        assert!(view.waiting.unwrap().contains("was asked for the result that it is bound to"));
     }
     assert_eq!(bench.show(&first, "a"), Some(Response::Done));
     assert_eq!(bench.state(job), "publishing");

@@ -73,7 +73,7 @@ impl Ledger {
     /// The policy itself lacks somebody.
     fn nobody_to_ask(&self, job: &Job, channel: &Channel) -> Option<String> {
         if job.live() > 0 {
-            return None;
+            return owes_a_result(job);
         }
         let policy = self.policy_in_force();
         let only = &job.facts.schedule.only;
@@ -230,6 +230,17 @@ impl Ledger {
         let begun = job.attempts.iter().any(|a| matches!(a.state, AttemptState::Running { .. }));
         Expected { start: (!begun).then_some(start), end: Some(start.after(takes)) }
     }
+}
+
+/// Every builder that is at it is bound to a result and was asked for it: one that is away may be waited for, see
+/// [`crate::commitments`].
+fn owes_a_result(job: &Job) -> Option<String> {
+    let mut live = job.attempts.iter().filter(|attempt| attempt.state.is_live()).peekable();
+    let operators: BTreeSet<_> = live.clone().map(|attempt| attempt.operator.as_str()).collect();
+    live.peek()?;
+    let operators = operators.into_iter().collect::<Vec<_>>().join(", ");
+    live.all(|attempt| attempt.state.is_asked())
+        .then(|| format!("{operators} was asked for the result that it is bound to, and has not shown it yet"))
 }
 
 /// Gives the last reason of a builder that could not try and has another turn.
