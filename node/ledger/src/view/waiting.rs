@@ -72,15 +72,20 @@ impl Ledger {
 
     /// The policy itself lacks somebody.
     fn nobody_to_ask(&self, job: &Job, channel: &Channel) -> Option<String> {
-        if job.live() > 0 {
-            return owes_a_result(job);
+        let mut live = job.attempts.iter().filter(|attempt| attempt.state.is_live());
+        if live.any(|attempt| attempt.state.committed().is_none()) {
+            return None;
+        }
+        if let Some(owes) = owes_a_result(job) {
+            return Some(owes);
         }
         let policy = self.policy_in_force();
         let only = &job.facts.schedule.only;
         if !only.is_empty() && !only.iter().any(|node| self.peers.operator(node).is_some()) {
             return Some("it waits for the nodes that it asks for: the policy names none of them".to_owned());
         }
-        let built = job.attempts.iter().filter_map(Attempt::vote).count();
+        let has_built = |attempt: &&Attempt| attempt.vote().is_some() || attempt.state.committed().is_some();
+        let built = job.attempts.iter().filter(has_built).count();
         Some(format!(
             "{} built it, channel {} wants {} that agree, and the policy names {}{}: it waits for another operator to be \
              added, or for a lower agree",
