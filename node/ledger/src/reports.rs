@@ -295,8 +295,8 @@ impl Ledger {
     }
 
     fn nobody_else_is_left(&self, job: &JobId) -> bool {
-        let policy = self.policy_in_force();
-        !tally::is_possible(&self.jobs[job], (policy, self.peers.operators()))
+        let (job, operators) = (&self.jobs[job], self.peers.operators());
+        !tally::is_possible(job, (self.policy_in_force(), operators)) && !tally::may_excuse(job, operators)
     }
 
     /// What is bound stays so while its builder is away: a laptop may wake up again. Asked, it has withheld its result as soon as
@@ -318,7 +318,7 @@ impl Ledger {
 
     /// The attempt's time is over, and its builder, which is there, is bound to nothing: somebody else is asked.
     pub(crate) fn attempt_overdue(&mut self, number: LeaseNumber, turn: &mut Turn) {
-        let Some(lease) = self.leases.get(&number).cloned() else { return };
+        let Some(lease) = self.leases.get(&number).cloned() else { return self.canary_overdue(number, turn) };
         let (job, node, ended) = (lease.job, lease.node, turn.at);
         let attempt = self.jobs[&job].attempt(number).expect("a lease has an attempt");
         if attempt.state.committed().is_some() || planted::is(Fault::ForgetsEndless) {

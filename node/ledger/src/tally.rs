@@ -180,13 +180,21 @@ pub(crate) fn stand(
     if may_go_on && is_possible(job, (policy, operators)) {
         return Standing::Wants(u32::try_from(target.saturating_sub(opinions + live)).unwrap_or(0));
     }
-    if may_go_on && live == 0 && job.attempts.iter().any(Attempt::may_be_excused) {
+    // Who is bound waits for others: when too few are, and nobody else is left, those who could not try come again.
+    let hidden = job.attempts.iter().filter(|attempt| attempt.state.is_hidden()).count();
+    let too_few = ballot.len() + hidden < channel.agree.into();
+    if may_go_on && (live == 0 || live == hidden && too_few) && may_excuse(job, operators) {
         return Standing::Excuses;
     }
     if live > 0 || nothing_to_compare(job, &ballot) || too_few_spoke(job, channel, policy) {
         return Standing::Wants(0);
     }
     Standing::Decided(without_agreement(job, &ballot))
+}
+
+/// Says whether an operator of the policy could not try, and may have another turn.
+pub(crate) fn may_excuse(job: &Job, operators: &BTreeMap<NodeId, OperatorName>) -> bool {
+    job.attempts.iter().any(|attempt| attempt.may_be_excused() && operators.contains_key(&attempt.node))
 }
 
 /// Says whether some operator of the policy may still get a lease for the job.

@@ -151,9 +151,9 @@ impl AttemptState {
         matches!(self, AttemptState::Committed { asked: true, .. })
     }
 
-    /// Gives since when it is bound to something that it was not asked to show.
-    pub const fn hidden_since(&self) -> Option<Timestamp> {
-        if let AttemptState::Committed { at, asked: false, .. } = self { Some(*at) } else { None }
+    /// Says whether it is bound to what it was not asked to show.
+    pub const fn is_hidden(&self) -> bool {
+        matches!(self, AttemptState::Committed { asked: false, .. })
     }
 
     /// Gives when it started, where it did.

@@ -152,6 +152,43 @@ fn one_that_could_not_try_has_another_turn_when_the_other_has_built() {
 }
 
 #[test]
+fn one_that_could_not_try_has_another_turn_while_the_other_hides_its_result() {
+    let mut bench = Bench::of(2, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let leases: Vec<_> = (0..2).map(|at| bench.lease(builder(at, 0), job)).collect();
+    bench.commit(&leases[1], "a");
+    bench.fail(&leases[0], Blame::Builder(Fault::Fetch), "inputs");
+    bench.wait(10);
+    let again = bench.lease(builder(0, 0), job);
+    bench.commit(&again, "a");
+    for lease in [&leases[1], &again] {
+        bench.show(lease, "a");
+    }
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
+fn who_withholds_its_result_is_replaced_by_one_that_could_not_try() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let first: Vec<_> = (0..2).map(|at| bench.lease(builder(at, 0), job)).collect();
+    bench.fail(&first[0], Blame::Builder(Fault::Fetch), "inputs");
+    let third = bench.lease(builder(2, 0), job);
+    bench.commit(&first[1], "a");
+    bench.commit(&third, "a");
+    bench.show(&first[1], "a");
+    assert_eq!(bench.state(job), "building");
+    bench.wait(30);
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[2].state, "withheld");
+    bench.wait(10);
+    let again = bench.lease(builder(0, 0), job);
+    bench.reveal(&again, "a");
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
 fn a_job_whose_attempts_are_used_up_ends() {
     let mut bench = Bench::of(1, 1, 1, 1);
     let job = bench.submit("deb", 1);
