@@ -197,6 +197,11 @@ impl Reputation {
         self.canaries.contains_key(&lease)
     }
 
+    /// Gives the job that the canary of a lease runs.
+    pub(crate) fn canary_job(&self, lease: LeaseNumber) -> Option<JobId> {
+        self.canaries.get(&lease).map(|canary| canary.lease.job)
+    }
+
     /// Says that there is nothing to keep.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()

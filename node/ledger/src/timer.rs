@@ -69,7 +69,9 @@ impl Ledger {
                 Due::Publish(_) => releases::REST_MAX,
                 Due::Node(_) => reputation::LONGEST,
                 Due::Attempt(number) => {
-                    self.leases.get(&number).map_or(Duration::ZERO, |lease| self.attempt_limit(&lease.job))
+                    let canary = || self.reputation.canary_job(number);
+                    let job = self.leases.get(&number).map(|lease| lease.job).or_else(canary);
+                    job.map_or(Duration::ZERO, |job| self.attempt_limit(&job))
                 }
                 Due::Begin(_) | Due::Expiry(_) => continue,
             };

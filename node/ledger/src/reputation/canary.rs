@@ -59,6 +59,7 @@ impl Ledger {
         let number = LeaseNumber(self.last_lease);
         let lease = Lease { job, node, number, expires: turn.at.after(limits::LEASE_TTL), profile, memory_mib };
         self.deadlines.set(Due::Lease(number), lease.expires);
+        self.deadlines.set(Due::Attempt(number), turn.at.after(self.attempt_limit(&job)));
         self.reputation.record_mut(operator, class, node).canary_given(turn.at);
         let canary = Canary { lease: lease.clone(), agreed, operator: operator.clone(), committed: None };
         self.reputation.canaries.insert(number, canary);
@@ -114,6 +115,7 @@ impl Ledger {
         self.reputation.canaries.get(&number).filter(|canary| canary.lease.node == node)?;
         let canary = self.reputation.canaries.remove(&number)?;
         self.deadlines.clear(Due::Lease(number));
+        self.deadlines.clear(Due::Attempt(number));
         turn.log(log::outcome(canary.lease.job, (node, number), end));
         Some(canary)
     }
@@ -122,6 +124,14 @@ impl Ledger {
     pub(crate) fn canary_expired(&mut self, number: LeaseNumber, turn: &mut Turn) -> bool {
         let Some(node) = self.reputation.canaries.get(&number).map(|canary| canary.lease.node) else { return false };
         self.take_canary((node, number), End::Lost, turn).is_some()
+    }
+
+    /// The canary's time is over, though its builder renews it: that is no answer.
+    pub(crate) fn canary_overdue(&mut self, number: LeaseNumber, turn: &mut Turn) {
+        let Some(lease) = self.reputation.canaries.get(&number).map(|canary| canary.lease.clone()) else { return };
+        self.drop_canary((lease.node, number), End::Lost, turn);
+        let reason = format!("no result within {} s", self.attempt_limit(&lease.job).as_secs());
+        turn.push(Effect::Revoke { node: lease.node, lease: number, reason });
     }
 
     /// Binds a builder to its answer, as for any attempt; false when the lease is none of a canary of this node. The right one

@@ -5,6 +5,7 @@ use protocol::{
     JobId, NodeId,
     blame::{Blame, Fault},
     lease::Lease,
+    limits,
     message::{Refusal, Response},
 };
 
@@ -170,6 +171,26 @@ fn a_disabled_builder_comes_back_by_a_canary() {
     assert_eq!(court.may(builder(0, 0)), May::Yes);
     let lease = court.bench.lease(builder(0, 0), job);
     assert_eq!(lease.job, job);
+    court.bench.assert_replays();
+}
+
+/// Renewals do not keep a canary for ever, and the next one is another lease.
+#[test]
+fn a_canary_that_never_ends_is_ended() {
+    let mut court = Court::new(3, 1, [2, 3]);
+    court.disable();
+    let job = court.submit();
+    court.bench.wait(60);
+    let canary = court.bench.lease(builder(0, 0), job);
+    let limit = court.bench.ledger.request(canary.job).unwrap().get().limits.wall() + limits::ATTEMPT_ROOM;
+    let renewals = limit.as_secs() / 20;
+    for _ in 0..renewals - 1 {
+        court.bench.wait(20);
+        assert_eq!(court.bench.renew(&[&canary]), Some(Response::Lost(vec![])));
+    }
+    court.bench.wait(40);
+    assert_eq!(court.bench.renew(&[&canary]), Some(Response::Lost(vec![canary.number])));
+    assert_ne!(court.bench.lease(builder(0, 0), job).number, canary.number);
     court.bench.assert_replays();
 }
 
