@@ -53,6 +53,8 @@ type Inbox = mpsc::Receiver<(NodeId, Vec<u8>)>;
 #[derive(Debug)]
 pub struct Sight {
     believed: Mutex<Option<Verified>>,
+    /// The head that is on the disk; held while another one is written.
+    kept: tokio::sync::Mutex<Option<Head>>,
     heard: mpsc::Sender<(NodeId, Vec<u8>)>,
     inbox: Mutex<Option<Inbox>>,
 }
@@ -60,7 +62,7 @@ pub struct Sight {
 impl Default for Sight {
     fn default() -> Self {
         let (heard, inbox) = mpsc::channel(HEARD);
-        Self { believed: Mutex::default(), heard, inbox: Mutex::new(Some(inbox)) }
+        Self { believed: Mutex::default(), kept: tokio::sync::Mutex::default(), heard, inbox: Mutex::new(Some(inbox)) }
     }
 }
 
@@ -74,16 +76,42 @@ impl Sight {
         self.lock().clone()
     }
 
-    /// Believes a checkpoint that was proven to continue `former`, at once; it is kept on the disk with the next look. Where something
-    /// else is believed since, it is compared in a moment.
-    pub(crate) fn grow(&self, from: NodeId, former: Option<&Verified>, newer: Verified) {
-        let mut believed = self.lock();
-        if believed.as_ref().map(Verified::head) == former.map(Verified::head) {
-            *believed = Some(newer);
-            return;
+    /// Believes a checkpoint that was proven to continue `former`, at once, and keeps it on the disk: gives false where that fails, and
+    /// where something else is believed since. That is compared with it in a moment.
+    pub(crate) async fn grow(
+        &self,
+        shared: &Shared,
+        from: NodeId,
+        (former, newer): (Option<&Verified>, Verified),
+    ) -> bool {
+        let told = newer.as_signed().to_string();
+        let grown = {
+            let mut believed = self.lock();
+            let stands = believed.as_ref().map(Verified::head) == former.map(Verified::head);
+            if stands {
+                *believed = Some(newer);
+            }
+            stands
+        };
+        if !grown {
+            self.hear(from, told.into_bytes());
         }
-        drop(believed);
-        self.hear(from, newer.as_signed().to_string().into_bytes());
+        grown && self.keep(shared).await
+    }
+
+    /// Keeps what is believed on the disk, where that is something new; gives false where that fails.
+    async fn keep(&self, shared: &Shared) -> bool {
+        let mut kept = self.kept.lock().await;
+        let Some(believed) = self.believed().filter(|own| Some(own.head()) != *kept) else { return true };
+        let (key, bytes) = (key(shared), believed.as_signed().to_string().into_bytes());
+        match shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await {
+            Ok(()) => *kept = Some(believed.head()),
+            Err(error) => {
+                warn!(error = %chain(&error), "a checkpoint cannot be kept");
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes another member's checkpoint, to be compared in a moment.
@@ -106,7 +134,7 @@ impl Sight {
 pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     let taken = shared.others.sight.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut inbox) = taken else { return };
-    let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0, kept: None };
+    let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0 };
     auditor.load().await;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -121,6 +149,12 @@ pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     }
 }
 
+/// Under which name a node's store has what it believes.
+fn key(shared: &Shared) -> String {
+    // No origin has a space in it, so this is no witness's memory.
+    format!("believed {}", network::origin(&shared.network))
+}
+
 struct Auditor {
     shared: Arc<Shared>,
     desk: Desk,
@@ -129,23 +163,16 @@ struct Auditor {
     /// Who told a checkpoint since this node asked: each is heard once.
     told: BTreeSet<NodeId>,
     turn: usize,
-    /// The head that is on the disk.
-    kept: Option<Head>,
 }
 
 impl Auditor {
-    fn key(&self) -> String {
-        // No origin has a space in it, so this is no witness's memory.
-        format!("believed {}", network::origin(&self.shared.network))
-    }
-
     async fn load(&mut self) {
-        let key = self.key();
+        let key = key(&self.shared);
         let kept = self.shared.store.run(move |store| store.witnessed(&key)).await.ok().flatten();
         // A log stays one log, whoever coordinated when this was signed.
         let keys = self.shared.every_log_key();
         let believed = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
-        self.kept = believed.as_ref().map(Verified::head);
+        *self.shared.others.sight.kept.lock().await = believed.as_ref().map(Verified::head);
         *self.shared.others.sight.lock() = believed;
     }
 
@@ -158,7 +185,7 @@ impl Auditor {
 
     async fn look(&mut self) {
         self.told.clear();
-        self.keep().await;
+        self.shared.others.sight.keep(&self.shared).await;
         for node in self.candidates() {
             if let Some(checkpoint) = self.resource(node, Resource::Checkpoint).await {
                 self.meet(node, &checkpoint).await;
@@ -277,19 +304,7 @@ impl Auditor {
             *believed = Some(checkpoint);
         }
         former.into_iter().for_each(|former| self.agree(former.head()));
-        self.keep().await;
-    }
-
-    /// Keeps what is believed on the disk, where that is something new.
-    async fn keep(&mut self) {
-        let Some(believed) = self.shared.others.sight.believed().filter(|own| Some(own.head()) != self.kept) else {
-            return;
-        };
-        let (key, bytes) = (self.key(), believed.as_signed().to_string().into_bytes());
-        match self.shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await {
-            Ok(()) => self.kept = Some(believed.head()),
-            Err(error) => debug!(error = %chain(&error), "a checkpoint cannot be kept"),
-        }
+        self.shared.others.sight.keep(&self.shared).await;
     }
 
     /// The root that the newer head's tree has at an older size, and the proof that leads from there to it, made of tiles of who signed

@@ -55,11 +55,12 @@ impl Worker {
         let from = self.shared.leader().unwrap_or(self.shared.id);
         match reveal::check(question, grounds) {
             Ok((checkpoint, reason)) => {
-                sight.grow(from, question.believed, checkpoint);
+                // Nothing is shown before what allowed it is on the disk.
+                let kept = sight.grow(&self.shared, from, (question.believed, checkpoint)).await;
                 if let Err(doubt) = &reason {
                     info!(%lease, %doubt, "a result is not shown yet, though it was asked for");
                 }
-                reason.is_ok()
+                kept && reason.is_ok()
             }
             Err(Doubt::Fork(conflict)) => {
                 warn!(%lease, "a result is not shown: its coordinator tells another history of the log");
