@@ -26,7 +26,7 @@ use attest::{
 };
 use ledger::log::Enacted;
 use protocol::{
-    Hash, Timestamp, Verified,
+    Hash, NodeId, Timestamp, Verified,
     message::{Octets, Request, Response},
     policy::Policy,
 };
@@ -36,7 +36,7 @@ use super::{Policies, Shared, chain, views};
 use crate::{
     on_behalf::Budget,
     serve::Desk,
-    tlog::{Reader, Relay},
+    tlog::{Reader, Relay, Source},
 };
 
 /// The places of policies, as far as this node knows them.
@@ -128,7 +128,7 @@ pub async fn learn(shared: &Arc<Shared>, desk: &Desk) {
     }
     let unknown = places.unknown(&shared.policies());
     if !unknown.is_empty()
-        && let Err(why) = ask(shared, &unknown).await
+        && let Err(why) = ask(shared, unknown).await
     {
         debug!(%why, "where policies stand in the log is not known yet");
     }
@@ -145,25 +145,39 @@ async fn kept(shared: &Shared, policy: &entry::Policy) -> Option<u64> {
     Some(u64::from_be_bytes(record.try_into().ok()?))
 }
 
-/// Asks the coordinators, and keeps what the log proves.
-async fn ask(shared: &Arc<Shared>, unknown: &[entry::Policy]) -> Result<(), String> {
+/// Asks one coordinator after the other, and keeps what the log proves; one that lies keeps nobody from asking the next.
+async fn ask(shared: &Arc<Shared>, mut unknown: Vec<entry::Policy>) -> Result<(), String> {
     let relay = Relay::new(Arc::clone(shared), &Budget::new());
     let head = witnessed_head(shared, &relay).await?;
     let mut reader = Reader::new(&relay, head);
-    for Enacted { place, number, .. } in claims(shared).await {
-        let Some(policy) = unknown.iter().find(|policy| policy.number == number && place < head.size) else { continue };
-        let (first, entries) = reader.bundle_with(place).await.map_err(|e| chain(&e))?;
-        let at = place.checked_sub(first).and_then(|at| usize::try_from(at).ok());
-        let entry = at.and_then(|at| Entry::from_bytes(entries.get(at)?).ok());
-        if entry.is_none_or(|entry| entry.event != Event::Policy(policy.clone())) {
-            return Err(format!("a coordinator says that entry {place} is policy {number}, and it is not"));
+    let policies = shared.policies();
+    for node in policies.current().coordinators.candidates().iter().filter(|node| **node != shared.id) {
+        if unknown.is_empty() {
+            break;
         }
-        let key = record_key(policy);
-        let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
-        put.map_err(|e| chain(&e))?;
-        shared.others.places.note(policy.envelope, place);
+        for Enacted { place, number, .. } in claims(shared, *node).await.into_iter().take(policies.chain().len()) {
+            let of_number = |policy: &entry::Policy| policy.number == number && place < head.size;
+            let Some(at) = unknown.iter().position(of_number) else { continue };
+            if !stands_at(&mut reader, &unknown[at], place).await? {
+                debug!(node = %node.short(), place, number, "a coordinator says that a policy stands where it does not");
+                break;
+            }
+            let policy = unknown.swap_remove(at);
+            let key = record_key(&policy);
+            let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
+            put.map_err(|e| chain(&e))?;
+            shared.others.places.note(policy.envelope, place);
+        }
     }
     Ok(())
+}
+
+/// Says whether the log's entry at a place is a policy.
+async fn stands_at<S: Source>(reader: &mut Reader<'_, S>, policy: &entry::Policy, place: u64) -> Result<bool, String> {
+    let (first, entries) = reader.bundle_with(place).await.map_err(|e| chain(&e))?;
+    let at = place.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+    let entry = at.and_then(|at| Entry::from_bytes(entries.get(at)?).ok());
+    Ok(entry.is_some_and(|entry| entry.event == Event::Policy(policy.clone())))
 }
 
 /// Gives the log's head, once as many operators have seen it as any channel asks for.
@@ -176,15 +190,10 @@ async fn witnessed_head(shared: &Shared, relay: &Relay) -> Result<Head, String> 
     Ok(checked?.checkpoint.head())
 }
 
-/// Gives where the first coordinator that answers says that the policies stand.
-async fn claims(shared: &Shared) -> Vec<Enacted> {
-    let policies = shared.policies();
-    for node in policies.current().coordinators.candidates().iter().filter(|node| **node != shared.id) {
-        if let Ok(Response::View(Octets(json))) = shared.net.ask(*node, Request::View(views::POLICIES.into())).await
-            && let Ok((_, enacted)) = serde_json::from_slice::<(u64, Vec<Enacted>)>(&json)
-        {
-            return enacted;
-        }
-    }
-    Vec::new()
+/// Gives where a coordinator says that the policies stand; nothing when it does not answer.
+async fn claims(shared: &Shared, node: NodeId) -> Vec<Enacted> {
+    let Ok(Response::View(Octets(json))) = shared.net.ask(node, Request::View(views::POLICIES.into())).await else {
+        return Vec::new();
+    };
+    serde_json::from_slice::<(u64, Vec<Enacted>)>(&json).map_or_else(|_| Vec::new(), |(_, enacted)| enacted)
 }
