@@ -325,6 +325,19 @@ impl Group {
         self.standing.clone()
     }
 
+    /// Writes what is decided as a snapshot, so that the next start has nothing to replay: another version may make other effects of
+    /// the same commands. Gives up `within` that time, which costs the next start its time only.
+    pub async fn write_snapshot(&self, within: Duration) {
+        let Some(applied) = self.raft.metrics().borrow().last_applied else { return };
+        let done = |metrics: &Metrics| metrics.snapshot.is_some_and(|snapshot| snapshot >= applied);
+        if done(&self.raft.metrics().borrow()) || self.raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        if let Err(e) = self.raft.wait(Some(within)).metrics(done, "a snapshot before the end").await {
+            tracing::warn!(error = %e, "no snapshot was written before the end");
+        }
+    }
+
     /// Stops this member and joins its tasks. What was in flight has an unknown outcome.
     pub async fn stop(&self) {
         self.ending.cancel();

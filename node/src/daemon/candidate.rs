@@ -42,6 +42,8 @@ const PUBLICATIONS: usize = 64;
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long after a failed change of the membership it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How long the last snapshot of a member may take that ends.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a member that the policy no longer names waits for the group to let it go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(60);
 
@@ -120,6 +122,9 @@ impl Candidate {
             },
         };
         self.desk.coordinate(None);
+        if result.is_ok() {
+            group.write_snapshot(SNAPSHOT_WITHIN).await;
+        }
         until.cancel();
         // What waits for space on the disk must not hold up the end.
         log.close();
