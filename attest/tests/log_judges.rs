@@ -25,7 +25,7 @@ use attest::{
 };
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
 use protocol::{Sha256, Timestamp, testing::signing_key};
-use signed_note::{Note, StandardVerifier, VerifierList};
+use signed_note::{Note, StandardVerifier, Verifier, VerifierList};
 use tlog_tiles::{
     checkpoint::Checkpoint,
     tile::{TileHashReader, TileReader},
@@ -52,7 +52,8 @@ const JUDGES: [(&str, Judge); 3] = [("ours", ours), ("tlog_tiles", tlog_tiles), 
 
 /// What a reader is asked about a log.
 struct Terms {
-    key: VerifierKey,
+    /// Who may sign the log: any of them; all are of one origin.
+    keys: Vec<VerifierKey>,
     /// Who cosigned, if somebody did.
     witness: Option<VerifierKey>,
     /// The size of the checkpoint that was seen before.
@@ -63,13 +64,13 @@ struct Terms {
 
 impl Terms {
     fn origin(&self) -> &str {
-        self.key.name().as_str()
+        self.keys[0].name().as_str()
     }
 }
 
 fn sample() -> Terms {
-    let (key, witness) = (log_key(ORIGIN), Some(witness_key(WITNESS)));
-    Terms { key, witness, older: OLDER, size: SIZE, places: PLACES.to_vec() }
+    let (keys, witness) = (vec![log_key(ORIGIN)], Some(witness_key(WITNESS)));
+    Terms { keys, witness, older: OLDER, size: SIZE, places: PLACES.to_vec() }
 }
 
 fn files(log: &Memory) -> Files {
@@ -85,7 +86,7 @@ fn files(log: &Memory) -> Files {
 }
 
 /// The log as it is, and as liars would have it.
-fn cases(terms: &Terms, honest: Files, fork: Files) -> Vec<(&'static str, Files)> {
+fn cases(terms: &Terms, honest: Files, forks: Vec<(&'static str, Files)>) -> Vec<(&'static str, Files)> {
     let changed = |change: &dyn Fn(&mut Files)| {
         let mut files = honest.clone();
         change(&mut files);
@@ -115,8 +116,8 @@ fn cases(terms: &Terms, honest: Files, fork: Files) -> Vec<(&'static str, Files)
         ("an edited size", edit(&size, &format!("\n{}\n", terms.size - 1))),
         ("an edited origin", edit(terms.origin(), "artel.example/dog")),
         ("a swapped entry", swapped),
-        ("a fork, signed", fork),
     ];
+    cases.extend(forks);
     cases.extend(
         Tile::partial(terms.size).map(|tile| ("a flipped byte in a partial tile", flip(&format!("tile/{tile}")))),
     );
@@ -128,7 +129,7 @@ fn cases(terms: &Terms, honest: Files, fork: Files) -> Vec<(&'static str, Files)
 
 fn sample_cases() -> (Terms, Vec<(&'static str, Files)>) {
     let terms = sample();
-    let cases = cases(&terms, files(&HONEST), files(&Memory::forked(SIZE, 100)));
+    let cases = cases(&terms, files(&HONEST), vec![("a fork, signed", files(&Memory::forked(SIZE, 100)))]);
     (terms, cases)
 }
 
@@ -148,21 +149,29 @@ fn every_judge_reads_the_log_and_refuses_what_is_changed() {
     judge_all(&terms, &cases);
 }
 
-/// The log of a network, as its nodes served it, and a fork that its key signed; see `tests/it/log.rs`.
+/// The log of a network whose leader died, as its nodes served it, and two forks that its keys signed: a history that was written
+/// anew, and one with which the former leader went on by itself; see `tests/it/log.rs`.
 #[test]
 fn every_judge_reads_the_log_of_a_real_network() {
     let Some(folder) = std::env::var_os("ARTEL_LOG_FOLDER").map(PathBuf::from) else {
         return println!("SKIPPED: ARTEL_LOG_FOLDER names no log; `make judges` makes one");
     };
-    let (honest, fork) = (read_files(&folder.join("honest")), read_files(&folder.join("fork")));
-    let key: VerifierKey = fs::read_to_string(folder.join("vkey")).unwrap().trim().parse().unwrap();
-    let head = |path: &str| Signed::read(&honest[path]).unwrap().verify(std::slice::from_ref(&key)).unwrap().head();
+    let [honest, rewritten, failover] = ["honest", "rewritten", "failover"].map(|name| read_files(&folder.join(name)));
+    let keys: Vec<VerifierKey> =
+        fs::read_to_string(folder.join("vkeys")).unwrap().lines().map(|key| key.parse().unwrap()).collect();
+    let head = |path: &str| Signed::read(&honest[path]).unwrap().verify(&keys).unwrap().head();
     let (older, size) = (head("older").size, head("checkpoint").size);
     println!("a network's log of {size} entries, which continues one of {older}");
     assert!(size >= 10_000 && older > 256 && older < size, "{older} {size}");
     let places = vec![0, 255, 256, older - 1, older, size / 2, size - 1];
-    let terms = Terms { key, witness: None, older, size, places };
-    let cases = cases(&terms, honest, fork);
+    let signer = |files: &Files| {
+        let signed = Signed::read(&files["checkpoint"]).unwrap();
+        keys.iter().position(|key| signed.clone().verify(std::slice::from_ref(key)).is_ok()).unwrap()
+    };
+    assert_ne!(signer(&honest), signer(&failover), "the fork after the failover is signed by another coordinator");
+    let forks = vec![("a fork, signed", rewritten), ("a fork after a failover, signed by the former leader", failover)];
+    let terms = Terms { keys, witness: None, older, size, places };
+    let cases = cases(&terms, honest, forks);
     judge_all(&terms, &cases);
     judge_by_go(&terms, cases);
 }
@@ -187,8 +196,8 @@ fn read_files(folder: &Path) -> Files {
 fn ours(terms: &Terms, files: &Files) -> Result<(), String> {
     let words = |e: &dyn std::error::Error| e.to_string();
     let checkpoint = Signed::read(&files["checkpoint"]).map_err(|e| words(&e))?;
-    let checkpoint = checkpoint.verify(std::slice::from_ref(&terms.key)).map_err(|e| words(&e))?;
-    let older = Signed::read(&files["older"]).unwrap().verify(std::slice::from_ref(&terms.key)).unwrap();
+    let checkpoint = checkpoint.verify(&terms.keys).map_err(|e| words(&e))?;
+    let older = Signed::read(&files["older"]).unwrap().verify(&terms.keys).unwrap();
     let mut tiles = tile::for_consistency(terms.older, terms.size).unwrap();
     tiles.extend(terms.places.iter().flat_map(|index| tile::for_inclusion(*index, terms.size).unwrap()));
     let view = View::new(checkpoint.head(), &fetch(files, tiles)).map_err(|e| words(&e))?;
@@ -218,8 +227,10 @@ fn entry<'a>(terms: &Terms, files: &'a Files, index: u64) -> &'a [u8] {
 /// Opens a note with the `signed_note` crate, and its text with `tlog_tiles`.
 fn open(terms: &Terms, bytes: &[u8]) -> Result<Checkpoint, String> {
     let note = Note::from_bytes(bytes).map_err(|e| e.to_string())?;
-    let verifier = StandardVerifier::new(&terms.key.to_string()).map_err(|e| e.to_string())?;
-    note.verify(&VerifierList::new(vec![Box::new(verifier)])).map_err(|e| e.to_string())?;
+    let verifier =
+        |key: &VerifierKey| StandardVerifier::new(&key.to_string()).map(|v| Box::new(v) as Box<dyn Verifier>);
+    let verifiers = terms.keys.iter().map(verifier).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    note.verify(&VerifierList::new(verifiers)).map_err(|e| e.to_string())?;
     let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
     if checkpoint.origin() == terms.origin() { Ok(checkpoint) } else { Err("another origin".into()) }
 }
@@ -353,7 +364,8 @@ fn judge_by_go(terms: &Terms, cases: Vec<(&'static str, Files)>) {
         }
         let mut judge = Command::new(&program);
         let witness = terms.witness.as_ref().map_or_else(|| "-".to_owned(), VerifierKey::to_string);
-        judge.arg(&place).args([terms.key.to_string(), witness]);
+        let keys: Vec<String> = terms.keys.iter().map(ToString::to_string).collect();
+        judge.arg(&place).args([keys.join(","), witness]);
         let said = judge.args(terms.places.iter().map(u64::to_string)).output().unwrap();
         let words = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
         println!("{case}: {}", words.trim_end());

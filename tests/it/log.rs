@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use artel::{
@@ -234,37 +234,35 @@ const LONG_WITHIN: Duration = Duration::from_secs(1500);
 /// Jobs that are submitted at one time.
 const PORTION: usize = 100;
 
-/// Writes the log of a real network, as a node serves it, and a fork of it that the same key signed, into the folder that
-/// `ARTEL_LOG_FOLDER` names: `make judges` shows both to readers that nobody here wrote.
+/// Writes the log of a real network, whose leader dies halfway, as a node serves it, and two forks of it, into the folder that
+/// `ARTEL_LOG_FOLDER` names: `make judges` shows them to readers that nobody here wrote.
 #[tokio::test]
 async fn a_long_log_is_served_for_judges() {
     let Some(folder) = std::env::var_os("ARTEL_LOG_FOLDER").map(PathBuf::from) else {
         return println!("SKIPPED: ARTEL_LOG_FOLDER names no folder; `make judges` does");
     };
     let Some(ground) = ground().await else { return };
-    let mut network = Network::found(&ground, &Plan { isolation: Isolation::Light, ..Plan::builders(2) });
+    let plan = Plan { coordinators: 3, isolation: Isolation::Light, ..Plan::builders(2) };
+    let mut network = Network::found(&ground, &plan);
     network.start().await;
-    let source = served(&network, "coordinator");
     let prepared = light(ground.script("nothing", "echo done > out"));
-    let (begun, mut older) = (std::time::Instant::now(), None);
-    let mut portion = submit_portion(&network, &prepared).await;
-    let newest = loop {
-        // The builders are never without work.
-        let next = submit_portion(&network, &prepared).await;
-        network.over(std::mem::replace(&mut portion, next), LONG_WITHIN).await;
-        let now = checkpoint(&network, &source).await.unwrap();
-        println!("{} entries after {} s", now.head().size, begun.elapsed().as_secs());
-        if now.head().size >= LONG {
-            break now;
-        }
-        older = older.or(Some(now).filter(|now| now.head().size > 300));
-        assert!(begun.elapsed() < LONG_WITHIN, "too slow");
-    };
-    let older = older.unwrap();
+    let begun = Instant::now();
+    let first = network.led(ANOTHER_WITHIN, &[]).await;
+    network.ask_at(&first);
+    let before = grown(&network, (&first, LONG / 2), (&prepared, begun)).await;
+    network.node(&first).kill();
+    let second = network.led(ANOTHER_WITHIN, &[&first]).await;
+    network.ask_at(&second);
+    // What a reader remembers is newer than the failover: the former leader's own history has not the same entries there.
+    let older = grown(&network, (&second, before.head().size + 300), (&prepared, begun)).await;
+    let newest = grown(&network, (&second, LONG), (&prepared, begun)).await;
+    let source = served(&network, &second);
     let log = bytes(&source, &newest).await;
     let mut story = Story::default();
     log.iter().for_each(|bytes| story.read(&Entry::from_bytes(bytes).unwrap()).unwrap());
-    Reader::new(&source, newest.head()).continues(older.head()).await.unwrap();
+    for known in [&before, &older] {
+        Reader::new(&source, newest.head()).continues(known.head()).await.unwrap();
+    }
 
     let _ = fs::remove_dir_all(&folder);
     let size = newest.head().size;
@@ -272,22 +270,53 @@ async fn a_long_log_is_served_for_judges() {
     for resource in resources {
         write(&folder.join("honest"), &resource.to_string(), &source.fetch(resource).await.unwrap());
     }
-    let key = keys::load(&network.node("coordinator").home.node_key()).unwrap();
-    let mut forged = log.clone();
-    forged[100] = forged[101].clone();
-    let forged = attest::testing::log::Memory::of(forged);
-    for (path, bytes) in forged.files(size) {
-        write(&folder.join("fork"), &path, &bytes);
-    }
-    let origin = network::origin(&network.id);
-    let fork = Signed::sign(&origin, forged.head(size), &key);
-    for (place, checkpoint) in [("honest", newest.as_signed()), ("fork", &fork)] {
-        write(&folder.join(place), "checkpoint", checkpoint.to_string().as_bytes());
+    write(&folder.join("honest"), "checkpoint", newest.as_signed().to_string().as_bytes());
+    let mut rewritten = log.clone();
+    rewritten[100] = rewritten[101].clone();
+    fork(&mut network, &folder.join("rewritten"), (rewritten, &second));
+    let mut gone_on = log;
+    gone_on[before.head().size as usize..].rotate_left(1);
+    fork(&mut network, &folder.join("failover"), (gone_on, &first));
+    for place in ["honest", "rewritten", "failover"] {
         write(&folder.join(place), "older", older.as_signed().to_string().as_bytes());
     }
-    let vkey = network::log_key(&network.id, &network.id_of("coordinator"));
-    fs::write(folder.join("vkey"), vkey.to_string()).unwrap();
-    println!("figure: a log of {size} entries, made in {:.0} s", begun.elapsed().as_secs_f64());
+    let vkey = |name: &String| network::log_key(&network.id, &network.id_of(name)).to_string();
+    let vkeys: Vec<String> = network.candidates().iter().map(vkey).collect();
+    fs::write(folder.join("vkeys"), vkeys.join("\n")).unwrap();
+    println!(
+        "figure: a log of {size} entries, made in {:.0} s; its leader died after {}",
+        begun.elapsed().as_secs_f64(),
+        before.head().size
+    );
+}
+
+/// Gives a node's checkpoint once the log has so many entries; until then the builders are never without work.
+async fn grown(network: &Network, (name, size): (&str, u64), (prepared, begun): (&Prepared, Instant)) -> Verified {
+    let mut portion = submit_portion(network, prepared).await;
+    let source = served(network, name);
+    loop {
+        let next = submit_portion(network, prepared).await;
+        network.over(std::mem::replace(&mut portion, next), LONG_WITHIN).await;
+        let now = checkpoint(network, &source).await.unwrap();
+        println!("{} entries after {} s", now.head().size, begun.elapsed().as_secs());
+        if now.head().size >= size {
+            network.over(portion, LONG_WITHIN).await;
+            return checkpoint(network, &source).await.unwrap();
+        }
+        assert!(begun.elapsed() < LONG_WITHIN, "too slow");
+    }
+}
+
+/// Writes a log with other entries, signed by a coordinator.
+fn fork(network: &mut Network, folder: &Path, (entries, signer): (Vec<Vec<u8>>, &str)) {
+    let size = entries.len() as u64;
+    let forged = attest::testing::log::Memory::of(entries);
+    for (path, bytes) in forged.files(size) {
+        write(folder, &path, &bytes);
+    }
+    let key = keys::load(&network.node(signer).home.node_key()).unwrap();
+    let signed = Signed::sign(&network::origin(&network.id), forged.head(size), &key);
+    write(folder, "checkpoint", signed.to_string().as_bytes());
 }
 
 /// The same command by the builders' own programs: a rootfs compiles a locale for the second operator, three seconds a job.
