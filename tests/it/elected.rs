@@ -1,6 +1,9 @@
 //! Several coordinators: whoever leads may die at any time, and the work goes on under another.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use artel::charter::CoordinatorsEntry;
 use harness::{Network, Plan, until};
@@ -41,6 +44,22 @@ pub(crate) async fn equal(network: &Network, names: &[&str]) {
         digests.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
     })
     .await;
+}
+
+/// Waits until a coordinator sees these in its group, all with the same ledger; from then on they are the candidates.
+pub(crate) async fn grouped(network: &mut Network, seen_by: &str, names: &[String]) {
+    let wanted: BTreeSet<_> = names.iter().map(|name| network.id_of(name)).collect();
+    let client = network.client(seen_by);
+    until("the group is as the policy says", WITHIN, async || {
+        let view = client.coordination().await.ok()?;
+        let here = |member: &web::api::MemberView| member.role != MemberRole::Learner && member.log.is_some();
+        let members: BTreeSet<_> =
+            view.members.iter().filter(|member| here(member)).map(|member| member.node).collect();
+        (members == wanted).then_some(())
+    })
+    .await;
+    network.choose_candidates(names);
+    equal(network, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
@@ -94,18 +113,7 @@ async fn a_new_policy_replaces_a_dead_coordinator() {
     named.push("fourth".into());
     let ids: Vec<_> = named.iter().map(|name| network.id_of(name)).collect();
     network.change_policy(|charter| charter.coordinators = CoordinatorsEntry::Elected(ids.clone())).await;
-    let mut wanted = ids.clone();
-    wanted.sort();
-    let client = network.client(&leader);
-    until("the group is as the policy says", WITHIN, async || {
-        let view = client.coordination().await.ok()?;
-        let here = |member: &web::api::MemberView| member.role != MemberRole::Learner && member.log.is_some();
-        let members: Vec<_> = view.members.iter().filter(|member| here(member)).map(|member| member.node).collect();
-        (members == wanted).then_some(())
-    })
-    .await;
-    network.choose_candidates(&named);
-    equal(&network, &named.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    grouped(&mut network, &leader, &named).await;
 
     network.node(&leader).kill();
     let next = network.led(ANOTHER_WITHIN, &[&leader]).await;

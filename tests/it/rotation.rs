@@ -1,14 +1,21 @@
-//! The key of the repository changes beside the running daemon: indexes with two signatures, which a mirror takes, then the new
-//! key alone.
+//! Keys change beside running daemons: the repository's, with indexes of two signatures, which a mirror takes, before the new key
+//! is alone; and the log's, with its coordinators.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
-use artel::publish::sign::keyring::Keyring;
-use harness::{Network, Plan, Said, run, until};
-use protocol::words::RelativePath;
+use artel::{
+    charter::{CoordinatorsEntry, RevokedEntry},
+    publish::sign::keyring::Keyring,
+};
+use attest::log::network;
+use harness::{Ground, Network, Plan, Said, run, until};
+use protocol::{PublicKey, words::RelativePath};
 use web::{Backend, api::JobState, backend::ByteRange};
 
-use crate::ground;
+use crate::{
+    elected::{ANOTHER_WITHIN, grouped},
+    ground, log,
+};
 
 const BUILD_WITHIN: Duration = Duration::from_secs(120);
 /// The publisher looks at its keys every ten seconds, the mirror then follows.
@@ -71,4 +78,71 @@ async fn the_key_changes_with_two_signatures_between() {
     assert_eq!(fingerprints(&key(&["finish"]).await), both[1..]);
     let new = mirrored(&network, (3, &[&both[1]])).await;
     assert_eq!(signatures(&new), signatures(&one), "{new}");
+}
+
+/// Publishes a version and waits until a repository has it.
+async fn published(network: &Network, ground: &Ground, (version, root): (&str, &Path)) {
+    let job = network.submit(&ground.tiny_version(version, network.folder())).await;
+    let detail = network.over(job, BUILD_WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    let index = root.join(format!("dists/{}/main/binary-amd64/Packages", ground.lock.suite));
+    until("the repository has it", SIGNED_WITHIN, async || {
+        fs::read_to_string(&index).is_ok_and(|index| index.contains(&format!("_{version}_amd64.deb"))).then_some(())
+    })
+    .await;
+}
+
+/// The log is signed by its coordinators: one is replaced by a node that has followed it, and its key is revoked from then on. The log
+/// goes on for who has read it before, and strangers believe what was published before and after.
+#[tokio::test]
+async fn the_log_goes_on_when_the_key_of_its_coordinator_is_revoked() {
+    let Some(ground) = ground().await else { return };
+    let mut network = Network::found(&ground, &Plan { mirrors: vec!["next".into()], ..Plan::builders(2) });
+    network.start().await;
+    published(&network, &ground, ("1.0", &network.repository_root("next"))).await;
+    let home = network.node("next").home.clone();
+    let reads = async |size: u64| {
+        let said = run(&ground.artel, home.path(), &["log", "verify"]).await;
+        assert!(said.code == 0 && said.out.contains(&format!("{size} entries")), "{size}: {said:?}");
+    };
+    let before = log::checkpoint(&network, &log::served(&network, "coordinator")).await.unwrap();
+    reads(before.head().size).await;
+
+    let (first, next) = (network.id_of("coordinator"), network.id_of("next"));
+    network.change_policy(|charter| charter.coordinators = CoordinatorsEntry::Elected(vec![first, next])).await;
+    grouped(&mut network, "coordinator", &["coordinator".to_owned(), "next".to_owned()]).await;
+    let from = log::checkpoint(&network, &log::served(&network, "coordinator")).await.unwrap().head().size;
+    network
+        .change_policy(|charter| {
+            charter.coordinators = CoordinatorsEntry::Pinned(next);
+            charter.revoked =
+                vec![RevokedEntry { key: PublicKey::from(first), from, reason: "its disk was sold".into() }];
+        })
+        .await;
+    network.choose_candidates(&["next".to_owned()]);
+    network.led(ANOTHER_WITHIN, &[]).await;
+    network.ask_at("next");
+    network.node("coordinator").kill();
+
+    let root = home.repository(&network.channel).join("public");
+    published(&network, &ground, ("1.1", &root)).await;
+    let served = log::served(&network, "next");
+    let after = until("the log has what was published", SIGNED_WITHIN, async || {
+        log::checkpoint(&network, &served).await.filter(|after| after.head().size > from)
+    })
+    .await;
+    let key = |name: &str| network::log_key(&network.id, &network.id_of(name));
+    assert!(
+        after.as_signed().clone().verify(&[key("next")]).is_ok()
+            && before.as_signed().clone().verify(&[key("coordinator")]).is_ok()
+    );
+    artel::tlog::Reader::new(&served, after.head()).continues(before.head()).await.unwrap();
+    reads(after.head().size).await;
+
+    let policy = network.folder().join("verify.policy");
+    let said = run(&ground.artel, home.path(), &["policy", "export", "--out", policy.to_str().unwrap()]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let said =
+        run(&ground.verify, network.folder(), &["--policy", policy.to_str().unwrap(), root.to_str().unwrap()]).await;
+    assert!(said.code == 0 && said.out.contains("_1.0_amd64.deb") && said.out.contains("_1.1_amd64.deb"), "{said:?}");
 }
