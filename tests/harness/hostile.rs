@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use artel::{
-    keys,
-    net::{self, Event, Mdns, Net, Topic},
-};
+use artel::net::{self, Event, Net, Topic};
 use attest::negative::Negative;
 use ed25519_dalek::SigningKey;
 use protocol::{
@@ -27,7 +24,7 @@ use protocol::{
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::Network;
+use crate::{Network, forker};
 
 /// How a member misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +79,9 @@ impl Hostile {
 
 /// Gives how to join a network with the key of a node of its plan that does not run.
 pub(crate) fn config_of(network: &mut Network, name: &str) -> net::Config {
-    let id = network.id;
-    let node = network.node(name);
-    assert!(!node.runs(), "{name} is there itself");
-    net::Config {
-        key: keys::load(&node.home.node_key()).unwrap(),
-        network: id,
-        listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
-        announce: Vec::new(),
-        bootstrap: node.config().network.bootstrap,
-        mdns: Mdns::Off,
-        connections: 32,
-    }
+    let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()];
+    let bootstrap = network.node(name).config().network.bootstrap;
+    net::Config { listen, bootstrap, ..forker::config(network, name) }
 }
 
 impl Drop for Hostile {

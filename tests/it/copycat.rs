@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use artel::tlog::{Reader, Remote, Source};
 use attest::{
     commitment,
-    log::{
-        checkpoint::Signed,
-        entry::{Commitment, Entry, Event, Lease},
-        tile::Resource,
-    },
+    log::entry::{Commitment, Entry, Event, Lease},
     testing::log::Memory,
 };
 use harness::{Copycat, Liar, Network, Plan, Sight, until};
@@ -23,7 +18,7 @@ use web::{
     api::{AttemptState, JobDetail, JobState},
 };
 
-use crate::ground;
+use crate::{ground, log};
 
 const WITHIN: Duration = Duration::from_secs(120);
 /// What the honest builders make, as if the copycat had guessed it.
@@ -85,14 +80,9 @@ async fn a_copycat_reads_nothing_before_the_verdict_and_is_never_counted() {
 
 /// Every entry of the coordinator's log so far.
 async fn entries(network: &Network) -> Vec<Vec<u8>> {
-    let served = Remote(network.public("coordinator"));
-    let checkpoint = Signed::read(&served.fetch(Resource::Checkpoint).await.unwrap()).unwrap();
-    let head = checkpoint.claims().head();
-    let (mut reader, mut entries) = (Reader::new(&served, head), Vec::new());
-    while (entries.len() as u64) < head.size {
-        entries.extend(reader.bundle_with(entries.len() as u64).await.unwrap().1);
-    }
-    entries
+    let served = log::served(network, "coordinator");
+    let checkpoint = log::checkpoint(network, &served).await.unwrap();
+    log::bytes(&served, &checkpoint).await
 }
 
 /// The places of the commitments to a job's results.

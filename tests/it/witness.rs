@@ -3,11 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use artel::{
-    charter::CoordinatorsEntry,
-    keys,
-    tlog::{Reader, Remote, Source},
-};
+use artel::{charter::CoordinatorsEntry, keys};
 use attest::{
     log::{
         checkpoint::Signed,
@@ -15,7 +11,6 @@ use attest::{
         entry::{Entry, Event},
         network,
         proof::Proof,
-        tile::Resource,
         tree,
         witness::{Request, latest_size, monitor_path},
     },
@@ -36,7 +31,7 @@ use web::{
     backend::ByteRange,
 };
 
-use crate::{clients::get, ground};
+use crate::{clients::get, ground, log};
 
 /// How soon a package is built and published.
 const BUILT_WITHIN: Duration = Duration::from_secs(180);
@@ -263,13 +258,9 @@ async fn what_is_published_was_seen_by_witnesses_and_says_so() {
 
 /// The generations of the releases in the log that is served, in order.
 async fn releases(network: &Network) -> Vec<u64> {
-    let served = Remote(network.public("coordinator"));
-    let checkpoint = Signed::read(&served.fetch(Resource::Checkpoint).await.unwrap()).unwrap();
-    let head = checkpoint.claims().head();
-    let (mut reader, mut entries) = (Reader::new(&served, head), Vec::new());
-    while (entries.len() as u64) < head.size {
-        entries.extend(reader.bundle_with(entries.len() as u64).await.unwrap().1);
-    }
+    let served = log::served(network, "coordinator");
+    let checkpoint = log::checkpoint(network, &served).await.unwrap();
+    let entries = log::bytes(&served, &checkpoint).await;
     let events = entries.iter().map(|bytes| Entry::from_bytes(bytes).unwrap().event);
     events
         .filter_map(|event| if let Event::Release(release) = event { Some(release.generation) } else { None })

@@ -67,6 +67,23 @@ fn what_is_left_out_is_told() {
 }
 
 #[test]
+fn who_withheld_what_it_was_bound_to_is_told() {
+    let (bundle, network) = sample();
+    let request =
+        protocol::Signed::<protocol::job::JobRequest>::read(&bundle.request.0).unwrap().verify(Some(&network)).unwrap();
+    let (job, lease, node) = (job_id(&request), LeaseNumber(1), protocol::testing::node(12));
+    let events = vec![
+        Event::Lease(entry::Lease { job, node, lease, profile: Profile(0) }),
+        Event::Commitment(entry::Commitment { job, node, lease, digest: Hash::of(b"hidden"), signature: None }),
+        Event::Outcome(entry::Outcome { end: End::Withheld, job, node, lease }),
+    ];
+    let attempts = changed(|course| *logged(course) = course::logged(network, events)).unwrap();
+    let lines = attempts.lines(None).join("\n");
+    assert!(lines.contains(&format!("{}, lease 1: withheld", samples::operator(2))), "{lines}");
+    assert!(attempts.summary(None).contains("1 withheld"), "{lines}");
+}
+
+#[test]
 fn a_result_that_was_not_committed_to_is_found_offline() {
     let other = changed(|course| course.salts[1].salt = Salt::from_bytes([9; 32]));
     assert!(matches!(other, Err(Error::Unbound { lease: LeaseNumber(2), .. })), "{other:?}");
