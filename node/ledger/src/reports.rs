@@ -271,8 +271,8 @@ impl Ledger {
         };
         let (job, node, ended) = (lease.job, lease.node, turn.at);
         let state = &self.jobs[&job].attempt(number).expect("a lease has an attempt").state;
-        let (bound, asked) = (state.committed().is_some(), state.is_asked());
-        if bound && (!asked || self.nobody_else_is_left(&job)) {
+        let (bound, asked) = (state.committed_at(), state.is_asked());
+        if bound.is_some_and(|since| !asked || !self.can_be_replaced(&job, turn.at.since(since))) {
             self.wait_for(&lease, asked, turn);
             return;
         }
@@ -294,13 +294,18 @@ impl Ledger {
         self.settle(job, turn);
     }
 
-    fn nobody_else_is_left(&self, job: &JobId) -> bool {
+    /// Says whether somebody else can be asked instead of one that is bound and away. Who could not try before may not be able to
+    /// now, either: that is worth less than a result that only sleeps.
+    fn can_be_replaced(&self, job: &JobId, bound: Duration) -> bool {
         let (job, operators) = (&self.jobs[job], self.peers.operators());
-        !tally::is_possible(job, (self.policy_in_force(), operators)) && !tally::may_excuse(job, operators)
+        let more = job.attempts.len() < limits::ATTEMPTS_MAX as usize;
+        let excuse = || bound >= limits::REVEAL_WAIT.saturating_mul(2) && tally::may_excuse(job, operators);
+        more && (tally::is_possible(job, (self.policy_in_force(), operators)) || excuse())
     }
 
     /// What is bound stays so while its builder is away: a laptop may wake up again. Asked, it has withheld its result as soon as
-    /// another operator could be asked instead; without one the job would wait in vain.
+    /// another operator could be asked instead; without one the job would wait in vain. Where those that are left could not try before,
+    /// it has twice the time after which it shows its result by itself.
     fn wait_for(&mut self, lease: &Lease, asked: bool, turn: &mut Turn) {
         let expires = turn.at.after(limits::LEASE_TTL);
         self.leases.get_mut(&lease.number).expect("the caller holds it").expires = expires;

@@ -197,6 +197,11 @@ impl Reputation {
         self.canaries.contains_key(&lease)
     }
 
+    /// Gives the canaries that run, with their jobs.
+    pub(crate) fn canaries_run(&self) -> Vec<(LeaseNumber, JobId)> {
+        self.canaries.iter().map(|(number, canary)| (*number, canary.lease.job)).collect()
+    }
+
     /// Gives the job that the canary of a lease runs.
     pub(crate) fn canary_job(&self, lease: LeaseNumber) -> Option<JobId> {
         self.canaries.get(&lease).map(|canary| canary.lease.job)

@@ -51,6 +51,10 @@ impl Ledger {
             let latest = at.after(self.attempt_limit(&job));
             self.deadlines.set(Due::Attempt(number), latest);
         }
+        for (number, job) in self.reputation.canaries_run() {
+            let latest = at.after(self.attempt_limit(&job));
+            self.deadlines.set(Due::Attempt(number), latest);
+        }
         for (number, lease) in &mut self.leases {
             lease.expires = at.after(limits::LEASE_TTL);
             self.deadlines.set(Due::Lease(*number), lease.expires);

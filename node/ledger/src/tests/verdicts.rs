@@ -180,6 +180,8 @@ fn who_withholds_its_result_is_replaced_by_one_that_could_not_try() {
     bench.show(&first[1], "a");
     assert_eq!(bench.state(job), "building");
     bench.wait(30);
+    assert_eq!(bench.ledger.job(job).unwrap().attempts[2].state, "committed", "it may only sleep");
+    (0..90).for_each(|_| bench.wait(20));
     assert_eq!(bench.ledger.job(job).unwrap().attempts[2].state, "withheld");
     bench.wait(10);
     let again = bench.lease(builder(0, 0), job);
