@@ -49,12 +49,24 @@ const AGREED: usize = 256;
 /// Checkpoints of others, with whom they came from.
 type Inbox = mpsc::Receiver<(NodeId, Vec<u8>)>;
 
+/// What a node's disk has of its belief.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Kept {
+    /// It was not read yet.
+    #[default]
+    Unread,
+    /// No checkpoint.
+    Nothing,
+    /// One of this head.
+    Head(Head),
+}
+
 /// What this node believes of the log.
 #[derive(Debug)]
 pub struct Sight {
     believed: Mutex<Option<Verified>>,
-    /// The head that is on the disk; held while another one is written.
-    kept: tokio::sync::Mutex<Option<Head>>,
+    /// What is on the disk; held while it is read or written.
+    kept: tokio::sync::Mutex<Kept>,
     heard: mpsc::Sender<(NodeId, Vec<u8>)>,
     inbox: Mutex<Option<Inbox>>,
 }
@@ -84,34 +96,49 @@ impl Sight {
         from: NodeId,
         (former, newer): (Option<&Verified>, Verified),
     ) -> bool {
-        let told = newer.as_signed().to_string();
+        let (head, told) = (newer.head(), newer.as_signed().to_string());
         let grown = {
             let mut believed = self.lock();
-            let stands = believed.as_ref().map(Verified::head) == former.map(Verified::head);
+            let now = believed.as_ref().map(Verified::head);
+            let stands = now == former.map(Verified::head);
             if stands {
                 *believed = Some(newer);
             }
-            stands
+            stands || now == Some(head)
         };
         if !grown {
             self.hear(from, told.into_bytes());
         }
-        grown && self.keep(shared).await
+        grown && self.keep(shared).await.is_some_and(|kept| kept.size >= head.size)
     }
 
-    /// Keeps what is believed on the disk, where that is something new; gives false where that fails.
-    async fn keep(&self, shared: &Shared) -> bool {
+    /// Reads what an earlier run of this daemon believed; once.
+    pub(crate) async fn load(&self, shared: &Shared) {
         let mut kept = self.kept.lock().await;
-        let Some(believed) = self.believed().filter(|own| Some(own.head()) != *kept) else { return true };
-        let (key, bytes) = (key(shared), believed.as_signed().to_string().into_bytes());
-        match shared.store.run(move |store| store.witness(&key, |_| (Some(bytes), ()))).await {
-            Ok(()) => *kept = Some(believed.head()),
-            Err(error) => {
-                warn!(error = %chain(&error), "a checkpoint cannot be kept");
-                return false;
-            }
+        if *kept != Kept::Unread {
+            return;
         }
-        true
+        let key = key(shared);
+        let bytes = shared.store.run(move |store| store.witnessed(&key)).await.ok().flatten();
+        // A log stays one log, whoever coordinated when this was signed.
+        let believed = bytes.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&shared.every_log_key()).ok());
+        *kept = believed.as_ref().map_or(Kept::Nothing, |believed| Kept::Head(believed.head()));
+        *self.lock() = believed;
+    }
+
+    /// Keeps what is believed on the disk, where that is something new. Gives its head; none where nothing is believed, or that fails.
+    async fn keep(&self, shared: &Shared) -> Option<Head> {
+        let mut kept = self.kept.lock().await;
+        let believed = self.believed()?;
+        let head = believed.head();
+        if *kept == Kept::Head(head) {
+            return Some(head);
+        }
+        let (name, bytes) = (key(shared), believed.as_signed().to_string().into_bytes());
+        let written = shared.store.run(move |store| store.witness(&name, |_| (Some(bytes), ()))).await;
+        written.inspect_err(|error| warn!(error = %chain(error), "a checkpoint cannot be kept")).ok()?;
+        *kept = Kept::Head(head);
+        Some(head)
     }
 
     /// Takes another member's checkpoint, to be compared in a moment.
@@ -135,7 +162,7 @@ pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     let taken = shared.others.sight.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut inbox) = taken else { return };
     let mut auditor = Auditor { shared, desk, agreed: VecDeque::new(), told: BTreeSet::new(), turn: 0 };
-    auditor.load().await;
+    auditor.shared.others.sight.load(&auditor.shared).await;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -166,16 +193,6 @@ struct Auditor {
 }
 
 impl Auditor {
-    async fn load(&mut self) {
-        let key = key(&self.shared);
-        let kept = self.shared.store.run(move |store| store.witnessed(&key)).await.ok().flatten();
-        // A log stays one log, whoever coordinated when this was signed.
-        let keys = self.shared.every_log_key();
-        let believed = kept.and_then(|bytes| Signed::read(&bytes).ok()?.verify(&keys).ok());
-        *self.shared.others.sight.kept.lock().await = believed.as_ref().map(Verified::head);
-        *self.shared.others.sight.lock() = believed;
-    }
-
     /// Compares what a member told by itself, once between two rounds.
     async fn hear(&mut self, from: NodeId, checkpoint: &[u8]) {
         if self.told.insert(from) {

@@ -76,6 +76,8 @@ pub struct Worker {
     duty: Mutex<Duty>,
     wanted: Notify,
     granted: mpsc::Sender<(Lease, Slot)>,
+    /// Held by the result that asks whether it may be shown.
+    showing: tokio::sync::Mutex<()>,
 }
 
 /// Grants on their way from the desk to the worker's loop.
@@ -134,7 +136,18 @@ impl Worker {
         let slots = Slots::new(settings.slots, settings.memory_mib);
         let (wanted, state) = (Notify::new(), Mutex::default());
         let duty = Mutex::new(drain::read(&shared.home));
-        let worker = Self { shared, desk, workshop, slots, settings, state, duty, wanted, granted };
+        let worker = Self {
+            shared,
+            desk,
+            workshop,
+            slots,
+            settings,
+            state,
+            duty,
+            wanted,
+            granted,
+            showing: tokio::sync::Mutex::default(),
+        };
         (Arc::new(worker), Grants(grants))
     }
 

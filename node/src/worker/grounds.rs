@@ -24,6 +24,9 @@ impl Worker {
             info!(%lease, "a result is shown because its time is up");
             return true;
         }
+        // One after the other: what one is told is what the next one asks from.
+        let _turn = self.showing.lock().await;
+        self.shared.others.sight.load(&self.shared).await;
         let believed = self.shared.others.sight.believed();
         let known = believed.as_ref().map_or(0, |believed| believed.head().size);
         match self.desk.ask_coordinator(Request::Grounds(lease, known)).await {
@@ -60,7 +63,7 @@ impl Worker {
                 if let Err(doubt) = &reason {
                     info!(%lease, %doubt, "a result is not shown yet, though it was asked for");
                 }
-                kept && reason.is_ok()
+                kept && reason.is_ok() && self.shared.alarm().is_none()
             }
             Err(Doubt::Fork(conflict)) => {
                 warn!(%lease, "a result is not shown: its coordinator tells another history of the log");
