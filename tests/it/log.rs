@@ -141,7 +141,13 @@ async fn a_reproduced_job_is_in_the_log_and_a_restart_continues_it() {
     assert_eq!((&release.channel, release.generation), (&network.channel, 1));
     Reader::new(&served, after.head()).continues(before.head()).await.unwrap();
     on_the_command_line(&mut network, &after).await;
+    // It is stopped in order while it works: nothing is left to be derived from its journal.
+    for name in ["third", "fourth"] {
+        network.submit(&ground.script(name, "echo done > out")).await;
+    }
     network.node("coordinator").stop().await;
+    let told = network.node("coordinator").log();
+    assert!(told.contains("what is decided is kept as a snapshot"), "{told}");
     network.node("coordinator").start();
     network.node("coordinator").up().await;
     let last = until("the log is served again", SERVED_WITHIN, async || checkpoint(&network, &served).await).await;

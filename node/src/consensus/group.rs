@@ -39,6 +39,9 @@ const QUEUE: usize = 1024;
 /// The largest snapshot that is taken from another member; a ledger of 100,000 jobs has an eighth of it.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
+/// How soon a snapshot is wished for again.
+const SNAPSHOT_AGAIN: Duration = Duration::from_millis(500);
+
 /// The longest that one message of entries may take on the slowest link, before openraft sends it again.
 const APPEND_WITHIN: Duration = Duration::from_secs(90);
 
@@ -329,13 +332,16 @@ impl Group {
     /// the same commands. Gives up `within` that time, which costs the next start its time only.
     pub async fn write_snapshot(&self, within: Duration) {
         let Some(applied) = self.raft.metrics().borrow().last_applied else { return };
-        let done = |metrics: &Metrics| metrics.snapshot.is_some_and(|snapshot| snapshot >= applied);
-        if done(&self.raft.metrics().borrow()) || self.raft.trigger().snapshot().await.is_err() {
-            return;
+        let (done, end) = (|metrics: &Metrics| metrics.snapshot >= Some(applied), Instant::now() + within);
+        // While an older one is being written, openraft does not hear the wish.
+        while Instant::now() < end && self.raft.trigger().snapshot().await.is_ok() {
+            let wait = self.raft.wait(Some(SNAPSHOT_AGAIN));
+            if wait.metrics(done, "a snapshot before the end").await.is_ok() {
+                tracing::info!(index = applied.index, "what is decided is kept as a snapshot");
+                return;
+            }
         }
-        if let Err(e) = self.raft.wait(Some(within)).metrics(done, "a snapshot before the end").await {
-            tracing::warn!(error = %e, "no snapshot was written before the end");
-        }
+        tracing::warn!(index = applied.index, "no snapshot was written before the end");
     }
 
     /// Stops this member and joins its tasks. What was in flight has an unknown outcome.

@@ -42,8 +42,8 @@ const PUBLICATIONS: usize = 64;
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long after a failed change of the membership it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
-/// How long the last snapshot of a member may take that ends.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the last snapshot of a member may take that ends: less than half of the time in which the daemon ends.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(3);
 /// How long a member that the policy no longer names waits for the group to let it go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(60);
 
@@ -97,7 +97,9 @@ impl Candidate {
         let book = self.book().await?;
         let replica = Replica::new((shared.id, shared.network), genesis, Arc::clone(&book), self.news.clone())?;
         let log = self.log(genesis).await?;
-        let (source, ending) = (Relay::new(Arc::clone(shared), &Budget::new()), until.clone());
+        // It ends last: a snapshot waits for what it writes.
+        let writes = CancellationToken::new();
+        let (source, ending) = (Relay::new(Arc::clone(shared), &Budget::new()), writes.clone());
         let writer = Arc::clone(&book).run(source, ending);
         parts.spawn(async move { ("transparency log", writer.await.map_err(|e| chain(&e))) });
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
@@ -126,6 +128,7 @@ impl Candidate {
             group.write_snapshot(SNAPSHOT_WITHIN).await;
         }
         until.cancel();
+        writes.cancel();
         // What waits for space on the disk must not hold up the end.
         log.close();
         book.close();
