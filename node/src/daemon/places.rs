@@ -34,9 +34,8 @@ use tracing::debug;
 
 use super::{Policies, Shared, chain, views};
 use crate::{
-    on_behalf::Budget,
     serve::Desk,
-    tlog::{Reader, Relay, Source},
+    tlog::{FetchError, Reader, Source, VIEW},
 };
 
 /// The places of policies, as far as this node knows them.
@@ -127,11 +126,7 @@ pub async fn learn(shared: &Arc<Shared>, desk: &Desk) {
         }
     }
     let unknown = places.unknown(&shared.policies());
-    if !unknown.is_empty()
-        && let Err(why) = ask(shared, unknown).await
-    {
-        debug!(%why, "where policies stand in the log is not known yet");
-    }
+    ask(shared, unknown).await;
 }
 
 /// Where a place lies among the records.
@@ -145,35 +140,56 @@ async fn kept(shared: &Shared, policy: &entry::Policy) -> Option<u64> {
     Some(u64::from_be_bytes(record.try_into().ok()?))
 }
 
+/// What one coordinator serves of the log.
+struct Told<'a> {
+    shared: &'a Shared,
+    node: NodeId,
+}
+
+impl Source for Told<'_> {
+    async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
+        match self.shared.net.ask(self.node, Request::View(format!("{VIEW}{resource}"))).await {
+            Ok(Response::View(Octets(bytes))) => Ok(bytes),
+            Ok(_) => Err(FetchError("no answer to that question".into())),
+            Err(error) => Err(FetchError(chain(&error))),
+        }
+    }
+}
+
 /// Asks one coordinator after the other, and keeps what the log proves; one that lies keeps nobody from asking the next.
-async fn ask(shared: &Arc<Shared>, mut unknown: Vec<entry::Policy>) -> Result<(), String> {
-    let relay = Relay::new(Arc::clone(shared), &Budget::new());
-    let head = witnessed_head(shared, &relay).await?;
-    let mut reader = Reader::new(&relay, head);
+async fn ask(shared: &Shared, mut unknown: Vec<entry::Policy>) {
     let policies = shared.policies();
     for node in policies.current().coordinators.candidates().iter().filter(|node| **node != shared.id) {
         if unknown.is_empty() {
-            break;
+            return;
         }
-        for Enacted { place, number, .. } in claims(shared, *node).await.into_iter().take(policies.chain().len()) {
-            let of_number = |policy: &entry::Policy| policy.number == number && place < head.size;
-            let Some(at) = unknown.iter().position(of_number) else { continue };
-            if !stands_at(&mut reader, &unknown[at], place).await? {
-                debug!(node = %node.short(), place, number, "a coordinator says that a policy stands where it does not");
-                break;
-            }
-            let policy = unknown.swap_remove(at);
-            let key = record_key(&policy);
-            let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
-            put.map_err(|e| chain(&e))?;
-            shared.others.places.note(policy.envelope, place);
+        if let Err(why) = ask_one(&Told { shared, node: *node }, &mut unknown).await {
+            debug!(node = %node.short(), %why, "where policies stand in the log is not known from this coordinator");
         }
+    }
+}
+
+async fn ask_one(told: &Told<'_>, unknown: &mut Vec<entry::Policy>) -> Result<(), String> {
+    let shared = told.shared;
+    let head = witnessed_head(told).await?;
+    let mut reader = Reader::new(told, head);
+    for Enacted { place, number, .. } in claims(told).await.into_iter().take(shared.policies().chain().len()) {
+        let of_number = |policy: &entry::Policy| policy.number == number && place < head.size;
+        let Some(at) = unknown.iter().position(of_number) else { continue };
+        if !stands_at(&mut reader, &unknown[at], place).await? {
+            return Err(format!("it says that entry {place} is policy {number}, and it is not"));
+        }
+        let policy = unknown.swap_remove(at);
+        let key = record_key(&policy);
+        let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
+        put.map_err(|e| chain(&e))?;
+        shared.others.places.note(policy.envelope, place);
     }
     Ok(())
 }
 
 /// Says whether the log's entry at a place is a policy.
-async fn stands_at<S: Source>(reader: &mut Reader<'_, S>, policy: &entry::Policy, place: u64) -> Result<bool, String> {
+async fn stands_at(reader: &mut Reader<'_, Told<'_>>, policy: &entry::Policy, place: u64) -> Result<bool, String> {
     let (first, entries) = reader.bundle_with(place).await.map_err(|e| chain(&e))?;
     let at = place.checked_sub(first).and_then(|at| usize::try_from(at).ok());
     let entry = at.and_then(|at| Entry::from_bytes(entries.get(at)?).ok());
@@ -181,18 +197,19 @@ async fn stands_at<S: Source>(reader: &mut Reader<'_, S>, policy: &entry::Policy
 }
 
 /// Gives the log's head, once as many operators have seen it as any channel asks for.
-async fn witnessed_head(shared: &Shared, relay: &Relay) -> Result<Head, String> {
-    let bytes = relay.ask(Resource::Checkpoint).await.map_err(|missing| format!("no checkpoint: {missing:?}"))?;
-    let policies = shared.policies();
+async fn witnessed_head(told: &Told<'_>) -> Result<Head, String> {
+    let bytes = told.fetch(Resource::Checkpoint).await.map_err(|e| chain(&e))?;
+    let policies = told.shared.policies();
     let quorum = policies.current().channels.iter().map(|channel| channel.witnesses).max().unwrap_or(0);
-    let log = network::log_policy(&shared.network, policies.current(), quorum).map_err(|e| chain(&e))?;
+    let log = network::log_policy(&told.shared.network, policies.current(), quorum).map_err(|e| chain(&e))?;
     let checked = Signed::read(&bytes).map_err(|e| chain(&e)).and_then(|s| log.check(s).map_err(|e| chain(&e)));
     Ok(checked?.checkpoint.head())
 }
 
 /// Gives where a coordinator says that the policies stand; nothing when it does not answer.
-async fn claims(shared: &Shared, node: NodeId) -> Vec<Enacted> {
-    let Ok(Response::View(Octets(json))) = shared.net.ask(node, Request::View(views::POLICIES.into())).await else {
+async fn claims(told: &Told<'_>) -> Vec<Enacted> {
+    let Ok(Response::View(Octets(json))) = told.shared.net.ask(told.node, Request::View(views::POLICIES.into())).await
+    else {
         return Vec::new();
     };
     serde_json::from_slice::<(u64, Vec<Enacted>)>(&json).map_or_else(|_| Vec::new(), |(_, enacted)| enacted)
