@@ -83,7 +83,10 @@ fn commands() -> io::Result<()> {
         ("offer", Command::Offer { node: node(11), offer: samples::offer() }),
         ("renewed", Command::Renewed { node: node(10), renewals: vec![Renewal { lease, phase: "build".into() }] }),
         ("started", Command::Started { node: node(10), lease }),
-        ("committed", Command::Committed { node: node(10), commitment: Commitment { lease, digest: log, signature: None } }),
+        (
+            "committed",
+            Command::Committed { node: node(10), commitment: Commitment { lease, digest: log, signature: None } },
+        ),
         (
             "opened",
             Command::Revealed {
