@@ -284,7 +284,12 @@ pub(super) fn unsigned(text: &str) -> String {
     }
     let body = text.lines().skip_while(|l| !l.trim_end().is_empty()).skip(1);
     let body = body.take_while(|l| !l.starts_with("-----BEGIN PGP SIGNATURE-----"));
-    body.map(|l| format!("{}\n", l.strip_prefix("- ").unwrap_or(l))).collect()
+    let mut plain = String::with_capacity(text.len());
+    for line in body {
+        plain.push_str(line.strip_prefix("- ").unwrap_or(line));
+        plain.push('\n');
+    }
+    plain
 }
 
 fn one_line(value: &str) -> String {
