@@ -26,6 +26,8 @@ use super::{
 
 /// The largest `.dsc`, in bytes.
 const DSC_MAX: u64 = 1024 * 1024;
+/// Its lines at most: the longest in Debian have a few thousand, and each costs time, empty ones too.
+const DSC_LINES_MAX: usize = 65_536;
 
 /// Why a source package was refused.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +213,9 @@ pub fn read_source(path: &Path) -> Result<SourcePackage, Error> {
     }
     let bytes = fs::read(path).map_err(read)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
+    if text.lines().nth(DSC_LINES_MAX).is_some() {
+        return Err(refuse(format!("it has over {DSC_LINES_MAX} lines")));
+    }
     let parsed: deb822_fast::Deb822 = unsigned(text).parse().map_err(|e| refuse(format!("{e:?}")))?;
     let mut paragraphs = parsed.iter();
     let (Some(fields), None) = (paragraphs.next(), paragraphs.next()) else {
