@@ -35,6 +35,7 @@ use tracing::{debug, warn};
 use crate::{
     daemon::{Shared, chain},
     serve::Desk,
+    tlog,
 };
 
 /// How often coordinators and members are asked.
@@ -240,10 +241,7 @@ impl Auditor {
     }
 
     async fn resource(&self, node: NodeId, resource: Resource) -> Option<Vec<u8>> {
-        match self.desk.ask(node, Request::View(format!("transparency/{resource}"))).await {
-            Ok(Response::View(Octets(bytes))) => Some(bytes),
-            Ok(_) | Err(_) => None,
-        }
+        tlog::served(self.desk.ask(node, tlog::question(resource))).await.ok()
     }
 
     /// Compares a checkpoint with the believed one. What the log did not sign says nothing about it.

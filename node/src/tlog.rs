@@ -39,7 +39,7 @@ use tracing::{debug, error, info, warn};
 pub use pages::PageError;
 pub use proofs::Subject;
 pub use reader::{FetchError, ReadError, Reader, Source};
-pub use relay::{Missing, Relay, VIEW};
+pub use relay::{Missing, Relay, VIEW, question, served};
 pub use remote::Remote;
 
 use crate::{

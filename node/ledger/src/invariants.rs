@@ -373,7 +373,7 @@ fn live_leases_are_the_running_attempts(ledger: &Ledger) -> Held {
             && !ledger.deadlines.has(Due::Attempt(attempt.lease))
     });
     must(endless.is_none(), || format!("an attempt may go on for ever: {endless:?}"))?;
-    let mut canaries = ledger.reputation.canaries_run().into_iter();
+    let mut canaries = ledger.reputation.running_canaries().into_iter();
     let endless = canaries.find(|(number, _)| !ledger.deadlines.has(Due::Attempt(*number)));
     must(endless.is_none(), || format!("a canary may go on for ever: {endless:?}"))?;
     let timed = ledger.leases.values().all(|l| ledger.deadlines.time(Due::Lease(l.number)) == Some(l.expires));

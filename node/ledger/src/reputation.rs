@@ -198,7 +198,7 @@ impl Reputation {
     }
 
     /// Gives the canaries that run, with their jobs.
-    pub(crate) fn canaries_run(&self) -> Vec<(LeaseNumber, JobId)> {
+    pub(crate) fn running_canaries(&self) -> Vec<(LeaseNumber, JobId)> {
         self.canaries.iter().map(|(number, canary)| (*number, canary.lease.job)).collect()
     }
 

@@ -51,7 +51,7 @@ impl Ledger {
             let latest = at.after(self.attempt_limit(&job));
             self.deadlines.set(Due::Attempt(number), latest);
         }
-        for (number, job) in self.reputation.canaries_run() {
+        for (number, job) in self.reputation.running_canaries() {
             let latest = at.after(self.attempt_limit(&job));
             self.deadlines.set(Due::Attempt(number), latest);
         }

@@ -35,7 +35,7 @@ use tracing::debug;
 use super::{Policies, Shared, chain, views};
 use crate::{
     serve::Desk,
-    tlog::{FetchError, Reader, Source, VIEW},
+    tlog::{self, FetchError, Reader, Source},
 };
 
 /// The places of policies, as far as this node knows them.
@@ -148,11 +148,7 @@ struct Told<'a> {
 
 impl Source for Told<'_> {
     async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
-        match self.shared.net.ask(self.node, Request::View(format!("{VIEW}{resource}"))).await {
-            Ok(Response::View(Octets(bytes))) => Ok(bytes),
-            Ok(_) => Err(FetchError("no answer to that question".into())),
-            Err(error) => Err(FetchError(chain(&error))),
-        }
+        Ok(tlog::served(self.shared.net.ask(self.node, tlog::question(resource))).await?)
     }
 }
 

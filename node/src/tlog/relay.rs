@@ -21,7 +21,7 @@ use attest::log::{
 use bytes::Bytes;
 use protocol::{
     NodeId,
-    message::{Refusal, Request, Response},
+    message::{Octets, Refusal, Request, Response},
 };
 use tracing::debug;
 
@@ -29,12 +29,13 @@ use self::kept::Kept;
 use super::reader::{FetchError, Source};
 use crate::{
     daemon::{Shared, chain},
+    net::AskError,
     on_behalf::{Budget, Questions},
 };
 
 /// How the path of a view begins that is a part of the log.
 pub const VIEW: &str = "transparency/";
-/// How long one candidate may take.
+/// How long one node may take.
 const WITHIN: Duration = Duration::from_secs(5);
 /// How old a checkpoint may be that a stranger is given.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(1);
@@ -73,6 +74,35 @@ pub enum Missing {
     Unknown,
     /// None could be asked, in words.
     Unavailable(String),
+}
+
+impl From<Missing> for FetchError {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Unknown => Self("no coordinator has it yet".into()),
+            Missing::Unavailable(why) => Self(why),
+        }
+    }
+}
+
+/// What asks a node for a part of the log.
+pub fn question(resource: Resource) -> Request {
+    Request::View(format!("{VIEW}{resource}"))
+}
+
+/// Takes what one node answers to a [`question`]; nothing of it is checked.
+///
+/// # Errors
+/// [`Missing`] when it has no such thing, or gives none in time.
+pub async fn served(answer: impl Future<Output = Result<Response, AskError>>) -> Result<Vec<u8>, Missing> {
+    match tokio::time::timeout(WITHIN, answer).await {
+        Ok(Ok(Response::View(Octets(bytes)))) => Ok(bytes),
+        Ok(Ok(Response::Refused(Refusal::Unknown(_)))) => Err(Missing::Unknown),
+        Ok(Ok(Response::Refused(refusal))) => Err(Missing::Unavailable(refusal.to_string())),
+        Ok(Ok(_)) => Err(Missing::Unavailable("it answered something else".into())),
+        Ok(Err(error)) => Err(Missing::Unavailable(chain(&error))),
+        Err(_) => Err(Missing::Unavailable(format!("no answer within {} s", WITHIN.as_secs()))),
+    }
 }
 
 impl Relay {
@@ -158,19 +188,9 @@ impl Relay {
     }
 
     async fn ask_one(&self, node: NodeId, resource: Resource) -> Result<Vec<u8>, Missing> {
-        let request = Request::View(format!("{VIEW}{resource}"));
-        let unavailable = |why: String| {
-            debug!(%node, %resource, %why, "a coordinator does not serve this of the log");
-            Err(Missing::Unavailable(why))
-        };
-        match tokio::time::timeout(WITHIN, self.shared.net.ask(node, request)).await {
-            Ok(Ok(Response::View(bytes))) => self.check(resource, bytes.0).or_else(unavailable),
-            Ok(Ok(Response::Refused(Refusal::Unknown(_)))) => Err(Missing::Unknown),
-            Ok(Ok(Response::Refused(refusal))) => unavailable(refusal.to_string()),
-            Ok(Ok(_)) => unavailable("it answered something else".into()),
-            Ok(Err(error)) => unavailable(chain(&error)),
-            Err(_) => unavailable(format!("no answer within {} s", WITHIN.as_secs())),
-        }
+        let bytes = served(self.shared.net.ask(node, question(resource))).await;
+        let checked = bytes.and_then(|bytes| self.check(resource, bytes).map_err(Missing::Unavailable));
+        checked.inspect_err(|why| debug!(%node, %resource, ?why, "a coordinator does not serve this of the log"))
     }
 
     /// Checks as much as can be without the rest of the log.
@@ -200,9 +220,6 @@ impl Relay {
 
 impl Source for Relay {
     async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
-        self.ask(resource).await.map_err(|missing| match missing {
-            Missing::Unknown => FetchError("no coordinator has it yet".into()),
-            Missing::Unavailable(why) => FetchError(why),
-        })
+        Ok(self.ask(resource).await?)
     }
 }
