@@ -20,6 +20,7 @@ setup:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd fuzz && CARGO_TARGET_DIR=$(abspath $(TARGET)) $(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 # Without cargo-nextest the same tests run by `cargo test`, one at a time where they start whole networks.
 unit:

@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 24;
 
 /// Grows an input now and then, to at most `most` bytes.
 pub fn sometimes(bytes: &[u8], most: usize, seed: u32) -> Option<Vec<u8>> {
-    let chosen = seed.is_multiple_of(RARELY).then(|| (seed / RARELY) as usize)?;
+    let chosen = seed.is_multiple_of(RARELY).then_some((seed / RARELY) as usize)?;
     let grown = grown(bytes, most, chosen)?;
     (grown.len() <= most && grown.len() > bytes.len()).then_some(grown)
 }

@@ -59,7 +59,7 @@ pub const RPM_ENTRY: Target = Target {
         let file = FileName::new(format!("{name}-{version}.{arch}.rpm"));
         let Ok(file) = file else { return false };
         let path = scratch("fuzz.rpm", bytes);
-        let Ok([primary, filelists, other]) = described(&path, &file, &Arch::EVERY) else { return false };
+        let Ok([primary, filelists, other]) = described(&path, &file, Arch::EVERY) else { return false };
         for (xml, root) in [(&primary, "package"), (&filelists, "package"), (&other, "package")] {
             assert_eq!(xml.matches(&format!("<{root} ")).count(), 1, "one package is told");
             assert_eq!(xml.matches(&format!("</{root}>")).count(), 1, "one package is told");
@@ -90,7 +90,7 @@ pub const DEB: Target = Target {
         };
         let any = || FileName::new("fuzz").expect("a plain word");
         let file = fields.as_ref().ok().and_then(|fields| called(fields).ok()).unwrap_or_else(any);
-        match (incoming::inspect(&path, &file, &Arch::EVERY), &fields) {
+        match (incoming::inspect(&path, &file, Arch::EVERY), &fields) {
             (Ok(control), Ok(fields)) => {
                 let told = [control.name.as_str(), control.version.as_str(), &control.arch.to_string()];
                 assert_eq!(told.map(str::to_owned), *fields);
