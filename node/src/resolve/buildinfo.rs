@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{PackageName, words::DebVersion};
+use protocol::{PackageName, limits::LOCK_PACKAGES_MAX, words::DebVersion};
 
 use super::{
     archive::{self, Archive},
     index,
     lock::{self, Locked},
-    source::{BuildRelations, unsigned},
+    source::{BuildRelations, control},
 };
 
 /// The largest `.buildinfo`, in bytes.
@@ -106,11 +106,15 @@ impl Buildinfo {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let parsed: deb822_fast::Deb822 = unsigned(text).parse().map_err(|e| format!("{e:?}"))?;
+        let parsed = control(text)?;
         let fields = parsed.iter().next().ok_or("it is empty")?;
         let field = |name: &str| fields.get(name).map(str::trim).ok_or(format!("it has no {name}"));
         let mut installed = BTreeMap::new();
-        for entry in field("Installed-Build-Depends")?.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let entries = field("Installed-Build-Depends")?.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        for (at, entry) in entries.enumerate() {
+            if at >= LOCK_PACKAGES_MAX {
+                return Err(format!("it names over {LOCK_PACKAGES_MAX} packages, which no environment has"));
+            }
             let wrong = || format!("Installed-Build-Depends has the entry {entry:?}");
             let (name, version) = entry.split_once(" (= ").ok_or_else(wrong)?;
             // `name:arch` stands for a package of another architecture, or of one of several that are installed.
@@ -183,5 +187,9 @@ mod tests {
         assert_eq!((info.source.as_str(), info.version.as_str(), info.arch.as_str()), ("base-files", "12.4", "amd64"));
         assert!(Buildinfo::parse(&text.replace("(= 2.71-3)", "(>= 2.71-3)")).unwrap_err().contains("autoconf"));
         assert_eq!(Buildinfo::parse("Source: x\n").unwrap_err(), "it has no Installed-Build-Depends");
+        let many = |count: usize| (0..count).map(|n| format!(" aa{n} (= 1),\n")).collect::<String>();
+        let of = |count| Buildinfo::parse(&text.replace(" autoconf (= 2.71-3),\n", &many(count)));
+        assert_eq!(of(LOCK_PACKAGES_MAX - 1).unwrap().installed.len(), LOCK_PACKAGES_MAX);
+        assert!(of(LOCK_PACKAGES_MAX).unwrap_err().contains("which no environment has"));
     }
 }

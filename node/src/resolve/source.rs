@@ -26,8 +26,8 @@ use super::{
 
 /// The largest `.dsc`, in bytes.
 const DSC_MAX: u64 = 1024 * 1024;
-/// Its lines at most: the longest in Debian have a few thousand, and each costs time, empty ones too.
-const DSC_LINES_MAX: usize = 65_536;
+/// The lines of a `.dsc` or `.buildinfo` at most: the longest in Debian have a few thousand, and each costs time, empty ones too.
+const LINES_MAX: usize = 65_536;
 
 /// Why a source package was refused.
 #[derive(Debug, thiserror::Error)]
@@ -213,10 +213,7 @@ pub fn read_source(path: &Path) -> Result<SourcePackage, Error> {
     }
     let bytes = fs::read(path).map_err(read)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
-    if text.lines().nth(DSC_LINES_MAX).is_some() {
-        return Err(refuse(format!("it has over {DSC_LINES_MAX} lines")));
-    }
-    let parsed: deb822_fast::Deb822 = unsigned(text).parse().map_err(|e| refuse(format!("{e:?}")))?;
+    let parsed = control(text).map_err(refuse)?;
     let mut paragraphs = parsed.iter();
     let (Some(fields), None) = (paragraphs.next(), paragraphs.next()) else {
         return Err(refuse("it must hold one paragraph".into()));
@@ -280,6 +277,17 @@ pub fn archive_binaries(
 /// Joins relations that are not empty with commas.
 pub(super) fn joined(relations: &[String]) -> String {
     relations.iter().filter(|r| !r.is_empty()).map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Reads the paragraphs of a `.dsc` or `.buildinfo`; an inline OpenPGP signature is not judged.
+///
+/// # Errors
+/// When it has over [`LINES_MAX`] lines, or another form.
+pub(super) fn control(text: &str) -> Result<deb822_fast::Deb822, String> {
+    if text.lines().nth(LINES_MAX).is_some() {
+        return Err(format!("it has over {LINES_MAX} lines"));
+    }
+    unsigned(text).parse().map_err(|e| format!("{e:?}"))
 }
 
 /// Takes the text out of an inline OpenPGP signature, where there is one.

@@ -14,6 +14,7 @@ use attest::rpm::{Front, front};
 use protocol::{
     FileName, PackageName,
     job::{RpmJob, SourceFile},
+    limits::INPUTS_MAX,
     words::DebVersion,
 };
 
@@ -26,6 +27,10 @@ const SPEC_MAX: u64 = 4 << 20;
 const DEPTH_MAX: usize = 16;
 /// What all macros of a spec together may stand for where they are used, in bytes.
 const EXPANDED_MAX: usize = 1 << 20;
+/// How many files a spec may name: a job has no more inputs.
+const FILES_MAX: usize = INPUTS_MAX;
+/// How many requirements are read: the largest sources have a few thousand, and each costs time.
+const REQUIRES_MAX: usize = 16_384;
 /// Tags of a source RPM's header.
 mod tag {
     pub(super) const NAME: u32 = 1000;
@@ -177,6 +182,7 @@ fn from_header(bytes: &[u8]) -> Result<Said, String> {
         return Err("it is a binary package".into());
     }
     let requires = header.texts(tag::REQUIRE).unwrap_or_default();
+    few(requires.len(), REQUIRES_MAX, "requirements")?;
     Ok(Said {
         name: PackageName::new(header.text(tag::NAME).unwrap_or_default()).map_err(|e| e.to_string())?,
         version: DebVersion::new(header.text(tag::VERSION).unwrap_or_default()).map_err(|e| e.to_string())?,
@@ -201,11 +207,15 @@ fn from_spec(text: &str, macros: &[String]) -> Result<Said, String> {
         match field.as_str() {
             // A subpackage has its own; the first one is the source's.
             "name" | "version" => drop(macros.known.entry(field).or_insert(value.to_owned())),
-            "buildrequires" => requires.extend(requirements(&macros.expand(value)?)),
+            "buildrequires" => {
+                requires.extend(requirements(&macros.expand(value)?)?);
+                few(requires.len(), REQUIRES_MAX, "requirements")?;
+            }
             _ if numbered("source") || numbered("patch") => {
                 let value = macros.expand(value)?;
                 let name = value.rsplit('/').next().unwrap_or_default();
                 files.insert(FileName::new(name).map_err(|e| e.to_string())?);
+                few(files.len(), FILES_MAX, "sources and patches")?;
             }
             _ => {}
         }
@@ -220,6 +230,10 @@ fn from_spec(text: &str, macros: &[String]) -> Result<Said, String> {
         files,
         requires,
     })
+}
+
+fn few(count: usize, most: usize, what: &str) -> Result<(), String> {
+    if count > most { Err(format!("it names over {most} {what}")) } else { Ok(()) }
 }
 
 fn begins_work(line: &str) -> bool {
@@ -280,9 +294,13 @@ impl Macros {
 }
 
 /// Gives the names of a list of requirements: separated by commas or spaces, each perhaps with a comparison and a version.
-fn requirements(text: &str) -> Vec<String> {
+///
+/// # Errors
+/// When there are over [`REQUIRES_MAX`].
+fn requirements(text: &str) -> Result<Vec<String>, String> {
     let (mut names, mut words) = (Vec::new(), text.split([',', ' ', '\t']).filter(|w| !w.is_empty()));
     while let Some(word) = words.next() {
+        few(names.len(), REQUIRES_MAX, "requirements")?;
         if ["<", "<=", "=", ">=", ">"].contains(&word) {
             words.next();
         } else if word.starts_with('(') {
@@ -302,7 +320,7 @@ fn requirements(text: &str) -> Vec<String> {
             names.push(word.to_owned());
         }
     }
-    names
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -339,6 +357,18 @@ mod tests {
         assert_linear(SPEC_MAX as usize / 4, |bytes| drop(from_spec(&unclosed(bytes), &[])));
         let many = |bytes: usize| format!("Name: xy\nVersion: 1\nBuildRequires: {}\n", "(a b) c ".repeat(bytes / 8));
         assert_linear(SPEC_MAX as usize / 4, |bytes| drop(from_spec(&many(bytes), &[])));
+    }
+
+    #[test]
+    fn there_is_an_end_of_what_a_spec_names() {
+        let names = |word: &str, count: usize| (0..count).map(|n| format!("{word}{n}\n")).collect::<String>();
+        let of = |lines: String| from_spec(&format!("Name: xy\nVersion: 1\n{lines}"), &[]).map(drop);
+        assert!(of(names("Source: a", FILES_MAX) + &names("BuildRequires: b", REQUIRES_MAX)).is_ok());
+        let (files, requires) = (names("Patch: a", FILES_MAX + 1), names("BuildRequires: b", REQUIRES_MAX + 1));
+        assert_eq!(of(files), Err(format!("it names over {FILES_MAX} sources and patches")));
+        let refused = Err(format!("it names over {REQUIRES_MAX} requirements"));
+        assert_eq!(of(requires), refused);
+        assert_eq!(of(format!("BuildRequires: {}", "b ".repeat(REQUIRES_MAX + 2))), refused, "in one line");
     }
 
     /// Each line would be as long as the macro.

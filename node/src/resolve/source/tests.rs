@@ -52,7 +52,7 @@ fn hostile_dscs_are_refused() {
         ("Source: x\nVersion: 1\n".to_owned(), "no Checksums-Sha256"),
         (format!("Source: x\nVersion: 1\nChecksums-Sha256:\n {sha} many a\n"), "size"),
         (format!("Source: x\n\nVersion: 1\nChecksums-Sha256:\n {sha} 0 a\n"), "one paragraph"),
-        ("\n".repeat(DSC_LINES_MAX + 1), "over 65536 lines"),
+        ("\n".repeat(LINES_MAX + 1), "over 65536 lines"),
     ] {
         fs::write(&path, text).unwrap();
         let said = read_source(&path).unwrap_err().to_string();
