@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Arch, ChannelName, Hash, JobId, NodeId, Salt, Sha256, Timestamp,
     blame::Failure,
-    codec::octets,
+    codec::{few, octets},
     job::JobRequest,
     lease::{Lease, LeaseNumber, Term},
+    limits::LIST_MAX,
 };
 
 /// Envelope bytes of a signed record, or a DSSE JSON document, as received.
@@ -36,6 +37,7 @@ pub struct Offer {
     /// Attempts that it could begin now.
     pub free: u16,
     /// Leases that it holds: a grant that is still on its way is none of them.
+    #[serde(deserialize_with = "few::<_, _, LIST_MAX>")]
     pub held: Vec<LeaseNumber>,
     /// Architectures that it builds on, sorted.
     pub arches: Vec<Arch>,
@@ -86,6 +88,7 @@ pub struct Grounds {
     /// Commitments to the job's results, failures, or its verdict.
     pub entries: Vec<Logged>,
     /// What builders signed whose attempts failed: the DSSE JSON envelopes that entries name.
+    #[serde(deserialize_with = "few::<_, _, LIST_MAX>")]
     pub negatives: Vec<Octets>,
     /// The checkpoint that all of them are in, as signed.
     pub checkpoint: Octets,
@@ -160,7 +163,7 @@ pub enum Request {
     /// Coordinator to builder: stop, the lease is over.
     Revoke(Term, LeaseNumber, String),
     /// Builder to coordinator: these leases live; answered by `Lost` with those that do not.
-    Renew(Vec<Renewal>),
+    Renew(#[serde(deserialize_with = "few::<_, _, LIST_MAX>")] Vec<Renewal>),
     /// Builder to coordinator: the sandbox of this lease started.
     Started(LeaseNumber),
     /// Builder to coordinator: there is a result. Answered by `Done`, or by `Reveal` when it may be shown; asked again until then.
@@ -212,11 +215,11 @@ pub enum Response {
     /// A signed record's envelope.
     Record(Octets),
     /// Several signed records' envelopes.
-    Records(Vec<Octets>),
+    Records(#[serde(deserialize_with = "few::<_, _, LIST_MAX>")] Vec<Octets>),
     /// Nodes that have the job's inputs.
     Providers(Vec<NodeId>),
     /// Leases that are no longer valid.
-    Lost(Vec<LeaseNumber>),
+    Lost(#[serde(deserialize_with = "few::<_, _, LIST_MAX>")] Vec<LeaseNumber>),
     /// The commitment is known, and what it is to may be shown now.
     Reveal,
     /// What the log says of a job whose result is asked for.
