@@ -123,6 +123,8 @@ struct State {
     ledger: Head,
     /// What is to be written, by place; after a gap further ones.
     queue: VecDeque<Placed>,
+    /// Where what the writer has taken out of the queue ends, while it writes that.
+    begun: u64,
     life: Life,
 }
 
@@ -134,7 +136,7 @@ impl State {
     /// Where the missing entries end, if some are missing that will not come by themselves.
     fn gap(&self) -> Option<u64> {
         let next = self.queue.front().map_or(self.ledger.size, |(index, _)| *index);
-        (next > self.size()).then_some(next)
+        (next > self.size().max(self.begun)).then_some(next)
     }
 
     fn step(&mut self) -> Step {
@@ -148,7 +150,9 @@ impl State {
         {
             batch.extend(self.queue.pop_front());
         }
-        if batch.is_empty() { Step::Rest } else { Step::Write(batch) }
+        let Some((last, _)) = batch.last() else { return Step::Rest };
+        self.begun = last + 1;
+        Step::Write(batch)
     }
 }
 
@@ -212,7 +216,7 @@ impl Book {
         let edge = store.log_look(pages::edge)?;
         let head = edge.head();
         debug!(size = head.size, root = %head.root, "the transparency log is opened");
-        let state = State { edge, ledger: Head::empty(), queue: VecDeque::new(), life: Life::Open };
+        let state = State { edge, ledger: Head::empty(), queue: VecDeque::new(), begun: 0, life: Life::Open };
         Ok(Arc::new(Self {
             store: store.clone(),
             signer,
@@ -305,7 +309,11 @@ impl Book {
             let step = self.state().step();
             match step {
                 Step::Rest => self.work.notified().await,
-                Step::Write(batch) => self.write_soon(batch).await?,
+                Step::Write(batch) => {
+                    let written = self.write_soon(batch).await;
+                    self.state().begun = 0;
+                    written?;
+                }
                 Step::Fetch { from, to, head } => {
                     info!(from, to, "entries of the transparency log are missing here and are fetched");
                     if let Err(why) = self.fill(source, (from, to), head).await? {

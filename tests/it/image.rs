@@ -12,7 +12,7 @@ use std::{
 };
 
 use artel::keys;
-use harness::{Ground, Network, Plan, run};
+use harness::{Ground, Network, Plan, run, until};
 use protocol::{Arch, JobId, Sha256, lease::LeaseNumber};
 use web::{
     Backend,
@@ -97,7 +97,10 @@ impl Scene {
 
     /// Brings an output from the builder that made it.
     async fn bring(&self, output: &FileView) -> PathBuf {
-        let content = self.network.client("b1").blob(output.hash.unwrap(), ByteRange::All).await.unwrap();
+        // The coordinator tells the builders after the verdict that everybody may have what they made.
+        let client = self.network.client("b1");
+        let look = async || client.blob(output.hash.unwrap(), ByteRange::All).await.ok();
+        let content = until("the output of the builder", Duration::from_secs(20), look).await;
         let bytes = content.collect(1 << 30).await.unwrap();
         assert_eq!(Sha256::of(&bytes), output.sha256);
         let path = self.network.folder().join(&output.name);

@@ -85,7 +85,11 @@ fn a_checkpoint_is_signed_by_the_node_once_for_each_head() {
     write(&kept, &log, (0, 7)).unwrap();
     let first = kept.checkpoint().unwrap();
     assert_eq!(kept.checkpoint(), Some(first.clone()));
-    write(&kept, &log, (7, 20)).unwrap();
+    kept.append(placed(&log, 7, 20), log.head(20));
+    let step = kept.state().step();
+    let Step::Write(batch) = step else { panic!("there is something to write: {step:?}") };
+    assert_eq!(kept.checkpoint(), Some(first.clone()), "what was written before is signed while the writer writes");
+    kept.write(&batch).unwrap();
     let bytes = kept.read(Resource::Checkpoint).unwrap().unwrap();
     let keys = [network::log_key(&samples::network(), &protocol::testing::node(10))];
     let signed = Signed::read(&bytes).unwrap().verify(&keys).unwrap();
