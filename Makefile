@@ -19,6 +19,7 @@ setup:
 
 lint:
 	$(CARGO) fmt --all --check
+	cd fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	cd fuzz && CARGO_TARGET_DIR=$(abspath $(TARGET)) $(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 

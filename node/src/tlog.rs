@@ -123,7 +123,8 @@ struct State {
     ledger: Head,
     /// What is to be written, by place; after a gap further ones.
     queue: VecDeque<Placed>,
-    /// Where what the writer has taken out of the queue ends, while it writes that.
+    /// Where what the writer has taken out of the queue ends, while it writes that; 0 otherwise. A writer that is dropped leaves it:
+    /// a book has one in its life.
     begun: u64,
     life: Life,
 }

@@ -79,7 +79,7 @@ pub enum Missing {
 impl From<Missing> for FetchError {
     fn from(missing: Missing) -> Self {
         match missing {
-            Missing::Unknown => Self("no coordinator has it yet".into()),
+            Missing::Unknown => Self("whoever was asked does not have it yet".into()),
             Missing::Unavailable(why) => Self(why),
         }
     }
@@ -190,7 +190,11 @@ impl Relay {
     async fn ask_one(&self, node: NodeId, resource: Resource) -> Result<Vec<u8>, Missing> {
         let bytes = served(self.shared.net.ask(node, question(resource))).await;
         let checked = bytes.and_then(|bytes| self.check(resource, bytes).map_err(Missing::Unavailable));
-        checked.inspect_err(|why| debug!(%node, %resource, ?why, "a coordinator does not serve this of the log"))
+        checked.inspect_err(|missing| {
+            if let Missing::Unavailable(why) = missing {
+                debug!(%node, %resource, %why, "a coordinator does not serve this of the log");
+            }
+        })
     }
 
     /// Checks as much as can be without the rest of the log.

@@ -81,7 +81,7 @@ fn the_book_serves_what_the_tree_has() {
 
 #[test]
 fn a_checkpoint_is_signed_by_the_node_once_for_each_head() {
-    let (log, kept) = (Memory::sized(20), book(&Disk::default()));
+    let (log, kept) = (Memory::sized(30), book(&Disk::default()));
     write(&kept, &log, (0, 7)).unwrap();
     let first = kept.checkpoint().unwrap();
     assert_eq!(kept.checkpoint(), Some(first.clone()));
@@ -89,6 +89,9 @@ fn a_checkpoint_is_signed_by_the_node_once_for_each_head() {
     let step = kept.state().step();
     let Step::Write(batch) = step else { panic!("there is something to write: {step:?}") };
     assert_eq!(kept.checkpoint(), Some(first.clone()), "what was written before is signed while the writer writes");
+    kept.restore(log.head(30)).unwrap();
+    assert_eq!(kept.checkpoint(), None, "what does not come by itself is missing all the same");
+    kept.restore(log.head(20)).unwrap();
     kept.write(&batch).unwrap();
     let bytes = kept.read(Resource::Checkpoint).unwrap().unwrap();
     let keys = [network::log_key(&samples::network(), &protocol::testing::node(10))];
