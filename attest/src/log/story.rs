@@ -9,7 +9,10 @@
 //! A job that was not reproduced may be tried again, and then has another verdict.
 //! A lease without an outcome, or an accepted job without a verdict, is no fault while the log goes on: see [`Story::open`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use protocol::{
     ChannelName, Hash, JobId, NodeId,
@@ -204,17 +207,13 @@ impl Story {
 
     fn verdict(&mut self, verdict: &Verdict) -> Result<(), StoryError> {
         let job = verdict.job;
-        let course = match self.jobs.get(&job) {
-            None => return Err(StoryError::NotAccepted(job)),
-            Some(Course::Judged) => return Err(StoryError::JudgedTwice(job)),
-            Some(Course::Open(built) | Course::Tried(built)) => {
-                if let Some(attestation) = verdict.attestations.iter().find(|hash| !built.contains(hash)) {
-                    return Err(StoryError::Attestation { job, attestation: *attestation });
-                }
-                if verdict.verdict == Judgement::Reproduced { Course::Judged } else { Course::Tried(built.clone()) }
-            }
-        };
-        self.jobs.insert(job, course);
+        let course = self.jobs.get_mut(&job).ok_or(StoryError::NotAccepted(job))?;
+        let (Course::Open(built) | Course::Tried(built)) = course else { return Err(StoryError::JudgedTwice(job)) };
+        if let Some(attestation) = verdict.attestations.iter().find(|hash| !built.contains(hash)) {
+            return Err(StoryError::Attestation { job, attestation: *attestation });
+        }
+        let reproduced = verdict.verdict == Judgement::Reproduced;
+        *course = if reproduced { Course::Judged } else { Course::Tried(mem::take(built)) };
         Ok(())
     }
 

@@ -178,13 +178,18 @@ pub const ENTRY: Target = Target {
     },
 };
 
+/// Entries of a story at most.
+const STORY_ENTRIES: usize = 4096;
+
 /// Entries one after the other, each with its length before it, as a reader follows them; and where a reader was.
 pub const STORY: Target = Target {
     name: "story",
     limit: limit(usize::MAX),
     run: |bytes| {
         let (mut rest, mut story, mut read) = (bytes, Story::default(), false);
-        while let Some((length, more)) = rest.split_first_chunk::<2>() {
+        // A reader stops at the first entry that is none; here others follow, but no million of them.
+        for _ in 0..STORY_ENTRIES {
+            let Some((length, more)) = rest.split_first_chunk::<2>() else { break };
             let (entry, behind) = more.split_at(more.len().min(u16::from_be_bytes(*length).into()));
             rest = behind;
             if let Ok(entry) = Entry::from_bytes(entry) {
