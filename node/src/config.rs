@@ -8,7 +8,7 @@ mod explaining;
 
 use std::path::{Path, PathBuf};
 
-use protocol::{ChannelName, NetworkId, job::Isolation, peer::HOSTS_MAX, words::HostRule};
+use protocol::{ChannelName, NetworkId, job::Isolation, limits::SLOTS_MAX, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
 
 pub use explaining::{Explain, Tools};
@@ -201,7 +201,8 @@ impl Default for Reach {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Builder {
-    /// Attempts at one time.
+    /// Attempts at one time, at most [`SLOTS_MAX`].
+    #[serde(deserialize_with = "slots")]
     pub slots: u16,
     /// Memory for builds, in MiB.
     pub memory_mib: u32,
@@ -225,6 +226,14 @@ pub struct Builder {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn slots<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let slots = u16::deserialize(deserializer)?;
+    if slots > SLOTS_MAX {
+        return Err(serde::de::Error::custom(format!("a builder has at most {SLOTS_MAX} slots")));
+    }
+    Ok(slots)
 }
 
 /// Reads a list of hosts in any order, and keeps it as a card carries it.
@@ -344,5 +353,9 @@ mod tests {
         let text = std::fs::read_to_string(home.config()).unwrap();
         std::fs::write(home.config(), format!("{text}\n[bulder]\nslots = 2\n")).unwrap();
         assert!(matches!(Config::load(&home), Err(Error::Form { .. })));
+        std::fs::write(home.config(), text.replace("slots = 1\n", "slots = 1025\n")).unwrap();
+        let refused = Config::load(&home).unwrap_err();
+        let reason = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(reason.contains("at most 1024 slots"), "{reason}");
     }
 }

@@ -8,8 +8,11 @@ pub const GOSSIP_MAX: usize = 8 * 1024;
 pub const REQUEST_MAX: usize = 1024 * 1024;
 /// The largest response on the exchange protocol, in bytes.
 pub const RESPONSE_MAX: usize = 1024 * 1024;
-/// Elements of a list in a message of the exchange protocol: a signed record has over 128 bytes, so no response holds more.
+/// Elements of a list in a message of the exchange protocol. A signed record has over 128 bytes, so no response holds more of them;
+/// a list of leases is one builder's, which has at most [`SLOTS_MAX`] of them.
 pub const LIST_MAX: usize = RESPONSE_MAX / 128;
+/// Attempts that a builder makes at one time.
+pub const SLOTS_MAX: u16 = 1024;
 /// The largest signed policy, in bytes.
 pub const POLICY_MAX: usize = 512 * 1024;
 /// The largest signed job request, in bytes.
