@@ -169,13 +169,8 @@ async fn ask_one(told: &Told<'_>, unknown: &mut Vec<entry::Policy>) -> Result<()
     let shared = told.shared;
     let head = witnessed_head(told).await?;
     let mut reader = Reader::new(told, head);
-    for Enacted { place, number, .. } in claims(told).await.into_iter().take(shared.policies().chain().len()) {
-        let of_number = |policy: &entry::Policy| policy.number == number && place < head.size;
-        let Some(at) = unknown.iter().position(of_number) else { continue };
-        if !stands_at(&mut reader, &unknown[at], place).await? {
-            return Err(format!("it says that entry {place} is policy {number}, and it is not"));
-        }
-        let policy = unknown.swap_remove(at);
+    let mut claims = claims(told).await.into_iter().take(shared.policies().chain().len());
+    while let Some((policy, place)) = proven(&mut reader, head, &mut claims, unknown).await? {
         let key = record_key(&policy);
         let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
         put.map_err(|e| chain(&e))?;
@@ -184,8 +179,27 @@ async fn ask_one(told: &Told<'_>, unknown: &mut Vec<entry::Policy>) -> Result<()
     Ok(())
 }
 
+/// Takes the next of the unknown policies that stands where it is claimed to; claims of other policies, and of places that the log
+/// does not have yet, are passed over.
+async fn proven<S: Source>(
+    reader: &mut Reader<'_, S>,
+    head: Head,
+    claims: &mut impl Iterator<Item = Enacted>,
+    unknown: &mut Vec<entry::Policy>,
+) -> Result<Option<(entry::Policy, u64)>, String> {
+    for Enacted { place, number, .. } in claims {
+        let of_number = |policy: &entry::Policy| policy.number == number && place < head.size;
+        let Some(at) = unknown.iter().position(of_number) else { continue };
+        if !stands_at(reader, &unknown[at], place).await? {
+            return Err(format!("it says that entry {place} is policy {number}, and it is not"));
+        }
+        return Ok(Some((unknown.swap_remove(at), place)));
+    }
+    Ok(None)
+}
+
 /// Says whether the log's entry at a place is a policy.
-async fn stands_at(reader: &mut Reader<'_, Told<'_>>, policy: &entry::Policy, place: u64) -> Result<bool, String> {
+async fn stands_at<S: Source>(reader: &mut Reader<'_, S>, policy: &entry::Policy, place: u64) -> Result<bool, String> {
     let (first, entries) = reader.bundle_with(place).await.map_err(|e| chain(&e))?;
     let at = place.checked_sub(first).and_then(|at| usize::try_from(at).ok());
     let entry = at.and_then(|at| Entry::from_bytes(entries.get(at)?).ok());
@@ -209,4 +223,82 @@ async fn claims(told: &Told<'_>) -> Vec<Enacted> {
         return Vec::new();
     };
     serde_json::from_slice::<(u64, Vec<Enacted>)>(&json).map_or_else(|_| Vec::new(), |(_, enacted)| enacted)
+}
+
+#[cfg(test)]
+mod tests {
+    use attest::testing::log::Memory;
+
+    use super::*;
+
+    /// What a coordinator serves, by path.
+    struct Served(BTreeMap<String, Vec<u8>>);
+
+    impl Source for Served {
+        async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
+            self.0.get(&resource.to_string()).cloned().ok_or_else(|| FetchError("not here".into()))
+        }
+    }
+
+    fn policy(number: u64) -> entry::Policy {
+        entry::Policy { number, envelope: Hash::of(&number.to_be_bytes()) }
+    }
+
+    /// A log with the second policy at 300 and the third at 310.
+    fn log() -> Memory {
+        let at = Timestamp::ZERO;
+        let of_policy = |number| Entry { at, event: Event::Policy(policy(number)) }.to_bytes();
+        Memory::of((0..400).map(|place: u64| match place {
+            300 => of_policy(2),
+            310 => of_policy(3),
+            _ => format!("entry {place}").into_bytes(),
+        }))
+    }
+
+    /// Gives what is proven of these claims (number, place), why one is refused, and which of two policies stay unknown.
+    async fn heard(files: BTreeMap<String, Vec<u8>>, claims: &[(u64, u64)]) -> (Vec<(u64, u64)>, String, Vec<u64>) {
+        let (served, head) = (Served(files), log().head(400));
+        let mut reader = Reader::new(&served, head);
+        let mut claims =
+            claims.iter().map(|(number, place)| Enacted { at: Timestamp::ZERO, place: *place, number: *number });
+        let (mut unknown, mut known) = (vec![policy(2), policy(3)], Vec::new());
+        let refused = loop {
+            match proven(&mut reader, head, &mut claims, &mut unknown).await {
+                Ok(Some((policy, place))) => known.push((policy.number, place)),
+                Ok(None) => break String::new(),
+                Err(why) => break why,
+            }
+        };
+        (known, refused, unknown.iter().map(|policy| policy.number).collect())
+    }
+
+    #[tokio::test]
+    async fn a_place_is_known_once_the_log_proves_it_and_a_lie_leaves_it_to_the_next_coordinator() {
+        let files = || log().files(400);
+        let honest = heard(files(), &[(1, 0), (2, 300), (3, 310)]).await;
+        assert_eq!(honest, (vec![(2, 300), (3, 310)], String::new(), vec![]));
+        // What is true stays known, and the rest is unknown as before.
+        let (known, why, unknown) = heard(files(), &[(2, 300), (3, 311)]).await;
+        assert_eq!((known, unknown), (vec![(2, 300)], vec![3]));
+        assert_eq!(why, "it says that entry 311 is policy 3, and it is not");
+        // One policy's place is not another's.
+        let (known, why, unknown) = heard(files(), &[(3, 300)]).await;
+        assert_eq!((known, unknown), (vec![], vec![2, 3]));
+        assert!(why.contains("entry 300 is policy 3"), "{why}");
+        // Places beyond the head and policies that nobody follows are passed over; a second claim of the same is one of them.
+        let odd = [(2, 400), (2, u64::MAX), (9, 300), (2, 300), (2, 310)];
+        assert_eq!(heard(files(), &odd).await, (vec![(2, 300)], String::new(), vec![3]));
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_serves_another_log_than_was_witnessed_proves_nothing() {
+        let mut forged = log().files(400);
+        let bundle = forged.keys().find(|path| path.starts_with("tile/entries/001")).cloned().unwrap();
+        forged.get_mut(&bundle).unwrap()[2] ^= 1;
+        for files in [forged, BTreeMap::new()] {
+            let (known, why, unknown) = heard(files, &[(2, 300)]).await;
+            assert_eq!((known, unknown), (vec![], vec![2, 3]));
+            assert!(!why.is_empty());
+        }
+    }
 }
