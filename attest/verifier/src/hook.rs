@@ -4,8 +4,10 @@
 //! | file | what it does |
 //! |---|---|
 //! | `etc/apt/apt.conf.d/90artel` | has apt run `<program> apt-hook run` before dpkg |
-//! | `usr/lib/python3/dist-packages/dnf-plugins/artel.py` | has dnf ask `<program>` before it runs a transaction |
+//! | `usr/lib/python3*/*-packages/dnf-plugins/artel.py` | beside dnf's own package: has dnf ask `<program>` before it runs a transaction |
 //! | `etc/dnf/plugins/artel.conf` | says to that which program, which policy file and which repositories |
+
+mod plugins;
 
 use std::{
     fs, io,
@@ -22,11 +24,10 @@ use crate::{
 const HEAD: &str = "Written by `artel";
 /// Apt's setting.
 const APT: &str = "etc/apt/apt.conf.d/90artel";
-/// Folders of dnf's plugins, Debian's first: below one of them dnf looks.
-const DNF_PLUGINS: [&str; 2] =
-    ["usr/lib/python3/dist-packages/dnf-plugins", "usr/lib/python3/site-packages/dnf-plugins"];
 /// The settings of dnf's plugin.
 const DNF: &str = "etc/dnf/plugins/artel.conf";
+/// What the plugin is called in its folder.
+const PLUGIN_NAME: &str = "artel.py";
 /// The plugin itself.
 const PLUGIN: &str = include_str!("hook/dnf.py");
 
@@ -43,9 +44,12 @@ pub struct Setup {
     pub scope: Scope,
     /// Which repositories' packages dnf must have proven, by the patterns of their ids; every one's by `*`.
     pub repositories: Vec<String>,
-    /// Where dnf looks for plugins, where that is another folder than Debian's.
+    /// Where dnf looks for plugins, where that is not beside its own package.
     pub plugins: Option<PathBuf>,
 }
+
+/// Files to be written, each with its text, and words for people.
+type Prepared = (Vec<(PathBuf, String)>, Vec<String>);
 
 /// A package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +64,12 @@ impl Setup {
     /// Writes the hook, and gives words for people: each file, and what is still to be done.
     ///
     /// # Errors
-    /// When a name cannot stand in a setting, or a file cannot be written.
+    /// When a name cannot stand in a setting, or a file cannot be written; when apt would not know which packages are the
+    /// network's, or no dnf would load the plugin. Then nothing is written.
     pub fn install(&self, manager: Manager) -> Result<Vec<String>, Error> {
-        let (marks, mut notes) = match (manager, &self.scope) {
-            (Manager::Apt, Scope::Marked(marks)) => self.found(marks),
-            (Manager::Apt, Scope::All) | (Manager::Dnf, _) => (None, Vec::new()),
-        };
-        let files = match manager {
-            Manager::Apt => vec![(PathBuf::from(APT), self.apt(marks.as_ref())?)],
-            Manager::Dnf => vec![(self.plugin(), PLUGIN.to_owned()), (PathBuf::from(DNF), self.dnf()?)],
+        let (files, mut notes) = match manager {
+            Manager::Apt => self.for_apt()?,
+            Manager::Dnf => self.for_dnf()?,
         };
         let mut said = Vec::new();
         for (path, text) in files {
@@ -77,8 +78,7 @@ impl Setup {
             said.push(format!("wrote {}", path.display()));
         }
         said.append(&mut notes);
-        let policy = self.root.join(self.policy.strip_prefix("/").unwrap_or(&self.policy));
-        match Verifier::open(&policy, |_| (), now()) {
+        match self.verifier() {
             Ok(verifier) => {
                 said.push(format!("packages of network {} are proven from now on", verifier.trust.newest().name))
             }
@@ -94,7 +94,11 @@ impl Setup {
     pub fn uninstall(&self, manager: Manager) -> Result<Vec<String>, Error> {
         let files = match manager {
             Manager::Apt => vec![PathBuf::from(APT)],
-            Manager::Dnf => vec![self.plugin(), PathBuf::from(DNF)],
+            Manager::Dnf => {
+                let folders =
+                    self.named_folder().map_or_else(|| plugins::holding(&self.root, PLUGIN_NAME), |it| vec![it]);
+                folders.into_iter().map(|folder| folder.join(PLUGIN_NAME)).chain([PathBuf::from(DNF)]).collect()
+            }
         };
         let mut said = Vec::new();
         for path in files.into_iter().map(|path| self.root.join(path)) {
@@ -110,17 +114,40 @@ impl Setup {
         Ok(said)
     }
 
+    /// Gives apt's files, and words for people.
+    fn for_apt(&self) -> Result<Prepared, Error> {
+        let (marks, notes) = match &self.scope {
+            Scope::Marked(marks) => self.found(marks).map(|(marks, notes)| (Some(marks), notes))?,
+            Scope::All => (None, Vec::new()),
+        };
+        Ok((vec![(PathBuf::from(APT), self.apt(marks.as_ref())?)], notes))
+    }
+
+    /// Gives dnf's files, and words for people.
+    fn for_dnf(&self) -> Result<Prepared, Error> {
+        plugins::loads_plugins(&self.root)?;
+        let folders = self.named_folder().map_or_else(|| plugins::folders(&self.root), |folder| Ok(vec![folder]))?;
+        let plugins = folders.into_iter().map(|folder| (folder.join(PLUGIN_NAME), PLUGIN.to_owned()));
+        let files = plugins.chain([(PathBuf::from(DNF), self.dnf()?)]).collect();
+        Ok((files, plugins::notes(&self.root).into_iter().collect()))
+    }
+
     /// Gives the marks by which repositories of the network are known from now on: those that are named, and the sources whose
     /// repositories call themselves so today. A repository that calls itself otherwise tomorrow is known by its source. Gives words
     /// for people, too.
-    fn found(&self, named: &Marks) -> (Option<Marks>, Vec<String>) {
+    ///
+    /// # Errors
+    /// When nothing is named and no policy file says the network's name: the hook would have to refuse every package.
+    fn found(&self, named: &Marks) -> Result<(Marks, Vec<String>), Error> {
         let mut marks = named.clone();
-        if marks.origins.is_empty() {
-            marks.origins = self.own_origin();
+        match self.verifier() {
+            Ok(verifier) if marks.origins.is_empty() => marks.origins.push(verifier.trust.newest().name.to_string()),
+            Err(why) if *named == Marks::default() => return Err(Error::Unmarked { why: Box::new(why) }),
+            Ok(_) | Err(_) => {}
         }
         match marks.clone().found_in(&self.root) {
             Ok(found) => marks = found,
-            Err(why) => return (Some(marks), vec![why]),
+            Err(why) => return Ok((marks, vec![why])),
         }
         let notes = if marks.sources.is_empty() {
             vec![
@@ -131,7 +158,17 @@ impl Setup {
         } else {
             marks.sources.iter().map(|source| format!("packages from {source} must be proven")).collect()
         };
-        (Some(marks), notes)
+        Ok((marks, notes))
+    }
+
+    /// Reads the policy file of the root.
+    fn verifier(&self) -> Result<Verifier, Error> {
+        Verifier::open(&self.root.join(self.policy.strip_prefix("/").unwrap_or(&self.policy)), |_| (), now())
+    }
+
+    /// Gives the folder of plugins that was named, as it is called below the root.
+    fn named_folder(&self) -> Option<PathBuf> {
+        self.plugins.as_ref().map(|folder| folder.strip_prefix("/").unwrap_or(folder).to_owned())
     }
 
     /// Gives apt's setting. The marks are written down here, so that apt knows whose packages to refuse when the policy file is gone.
@@ -146,12 +183,6 @@ impl Setup {
         ))
     }
 
-    fn own_origin(&self) -> Vec<String> {
-        let policy = self.root.join(self.policy.strip_prefix("/").unwrap_or(&self.policy));
-        let verifier = Verifier::open(&policy, |_| (), now());
-        verifier.map(|verifier| vec![verifier.trust.newest().name.to_string()]).unwrap_or_default()
-    }
-
     fn dnf(&self) -> Result<String, Error> {
         let (program, policy) = (word(&self.program.display())?, word(&self.policy.display())?);
         let repositories = self.repositories.iter().map(|r| word(r)).collect::<Result<Vec<_>, _>>()?.join(" ");
@@ -160,12 +191,6 @@ impl Setup {
              program = {program} verify\npolicy = {policy}\n# Ids of repositories whose packages must be proven; patterns, and * for all.\n\
              repositories = {repositories}\n"
         ))
-    }
-
-    fn plugin(&self) -> PathBuf {
-        let known = || DNF_PLUGINS.iter().find(|folder| self.root.join(folder).is_dir()).unwrap_or(&DNF_PLUGINS[0]);
-        let folder = self.plugins.as_ref().map(|folder| folder.strip_prefix("/").unwrap_or(folder).to_owned());
-        folder.unwrap_or_else(|| PathBuf::from(known())).join("artel.py")
     }
 }
 
@@ -215,6 +240,10 @@ mod tests {
     fn what_is_written_is_taken_out_again() {
         let dir = tempfile::tempdir().unwrap();
         let setup = setup(dir.path());
+        let python = dir.path().join("usr/lib/python3.12/site-packages");
+        assert_eq!(setup.install(Manager::Dnf).unwrap_err().exit_code(), 1, "nothing would load it");
+        fs::create_dir_all(python.join("dnf")).unwrap();
+        fs::write(python.join("dnf/__init__.py"), "").unwrap();
         setup.install(Manager::Apt).unwrap();
         let said = setup.install(Manager::Dnf).unwrap();
         assert!(said.last().unwrap().contains("there is no policy file"), "{said:?}");
@@ -224,12 +253,30 @@ mod tests {
         );
         let dnf = fs::read_to_string(dir.path().join(DNF)).unwrap();
         assert!(dnf.contains("\nrepositories = artel-*\n") && dnf.contains("\npolicy = /etc/artel/verify.policy\n"));
-        assert!(dir.path().join(DNF_PLUGINS[0]).join("artel.py").is_file());
+        let plugin = python.join("dnf-plugins/artel.py");
+        assert!(plugin.is_file());
         setup.uninstall(Manager::Apt).unwrap();
+        // It is found where it lies, dnf or not.
+        fs::remove_dir_all(python.join("dnf")).unwrap();
         setup.uninstall(Manager::Dnf).unwrap();
-        assert!(!dir.path().join(APT).exists() && !dir.path().join(DNF).exists());
+        assert!(!dir.path().join(APT).exists() && !dir.path().join(DNF).exists() && !plugin.exists());
         fs::write(dir.path().join(APT), "mine").unwrap();
         assert!(setup.uninstall(Manager::Apt).unwrap()[0].contains("somebody else"));
+    }
+
+    /// Without a mark nobody could tell whose a package is, and apt would install nothing any more.
+    #[test]
+    fn apts_hook_is_not_written_before_it_can_know_the_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |marks, scope: fn(Marks) -> Scope| Setup { scope: scope(marks), ..setup(dir.path()) };
+        let refused = with(Marks::default(), Scope::Marked).install(Manager::Apt).unwrap_err();
+        assert_eq!(refused.exit_code(), 3);
+        assert!(refused.words().contains("or name --source"), "{}", refused.words());
+        assert!(!dir.path().join(APT).exists());
+        let source = Marks { sources: vec!["http://x/".into()], ..Marks::default() };
+        with(source, Scope::Marked).install(Manager::Apt).unwrap();
+        with(Marks::default(), |_| Scope::All).install(Manager::Apt).unwrap();
+        assert!(dir.path().join(APT).exists());
     }
 
     #[test]
@@ -240,7 +287,8 @@ mod tests {
             let sources = Setup { scope: Scope::Marked(named), ..setup(dir.path()) };
             assert_eq!(sources.install(Manager::Apt).unwrap_err().exit_code(), 2, "{bad:?}");
             let policy = Setup { policy: bad.into(), ..setup(dir.path()) };
-            assert!(policy.install(Manager::Dnf).is_err(), "{bad:?}");
+            let policy = Setup { plugins: Some("/plugins".into()), ..policy };
+            assert_eq!(policy.install(Manager::Dnf).unwrap_err().exit_code(), 2, "{bad:?}");
         }
     }
 }

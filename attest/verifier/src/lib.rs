@@ -127,6 +127,16 @@ pub enum Error {
     /// The hook cannot do its work.
     #[error("{0}")]
     Hook(String),
+    /// The hook would not know which packages are the network's.
+    #[error(
+        "the hook would not know which packages are the network's, and would refuse every one, so nothing was written: bring the \
+         policy file first, or name --source"
+    )]
+    Unmarked {
+        /// Why the policy file does not say it.
+        #[source]
+        why: Box<Error>,
+    },
     /// There is no such package.
     #[error("there is no package {name} in {}", folder.display())]
     NoSuchPackage {
@@ -144,6 +154,7 @@ impl Error {
             Error::Read { .. } | Error::Write { .. } | Error::Form { .. } | Error::Hook(_) => 1,
             Error::Usage(_) => 2,
             Error::NoPolicy { .. } => 3,
+            Error::Unmarked { why } => why.exit_code(),
             Error::Policy { source, .. } => source.exit_code(),
             Error::NotStapled { .. } | Error::NotFetched { .. } | Error::NoSuchPackage { .. } => 10,
             Error::Broken(broken) => broken.exit_code(),

@@ -23,7 +23,7 @@ Has apt, or dnf, refuse packages without proof that operators built them.
                         the hook is installed; may stand several times [default: the network's name in the policy file]
   --repository PATTERN  dnf: packages of repositories with such an id must be proven; may stand several times
                         [default: artel and artel-*]
-  --plugins DIR         dnf: where it looks for plugins [default: its usual folder]
+  --plugins DIR         dnf: where it looks for plugins [default: beside its own package, usr/lib/python3*/*-packages/dnf-plugins]
   --all                 every package must be proven, wherever it comes from
 
 apt itself runs `apt-hook run`, which keeps the evidence that it fetched in --cache DIR [default: /var/cache/artel/staples].

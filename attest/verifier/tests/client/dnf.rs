@@ -14,7 +14,7 @@ use protocol::{
     testing::{samples, signing_key},
 };
 
-use super::{as_root, is_there, said, server::Server, verifier, write};
+use super::{PROGRAM, as_root, is_there, said, server::Server, verifier, write};
 
 const RPM: &[u8] = include_bytes!("../../../../fixtures/rpm/unsigned.rpm");
 const NAME: &str = "Artel-answer-doc-1.2^git3-1.noarch.rpm";
@@ -24,6 +24,18 @@ struct Bench {
     folder: tempfile::TempDir,
     sample: Sample,
 }
+
+/// Covers the folders of this machine that the hook is written into: what is written there lies in the folder that is named first.
+/// Then installs the hook with the second word, by the options in the third.
+const COVER: &str = "set -e
+    mkdir -p \"$0\" && mount -t tmpfs none \"$0\"
+    for folder in usr/lib etc; do
+        mkdir -p \"$0/$folder.new\" \"$0/$folder.work\"
+        mount -t overlay -o \"lowerdir=/$folder,upperdir=$0/$folder.new,workdir=$0/$folder.work\" none \"/$folder\"
+    done
+    [ -z \"$2\" ] || \"$1\" dnf-hook install $2
+    shift 2
+    ";
 
 impl Bench {
     fn new() -> Option<Self> {
@@ -58,11 +70,24 @@ impl Bench {
 
     /// Tries to install the package into an empty root, and gives what dnf said where it did not.
     fn install(&self, base: &str) -> Result<String, String> {
-        let into = tempfile::tempdir().unwrap();
         let mut command = as_root("dnf");
-        command.args(["-y", "--releasever=1", "--setopt=reposdir=/nonexistent", "--repo=artel"]);
         command.arg(format!("--setopt=pluginpath={}", self.path("plugins").display()));
         command.arg(format!("--setopt=pluginconfpath={}", self.path("etc/dnf/plugins").display()));
+        Self::installed_by(command, base)
+    }
+
+    /// As [`Bench::install`], with dnf's own folders: the hook is installed into this machine's root, over which lies a cover that
+    /// is gone when dnf ends.
+    fn install_by_default(&self, base: &str, words: &[&str]) -> Result<String, String> {
+        let mut command = as_root("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{COVER}exec \"$@\"")]);
+        command.arg(self.path("cover")).args([PROGRAM, words.join(" ").as_str(), "dnf"]);
+        Self::installed_by(command, base)
+    }
+
+    fn installed_by(mut command: Command, base: &str) -> Result<String, String> {
+        let into = tempfile::tempdir().unwrap();
+        command.args(["-y", "--releasever=1", "--setopt=reposdir=/nonexistent", "--repo=artel"]);
         command.arg(format!("--installroot={}", into.path().display()));
         command.arg(format!("--setopt=cachedir={}", into.path().join("cache").display()));
         command.arg(format!("--repofrompath=artel,{base}/repository"));
@@ -150,4 +175,18 @@ fn what_lies_beside_a_package_is_fetched_as_dnf_fetches_it() {
     refused(bench.install(&server.address), "there is no proof that the verdict was logged");
     fs::remove_file(bench.path(&format!("repository/{NAME}.intoto.jsonl"))).unwrap();
     refused(bench.install(&server.address), "has no evidence beside it");
+}
+
+/// The folder that the hook finds by itself is the one in which dnf looks by itself.
+#[test]
+fn dnf_loads_the_plugin_from_where_it_is_put_by_default() {
+    let Some(bench) = Bench::new() else { return };
+    let base = format!("file://{}", bench.folder.path().display());
+    let policy = bench.path("verify.policy").display().to_string();
+    let hook = ["--policy", &policy];
+    let words = bench.install_by_default(&base, &hook).unwrap();
+    assert!(words.contains("dnf-plugins/artel.py"), "{words}");
+    fs::remove_file(bench.path(&format!("repository/{NAME}.intoto.jsonl"))).unwrap();
+    refused(bench.install_by_default(&base, &hook), "has no evidence beside it");
+    bench.install_by_default(&base, &[]).unwrap();
 }
