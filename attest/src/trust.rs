@@ -17,7 +17,10 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use protocol::{ChannelName, NetworkId, Timestamp, Verified, policy::Policy};
+use protocol::{
+    ChannelName, NetworkId, Timestamp, Verified,
+    policy::{Policy, SuccessionError},
+};
 
 use crate::{
     bundle::POLICIES_MAX,
@@ -95,9 +98,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Gives the exit code that programs see: 13 for a chain that does not hold, 3 for a file that is not as it must be.
+    /// Gives the exit code that programs see: 13 for a chain that does not hold, 3 for a file that is not as it must be or has
+    /// expired.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Chain(verify::Error::Succession { source: SuccessionError::Expired, .. }) => 3,
             Error::Chain(error) => error.exit_code(),
             Error::TooLarge { .. } | Error::Line { .. } | Error::Missing(_) | Error::Log { .. } => 3,
         }
