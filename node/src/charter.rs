@@ -1,11 +1,12 @@
 //! The policy as people write it: a TOML file, turned into the canonical record that roots sign.
 //!
-//! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own.
+//! Lists may stand in any order here; the record's are sorted. It decides nothing: rules are the record's own, but for days that the
+//! record has no seconds for.
 
 pub mod changes;
 mod key;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use protocol::{
     Arch, ChannelName, MaintainerName, NetworkId, NodeId, OperatorName, PublicKey, SuiteName,
@@ -16,6 +17,9 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+
+/// How many days a signed index may stay valid: one that is not valid at all serves nobody, and ten years are more than any needs.
+pub const VALID_DAYS: RangeInclusive<u16> = 1..=3650;
 
 /// Why a policy file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +103,7 @@ pub struct ChannelEntry {
     /// Whether jobs need an environment that was made here as an image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attested_environments: bool,
-    /// Days that the repository's signed index stays valid.
+    /// Days that the repository's signed index stays valid, see [`VALID_DAYS`].
     #[serde(default = "ChannelEntry::valid_days")]
     pub valid_days: u16,
 }
@@ -208,7 +212,7 @@ impl Charter {
             expires: clock::parse(&self.expires).map_err(Error::Meaning)?,
             network: self.network,
             revoked: self.revoked.iter().map(revoked).collect(),
-            channels: self.channels.iter().map(channel).collect(),
+            channels: self.channels.iter().map(channel).collect::<Result<_, _>>()?,
             mirrors: sorted(&self.mirrors),
             bootstrap: self.bootstrap.clone(),
             operators: self.operators.iter().map(|(name, nodes)| operator(name, nodes)).collect(),
@@ -253,8 +257,13 @@ fn revoked_entry(revoked: &policy::Revoked) -> RevokedEntry {
     RevokedEntry { key: revoked.key, from: revoked.from, reason: revoked.reason.clone() }
 }
 
-fn channel(entry: &ChannelEntry) -> policy::Channel {
-    policy::Channel {
+fn channel(entry: &ChannelEntry) -> Result<policy::Channel, Error> {
+    if !VALID_DAYS.contains(&entry.valid_days) {
+        let (least, most) = VALID_DAYS.into_inner();
+        let got = entry.valid_days;
+        return Err(Error::Meaning(format!("channel {}: valid_days is {got}, write {least} to {most}", entry.name)));
+    }
+    Ok(policy::Channel {
         ask: entry.ask,
         name: entry.name.clone(),
         agree: entry.agree,
@@ -265,7 +274,7 @@ fn channel(entry: &ChannelEntry) -> policy::Channel {
         fail_quorum: entry.fail_quorum,
         witnesses: entry.witnesses,
         attested_environments: entry.attested_environments,
-    }
+    })
 }
 
 fn channel_entry(channel: &policy::Channel) -> ChannelEntry {
@@ -280,5 +289,27 @@ fn channel_entry(channel: &policy::Channel) -> ChannelEntry {
         witnesses: channel.witnesses,
         attested_environments: channel.attested_environments,
         valid_days: u16::try_from(channel.valid_secs / 86_400).unwrap_or(u16::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::testing::samples;
+
+    use super::*;
+
+    #[test]
+    fn days_that_no_index_can_be_valid_are_refused_and_not_counted() {
+        let with = |valid_days| {
+            let mut charter = Charter::from_policy(&samples::genesis(3));
+            charter.channels[0].valid_days = valid_days;
+            charter.to_policy().map(|policy| policy.channels[0].valid_secs)
+        };
+        assert_eq!(with(1).unwrap(), 86_400);
+        assert_eq!(with(3650).unwrap(), 315_360_000);
+        for days in [0, 3651, 49_711, u16::MAX] {
+            let words = with(days).unwrap_err().to_string();
+            assert!(words.contains(&format!("valid_days is {days}, write 1 to 3650")), "{words}");
+        }
     }
 }
