@@ -223,15 +223,7 @@ impl Store {
 
     fn from_database(database: Result<Database, DatabaseError>, path: &Path, room: Room) -> Result<Self, Error> {
         let damaged = |source| Error::Damaged { path: path.to_owned(), source };
-        let mut database = database.map_err(|error| {
-            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-                return Error::InUse { path: path.to_owned() };
-            }
-            if let DatabaseError::Storage(StorageError::Io(source)) = error {
-                return Error::File { path: path.to_owned(), source };
-            }
-            damaged(Some(Box::new(error.into())))
-        })?;
+        let mut database = database.map_err(|error| not_opened(error, path))?;
         // What is signed from this state cannot be taken back, so a flipped bit stops the node here. A repair would
         // silently go back to an older commit, so it counts as damage as well.
         match database.check_integrity() {
@@ -284,6 +276,16 @@ impl Store {
         let transaction = self.database.begin_read().map_err(failed("begin a read"))?;
         look(&transaction)
     }
+}
+
+fn not_opened(error: DatabaseError, path: &Path) -> Error {
+    if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+        return Error::InUse { path: path.to_owned() };
+    }
+    if let DatabaseError::Storage(StorageError::Io(source)) = error {
+        return Error::File { path: path.to_owned(), source };
+    }
+    Error::Damaged { path: path.to_owned(), source: Some(Box::new(error.into())) }
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {

@@ -27,7 +27,7 @@ use super::{
     Context, exit,
     output::{self, Format},
 };
-use crate::config::Config;
+use crate::{config::Config, daemon::Policies, store::Store};
 
 /// How long `publish` waits until this node has the policy.
 const IN_FORCE_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -80,14 +80,35 @@ impl Policy {
     }
 }
 
-/// Reads the policy in force from the daemon, or the genesis when it does not run.
+/// Reads the policy in force from the daemon; where it does not run, the newest that the node keeps.
 pub(super) async fn in_force(context: &Context) -> anyhow::Result<Verified<Record>> {
     let network = Config::load(&context.home)?.network.id;
-    let bytes = match context.client().policy().await {
-        Ok(bytes) => bytes.to_vec(),
-        Err(error) => fs::read(context.home.genesis()).map_err(|_| error)?,
-    };
-    read(&bytes, &network)
+    match context.client().policy().await {
+        Ok(bytes) => read(&bytes, &network),
+        Err(error @ ApiError::Unreachable { .. }) => kept(context, &network).with_context(|| not_known(&error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn not_known(error: &ApiError) -> exit::Failure {
+    exit::failure(exit::UNREACHABLE, format!("the policy in force is not known here: {error}"))
+        .hint("start the node (`artel node run`), or, where a signed policy can be named, give it: `artel policy sign --current FILE`, \
+               `artel policy diff NEW --from FILE`")
+}
+
+/// Gives the newest policy that this node keeps. The genesis beside the configuration is it only before the node ran at all: later it
+/// would hide who was added or revoked since.
+fn kept(context: &Context, network: &NetworkId) -> anyhow::Result<Verified<Record>> {
+    let path = context.home.database();
+    let kept = if path.exists() { Store::policies_at(&path)? } else { Vec::new() };
+    let envelopes: Vec<Vec<u8>> = kept.into_iter().map(|(_, bytes)| bytes).collect();
+    if envelopes.is_empty() {
+        return read(&fs::read(context.home.genesis())?, network);
+    }
+    let policies = Policies::verify(network, &envelopes)?;
+    let newest = policies.chain().last().context("the node keeps no policy")?;
+    anstream::eprintln!("the node does not run; policy {} is the newest that it keeps", newest.get().number);
+    Ok(Verified::clone(newest))
 }
 
 fn read(bytes: &[u8], network: &NetworkId) -> anyhow::Result<Verified<Record>> {

@@ -1,13 +1,15 @@
 //! Everything beside the journal: the policy chain, records by hash, releases and mirrors that only go forward, peers,
 //! attempts and counters.
 
+use std::path::Path;
+
 use protocol::{
     ChannelName, Hash, NodeId,
     lease::{LeaseNumber, Term},
 };
-use redb::{ReadableTable, TableDefinition};
+use redb::{Builder, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Error, Store, failed, tables};
+use super::{CACHE_BYTES, Error, Store, failed, not_opened, tables};
 
 /// A numbered state that only grows: a channel's newest release, or how far a mirror is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,19 @@ impl Store {
     /// [`Error::Database`].
     pub fn policies(&self) -> Result<Vec<(u64, Vec<u8>)>, Error> {
         self.list(tables::POLICIES, "read the policies", |version| version)
+    }
+
+    /// Gives the whole policy chain of the node whose database lies there, oldest first, without opening it for a daemon: nothing is
+    /// made, brought to another schema or repaired.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] while a daemon has it, and as [`Store::open`] where it was not closed in order.
+    pub fn policies_at(path: &Path) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).open_read_only(path);
+        let database = database.map_err(|error| not_opened(error, path))?;
+        let transaction = database.begin_read().map_err(failed("begin a read"))?;
+        list(&transaction, tables::POLICIES, ("read the policies", |version| version))
     }
 
     /// Keeps a signed record under its hash. A record that is there stays as it is: equal hashes are equal payloads.
@@ -280,12 +295,18 @@ impl Store {
         operation: &'static str,
         key: impl Fn(K::SelfType<'_>) -> T,
     ) -> Result<Vec<(T, Vec<u8>)>, Error> {
-        self.read(|transaction| {
-            let table = transaction.open_table(table).map_err(failed(operation))?;
-            let rows = table.iter().map_err(failed(operation))?;
-            rows.map(|row| row.map(|(k, v)| (key(k.value()), v.value().to_vec())))
-                .collect::<Result<_, _>>()
-                .map_err(failed(operation))
-        })
+        self.read(|transaction| list(transaction, table, (operation, key)))
     }
+}
+
+fn list<K: redb::Key + 'static, T>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'static, K, tables::Bytes>,
+    (operation, key): (&'static str, impl Fn(K::SelfType<'_>) -> T),
+) -> Result<Vec<(T, Vec<u8>)>, Error> {
+    let table = transaction.open_table(table).map_err(failed(operation))?;
+    let rows = table.iter().map_err(failed(operation))?;
+    rows.map(|row| row.map(|(k, v)| (key(k.value()), v.value().to_vec())))
+        .collect::<Result<_, _>>()
+        .map_err(failed(operation))
 }

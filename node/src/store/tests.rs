@@ -218,3 +218,17 @@ fn seq_next(seq: &mut u64) -> u64 {
     *seq += 1;
     *seq
 }
+
+#[test]
+fn policies_are_read_without_a_daemon_and_never_beside_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("artel.redb");
+    assert!(matches!(Store::policies_at(&path), Err(Error::File { .. })), "nothing is made");
+    assert!(!path.exists());
+    let store = Store::open(&path).unwrap();
+    store.policy_append(1, b"genesis").unwrap();
+    store.policy_append(2, b"second").unwrap();
+    assert!(matches!(Store::policies_at(&path), Err(Error::InUse { .. })));
+    drop(store);
+    assert_eq!(Store::policies_at(&path).unwrap(), [(1, b"genesis".to_vec()), (2, b"second".to_vec())]);
+}
