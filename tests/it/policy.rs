@@ -100,7 +100,12 @@ async fn roots_on_several_machines_revoke_an_operator_while_it_builds() {
     let told = roots.does(0, &["policy", "diff", text(&next)]).await;
     assert!(told.contains("removed operator o1") && told.contains("revoked operator o1's node"), "{told}");
 
-    // The second one has neither daemon nor network, only the two files.
+    // The second one has neither daemon nor network, only the two files. What is changed comes before the key is asked.
+    let blind = roots.says(1, &["policy", "sign", text(&next)]).await;
+    assert!(blind.code != 0 && !blind.talk.contains("wrote"), "nobody signs what cannot be shown: {blind:?}");
+    let keyless = ["policy", "sign", text(&next), "--current", text(&current), "--key", "nobody"];
+    let keyless = roots.says(1, &keyless).await;
+    assert!(keyless.code != 0 && keyless.talk.contains("its disk was sold"), "{keyless:?}");
     let sign = ["policy", "sign", text(&next), "--current", text(&current)];
     let signed = roots.says(1, &sign).await;
     assert!(signed.out.starts_with("policy 3: 2 roots signed, 2 must"), "{signed:?}");

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use protocol::{
-    PublicKey, Verified,
+    NetworkId, PublicKey, Verified,
     envelope::Signed,
     policy::{Policy as Record, check_genesis},
 };
@@ -34,7 +34,7 @@ pub(in crate::cli) struct Sign {
     /// Where to write the signed policy [default: beside the file, ending in .signed]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The signed policy in force, for a machine without a daemon (`artel policy export --signed`)
+    /// The signed policy in force, for a machine without a daemon (`artel policy export --signed`): what is changed is read first
     #[arg(long, value_name = "FILE")]
     current: Option<PathBuf>,
     /// Publish it at once
@@ -56,9 +56,8 @@ struct Progress {
     file: String,
     number: u64,
     signers: Vec<PublicKey>,
-    /// Roots that signed, roots that must, and how many are missing; absent when the policy in force is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    roots: Option<Count>,
+    /// Roots that signed, roots that must, and how many are missing.
+    roots: Count,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -101,6 +100,11 @@ impl Sign {
     pub(in crate::cli) async fn run(self, context: &Context) -> anyhow::Result<u8> {
         let out = self.out.clone().unwrap_or_else(|| self.file.with_extension("signed"));
         let draft = Draft::read(&self.file)?;
+        // Who signs reads first what is changed: a security key asks for no more than a touch.
+        let current = self.current(context, draft.get()).await?;
+        if let Some(current) = &current {
+            look::tell(current.get(), draft.get())?;
+        }
         let own = sign(context, draft.get(), &self.key)?;
         let begun = match draft {
             Draft::Signed(signed, _) => Some(*signed),
@@ -111,29 +115,35 @@ impl Sign {
             None => own,
         };
         let policy = verified(&signed)?;
-        let current = self.current(context, policy.get()).await;
-        if let Some(current) = &current {
-            look::tell(current.get(), policy.get())?;
-        }
         write(&out, &signed.to_bytes())?;
         anstream::eprintln!("wrote {}", out.display());
         report(context, &out, &policy, current.as_ref())?;
         if self.publish { publish(context, signed.to_bytes()).await } else { Ok(exit::DONE) }
     }
 
-    /// Finds the policy in force, whose roots count: the file that was named, else what the daemon says.
-    async fn current(&self, context: &Context, next: &Record) -> Option<Verified<Record>> {
-        // A genesis follows nothing.
-        next.network?;
-        match &self.current {
-            Some(file) => match Draft::read(file) {
-                Ok(Draft::Signed(_, policy)) => Some(*policy),
-                Ok(Draft::Text(_)) | Err(_) => {
-                    anstream::eprintln!("warning: {} is no signed policy", file.display());
-                    None
+    /// Finds the policy in force, whose roots count: the file that was named, else what the daemon says. None for a genesis, which
+    /// follows nothing.
+    async fn current(&self, context: &Context, next: &Record) -> anyhow::Result<Option<Verified<Record>>> {
+        let Some(network) = next.network else { return Ok(None) };
+        let current = match &self.current {
+            Some(file) => match Draft::read(file)? {
+                Draft::Signed(_, policy) => *policy,
+                Draft::Text(_) => {
+                    let what = format!("{} is no signed policy", file.display());
+                    return Err(exit::failure(exit::FAILED, what)
+                        .hint("`artel policy export --signed --out FILE` on a node writes the one in force")
+                        .into());
                 }
             },
-            None => in_force(context).await.ok(),
+            None => in_force(context).await?,
+        };
+        match current.get().network.unwrap_or_else(|| NetworkId::from(current.id())) {
+            of if of == network => Ok(Some(current)),
+            of => Err(exit::failure(
+                exit::FAILED,
+                format!("the policy is for network {network}, the one in force for {of}"),
+            )
+            .into()),
         }
     }
 }
@@ -177,30 +187,24 @@ fn report(
     current: Option<&Verified<Record>>,
 ) -> anyhow::Result<()> {
     let number = policy.get().number;
-    let own = policy.get().network.is_none().then(|| &policy.get().roots);
-    let roots = current.map(|current| &current.get().roots).or(own);
-    if own.is_some()
+    let roots = current.map_or(&policy.get().roots, |current| &current.get().roots);
+    if current.is_none()
         && let Ok(id) = check_genesis(policy, clock::now())
     {
         anstream::eprintln!("network {id}");
     }
-    let count = roots.map(|roots| {
-        let (signed, needed) = (signed_by(roots, policy), usize::from(roots.threshold));
-        Count { signed, needed, missing: needed.saturating_sub(signed) }
-    });
-    for key in policy.signers().iter().filter(|key| roots.is_some_and(|roots| !roots.keys.contains(key))) {
+    let (signed, needed) = (signed_by(roots, policy), usize::from(roots.threshold));
+    let missing = needed.saturating_sub(signed);
+    for key in policy.signers().iter().filter(|key| !roots.keys.contains(key)) {
         anstream::eprintln!("warning: key {key} is no root, its signature does not count");
     }
     if context.format == Format::Json {
-        let signers = policy.signers().into_iter().collect();
-        return output::json(&Progress { file: out.display().to_string(), number, signers, roots: count });
+        let (file, signers) = (out.display().to_string(), policy.signers().into_iter().collect());
+        return output::json(&Progress { file, number, signers, roots: Count { signed, needed, missing } });
     }
-    output::line(&match count {
-        None => format!("policy {number} is signed; the policy in force is not known here: name it with --current"),
-        Some(Count { signed, needed, missing: 0 }) => {
-            format!("policy {number}: {signed} roots signed, {needed} must: `artel policy publish {}`", out.display())
-        }
-        Some(Count { signed, needed, missing }) => {
+    output::line(&match missing {
+        0 => format!("policy {number}: {signed} roots signed, {needed} must: `artel policy publish {}`", out.display()),
+        missing => {
             format!("policy {number}: {signed} of {needed} roots signed, {missing} more must sign {}", out.display())
         }
     })
