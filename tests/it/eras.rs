@@ -239,4 +239,32 @@ async fn what_is_published_follows_the_policy_and_proves_itself_to_strangers() {
     })
     .await;
     assert!(network.node("coordinator").log().contains("a package does not prove itself any more; it is taken out"));
+    told_alone(&mut network, &ground).await;
+}
+
+/// A node tells what it knows of the policies while nobody coordinates, and what it keeps while it does not run itself.
+async fn told_alone(network: &mut Network, ground: &Ground) {
+    let [home, coordinator] = ["mirror", "coordinator"].map(|name| network.node(name).home.path().to_owned());
+    let export = ["policy", "export"];
+    let whole = run(&ground.artel, &coordinator, &export).await;
+    assert!(whole.code == 0 && whole.out.matches("\npolicy ").count() == 3, "{whole:?}");
+    let mirror = network.node("mirror");
+    until("the mirror knows where each of them stands", WITHIN, async || {
+        let proven = |number: u8| mirror.log().contains(&format!("where a policy stands number={number} "));
+        (proven(2) && proven(3)).then_some(())
+    })
+    .await;
+    network.node("coordinator").stop().await;
+    let alone = run(&ground.artel, &home, &export).await;
+    assert_eq!((alone.code, &alone.out), (0, &whole.out), "the log proved where each stands: {alone:?}");
+    network.node("mirror").stop().await;
+    let said = run(&ground.artel, &home, &["policy", "show"]).await;
+    assert!(said.code == 0 && said.out.contains("number = 3"), "not the genesis: {said:?}");
+    assert!(said.talk.contains("policy 3 is the newest that it keeps"), "{said:?}");
+    // A node that was not stopped in order: what it keeps is not looked at, and nothing older is told instead.
+    fs::write(home.join("artel.redb"), b"cut off").unwrap();
+    for words in [&["policy", "show"][..], &["policy", "export", "--signed"], &["log", "policy"]] {
+        let said = run(&ground.artel, &home, words).await;
+        assert!(said.code == 6 && said.talk.contains("the policy in force is not known here"), "{said:?}");
+    }
 }

@@ -97,6 +97,15 @@ impl Shared {
 }
 
 impl Shared {
+    /// Gives where a policy stands in the log, as far as this node knows it without asking anybody.
+    pub fn place_of(&self, policy: &Verified<Policy>) -> Option<u64> {
+        match policy.get().network {
+            // Every log begins with the genesis.
+            None => Some(0),
+            Some(_) => self.others.places.lock().places.get(&logged(policy).envelope).copied(),
+        }
+    }
+
     /// Says whether the places of all policies that this node follows are known.
     pub fn knows_all_places(&self) -> bool {
         self.others.places.unknown(&self.policies()).is_empty()
@@ -174,6 +183,7 @@ async fn ask_one(told: &Told<'_>, unknown: &mut Vec<entry::Policy>) -> Result<()
         let key = record_key(&policy);
         let put = shared.store.run(move |store| store.record_put(&key, &place.to_be_bytes())).await;
         put.map_err(|e| chain(&e))?;
+        debug!(number = policy.number, place, "the log proves where a policy stands");
         shared.others.places.note(policy.envelope, place);
     }
     Ok(())

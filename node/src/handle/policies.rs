@@ -14,7 +14,8 @@ pub(super) fn newest(shared: &Shared) -> Bytes {
     policies.chain().last().expect("a chain is never empty").to_bytes().into()
 }
 
-/// Gives every version that this node knows; their places in the log, a coordinator knows.
+/// Gives every version that this node knows, with their places in the log: a coordinator knows them, and a node keeps those that the log
+/// proved to it.
 pub(super) async fn history(handle: &Handle) -> Result<PolicyHistory, ApiError> {
     let look = |ledger: &ledger::Ledger| (ledger.log_head().size, ledger.enacted().to_vec());
     let (log_size, enacted): (Option<u64>, Vec<Enacted>) = match handle.see(POLICIES.to_owned(), look).await {
@@ -29,7 +30,7 @@ pub(super) async fn history(handle: &Handle) -> Result<PolicyHistory, ApiError> 
         let known = enacted.iter().find(|enacted| enacted.number == number);
         PolicyRecord {
             number,
-            place: known.map(|enacted| enacted.place),
+            place: known.map(|enacted| enacted.place).or_else(|| handle.shared.place_of(policy)),
             since: known.map(|enacted| Time::from(enacted.at)),
             expires: Time::from(policy.get().expires),
             signers: policy.signers().into_iter().collect(),

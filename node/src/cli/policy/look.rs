@@ -178,7 +178,7 @@ impl Export {
             policy.to_bytes()
         } else {
             let (history, _) = versions(context).await?;
-            for_verifiers(&Config::load(&context.home)?.network.id, &history).into_bytes()
+            for_verifiers(&Config::load(&context.home)?.network.id, &history)?.into_bytes()
         };
         match &self.out {
             Some(path) => {
@@ -193,11 +193,46 @@ impl Export {
 }
 
 /// Writes what a verifier trusts: the network, and its policies with their places in the log.
-fn for_verifiers(network: &protocol::NetworkId, history: &PolicyHistory) -> String {
-    let policies = history.policies.iter().map(|record| {
-        let place = record.place.map_or_else(|| "-".to_owned(), |place| place.to_string());
-        format!("policy {place} {}\n", BASE64.encode(&record.envelope.0))
-    });
-    let policies: String = policies.collect();
-    format!("artel verify policy 1\nnetwork {network}\nlog policy\n{policies}")
+///
+/// # Errors
+/// When a place is not known: a verifier would judge older packages by that policy, and refuse what was good in its time.
+fn for_verifiers(network: &protocol::NetworkId, history: &PolicyHistory) -> anyhow::Result<String> {
+    let line = |record: &PolicyRecord| {
+        let place = record.place.ok_or_else(|| {
+            let what = format!("nobody says where policy {} stands in the log", record.number);
+            exit::failure(exit::UNREACHABLE, what)
+                .hint("try again when a coordinator can be reached, or on another node: `artel policy history` shows what is known")
+        })?;
+        Ok(format!("policy {place} {}\n", BASE64.encode(&record.envelope.0)))
+    };
+    let policies = history.policies.iter().map(line).collect::<anyhow::Result<String>>()?;
+    Ok(format!("artel verify policy 1\nnetwork {network}\nlog policy\n{policies}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Hash, NetworkId, message::Octets};
+
+    use super::*;
+
+    #[test]
+    fn a_verifiers_file_names_every_place_or_is_not_written() {
+        let network = NetworkId::from(Hash::of(b"network"));
+        let record = |number, place| PolicyRecord {
+            number,
+            place,
+            since: None,
+            expires: Time::from(clock::now()),
+            signers: Vec::new(),
+            envelope: Octets(b"signed".to_vec()),
+        };
+        let write = |places: [Option<u64>; 2]| {
+            let policies = (1..).zip(places).map(|(number, place)| record(number, place)).collect();
+            for_verifiers(&network, &PolicyHistory { log_size: None, policies })
+        };
+        assert!(write([Some(0), Some(812)]).unwrap().ends_with("\npolicy 0 c2lnbmVk\npolicy 812 c2lnbmVk\n"));
+        let refused = write([Some(0), None]).unwrap_err();
+        assert_eq!(exit::code_of(&refused), exit::UNREACHABLE);
+        assert!(refused.to_string().contains("where policy 2 stands in the log"), "{refused}");
+    }
 }
