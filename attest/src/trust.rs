@@ -4,7 +4,7 @@
 //! ```text
 //!  artel verify policy 1                what this file is
 //!  network <64 hex>                     the one thing that is believed; the policies below must lead there
-//!  log policy | none | <witnesses>      proof from the log: as the channel's policy says, never, or always with so many witnesses
+//!  log policy | none | <witnesses>      proof from the log: with the witnesses of the channel's policy, never, or with so many
 //!  max-age 30d                          how old the newest sign of life of the log may be (s, m, h, d); no line: any age
 //!  agree 3                              operators that must agree, whatever the channel asks for; no line: as it asks
 //!  channel main                         packages of these channels only, one line each; no line: of any
@@ -39,10 +39,10 @@ pub const FILE_MAX: usize = 32 * 1024 * 1024;
 /// The channels that one file may name.
 const CHANNELS_MAX: usize = 1024;
 
-/// Which proof from the log a package needs.
+/// Which proof from the log a package needs: that the verdict is in it, by which attestations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogDemand {
-    /// One with the witnesses that its channel's policy names; where that is none, none is needed.
+    /// One with the witnesses that its channel's policy names; where these are none, one that nobody need have seen.
     #[default]
     AsPolicySays,
     /// None, and none is looked at.

@@ -63,7 +63,7 @@ pub struct Moment<'a> {
 pub struct Chain {
     /// What the attestations proved.
     pub proof: Proof,
-    /// Where the verdict stands in the log, and who saw it; none where no proof was asked for and none was there.
+    /// Where the verdict stands in the log, and who saw it; none where no proof is looked at.
     pub logged: Option<Logged>,
     /// The newest sign of life of the log, where there is one.
     pub seen: Option<Timestamp>,
@@ -120,7 +120,7 @@ pub enum Broken {
         source: statement::Error,
     },
     /// A proof from the log is asked for, and none is there.
-    #[error("there is no proof that the verdict was logged, which {witnesses} witnesses must have seen")]
+    #[error("there is no proof that the verdict was logged{}", seen_words(*.witnesses))]
     NotLogged {
         /// How many must have seen it.
         witnesses: u8,
@@ -149,7 +149,7 @@ pub enum Broken {
     Checkpoint(#[source] proof::Error),
     /// The log gave no sign of life for too long: somebody may hold back what is newer.
     #[error(
-        "the newest sign of life of the log is {age_secs} s old, at most {max_secs} s are allowed; get a newer checkpoint"
+        "the newest sign of life of the log is {age_secs} s old, at most {max_secs} s are allowed; it takes a newer checkpoint"
     )]
     Stale {
         /// How old it is, in seconds.
@@ -157,8 +157,21 @@ pub enum Broken {
         /// How old it may be, in seconds.
         max_secs: u64,
     },
+    /// The same where no witness is asked for: then only the coordinator says when, and of a checkpoint it says nothing.
+    #[error(
+        "the verdict was logged {age_secs} s ago, at most {max_secs} s are allowed, and without witnesses no checkpoint shows that the \
+         log is alive: that takes `witnesses` in the channel's policy"
+    )]
+    Untimed {
+        /// How long ago, in seconds, by the coordinator's clock.
+        age_secs: u64,
+        /// How old it may be, in seconds.
+        max_secs: u64,
+    },
     /// An age is asked for, and nothing says how old the log is.
-    #[error("nothing says how old this is, and no more than {max_secs} s are allowed; it needs a proof from the log")]
+    #[error(
+        "nothing says how old this is, and no more than {max_secs} s are allowed: `log none` looks at no proof from the log"
+    )]
     Ageless {
         /// How old it may be, in seconds.
         max_secs: u64,
@@ -191,6 +204,7 @@ impl Broken {
             | Broken::Missing { .. }
             | Broken::Checkpoint(_)
             | Broken::Stale { .. }
+            | Broken::Untimed { .. }
             | Broken::Ageless { .. }
             | Broken::OtherChannel(_) => 13,
         }
@@ -337,10 +351,10 @@ impl<'a> Check<'a> {
         let Evidence { request, attestations, broken, .. } = evidence;
         let channel = promotions.last().map_or(&request.get().channel, |step| &step.get().channel).clone();
         let quorum = self.quorum(policy, &channel);
-        let logged = match (log, quorum) {
-            (Some(log), quorum) => Some(self.verdict(log, job_id(request), quorum.unwrap_or(0))?),
-            (None, Some(witnesses)) => return Err(Broken::NotLogged { witnesses }),
-            (None, None) => None,
+        let logged = match (quorum, log) {
+            (None, _) => None,
+            (Some(quorum), Some(log)) => Some(self.verdict(log, job_id(request), quorum)?),
+            (Some(witnesses), None) => return Err(Broken::NotLogged { witnesses }),
         };
         let (verdict, logged) = logged.map_or((None, None), |(verdict, logged)| (Some(verdict), Some(logged)));
         let of_job = |it: &&Negative| it.job == job_id(request) && is_operators(&self.policy, it);
@@ -366,15 +380,16 @@ impl<'a> Check<'a> {
     }
 
     /// Gives how many operators' witnesses a package of the channel needs now, whenever it was built: a network that asks for more
-    /// than it did has newer proofs. None where it needs no proof from the log. Of a channel that there is no more, the policy
-    /// of its time says it.
+    /// than it did has newer proofs. None where no proof from the log is looked at. Of a channel that there is no more, the
+    /// policy of its time says it.
     fn quorum(&self, policy: &Policy, channel: &ChannelName) -> Option<u8> {
         match self.trust.demands().log {
             LogDemand::Never => None,
             LogDemand::Witnesses(number) => Some(number),
             LogDemand::AsPolicySays => {
                 let asks = self.trust.newest().channel(channel).or(policy.channel(channel));
-                asks.map(|channel| channel.witnesses).filter(|number| *number > 0)
+                // Without witnesses, too, the log says on which attestations the verdict rests.
+                Some(asks.map_or(0, |channel| channel.witnesses))
             }
         }
     }
@@ -437,7 +452,13 @@ impl<'a> Check<'a> {
             (None, _) => Ok(seen),
             (Some(max), None) => Err(Broken::Ageless { max_secs: max.as_secs() }),
             (Some(max), Some(at)) => match self.moment.now.since(at) {
-                age if age > max => Err(Broken::Stale { age_secs: age.as_secs(), max_secs: max.as_secs() }),
+                age if age > max => {
+                    let (age_secs, max_secs) = (age.as_secs(), max.as_secs());
+                    Err(match quorum {
+                        0 => Broken::Untimed { age_secs, max_secs },
+                        _ => Broken::Stale { age_secs, max_secs },
+                    })
+                }
                 _ => Ok(seen),
             },
         }
@@ -449,6 +470,11 @@ impl<'a> Check<'a> {
         let (policy, witnessed) = checked.map_err(Broken::Checkpoint)?;
         Ok(seen_by(&policy, &witnessed, quorum))
     }
+}
+
+/// Says of a proof that is missing who must have seen it.
+fn seen_words(witnesses: u8) -> String {
+    if witnesses == 0 { String::new() } else { format!(", which {witnesses} witnesses must have seen") }
 }
 
 /// A verdict's place in the log, and when.

@@ -229,6 +229,46 @@ fn what_the_verifier_asks_for_itself() {
     assert!(never.check().unwrap().logged.is_none());
 }
 
+/// Who leaves the proof out leaves out which attestations the verdict rests on: it must be there whoever has seen it.
+#[test]
+fn a_proof_from_the_log_is_needed_without_witnesses_too() {
+    let sample = Sample::of(&Sample::policy(0), &["x", "x", "lie"]);
+    let check = |log: LogDemand, lines: &[u8], proof: Option<&[u8]>| {
+        let trust = sample.trust(Demands { log, ..Demands::default() });
+        code(verify_stapled(&Stapled { lines, proof }, &trust, &NOW))
+    };
+    let (lines, unseen) = (sample.lines(), sample.proof(&[]));
+    assert_eq!(check(LogDemand::AsPolicySays, &lines, Some(&unseen)), 0);
+    assert_eq!(check(LogDemand::AsPolicySays, &lines, None), 13);
+    assert_eq!(check(LogDemand::Never, &lines, None), 0);
+    let mut fewer = split(&lines);
+    fewer.remove(3);
+    let codes = [None, Some(unseen.as_slice())].map(|proof| check(LogDemand::AsPolicySays, &joined(&fewer), proof));
+    assert_eq!(codes, [13, 13], "what contradicts is missing");
+    let bundled = verify_bundle(&sample.bundle, None, (&sample.trust(Demands::default()), &NOW));
+    assert!(matches!(bundled, Err(Broken::NotLogged { witnesses: 0 })));
+}
+
+/// A checkpoint has no time of its own, only witnesses have.
+#[test]
+fn without_witnesses_no_checkpoint_makes_a_package_younger() {
+    let day = Duration::from_secs(86_400);
+    let sample = Sample::of(&Sample::policy(0), &["x", "x"]);
+    let trust = sample.trust(Demands { max_age: Some(day), ..Demands::default() });
+    let (lines, proof) = (sample.lines(), sample.proof(&[]));
+    let check = |days: u32, checkpoint: Option<&str>| {
+        let moment = Moment { now: samples::NOW.after(day * days), checkpoint: checkpoint.map(str::as_bytes) };
+        verify_stapled(&Stapled { lines: &lines, proof: Some(&proof) }, &trust, &moment)
+    };
+    assert_eq!(check(1, None).unwrap().seen, Some(samples::NOW), "by the coordinator's clock");
+    let newer = sample.checkpoint(&[0, 1], samples::NOW.after(day * 2)).to_string();
+    for checkpoint in [None, Some(newer.as_str())] {
+        let refused = check(2, checkpoint).unwrap_err();
+        assert!(matches!(refused, Broken::Untimed { .. }), "{refused}");
+        assert_eq!(refused.exit_code(), 13);
+    }
+}
+
 #[test]
 fn what_no_witness_saw_for_long_is_stale() {
     let day = Duration::from_secs(86_400);
@@ -252,9 +292,8 @@ fn what_no_witness_saw_for_long_is_stale() {
     };
     assert_eq!(check(2, Some(&at_different_times)), 13, "a single witness does not make it young");
     assert_eq!(check(1, Some(&at_different_times)), 0);
-    let sample = Sample::of(&Sample::policy(0), &["x", "x"]);
-    let trust = sample.trust(Demands { max_age: Some(day), ..Demands::default() });
-    let stapled = Stapled { lines: &sample.lines(), proof: None };
+    let trust = bench.sample.trust(Demands { max_age: Some(day), log: LogDemand::Never, ..Demands::default() });
+    let stapled = Stapled { lines: &bench.lines, proof: None };
     assert!(matches!(verify_stapled(&stapled, &trust, &NOW), Err(Broken::Ageless { .. })));
 }
 
@@ -275,7 +314,8 @@ fn promotions_lead_to_the_channel_whose_rule_counts() {
         Sample::of_bundle(bundle, network)
     };
     let check = |sample: &Sample, lines: &[u8]| {
-        verify_stapled(&Stapled { lines, proof: None }, &sample.trust(Demands::default()), &NOW)
+        let proof = sample.proof(&[]);
+        verify_stapled(&Stapled { lines, proof: Some(&proof) }, &sample.trust(Demands::default()), &NOW)
     };
     let enough = promoted(&["x", "x", "x"]);
     let mut lines = enough.lines();
@@ -395,7 +435,7 @@ fn as_many_witnesses_must_have_seen_it_as_the_newest_policy_asks_for() {
         let trust = Trust::new(sample.network, &chain, Demands::default(), samples::NOW).unwrap();
         code(verify_stapled(&Stapled { lines: &lines, proof }, &trust, &NOW))
     };
-    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[], proof)), [0, 0, 0]);
+    assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[], proof)), [13, 0, 0]);
     assert_eq!([None, Some(&*alone), Some(&*seen)].map(|proof| check(&[&second], proof)), [13, 13, 0]);
     assert_eq!(check(&[&second], Some(&sample.proof(&[2]))), 13, "one of two");
     assert_eq!(check(&[&second, &third], Some(&alone)), 0, "the roots ask for none again");
