@@ -4,28 +4,26 @@
 //! ```text
 //!  apt -> configuration, and a line for each package -> where from? (apt-get's own word) -> of the network, or all are asked for
 //!      -> staples: beside the file, or from the cache, or fetched beside the package's address by apt's own methods
-//!      -> proven, and of the name, version and architecture that apt names -> exit 0, or apt stops
+//!      -> proven for the channel of its source, and of the name, version and architecture that apt names -> exit 0, or apt stops
 //! ```
 //! What apt is told by its configuration holds for the questions, too: proxies, private sources, other folders.
 
 mod ask;
+mod check;
 pub mod input;
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    cell::RefCell,
     io::{Read, Write},
     path::{Path, PathBuf},
 };
 
-use attest::staple;
-
-use self::{ask::Apt, input::Wanted};
-use crate::{
-    Error, Verifier, now,
-    package::{Identity, Place, Proven, digest},
-    report::printable,
+use self::{
+    ask::{Apt, Repositories},
+    check::{Came, Check},
+    input::Wanted,
 };
+use crate::{Error, Verifier, channel::Channels, now, package::Proven, report::printable};
 
 /// Where fetched staples are kept by default.
 pub const CACHE: &str = "/var/cache/artel/staples";
@@ -54,29 +52,48 @@ impl Marks {
     }
 
     /// Says whether what lies at an address is of a repository with a mark. One that no source names has nobody to say whose it is.
-    fn mark(&self, address: &str, repositories: &BTreeMap<String, Vec<String>>) -> bool {
+    fn mark(&self, address: &str, repositories: &Repositories) -> bool {
         if self.sources.iter().any(|source| address.starts_with(source.as_str())) {
             return true;
         }
         let of = repositories.iter().rev().find(|(base, _)| address.starts_with(base.as_str()));
-        of.is_none_or(|(_, origins)| origins.iter().any(|origin| self.origins.contains(origin)))
+        of.is_none_or(|(_, repository)| repository.origins.iter().any(|origin| self.origins.contains(origin)))
     }
 
-    /// Adds the sources of this machine, or another root, whose repositories say one of the origins now: from then on it is the
-    /// sources that count.
-    ///
-    /// # Errors
-    /// Words, when apt does not say which sources there are.
-    pub fn found_in(mut self, root: &Path) -> Result<Self, String> {
-        let options = if root == Path::new("/") { Vec::new() } else { vec![format!("Dir={}", root.display())] };
-        let called_so = |(_, origins): &(String, Vec<String>)| origins.iter().any(|name| self.origins.contains(name));
-        let found: Vec<String> =
-            Apt::new(options).repositories()?.into_iter().filter(called_so).map(|(base, _)| base).collect();
-        self.sources.extend(found);
-        self.sources.sort();
-        self.sources.dedup();
-        Ok(self)
+    /// Says whether a package must be proven.
+    fn must(&self, wanted: &Wanted, came: &Came, (repositories, archives): (&Repositories, Option<&Path>)) -> bool {
+        match &came.place {
+            Some(address) => self.mark(address, repositories),
+            // What apt fetched came from a repository, even when it does not say which.
+            None if archives.is_none_or(|archives| wanted.file.starts_with(archives)) => true,
+            // A file that somebody named, unless it lies in a repository of the network.
+            None => {
+                let address = wanted.as_address();
+                let lies_in = repositories.keys().chain(&self.sources).any(|base| address.starts_with(base));
+                lies_in && self.mark(&address, repositories)
+            }
+        }
     }
+}
+
+/// A source of apt whose repository calls itself the network's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The beginning of its addresses.
+    pub address: String,
+    /// What its suites call themselves (`Label`).
+    pub labels: Vec<String>,
+}
+
+/// Gives the sources of this machine, or another root, whose repositories say one of these origins now.
+///
+/// # Errors
+/// Words, when apt does not say which sources there are.
+pub fn sources(root: &Path, origins: &[String]) -> Result<Vec<Source>, String> {
+    let options = if root == Path::new("/") { Vec::new() } else { vec![format!("Dir={}", root.display())] };
+    let repositories = Apt::new(options).repositories()?.into_iter();
+    let called_so = repositories.filter(|(_, repository)| repository.origins.iter().any(|name| origins.contains(name)));
+    Ok(called_so.map(|(address, repository)| Source { address, labels: repository.labels }).collect())
 }
 
 /// How the hook is set up.
@@ -86,6 +103,8 @@ pub struct Hook {
     pub policy: PathBuf,
     /// Which packages must be proven.
     pub scope: Scope,
+    /// For which channels.
+    pub channels: Channels,
     /// Where fetched staples are kept.
     pub cache: PathBuf,
 }
@@ -150,83 +169,25 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     };
     let apt = Apt::new(input.options);
     let addresses = apt.addresses(&input.wanted);
-    let repositories = if marks.is_some() { apt.repositories().map_err(Error::Hook)? } else { BTreeMap::new() };
+    let repositories = apt.repositories().map_err(Error::Hook)?;
     let archives = apt.archives();
-    let must = |wanted: &&Wanted| match &marks {
-        None => true,
-        Some(marks) => {
-            // Two repositories may have the name and version; what apt took must be what this address has.
-            let address = addresses.get(&wanted.key()).filter(|address| address.is_of(&wanted.file)).cloned();
-            // What apt fetched came from a repository, even when it does not say which.
-            let fetched = archives.as_ref().is_none_or(|archives| wanted.file.starts_with(archives));
-            match address.map(|address| address.place) {
-                Some(address) => marks.mark(&address, &repositories),
-                None if fetched => true,
-                // A file that somebody named, unless it lies in a repository of the network.
-                None => {
-                    let address = wanted.as_address();
-                    let lies_in = repositories.keys().chain(&marks.sources).any(|base| address.starts_with(base));
-                    lies_in && marks.mark(&address, &repositories)
-                }
-            }
-        }
-    };
-    let must: Vec<&Wanted> = input.wanted.iter().filter(must).collect();
+    let known = (&repositories, archives.as_deref());
+    let came = input.wanted.iter().map(|wanted| (wanted, Came::of(wanted, &addresses, &repositories)));
+    let must = |(wanted, came): &(&Wanted, Came)| marks.as_ref().is_none_or(|marks| marks.must(wanted, came, known));
+    let must: Vec<(&Wanted, Came)> = came.filter(must).collect();
     let verifier = match verifier {
         Ok(verifier) => verifier,
         Err(_) if must.is_empty() => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let check = Check { verifier: &verifier, apt: &apt, cache: &hook.cache };
-    Ok(must.into_iter().map(|w| (w.to_string(), check.package(w, addresses.get(&w.key()).map(|a| &a.place)))).collect())
+    let of = hook.channels.of.iter().map(|(source, channel)| (ask::plain(source), channel.clone()));
+    let channels = Channels { of: of.collect(), others: hook.channels.others.clone() };
+    let checkpoints = RefCell::default();
+    let check = Check { verifier: &verifier, channels: &channels, apt: &apt, cache: &hook.cache, checkpoints };
+    Ok(must.into_iter().map(|(wanted, came)| (wanted.to_string(), check.package(wanted, &came))).collect())
 }
 
 /// Writes addresses as apt's are compared.
 fn plainly(marks: &Marks) -> Marks {
     Marks { sources: marks.sources.iter().map(|source| ask::plain(source)).collect(), ..marks.clone() }
-}
-
-struct Check<'a> {
-    verifier: &'a Verifier,
-    apt: &'a Apt,
-    cache: &'a Path,
-}
-
-impl Check<'_> {
-    fn package(&self, wanted: &Wanted, address: Option<&String>) -> Result<Proven, Error> {
-        let malformed = |why| Error::Form { path: wanted.file.clone(), why };
-        let identity = Identity::of(&wanted.name, &wanted.version, &wanted.arch).map_err(malformed)?;
-        let beside = Place::beside(&wanted.file);
-        let proven = match address {
-            // A repository on this machine's own disk is not copied.
-            _ if beside.lines.exists() => self.verifier.file(&beside),
-            None => self.verifier.file(&beside),
-            Some(address) => self.fetched(&wanted.file, address),
-        }?;
-        proven.is(&identity)?;
-        Ok(proven)
-    }
-
-    /// Checks a package by what was fetched for it before, and where that does not hold by what is to be had now.
-    fn fetched(&self, file: &Path, address: &str) -> Result<Proven, Error> {
-        let failed = |path: &Path, source| Error::Read { path: path.to_owned(), source };
-        fs::create_dir_all(self.cache).map_err(|e| failed(self.cache, e))?;
-        let mut open = fs::File::open(file).map_err(|e| failed(file, e))?;
-        let stem = self.cache.join(digest(&mut open, file)?.to_string());
-        let place = Place::elsewhere(file, &stem);
-        if let Ok(proven) = self.verifier.file(&place) {
-            return Ok(proven);
-        }
-        let mut told = Vec::new();
-        for (suffix, to) in [(staple::SUFFIX, &place.lines), (staple::PROOF_SUFFIX, &place.proof)] {
-            let _ = fs::remove_file(to);
-            told.extend(self.apt.fetch(&format!("{address}{suffix}"), to).err());
-        }
-        match self.verifier.file(&place) {
-            Err(Error::NotStapled { .. }) => {
-                Err(Error::NotFetched { address: format!("{address}{}", staple::SUFFIX), why: told.join("; ") })
-            }
-            result => result,
-        }
-    }
 }

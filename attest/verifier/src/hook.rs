@@ -8,15 +8,18 @@
 //! | `etc/dnf/plugins/artel.conf` | says to that which program, which policy file and which repositories |
 
 mod plugins;
+mod sources;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
+use self::sources::Sources;
 use crate::{
     Error, Verifier,
     apt::{Marks, Scope},
+    channel::Channels,
     now,
 };
 
@@ -42,6 +45,8 @@ pub struct Setup {
     pub policy: PathBuf,
     /// Which packages apt must have proven.
     pub scope: Scope,
+    /// For which channels packages must be proven: by the addresses of apt's sources, or the ids of dnf's repositories.
+    pub channels: Channels,
     /// Which repositories' packages dnf must have proven, by the patterns of their ids; every one's by `*`.
     pub repositories: Vec<String>,
     /// Where dnf looks for plugins, where that is not beside its own package.
@@ -115,12 +120,36 @@ impl Setup {
     }
 
     /// Gives apt's files, and words for people.
+    ///
+    /// # Errors
+    /// When nothing is named and no policy file says the network's name: the hook would have to refuse every package.
     fn for_apt(&self) -> Result<Prepared, Error> {
-        let (marks, notes) = match &self.scope {
-            Scope::Marked(marks) => self.found(marks).map(|(marks, notes)| (Some(marks), notes))?,
-            Scope::All => (None, Vec::new()),
+        let verifier = match self.verifier() {
+            Err(why) if self.scope == Scope::Marked(Marks::default()) => {
+                return Err(Error::Unmarked { why: Box::new(why) });
+            }
+            verifier => verifier.ok(),
         };
-        Ok((vec![(PathBuf::from(APT), self.apt(marks.as_ref())?)], notes))
+        let policy = verifier.as_ref().map(|verifier| verifier.trust.newest());
+        let marks = match &self.scope {
+            Scope::Marked(marks) => marks.clone(),
+            Scope::All => Marks::default(),
+        };
+        let Sources { marks, channels, mut notes } = Sources::find(&self.root, (marks, self.channels.clone()), policy);
+        let scope = match &self.scope {
+            Scope::Marked(_) => options(&marks)?,
+            Scope::All => " --all".to_owned(),
+        };
+        if notes.is_empty() && self.scope != Scope::All {
+            notes.push(
+                "apt has no source of the network yet: add it, run apt-get update, and install the hook again; until then \
+                 packages are known only by the Origin that their repository says"
+                    .to_owned(),
+            );
+        }
+        let channels =
+            channel_words(&channels)?.into_iter().map(|word| format!(" --channel {word}")).collect::<String>();
+        Ok((vec![(PathBuf::from(APT), self.apt(&(scope + &channels))?)], notes))
     }
 
     /// Gives dnf's files, and words for people.
@@ -130,35 +159,6 @@ impl Setup {
         let plugins = folders.into_iter().map(|folder| (folder.join(PLUGIN_NAME), PLUGIN.to_owned()));
         let files = plugins.chain([(PathBuf::from(DNF), self.dnf()?)]).collect();
         Ok((files, plugins::notes(&self.root).into_iter().collect()))
-    }
-
-    /// Gives the marks by which repositories of the network are known from now on: those that are named, and the sources whose
-    /// repositories call themselves so today. A repository that calls itself otherwise tomorrow is known by its source. Gives words
-    /// for people, too.
-    ///
-    /// # Errors
-    /// When nothing is named and no policy file says the network's name: the hook would have to refuse every package.
-    fn found(&self, named: &Marks) -> Result<(Marks, Vec<String>), Error> {
-        let mut marks = named.clone();
-        match self.verifier() {
-            Ok(verifier) if marks.origins.is_empty() => marks.origins.push(verifier.trust.newest().name.to_string()),
-            Err(why) if *named == Marks::default() => return Err(Error::Unmarked { why: Box::new(why) }),
-            Ok(_) | Err(_) => {}
-        }
-        match marks.clone().found_in(&self.root) {
-            Ok(found) => marks = found,
-            Err(why) => return Ok((marks, vec![why])),
-        }
-        let notes = if marks.sources.is_empty() {
-            vec![
-                "apt has no source of the network yet: add it, run apt-get update, and install the hook again; until then \
-                 packages are known only by the Origin that their repository says"
-                    .to_owned(),
-            ]
-        } else {
-            marks.sources.iter().map(|source| format!("packages from {source} must be proven")).collect()
-        };
-        Ok((marks, notes))
     }
 
     /// Reads the policy file of the root.
@@ -172,9 +172,8 @@ impl Setup {
     }
 
     /// Gives apt's setting. The marks are written down here, so that apt knows whose packages to refuse when the policy file is gone.
-    fn apt(&self, marks: Option<&Marks>) -> Result<String, Error> {
+    fn apt(&self, scope: &str) -> Result<String, Error> {
         let (program, policy) = (word(&self.program.display())?, word(&self.policy.display())?);
-        let scope = marks.map_or(Ok(" --all".to_owned()), options)?;
         Ok(format!(
             "// {HEAD} apt-hook install`; `artel apt-hook uninstall` takes it out.\n\
              // Packages of artel repositories are installed only with the proof that operators built them.\n\
@@ -186,10 +185,12 @@ impl Setup {
     fn dnf(&self) -> Result<String, Error> {
         let (program, policy) = (word(&self.program.display())?, word(&self.policy.display())?);
         let repositories = self.repositories.iter().map(|r| word(r)).collect::<Result<Vec<_>, _>>()?.join(" ");
+        let channels = channel_words(&self.channels)?.join(" ");
         Ok(format!(
             "# {HEAD} dnf-hook install`; `artel dnf-hook uninstall` takes it out.\n[main]\nenabled = 1\n\
              program = {program} verify\npolicy = {policy}\n# Ids of repositories whose packages must be proven; patterns, and * for all.\n\
-             repositories = {repositories}\n"
+             repositories = {repositories}\n# Their channels, ID=CHANNEL, where addresses do not say them; CHANNEL alone for all others.\n\
+             channels = {channels}\n"
         ))
     }
 }
@@ -199,6 +200,12 @@ fn options(marks: &Marks) -> Result<String, Error> {
     let lists = [("--origin", &marks.origins), ("--source", &marks.sources)];
     let words = lists.iter().flat_map(|(option, list)| list.iter().map(move |text| (option, text)));
     words.map(|(option, text)| Ok(format!(" {option} {}", word(text)?))).collect()
+}
+
+/// Gives channels as they stand on the command line.
+fn channel_words(channels: &Channels) -> Result<Vec<String>, Error> {
+    let of = channels.of.iter().map(|(source, channel)| Ok(format!("{}={}", word(source)?, word(channel)?)));
+    of.chain(channels.others.iter().map(|channel| word(channel))).collect()
 }
 
 /// Gives a word that means nothing to a shell, nor to the syntax of apt's and dnf's settings.
@@ -231,6 +238,7 @@ mod tests {
             program: "/usr/bin/artel-verify".into(),
             policy: "/etc/artel/verify.policy".into(),
             scope: Scope::Marked(Marks { origins: vec!["sample".into()], ..Marks::default() }),
+            channels: Channels::default(),
             repositories: vec!["artel-*".into()],
             plugins: None,
         }

@@ -10,8 +10,10 @@
 
 pub mod apt;
 pub mod archive;
+pub mod channel;
 pub mod deb;
 pub mod folder;
+pub mod freshness;
 pub mod hook;
 pub mod package;
 pub mod program;
@@ -30,7 +32,7 @@ use attest::{
     trust::{self, Demands, Trust},
     verify::{self, Broken},
 };
-use protocol::Timestamp;
+use protocol::{ChannelName, Timestamp};
 
 /// Where the policy file lies by default.
 pub const POLICY: &str = "/etc/artel/verify.policy";
@@ -108,6 +110,31 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Several channels have rules of their own, and nobody says which of them a package must have been proven for.
+    #[error(
+        "nobody says for which channel packages from {place} must have been proven, and the channels have different rules; name it \
+         with --channel"
+    )]
+    WhichChannel {
+        /// Where it came from.
+        place: String,
+    },
+    /// The package was proven for another channel than its source is for.
+    #[error("it is a package of channel {got}, and where it comes from only those of {wanted} are accepted")]
+    OtherChannel {
+        /// Its channel.
+        got: ChannelName,
+        /// Those that are accepted.
+        wanted: String,
+    },
+    /// It is too old by its own evidence, and nothing newer is to be had.
+    #[error("{stale}, and none is to be had where it comes from ({why})")]
+    NotFresh {
+        /// How old it is.
+        stale: Broken,
+        /// Why there is no newer checkpoint.
+        why: String,
+    },
     /// It is another package than the one that was asked for.
     #[error("it is {got}, not {wanted}")]
     OtherPackage {
@@ -157,10 +184,10 @@ impl Error {
             Error::Unmarked { why } => why.exit_code(),
             Error::Policy { source, .. } => source.exit_code(),
             Error::NotStapled { .. } | Error::NotFetched { .. } | Error::NoSuchPackage { .. } => 10,
-            Error::Broken(broken) => broken.exit_code(),
+            Error::Broken(broken) | Error::NotFresh { stale: broken, .. } => broken.exit_code(),
             Error::Evidence(error) | Error::Unproven { source: error, .. } => error.exit_code(),
             Error::OtherPackage { .. } => 12,
-            Error::Conflict(_) => 13,
+            Error::WhichChannel { .. } | Error::OtherChannel { .. } | Error::Conflict(_) => 13,
         }
     }
 

@@ -53,7 +53,7 @@ pub struct Place {
     pub file: PathBuf,
     /// The lines, see [`staple::SUFFIX`].
     pub lines: PathBuf,
-    /// The proof from the log, see [`staple::PROOF_SUFFIX`]; it need not be there.
+    /// The proof from the log, see [`staple::PROOF_SUFFIX`].
     pub proof: PathBuf,
 }
 
@@ -112,12 +112,20 @@ impl Verifier {
     /// # Errors
     /// The first link that does not hold.
     pub fn file(&self, place: &Place) -> Result<Proven, Error> {
+        self.file_by(place, self.checkpoint.as_deref())
+    }
+
+    /// As [`Verifier::file`], with a newer checkpoint of the log, where there is one.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn file_by(&self, place: &Place, checkpoint: Option<&[u8]>) -> Result<Proven, Error> {
         let missing = || Error::NotStapled { package: place.file.clone(), lines: place.lines.clone() };
         let mut file = open(&place.file)?;
         let lines = there(read(&place.lines, staple::FILE_MAX))?.ok_or_else(missing)?;
         let log = there(read(&place.proof, proof::FILE_MAX))?;
         let stapled = Stapled { lines: &lines, proof: log.as_deref() };
-        let moment = Moment { now: self.now, checkpoint: self.checkpoint.as_deref() };
+        let moment = Moment { now: self.now, checkpoint };
         let chain = verify_stapled(&stapled, &self.trust, &moment)?;
         let kind = Kind::of(&place.file);
         let malformed = |why| Error::Form { path: place.file.clone(), why };

@@ -16,6 +16,7 @@ use protocol::{Arch, ChannelName, NetworkId};
 
 use crate::{
     Error, POLICY, Verifier,
+    channel::Channels,
     folder::Checked,
     hook::Manager,
     now,
@@ -44,9 +45,11 @@ this was logged and witnessed as the policy asks, and that the package is what i
   --is N=V/ARCH      the one FILE must be this package, for instance tiny=1:0.5/amd64
   --log WHAT         proof from the log: policy, none, or a number of witnesses
   --max-age SPAN     how old the newest sign of life of the log may be, for instance 30d
-  --checkpoint FILE  a newer checkpoint of the log
+  --checkpoint FILE  a newer checkpoint of the log (LOG/checkpoint): witnesses say in it until when they saw the log alive
   --agree N          operators that must agree at least
   --channel NAME     accept packages of this channel only; may stand several times
+  --from ADDRESS     the one FILE is from a repository there: it must be proven for the channel of that address
+                     (.../repo/NAME/); where it says none, and the policy's channels have different rules, nothing is proven
   --json             one JSON object
 
 exit status: 0 proven, 1 something else failed, 2 usage, 3 no policy file, or not an acceptable one, 10 no attestation,
@@ -68,10 +71,18 @@ pub struct Options {
     pub evidence: Option<PathBuf>,
     /// The package that the file must be.
     pub wanted: Option<Identity>,
+    /// The address of the repository that the file is from; empty where nobody knows it.
+    pub from: Option<String>,
     /// Files, packages, folders.
     pub what: Vec<String>,
     /// How results are written.
     pub output: Output,
+}
+
+impl Options {
+    fn is_of_one_file(&self) -> bool {
+        self.evidence.is_some() || self.wanted.is_some() || self.from.is_some()
+    }
 }
 
 /// What is asked beside what the policy file asks for; what is not named stays as it is there.
@@ -139,9 +150,12 @@ pub fn perform(mut words: Vec<String>) -> u8 {
 /// # Errors
 /// When nothing can be checked at all: there is no policy, or the checkpoint cannot be read.
 pub fn run(options: Options) -> Result<(String, u8), Error> {
-    let Options { policy, changes, checkpoint, inside, evidence, wanted, what, output } = options;
+    let Options { policy, changes, checkpoint, inside, evidence, wanted, from, what, output } = options;
     let mut verifier = Verifier::open(&policy, |demands| changes.make(demands), now())?;
     verifier.checkpoint = checkpoint.map(|path| read(&path, attest::log::note::NOTE_MAX)).transpose()?;
+    let from =
+        from.map(|from| Channels::default().allowed(Some(from.as_str()).filter(|from| !from.is_empty()), &verifier));
+    let allowed = from.transpose()?;
     let answer = |what: &String| {
         let path = Path::new(what);
         if path.is_dir() {
@@ -151,7 +165,11 @@ pub fn run(options: Options) -> Result<(String, u8), Error> {
             return verifier.named(&inside, what).map(Answer::Many);
         }
         let place = evidence.as_ref().map_or_else(|| Place::beside(path), |stem| Place::elsewhere(path, stem));
-        let is_it = |proven: Proven| wanted.as_ref().map_or(Ok(()), |wanted| proven.is(wanted)).map(|()| proven);
+        let is_it = |proven: Proven| {
+            wanted.as_ref().map_or(Ok(()), |wanted| proven.is(wanted))?;
+            allowed.as_ref().map_or(Ok(()), |allowed| allowed.check(&proven))?;
+            Ok(proven)
+        };
         Ok(Answer::File(Box::new(Checked { file: path.into(), result: verifier.file(&place).and_then(is_it) })))
     };
     let answers: Vec<_> = what.iter().map(answer).collect();
@@ -183,6 +201,7 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
         inside: ".".into(),
         evidence: None,
         wanted: None,
+        from: None,
         what: Vec::new(),
         output: Output::Text,
     };
@@ -209,8 +228,8 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
             Ok(Asked::Bundle { network, paths, output: options.output })
         }
         None if options.what.is_empty() => Err(usage("name a FILE, a PACKAGE or a REPOSITORY")),
-        None if (options.evidence.is_some() || options.wanted.is_some()) && options.what.len() > 1 => {
-            Err(usage("--evidence and --is are of one FILE"))
+        None if options.is_of_one_file() && options.what.len() > 1 => {
+            Err(usage("--evidence, --is and --from are of one FILE"))
         }
         None => Ok(Asked::Options(options)),
     }
@@ -218,18 +237,20 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
 
 impl Words {
     fn option(&mut self, name: &str, value: Option<String>) -> Result<(), Error> {
-        let known = ["policy", "in", "evidence", "is", "log", "max-age", "checkpoint", "agree", "channel", "network"];
+        let known =
+            ["policy", "in", "evidence", "is", "from", "log", "max-age", "checkpoint", "agree", "channel", "network"];
         if !name.strip_prefix("--").is_some_and(|name| known.contains(&name)) {
             return Err(usage(&format!("unknown option {name}")));
         }
         let value = value.or_else(|| self.words.next()).ok_or_else(|| usage(&format!("{name} needs a value")))?;
         let wrong = |why: String| usage(&format!("{name}: {why}"));
-        let Options { policy, changes, checkpoint, inside, evidence, wanted, .. } = &mut self.options;
+        let Options { policy, changes, checkpoint, inside, evidence, wanted, from, .. } = &mut self.options;
         match name {
             "--policy" => *policy = value.into(),
             "--in" => *inside = value.into(),
             "--evidence" => *evidence = Some(value.into()),
             "--is" => *wanted = Some(identity(&value).map_err(wrong)?),
+            "--from" => *from = Some(value),
             "--checkpoint" => *checkpoint = Some(value.into()),
             "--log" => changes.log = Some(log_demand(&value).map_err(wrong)?),
             "--max-age" => changes.max_age = Some(duration(&value).map_err(wrong)?),

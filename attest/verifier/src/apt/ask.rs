@@ -18,7 +18,7 @@ const HELPER: &str = "/usr/lib/apt/apt-helper";
 const BLOCKS_MAX: u32 = 1 << 16;
 
 /// Name, version and architecture.
-type Key = (String, String, String);
+pub(super) type Key = (String, String, String);
 
 /// Where a package comes from, by apt's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,18 @@ impl Address {
         let found = || digest(&mut File::open(file).ok()?, file).ok();
         self.sha256.is_some() && self.sha256 == found()
     }
+}
+
+/// Repositories by the beginning of their addresses.
+pub(super) type Repositories = BTreeMap<String, Repository>;
+
+/// What a repository says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Repository {
+    /// The `Origin` of each of its suites.
+    pub(super) origins: Vec<String>,
+    /// The `Label` of each.
+    pub(super) labels: Vec<String>,
 }
 
 /// Apt's programs, with the settings of the apt that asks.
@@ -78,19 +90,18 @@ impl Apt {
         Some(PathBuf::from(text.trim().strip_prefix("FOLDER='")?.strip_suffix('\'')?))
     }
 
-    /// Gives the repositories that apt's sources name, by the beginning of their addresses, with the origins that their own signed
-    /// indexes say.
+    /// Gives the repositories that apt's sources name, by the beginning of their addresses, with what their own signed indexes say.
     ///
     /// # Errors
     /// Words, when apt does not say.
-    pub(super) fn repositories(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
+    pub(super) fn repositories(&self) -> Result<Repositories, String> {
         let mut command = Command::new("apt-get");
         let output = self.with_options(&mut command).args(["indextargets", "Created-By: Packages"]).output();
         let output = output.map_err(|error| format!("apt-get cannot be asked for its repositories: {error}"))?;
         if !output.status.success() {
             return Err(format!("apt-get does not say which repositories there are: {}", last_words(&output)));
         }
-        let mut repositories: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut repositories = Repositories::new();
         for target in String::from_utf8_lossy(&output.stdout).split("\n\n") {
             let field = |wanted: &str| {
                 let line = target.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| *name == wanted);
@@ -98,7 +109,8 @@ impl Apt {
             };
             if let Some(base) = field("Repo-URI") {
                 let found = repositories.entry(plain(&base)).or_default();
-                found.extend(field("Origin"));
+                found.origins.extend(field("Origin"));
+                found.labels.extend(field("Label"));
             }
         }
         Ok(repositories)

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     Error, POLICY,
     apt::{self, CACHE, Hook, Marks, Scope},
+    channel::Channels,
     hook::{Manager, Setup},
 };
 
@@ -21,9 +22,15 @@ Has apt, or dnf, refuse packages without proof that operators built them.
   --source URI          apt: packages from addresses that begin so must be proven; may stand several times
   --origin NAME         apt: packages of repositories with this Origin must be proven, and of the sources that have one when
                         the hook is installed; may stand several times [default: the network's name in the policy file]
+  --channel SOURCE=NAME packages from addresses that begin so must be proven for that channel, or of dnf, those of the repository
+                        with that id; may stand several times [default: what the address says, .../repo/NAME/, and of apt's
+                        sources their Label when the hook is installed]
+  --channel NAME        packages from all other sources must be proven for it. Where nobody says a channel and the channels of
+                        the policy have different rules, packages are refused
   --repository PATTERN  dnf: packages of repositories with such an id must be proven; may stand several times
                         [default: artel and artel-*]
-  --plugins DIR         dnf: where it looks for plugins [default: beside its own package, usr/lib/python3*/*-packages/dnf-plugins]
+  --plugins DIR         dnf: where it looks for plugins
+                        [default: beside its own package, usr/lib/python3*/*-packages/dnf-plugins]
   --all                 every package must be proven, wherever it comes from
 
 apt itself runs `apt-hook run`, which keeps the evidence that it fetched in --cache DIR [default: /var/cache/artel/staples].
@@ -39,6 +46,7 @@ struct Words {
     names: Vec<String>,
     /// What apt's repositories are known by.
     marks: Marks,
+    channels: Channels,
     scope: Given,
 }
 
@@ -60,7 +68,7 @@ pub(super) fn run(manager: Manager, words: &[String]) -> Result<(String, u8), Er
     match (verb.as_str(), manager) {
         ("run", Manager::Apt) => {
             let scope = if words.scope == Given::All { Scope::All } else { Scope::Marked(words.marks) };
-            let hook = Hook { policy: words.policy, scope, cache: words.cache };
+            let hook = Hook { policy: words.policy, scope, channels: words.channels, cache: words.cache };
             Ok((String::new(), apt::answer(&hook, &mut io::stdin().lock(), &mut io::stderr().lock())))
         }
         ("install", _) => setup(manager, words)?.install(manager).map(said),
@@ -87,6 +95,7 @@ fn setup(manager: Manager, words: Words) -> Result<Setup, Error> {
         program: words.program.map_or_else(own, Ok)?,
         policy: words.policy,
         scope: if all { Scope::All } else { Scope::Marked(words.marks) },
+        channels: words.channels,
         repositories,
         plugins: words.plugins,
     })
@@ -101,6 +110,7 @@ fn parse(manager: Manager, words: &[String]) -> Result<Words, String> {
         plugins: None,
         names: Vec::new(),
         marks: Marks::default(),
+        channels: Channels::default(),
         scope: Given::Named,
     };
     let mut words = words.iter();
@@ -112,6 +122,7 @@ fn parse(manager: Manager, words: &[String]) -> Result<Words, String> {
             ("--root", _) => found.root = value()?.into(),
             ("--program", _) => found.program = Some(value()?.into()),
             ("--policy", _) => found.policy = value()?.into(),
+            ("--channel", _) => found.channels.add(&value()?).map_err(|why| format!("--channel: {why}"))?,
             ("--cache", Manager::Apt) => found.cache = value()?.into(),
             ("--origin", Manager::Apt) => found.marks.origins.push(value()?),
             ("--source", Manager::Apt) => found.marks.sources.push(value()?),

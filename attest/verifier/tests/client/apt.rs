@@ -2,17 +2,25 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
 use attest::{
-    testing::{DEB, deb::deb, staple::Sample},
+    testing::{
+        DEB,
+        deb::deb,
+        staple::{BEFORE, Sample},
+    },
     trust::Demands,
 };
-use protocol::Sha256;
+use protocol::{
+    Sha256, Timestamp,
+    policy::{Channel, Policy},
+    testing::samples,
+};
 
 use super::{PROGRAM, as_root, is_there, said, server::Server, verifier, write};
 
@@ -22,21 +30,43 @@ const INSTALLED: &str = "root/usr/share/doc/base-files/salt";
 /// When the next index is written: the server compares whole seconds, so what is written within one of them would not be new.
 static WRITTEN: AtomicU64 = AtomicU64::new(1_700_000_000);
 
+/// Gives an index a time of its own.
+fn dated(file: &Path) {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.fetch_add(60, Ordering::Relaxed));
+    fs::File::options().write(true).open(file).unwrap().set_modified(at).unwrap();
+}
+
 struct Bench {
     folder: tempfile::TempDir,
     sample: Sample,
+    /// Where the network's repository lies.
+    ours: &'static str,
 }
 
 impl Bench {
     /// A repository of the sample network with one package and its staples, another one without, and an empty root.
     fn new() -> Option<Self> {
+        let good = deb(IDENTITY, "a");
+        Self::of("ours", || Sample::of(&Sample::policy(2), &[&good, &good, "lie"]))
+    }
+
+    /// As [`Bench::new`], of a network whose package one operator built, which is enough for channel `stable` and not for `strong`.
+    fn of_two_channels(ours: &'static str) -> Option<Self> {
+        let good = deb(IDENTITY, "a");
+        let channels =
+            vec![samples::channel(1, 1), Channel { name: "strong".parse().unwrap(), ..samples::channel(2, 2) }];
+        let mut policy = Policy { channels, ..Sample::policy(0) };
+        policy.maintainers[0].channels.push("strong".parse().unwrap());
+        Self::of(ours, || Sample::of(&policy, &[&good]))
+    }
+
+    fn of(ours: &'static str, sample: impl FnOnce() -> Sample) -> Option<Self> {
         if !is_there("apt-get") || !is_there("dpkg") {
             return None;
         }
         let good = deb(IDENTITY, "a");
-        let sample = Sample::of(&Sample::policy(2), &[&good, &good, "lie"]);
-        let bench = Self { folder: tempfile::tempdir().unwrap(), sample };
-        bench.repository("ours", "sample", &[(DEB, IDENTITY, &good)]);
+        let bench = Self { folder: tempfile::tempdir().unwrap(), sample: sample(), ours };
+        bench.repository(ours, "sample", &[(DEB, IDENTITY, &good)]);
         let other = ("other", "1:2", "all");
         bench.repository("theirs", "somebody", &[("other_2_all.deb", other, &deb(other, "b"))]);
         bench.staple();
@@ -78,13 +108,13 @@ impl Bench {
         );
         let file = format!("{folder}/dists/stable/Release");
         write(self.folder.path(), &file, release);
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.fetch_add(60, Ordering::Relaxed));
-        fs::File::options().write(true).open(self.path(&file)).unwrap().set_modified(at).unwrap();
+        dated(&self.path(&file));
     }
 
     fn staple(&self) {
-        write(self.folder.path(), &format!("ours/pool/{DEB}.intoto.jsonl"), self.sample.lines());
-        write(self.folder.path(), &format!("ours/pool/{DEB}.tlog-proof"), self.sample.proof(&[0, 1]));
+        let beside = |end: &str| format!("{}/pool/{DEB}.{end}", self.ours);
+        write(self.folder.path(), &beside("intoto.jsonl"), self.sample.lines());
+        write(self.folder.path(), &beside("tlog-proof"), self.sample.proof(&[0, 1]));
     }
 
     fn unstaple(&self) {
@@ -96,7 +126,7 @@ impl Bench {
     /// Has apt know both repositories by the beginning of their addresses, and reads their indexes.
     fn sources(&self, base: &str) {
         let source = |folder| format!("deb [trusted=yes] {base}/{folder} stable main\n");
-        write(self.folder.path(), "etc/apt/sources.list", source("ours") + &source("theirs"));
+        write(self.folder.path(), "etc/apt/sources.list", source(self.ours) + &source("theirs"));
         let root = self.folder.path().display();
         write(
             self.folder.path(),
@@ -121,7 +151,8 @@ impl Bench {
         said(&command.args(words).output().unwrap())
     }
 
-    fn hook(&self, words: &[&str]) {
+    /// Installs the hook, and gives its setting and what was said.
+    fn hook(&self, words: &[&str]) -> (String, String) {
         let (root, policy) =
             (self.folder.path().display().to_string(), self.path("verify.policy").display().to_string());
         let cache = self.path("etc/apt/apt.conf.d/90artel");
@@ -136,6 +167,7 @@ impl Bench {
         let run = format!("apt-hook run --cache {}", self.path("staples").display());
         fs::write(cache, conf.replace("apt-hook run", &run)).unwrap();
         assert!(conf.contains(PROGRAM));
+        (conf, words)
     }
 
     /// Tries to install packages into the root as it was, and gives what apt said where it did not.
@@ -260,4 +292,104 @@ fn evidence_of_another_package_proves_nothing() {
     bench.sources(&format!("file:{}", bench.folder.path().display()));
     bench.hook(&[]);
     refused(bench.install(&["base-files"]), "it is base-files 12.4 amd64, not base-files 12.5 amd64");
+}
+
+/// Who names a file has chosen it, and no repository stands for it, unless it lies in one of the network. With `--all` a proof is asked
+/// for all the same.
+#[test]
+fn a_file_that_somebody_names_is_his_own_choice() {
+    let Some(bench) = Bench::new() else { return };
+    bench.sources(&format!("file:{}", bench.folder.path().display()));
+    let loose = bench.path("loose/loose_1_all.deb").display().to_string();
+    write(bench.folder.path(), "loose/loose_1_all.deb", deb(("loose", "1", "all"), "c"));
+    bench.hook(&[]);
+    bench.install(&[&loose]).unwrap();
+    bench.unstaple();
+    let in_repository = bench.path(&format!("ours/pool/{DEB}")).display().to_string();
+    refused(bench.install(&[&in_repository]), "there is no evidence for it");
+    bench.hook(&["--all"]);
+    refused(bench.install(&[&loose]), "loose 1 all is REFUSED");
+}
+
+/// What was seen too long ago by its own proof is fresh by the log's newest checkpoint, which is fetched like all else.
+#[test]
+fn a_newer_checkpoint_is_fetched_where_the_package_comes_from() {
+    let Some(bench) = Bench::new() else { return };
+    let server = Server::of(bench.folder.path());
+    let policy = fs::read_to_string(bench.path("verify.policy")).unwrap();
+    let ago = |hours: u64| Timestamp::from_millis((verifier::now().as_secs() - hours * 3600) * 1000);
+    let old = bench.sample.proof_of(&bench.sample.verdict, BEFORE, bench.sample.checkpoint(&[0, 1], ago(2)));
+    write(bench.folder.path(), &format!("ours/pool/{DEB}.tlog-proof"), old);
+    for base in [server.address.clone(), format!("file:{}", bench.folder.path().display())] {
+        let _ = fs::remove_dir_all(bench.path("ours/log"));
+        write(bench.folder.path(), "verify.policy", &policy);
+        bench.sources(&base);
+        bench.hook(&[]);
+        bench.install(&["base-files"]).unwrap();
+        write(bench.folder.path(), "verify.policy", policy.replace("log policy", "log policy\nmax-age 1h"));
+        refused(bench.install(&["base-files"]), "none is to be had where it comes from");
+        let shown = |witnesses: &[u8], hours: u64| {
+            let checkpoint = bench.sample.checkpoint(witnesses, ago(hours)).to_string();
+            write(bench.folder.path(), "ours/log/checkpoint", checkpoint);
+        };
+        shown(&[0, 1], 0);
+        bench.install(&["base-files"]).unwrap();
+        shown(&[0, 1], 2);
+        refused(bench.install(&["base-files"]), "at most 3600 s are allowed");
+        shown(&[0], 0);
+        refused(bench.install(&["base-files"]), "the newer checkpoint does not hold");
+    }
+}
+
+/// A package that was proven for a weak channel does not come in through the source of a strong one.
+#[test]
+fn a_package_must_be_proven_for_the_channel_of_its_source() {
+    let Some(bench) = Bench::of_two_channels("repo/strong") else { return };
+    let base = format!("file:{}", bench.folder.path().display());
+    bench.sources(&base);
+    let (conf, said) = bench.hook(&[]);
+    assert!(conf.contains(&format!("--channel {base}/repo/strong/=strong")), "{conf}");
+    assert!(said.contains("/repo/strong/ must be proven for channel strong"), "{said}");
+    let words = "it is a package of channel stable, and where it comes from only those of strong are accepted";
+    refused(bench.install(&["base-files"]), words);
+    // A source that came later is judged by its address, too.
+    let path = bench.path("etc/apt/apt.conf.d/90artel");
+    let forgotten = fs::read_to_string(&path).unwrap().replace(&format!(" --channel {base}/repo/strong/=strong"), "");
+    fs::write(&path, forgotten).unwrap();
+    refused(bench.install(&["base-files"]), words);
+    bench.hook(&["--all"]);
+    refused(bench.install(&["base-files"]), words);
+    bench.hook(&["--channel", &format!("{base}/repo/=stable")]);
+    bench.install(&["base-files"]).unwrap();
+}
+
+#[test]
+fn where_nobody_says_a_channel_and_rules_differ_packages_are_refused() {
+    let Some(bench) = Bench::of_two_channels("ours") else { return };
+    let server = Server::of(bench.folder.path());
+    bench.sources(&server.address);
+    let (_, said) = bench.hook(&[]);
+    assert!(said.contains("/ours/ must be proven, AND ARE REFUSED"), "{said}");
+    refused(bench.install(&["base-files"]), "nobody says for which channel packages from http://127.0.0.1");
+    bench.hook(&["--channel", "stable"]);
+    bench.install(&["base-files"]).unwrap();
+    let (_, said) = bench.hook(&["--channel", &format!("{}/ours/=strong", server.address)]);
+    assert!(said.contains("/ours/ must be proven for channel strong"), "{said}");
+    refused(bench.install(&["base-files"]), "only those of strong are accepted");
+    // What the repository calls itself says it when the hook is installed, and nothing any more later.
+    let release = fs::read_to_string(bench.path("ours/dists/stable/Release")).unwrap();
+    let called = |label: &str| {
+        let text = release.replace("Label: sample", label);
+        write(bench.folder.path(), "ours/dists/stable/Release", text);
+        dated(&bench.path("ours/dists/stable/Release"));
+        let (updated, words) = bench.apt(&["update", "--allow-releaseinfo-change"]);
+        assert!(updated, "{words}");
+    };
+    called("Label: sample strong");
+    let (conf, _) = bench.hook(&[]);
+    assert!(conf.contains("/ours/=strong"), "{conf}");
+    called("Label: sample stable");
+    refused(bench.install(&["base-files"]), "only those of strong are accepted");
+    bench.hook(&[]);
+    bench.install(&["base-files"]).unwrap();
 }
