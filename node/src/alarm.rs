@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use attest::log::{
+    checkpoint::Signed,
     conflict::{Conflict, ConflictError},
+    network,
     note::VerifierKey,
     tree::Head,
 };
-use protocol::Timestamp;
+use protocol::{Hash, Timestamp};
 use tokio::sync::watch;
 use tracing::error;
 
@@ -35,7 +37,7 @@ pub struct Alarm {
 pub struct Alarms {
     known: watch::Sender<Vec<Arc<Alarm>>>,
     /// What this node found itself against coordinators that do not continue the log of former ones.
-    broken: watch::Sender<Option<Broken>>,
+    broken: watch::Sender<Vec<Broken>>,
 }
 
 /// The log of these keys does not continue what former coordinators signed. It counts for who saw both only: a former coordinator
@@ -43,8 +45,17 @@ pub struct Alarms {
 #[derive(Debug, Clone)]
 struct Broken {
     alarm: Arc<Alarm>,
-    heads: [Head; 2],
-    by: Vec<VerifierKey>,
+    /// The keys, as [`names`] writes them.
+    by: String,
+}
+
+fn names(keys: &[VerifierKey]) -> String {
+    keys.iter().map(|key| format!("{key}\n")).collect()
+}
+
+/// Where it lies among the records whose log a piece of evidence found broken.
+fn record_key(evidence: &[u8]) -> Hash {
+    Hash::of(format!("whom evidence {} is against", Hash::of(evidence)).as_bytes())
 }
 
 impl Alarms {
@@ -57,8 +68,15 @@ impl Alarms {
         let read = |(found, bytes): (Timestamp, Vec<u8>)| {
             Conflict::from_bytes(&bytes).ok().map(|conflict| Arc::new(Alarm { found, conflict }))
         };
-        let known = watch::Sender::new(kept.into_iter().filter_map(read).collect());
-        Ok(Self { known, broken: watch::Sender::new(None) })
+        let known: Vec<Arc<Alarm>> = kept.into_iter().filter_map(read).collect();
+        let mut broken = Vec::new();
+        for alarm in &known {
+            let key = record_key(&alarm.conflict.to_bytes());
+            let by = store.run(move |store| store.record(&key)).await?;
+            let by = by.and_then(|by| String::from_utf8(by).ok());
+            broken.extend(by.map(|by| Broken { alarm: Arc::clone(alarm), by }));
+        }
+        Ok(Self { known: watch::Sender::new(known), broken: watch::Sender::new(broken) })
     }
 
     /// All evidence, against former coordinators too.
@@ -75,8 +93,11 @@ impl Shared {
             return None;
         }
         let keys = self.log_keys();
-        if let Some(broken) = self.others.alarms.broken.borrow().as_ref().filter(|broken| broken.by == keys) {
-            return Some((Arc::clone(&broken.alarm), broken.heads));
+        let by = names(&keys);
+        if let Some(broken) = self.others.alarms.broken.borrow().iter().find(|broken| broken.by == by)
+            && let Ok(heads) = broken.alarm.conflict.convicts(&self.every_log_key())
+        {
+            return Some((Arc::clone(&broken.alarm), heads));
         }
         known.iter().find_map(|alarm| Some((Arc::clone(alarm), alarm.conflict.convicts(&keys).ok()?)))
     }
@@ -87,6 +108,35 @@ impl Shared {
     /// The words.
     pub fn check_alarm(&self) -> Result<(), String> {
         self.alarm().map_or(Ok(()), |_| Err(REFUSAL.to_owned()))
+    }
+
+    /// As [`Shared::check_alarm`], and in doubt, too: then nothing more is taken or cosigned that the log proves.
+    ///
+    /// # Errors
+    /// The words.
+    pub fn check_log(&self) -> Result<(), String> {
+        self.check_alarm()?;
+        self.others.sight.doubt().map_or(Ok(()), |doubt| {
+            let (size, from) = (doubt.checkpoint.head().size, doubt.from.short());
+            Err(format!(
+                "the log has signed a checkpoint of {size} entries, told by {from}, and nobody shows whether what this node follows is the \
+                 same log: until a coordinator serves its tiles nothing more of it is believed"
+            ))
+        })
+    }
+
+    /// Says whether former coordinators have signed a checkpoint who forked the log since and were replaced: nobody has to continue it,
+    /// since nobody could say which of their histories goes on.
+    pub fn is_given_up(&self, checkpoint: &Signed) -> bool {
+        let every = self.others.alarms.every();
+        if every.is_empty() || checkpoint.clone().verify(&self.log_keys()).is_ok() {
+            return false;
+        }
+        let (policies, current) = (self.policies(), self.log_keys());
+        let of_policies = policies.chain().iter().map(|policy| network::log_keys(&self.network, policy.get()));
+        // That new coordinators do not continue the log is no evidence against the former ones: no policy named both alone.
+        let former: Vec<_> = of_policies.filter(|keys| *keys != current).collect();
+        every.iter().any(|alarm| former.iter().any(|keys| alarm.conflict.convicts(keys).is_ok()))
     }
 
     /// Takes evidence that this node found: keeps it, durably, where it convicts who may sign the log now, or shows that they do
@@ -102,7 +152,11 @@ impl Shared {
         let keys = self.log_keys();
         let strictly = conflict.convicts(&keys).is_ok();
         let Ok(heads) = conflict.convicts(&self.every_log_key()) else { return Ok(false) };
-        let (bytes, at) = (conflict.to_bytes(), clock::now());
+        let (bytes, at, by) = (conflict.to_bytes(), clock::now(), names(&keys));
+        let of_by = (record_key(&bytes), by.clone());
+        if !strictly {
+            self.store.run(move |store| store.record_put(&of_by.0, of_by.1.as_bytes())).await?;
+        }
         let found = self.store.run(move |store| store.conflict_put(&bytes, at)).await?;
         let [older, newer] = heads;
         error!(
@@ -113,7 +167,7 @@ impl Shared {
         let alarm = Arc::new(Alarm { found, conflict: conflict.clone() });
         self.others.alarms.known.send_modify(|known| known.push(Arc::clone(&alarm)));
         if !strictly {
-            self.others.alarms.broken.send_replace(Some(Broken { alarm, heads, by: keys }));
+            self.others.alarms.broken.send_modify(|broken| broken.push(Broken { alarm, by }));
         }
         Ok(true)
     }

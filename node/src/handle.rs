@@ -248,6 +248,7 @@ impl Backend for Handle {
             addresses: shared.net.listen_addresses(),
             draining: self.desk.worker().and_then(|worker| worker.draining()),
             conflict: witness::view(shared),
+            doubt: witness::doubt(shared),
         })
     }
 
@@ -496,6 +497,7 @@ impl Backend for Handle {
             peers: self.shared.net.peers().len() as u64,
             blob_bytes: self.shared.blobs.usage(),
             log_conflicts: u64::from(self.shared.alarm().is_some()),
+            log_doubts: u64::from(witness::doubt(&self.shared).is_some()),
             relayed: self.budget.asked(),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })

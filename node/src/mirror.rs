@@ -4,7 +4,8 @@
 //!  release (signed by a coordinator) -> manifest -> every package's evidence -> files by hash from many peers -> switch
 //! ```
 //!
-//! A release whose packages are not each proven by k operators is not taken, whoever signed it; nor is one that goes back.
+//! A release whose packages are not each proven by k operators is not taken, whoever signed it; nor is one that goes back, or that
+//! nobody proves to be in the log.
 
 pub mod intake;
 
@@ -133,16 +134,16 @@ impl Mirror {
     }
 
     async fn take(&mut self, release: &Verified<Release>) -> Result<u64, String> {
-        self.shared.check_alarm()?;
+        self.shared.check_log()?;
         let channel = release.get().channel.clone();
         let from = self.providers();
-        self.check_logged(release).await?;
         let manifest = self.intake.manifest(release.get(), &from).await?;
         let tree = self.trees.get(&channel).ok_or("the channel is not followed")?;
         if let Err(error) = tree.judge(release.get(), &manifest) {
             self.tell_fork(&error, release).await;
             return Err(chain(&error));
         }
+        self.check_logged(release).await?;
         self.intake.take(release.get(), &manifest, &from).await?;
         let (generation, term) = (release.get().generation, release.get().term);
         let fetched = self.apply(&channel, release, manifest).await?;
@@ -158,9 +159,6 @@ impl Mirror {
     async fn check_logged(&self, release: &Verified<Release>) -> Result<(), String> {
         let (policies, shared) = (self.shared.policies(), &self.shared);
         let quorum = policies.current().channel(&release.get().channel).map_or(0, |channel| channel.witnesses);
-        if quorum == 0 {
-            return Ok(());
-        }
         let envelope = Hash::of(&release.to_bytes());
         let log = network::log_policy(&shared.network, policies.current(), quorum).map_err(|e| chain(&e))?;
         let mut why = "nobody proves that the release was logged".to_owned();
@@ -169,7 +167,12 @@ impl Mirror {
                 continue;
             };
             match proof::Proof::read(&bytes).and_then(|proof| proof.entry(&log)) {
-                Ok((entry, _)) if is_entry_of(&entry, release.get(), envelope) => {
+                Ok((entry, logged)) if is_entry_of(&entry, release.get(), envelope) => {
+                    // What proves a release must be of the log that everybody else sees.
+                    let checkpoint = logged.witnessed.checkpoint.as_signed().to_string().into_bytes();
+                    if !shared.others.sight.show(node, checkpoint) {
+                        return Err("too many checkpoints of the log wait to be compared".into());
+                    }
                     return shared.keep_release_proof(envelope, bytes).await.map_err(|e| chain(&e));
                 }
                 Ok(_) => why = "the proof is of something else in the log".into(),

@@ -3,7 +3,8 @@
 //! ```text
 //!  add-checkpoint (HTTP, libp2p) -> read -> decide on a look -> one transaction: latest, decide, keep -> cosignature
 //! ```
-//! What is refused costs no write. Nothing is cosigned while there is evidence that the log was forked.
+//! What is refused costs no write. Nothing is cosigned while there is evidence that the log was forked, nor while nobody shows what a
+//! checkpoint belongs to that the log has signed.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use attest::log::{
 use protocol::{Sha256, Timestamp};
 use tracing::{info, warn};
 
-use crate::{alarm, clock, daemon::Shared, store};
+use crate::{clock, daemon::Shared, store};
 
 /// For how many milliseconds a cosignature is given again to who asks for the same checkpoint.
 const AGAIN_MS: u64 = 60_000;
@@ -71,13 +72,21 @@ impl Shared {
         };
         let origin = network::origin(&self.network).to_string();
         let keys = if request.origin() == origin { self.log_keys() } else { Vec::new() };
-        if !keys.is_empty() && self.alarm().is_some() {
-            return Ok(Answer::words(403, alarm::REFUSAL));
+        if !keys.is_empty()
+            && let Err(why) = self.check_log()
+        {
+            return Ok(Answer::words(403, &why));
         }
         let (name, key, now) = (network::witness_name(&self.id), self.key.clone(), clock::now());
         let (own, since) =
             (network::witness_key(&self.id), Timestamp::from_millis(now.as_millis().saturating_sub(AGAIN_MS)));
+        let this = Arc::clone(self);
         let decided = self.store.run(move |store| {
+            // What former coordinators had cosigned who forked the log binds nobody to continue it.
+            let read = |kept: Option<&[u8]>| {
+                let latest = read(kept)?;
+                Some(latest.filter(|latest| !this.is_given_up(latest)))
+            };
             let latest = store.witnessed(&origin)?;
             let looked = read(latest.as_deref()).map(|latest| witness::decide(&request, &keys, latest.as_ref()));
             let accepted = match looked {
@@ -118,16 +127,22 @@ impl Shared {
         })
     }
 
+    /// Gives the checkpoint of this network's log that was cosigned last.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cosigned_last(&self) -> Result<Option<Vec<u8>>, store::Error> {
+        let origin = network::origin(&self.network).to_string();
+        self.store.run(move |store| store.witnessed(&origin)).await
+    }
+
     /// Gives the checkpoint that was cosigned last of the log whose origin has this digest.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn witnessed(&self, log: Sha256) -> Result<Option<Vec<u8>>, store::Error> {
         let origin = network::origin(&self.network).to_string();
-        if Sha256::of(origin.as_bytes()) != log {
-            return Ok(None);
-        }
-        self.store.run(move |store| store.witnessed(&origin)).await
+        if Sha256::of(origin.as_bytes()) == log { self.cosigned_last().await } else { Ok(None) }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::Network;
 pub struct Forker {
     blobs: Blobs,
     key: SigningKey,
+    network: NetworkId,
     offered: Arc<Mutex<Offered>>,
     stop: CancellationToken,
     _tasks: JoinSet<()>,
@@ -39,6 +40,8 @@ pub struct Forker {
 /// The release that it calls the newest, and what else it answers.
 #[derive(Default)]
 struct Offered {
+    /// The history that each member is shown.
+    shown: BTreeMap<NodeId, Shown>,
     /// What it answers to some questions, always the same.
     told: Vec<(Request, Response)>,
     /// The signed release; none while it has none to show.
@@ -57,12 +60,11 @@ impl Forker {
         let config = config(network, "coordinator");
         let key = config.key.clone();
         let blobs = Blobs::open(&network.folder().join("forker"), Options::new(1 << 30)).await.unwrap();
-        let offered = Arc::new(Mutex::new(Offered::default()));
+        let shown = histories.iter().map(|(node, history)| (*node, shown(&key, &id, history))).collect();
+        let offered = Arc::new(Mutex::new(Offered { shown, ..Offered::default() }));
         let stop = CancellationToken::new();
         let (net, mut inbox, task) = net::start(config, stop.clone()).await.unwrap();
         net.set_members(network.ids().collect());
-        let shown: BTreeMap<NodeId, Shown> =
-            histories.iter().map(|(node, history)| (*node, shown(&key, &id, history))).collect();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(task.run().await) });
         let (store, of_release) = (blobs.clone(), Arc::clone(&offered));
@@ -71,8 +73,8 @@ impl Forker {
             while let Some(event) = inbox.next().await {
                 match event {
                     Event::Request { from, request, reply } => {
-                        let told = of_release.lock().unwrap().answer(&request);
-                        reply.send(&told.unwrap_or_else(|| answer(shown.get(&from), &request)));
+                        let answered = of_release.lock().unwrap().answer(&from, &request);
+                        reply.send(&answered);
                     }
                     Event::Stream { from, stream, .. } => {
                         let store = store.clone();
@@ -82,7 +84,15 @@ impl Forker {
                 }
             }
         });
-        Self { blobs, key, offered, stop, _tasks: tasks }
+        Self { blobs, key, network: id, offered, stop, _tasks: tasks }
+    }
+
+    /// Shows a member another history from now on.
+    ///
+    /// # Panics
+    /// When a task panicked before.
+    pub fn show(&self, member: NodeId, history: &Memory) {
+        self.offered.lock().unwrap().shown.insert(member, shown(&self.key, &self.network, history));
     }
 
     /// Calls a release the newest from now on, whichever it is.
@@ -141,13 +151,14 @@ pub(crate) fn config(network: &mut Network, name: &str) -> net::Config {
 }
 
 impl Offered {
-    fn answer(&mut self, request: &Request) -> Option<Response> {
+    fn answer(&mut self, from: &NodeId, request: &Request) -> Response {
         if let Request::Release(_) = request {
-            let Some(release) = &self.release else { return Some(nothing()) };
+            let Some(release) = &self.release else { return nothing() };
             self.asked += 1;
-            return Some(Response::Record(Octets(release.clone())));
+            return Response::Record(Octets(release.clone()));
         }
-        self.told.iter().find(|(told, _)| told == request).map(|(_, response)| response.clone())
+        let told = self.told.iter().find(|(told, _)| told == request);
+        told.map_or_else(|| answer(self.shown.get(from), request), |(_, response)| response.clone())
     }
 }
 

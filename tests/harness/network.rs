@@ -378,12 +378,20 @@ impl Network {
     /// # Panics
     /// When it is refused.
     pub async fn change_policy(&mut self, change: impl FnOnce(&mut Charter)) -> PolicyView {
+        let signed = self.next_policy(change);
+        self.coordinator().adopt_policy(signed.into()).await.unwrap()
+    }
+
+    /// Signs the next policy, which nobody knows yet.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn next_policy(&mut self, change: impl FnOnce(&mut Charter)) -> Vec<u8> {
         self.charter.number += 1;
         self.charter.network = Some(self.id);
         change(&mut self.charter);
         let policy = self.charter.to_policy().unwrap();
-        let signed = Signed::sign(&policy, Some(&self.id), &[&self.root]);
-        self.coordinator().adopt_policy(signed.to_bytes().into()).await.unwrap()
+        Signed::sign(&policy, Some(&self.id), &[&self.root]).to_bytes()
     }
 }
 

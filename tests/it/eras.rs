@@ -8,15 +8,18 @@ use artel::{
 };
 use attest::{
     log::{
-        entry::{Entry, Event},
-        network::log_policy,
+        checkpoint,
+        entry::{self, Entry, Event},
+        network::{log_policy, origin},
         proof::Proof,
+        tree,
     },
     testing::log::Memory,
 };
+use ed25519_dalek::SigningKey;
 use harness::{Copycat, Forker, Ground, Network, Plan, run, until};
 use protocol::{
-    NodeId, PublicKey, Signed,
+    Hash, NodeId, PublicKey, Signed, Timestamp,
     message::{Octets, Request, Response},
     policy::Policy,
     release::{Manifest, Release},
@@ -64,6 +67,22 @@ async fn logged(network: &Network, wanted: fn(&Event) -> bool, count: usize) -> 
         (entries.iter().filter(|entry| wanted(&event(entry))).count() >= count).then_some(entries)
     })
     .await
+}
+
+/// What the log has of a release.
+fn entry_of(signed: &[u8], (network, generation): (&Network, u64)) -> Entry {
+    let release = entry::Release { channel: network.channel.clone(), envelope: Hash::of(signed), generation };
+    Entry { at: Timestamp::ZERO, event: Event::Release(release) }
+}
+
+/// Proves an entry by a log that its coordinator signs: whenever it was decided, what it says counts.
+fn proof_of(entry: &Entry, log: &Memory, (network, key): (&Network, &SigningKey)) -> Vec<u8> {
+    let (size, same) = (log.entries().len() as u64, |bytes: &Vec<u8>| event(bytes) == entry.event);
+    let place = log.entries().iter().position(same).expect("the log has it");
+    let checkpoint = checkpoint::Signed::sign(&origin(&network.id), log.head(size), key);
+    let entry = Entry::from_bytes(&log.entries()[place]).unwrap();
+    let path = tree::inclusion(place as u64, size, log).unwrap();
+    Proof::of_entry(&entry, place as u64, path, checkpoint).to_string().into_bytes()
 }
 
 fn event(entry: &[u8]) -> Event {
@@ -116,11 +135,21 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     let told =
         [(told[0].clone(), member.ask(told[0].clone()).await), (told[1].clone(), member.ask(told[1].clone()).await)];
 
-    // From now on the coordinator lies: it knows the new policy, and offers what it accepted under the old one.
+    // From now on the coordinator lies: it knows the new policy, and offers what it accepted under the old one. The same key proved
+    // the first version, at a place before: that may be released anew, and is logged so.
     network.node("coordinator").kill();
-    let shown = [(network.id_of("mirror"), Memory::of(history))].into();
+    let key = keys::load(&network.node("coordinator").home.node_key()).unwrap();
+    let again = Release { generation: 3, ..before.release.clone() };
+    let again = Signed::sign(&again, Some(&network.id), &[&key]).to_bytes();
+    let mut history = Memory::of(history);
+    history.append(entry_of(&again, (&network, 3)).to_bytes());
+    let proofs = [(&after.signed, 2), (&again, 3)].map(|(signed, generation)| {
+        let proof = proof_of(&entry_of(signed, (&network, generation)), &history, (&network, &key));
+        (Request::ReleaseProof(Hash::of(signed)), Response::Record(Octets(proof)))
+    });
+    let shown = [(network.id_of("mirror"), history)].into();
     let hostile = Forker::take_over(&mut network, &shown).await;
-    told.into_iter().for_each(|(request, response)| hostile.tell(request, response));
+    told.into_iter().chain(proofs).for_each(|(request, response)| hostile.tell(request, response));
     for file in before.files.iter().chain(&after.files) {
         hostile.hold(file.clone()).await;
     }
@@ -129,20 +158,27 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     let informed = async || (policy_of(&network, "mirror").await? == 2).then_some(());
     until("the mirror knows the new policy", ASKED_WITHIN, informed).await;
     hostile.offer(after.signed.clone());
-    let mirror = network.node("mirror");
-    until("the mirror refuses it, and says why", ASKED_WITHIN, async || {
-        assert!(!mirror.log().contains("generation=2 bytes"), "it is not taken");
-        mirror.log().contains("1 of 2 operators attest job").then_some(())
-    })
-    .await;
+    says(&mut network, "1 of 2 operators attest job", "generation=2 bytes").await;
     assert_eq!(generation(&network, "mirror").await, 1);
 
-    // The same key proved the first version, at a place before: that may be released anew.
-    let again = Release { generation: 3, ..before.release.clone() };
-    hostile.offer(Signed::sign(&again, Some(&network.id), &[hostile.key()]).to_bytes());
+    // Signed alone it is not taken: a release that the log does not have is nobody's.
+    let unlogged = Release { generation: 4, ..before.release.clone() };
+    hostile.offer(Signed::sign(&unlogged, Some(&network.id), &[&key]).to_bytes());
+    says(&mut network, "nobody proves that the release was logged", "generation=4 bytes").await;
+    hostile.offer(again);
     until("the mirror takes what was before", ASKED_WITHIN, async || mirrored(&network, 3).await).await;
     let pool = network.repository_root("mirror").join("pool/main/a/artel-tiny");
     assert!(pool.join("artel-tiny_1.0_amd64.deb").exists() && !pool.join("artel-tiny_1.1_amd64.deb").exists());
+}
+
+/// Waits until the mirror says why it takes no release.
+async fn says(network: &mut Network, why: &str, taken: &str) {
+    let mirror = network.node("mirror");
+    until(&format!("the mirror refuses it: {why}"), ASKED_WITHIN, async || {
+        assert!(!mirror.log().contains(taken), "it is not taken");
+        mirror.log().contains(why).then_some(())
+    })
+    .await;
 }
 
 /// What a node serves of the package that these tests publish, below its repository's root.

@@ -13,6 +13,7 @@ mod clients;
 mod copycat;
 mod crash;
 mod decoders;
+mod doubt;
 mod elected;
 mod environments;
 mod eras;

@@ -41,4 +41,4 @@ pub use recipe::RecipeView;
 pub use reputation::{BreachDetail, ClassDetail, EvidenceView, PeerDetail};
 pub use state::{AttemptState, JobState, VerdictWord};
 pub use time::Time;
-pub use witness::{ConflictView, WitnessAnswer};
+pub use witness::{ConflictView, DoubtView, WitnessAnswer};

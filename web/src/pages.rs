@@ -77,8 +77,8 @@ pub(crate) async fn overview<B: Backend>(
     let (status, page, peers) = future::join3(backend.status(), backend.jobs(filter.clone()), backend.peers()).await;
     let (status, peers) = (status?, peers?);
     let page = match page {
-        // Who says that the log was forked must be heard though the coordinator tells this node nothing any more.
-        Err(_) if status.conflict.is_some() => JobPage { jobs: Vec::new(), next: None },
+        // Who says that the log was forked, or is in doubt, must be heard though the coordinator tells this node nothing any more.
+        Err(_) if status.conflict.is_some() || status.doubt.is_some() => JobPage { jobs: Vec::new(), next: None },
         page => page?,
     };
     html(&overview::Page::new(status, page, peers, &filter))

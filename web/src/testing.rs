@@ -576,6 +576,7 @@ impl Backend for Fake {
             peers: state.status.peers,
             blob_bytes: state.blob_bytes(),
             log_conflicts: u64::from(state.status.conflict.is_some()),
+            log_doubts: u64::from(state.status.doubt.is_some()),
             relayed: 0,
             uptime_seconds: state.status.uptime_seconds,
         })

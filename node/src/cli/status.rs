@@ -65,6 +65,12 @@ fn people(status: &Status, coordination: &Coordination) -> anyhow::Result<()> {
         lines.insert(0, format!("ALARM        the log of this network was forked (checkpoints of {older} and {newer} entries, found {}):", conflict.found));
         lines.insert(1, "             nothing of it is believed; `artel log conflict FILE` writes the evidence".into());
     }
+    if let Some(doubt) = &status.doubt {
+        let (size, from, since) = (doubt.size, doubt.from.short(), doubt.since);
+        lines.insert(0, format!("DOUBT        nobody shows what a checkpoint of {size} entries of the log belongs to (told by {from}, since {since}):"));
+        lines
+            .insert(1, "             nothing more is cosigned or mirrored until a coordinator serves its tiles".into());
+    }
     if let Some(reason) = &status.draining {
         lines.push(format!("draining     it takes no new job{}", output::because(reason)));
     }

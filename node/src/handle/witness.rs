@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::{Hash, Sha256};
-use web::api::{ApiError, ConflictView, Time, WitnessAnswer};
+use web::api::{ApiError, ConflictView, DoubtView, Time, WitnessAnswer};
 
 use super::internal;
 use crate::daemon::Shared;
@@ -26,6 +26,12 @@ pub(super) fn view(shared: &Shared) -> Option<ConflictView> {
     let (alarm, [older, newer]) = shared.alarm()?;
     let (found, evidence) = (Time::from(alarm.found), Hash::of(&alarm.conflict.to_bytes()));
     Some(ConflictView { found, sizes: [older.size, newer.size], evidence })
+}
+
+/// What people see of a checkpoint that belongs to nothing that is shown; nothing where there is evidence, which says more.
+pub(super) fn doubt(shared: &Shared) -> Option<DoubtView> {
+    let doubt = shared.others.sight.doubt().filter(|_| shared.alarm().is_none())?;
+    Some(DoubtView { since: Time::from(doubt.since), size: doubt.checkpoint.head().size, from: doubt.from })
 }
 
 /// Gives the evidence against who may sign the log now, else the newest against former signers.

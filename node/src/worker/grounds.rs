@@ -75,7 +75,7 @@ impl Worker {
             Err(doubt) => {
                 warn!(%lease, doubt = %chain(&doubt), "a result is not shown, though it was asked for");
                 // Whoever follows the log asks for its tiles, which convict where this answer does not.
-                sight.hear(from, grounds.checkpoint.0.clone());
+                sight.show(from, grounds.checkpoint.0.clone());
                 false
             }
         }

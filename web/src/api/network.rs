@@ -8,7 +8,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, ConflictView, JobState, Time};
+use super::{ApiError, ConflictView, DoubtView, JobState, Time};
 
 /// The network by id and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,9 @@ pub struct Status {
     /// Evidence that the network's log was forked; nothing of it is believed then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conflict: Option<ConflictView>,
+    /// Why it takes and cosigns nothing more that the log proves, while nobody shows what a checkpoint of the log belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<DoubtView>,
 }
 
 /// Whether this node takes new jobs.
@@ -250,6 +253,9 @@ pub struct Metrics {
     /// Whether the network's log was forked by who may sign it: 0 or 1.
     #[serde(default)]
     pub log_conflicts: u64,
+    /// Whether nobody shows what a checkpoint of the network's log belongs to: 0 or 1.
+    #[serde(default)]
+    pub log_doubts: u64,
     /// Questions of strangers that this node handed on to coordinators, since it is up.
     #[serde(default)]
     pub relayed: u64,

@@ -1,6 +1,6 @@
 //! What a witness says, and what people see of a log that was forked.
 
-use protocol::Hash;
+use protocol::{Hash, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::Time;
@@ -14,6 +14,17 @@ pub struct WitnessAnswer {
     pub content_type: String,
     /// Signature lines, the latest size, or a sentence.
     pub body: String,
+}
+
+/// A checkpoint that the log has signed, while nobody shows what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtView {
+    /// Since when nobody does.
+    pub since: Time,
+    /// How many entries the checkpoint has.
+    pub size: u64,
+    /// Who told it.
+    pub from: NodeId,
 }
 
 /// Evidence that the network's log was forked by who may sign it.

@@ -62,6 +62,8 @@ fn encode(figures: &Metrics, counters: &Counters) -> Result<String, std::fmt::Er
     gauge(&mut registry, "leases", "Leases that live now", figures.leases);
     gauge(&mut registry, "peers", "Peers connected now", figures.peers);
     gauge(&mut registry, "log_conflicts", "Whether the network's log was forked: 0 or 1", figures.log_conflicts);
+    let help = "Whether nobody shows what a checkpoint of the network's log belongs to: 0 or 1";
+    gauge(&mut registry, "log_doubts", help, figures.log_doubts);
     let help = "Questions of strangers that were handed on to coordinators since the node is up";
     gauge(&mut registry, "relayed", help, figures.relayed);
     let blobs = Gauge::<i64>::default();

@@ -149,6 +149,7 @@ fn status() -> Status {
         addresses: Vec::new(),
         draining: None,
         conflict: None,
+        doubt: None,
     }
 }
 
