@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use attest::log::{
@@ -46,6 +46,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const QUORUM_WITHIN: Duration = Duration::from_secs(30);
 /// How old cosignatures of a log that does not grow may become.
 const FRESH: Duration = Duration::from_secs(600);
+/// For how long the checkpoint before is given while witnesses are asked for the newest one; without a quorum the log goes on.
+const FORMER_FOR: Duration = Duration::from_secs(30);
 /// How soon they are asked again while something waits.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -58,6 +60,8 @@ pub struct Cosigner {
     sizes: Mutex<BTreeMap<NodeId, u64>>,
     /// The newest checkpoint that was shown, with the cosignatures so far.
     shown: watch::Sender<Option<Verified>>,
+    /// The one before, with its cosignatures, and until when it was the newest.
+    former: Mutex<Option<(Instant, Verified)>>,
     /// Somebody waits for a round.
     wanted: Notify,
 }
@@ -66,7 +70,7 @@ impl Cosigner {
     /// Makes the way to the witnesses.
     pub fn new(shared: Arc<Shared>, desk: Desk, book: Arc<Book>) -> Arc<Self> {
         let (sizes, shown, wanted) = (Mutex::default(), watch::Sender::new(None), Notify::new());
-        Arc::new(Self { shared, desk, book, sizes, shown, wanted })
+        Arc::new(Self { shared, desk, book, sizes, shown, former: Mutex::default(), wanted })
     }
 
     /// Asks every witness now and then, while this node leads, until stopped. It may be dropped at any time.
@@ -120,11 +124,16 @@ impl Cosigner {
         }
     }
 
-    /// The newest checkpoint that was shown to witnesses, when a quorum has seen it.
+    /// The newest checkpoint that was shown to witnesses, when a quorum has seen it; while they are being asked, the one before.
     pub fn seen(&self, quorum: u8) -> Option<Signed> {
-        let shown = self.shown.borrow().clone()?;
-        let witnessed = self.policy(quorum).ok()?.check(shown.as_signed().clone()).ok()?;
-        Some(witnessed.checkpoint.as_signed().clone())
+        let policy = self.policy(quorum).ok()?;
+        let check =
+            |shown: Verified| Some(policy.check(shown.as_signed().clone()).ok()?.checkpoint.as_signed().clone());
+        let newest = self.shown.borrow().clone().and_then(check);
+        newest.or_else(|| {
+            let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            former.filter(|(until, _)| until.elapsed() < FORMER_FOR).and_then(|(_, former)| check(former))
+        })
     }
 
     fn policy(&self, quorum: u8) -> Result<Policy, String> {
@@ -170,11 +179,28 @@ impl Cosigner {
         let seen = known.and_then(|shown| shown.cosigners(&keys).ok()).unwrap_or_default();
         let now = clock::now();
         if seen.is_empty() || seen.iter().any(|seen| now.since(seen.at) > FRESH) {
-            self.shown.send_replace(Some(checkpoint.clone()));
+            if let Some(former) = self.shown.send_replace(Some(checkpoint.clone())) {
+                self.keep_former(former);
+            }
             return witnesses.into_iter().map(|(node, _)| node).collect();
         }
         let cosigned = |key: &VerifierKey| seen.iter().any(|seen| seen.witness == *key);
         witnesses.into_iter().filter(|(_, key)| !cosigned(key)).map(|(node, _)| node).collect()
+    }
+
+    /// Keeps what was the newest checkpoint, unless fewer operators' nodes have seen it than the one that is kept.
+    fn keep_former(&self, shown: Verified) {
+        let witnesses: Vec<VerifierKey> = {
+            let policies = self.shared.policies();
+            let nodes = policies.current().operators.iter().flat_map(|operator| &operator.nodes);
+            nodes.map(network::witness_key).collect()
+        };
+        let seen = |checkpoint: &Verified| checkpoint.cosigners(&witnesses).map_or(0, |seen| seen.len());
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = former.as_ref().filter(|(until, _)| until.elapsed() < FORMER_FOR);
+        if kept.is_none_or(|(_, kept)| seen(kept) <= seen(&shown)) {
+            *former = Some((Instant::now(), shown));
+        }
     }
 
     fn keep(&self, node: NodeId, lines: &str) {
