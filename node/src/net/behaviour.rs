@@ -14,13 +14,11 @@ use protocol::NetworkId;
 
 use super::{
     Error, Mdns,
-    exchange::Codec,
+    exchange::{Codec, EXCHANGE_TIMEOUT},
     gossip::{self, Topics},
     streams::{self, Purpose},
 };
 
-/// How long a request may take, its answer included.
-pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests that one peer may have open on one connection.
 const EXCHANGE_INBOUND_MAX: usize = 32;
 /// Requests that we have in flight to one peer; further ones wait. (A coordinator asks and is asked by every builder for

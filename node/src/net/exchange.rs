@@ -1,10 +1,13 @@
 //! One request, one response: the exchange protocol `/artel/<net8>/exchange/1`.
 //!
 //! A message is a length of four bytes, big-endian, and that many bytes of canonical CBOR. A length over the limit is
-//! refused when it is read, before anything is allocated; the bytes then pass the strict door of `protocol::codec`. What
+//! refused when it is read, before anything is allocated; one for which its connection or the node has no room is refused as
+//! busy; a request whose bytes then stay out is refused as late. What came passes the strict door of `protocol::codec`. What
 //! does not pass is answered with a refusal that says why. This module does not know what the messages mean.
 
-use std::{io, sync::Arc};
+mod room;
+
+use std::{io, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
@@ -15,13 +18,20 @@ use protocol::{
     message::{Refusal, Request, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::warn;
 
+pub(super) use self::room::Memory;
+use self::room::Room;
+
+/// How long a request may take, its answer included.
+pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the length before each message.
 const HEADER: usize = 4;
-/// Memory that all messages being received or answered may hold together, in KiB; further ones wait to be read.
-const MEMORY_KIB: usize = 64 * 1024;
+/// How long the bytes of a request may stay out at least: a lost packet that is sent again and again is forgiven.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes per second that are waited for beyond that, so that the largest request is late before libp2p gives it up unsaid.
+const BODY_RATE: u32 = 128 * 1024;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +43,14 @@ pub enum FrameError {
         got: usize,
         /// Bytes allowed.
         limit: usize,
+    },
+    /// The length came, and then not as many bytes.
+    #[error("message of {got} bytes did not arrive within {within:?}")]
+    Late {
+        /// Bytes announced.
+        got: usize,
+        /// How long they were waited for.
+        within: Duration,
     },
     /// The bytes did not pass the strict door.
     #[error("message refused: {0}")]
@@ -93,11 +111,9 @@ pub(super) enum Frame<T> {
     Outgoing(Vec<u8>),
     Message(T, Memory),
     Garbage(FrameError),
+    /// There was no room for it; nothing of it was read.
+    NoRoom,
 }
-
-/// The part of [`MEMORY_KIB`] that a received message holds until it is answered.
-#[derive(Debug)]
-pub(super) struct Memory(#[expect(dead_code, reason = "held only to be given back on drop")] OwnedSemaphorePermit);
 
 /// Encodes a message with its length.
 pub(super) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Vec<u8>, FrameError> {
@@ -112,48 +128,62 @@ pub(super) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Vec<u8>,
     Ok(frame)
 }
 
-/// Reads and writes messages; one clone per stream.
+/// Reads and writes messages; one clone per connection, and one of that per stream.
 #[derive(Debug, Clone)]
 pub(super) struct Codec {
-    memory: Arc<Semaphore>,
+    requests: Room,
+    answers: Room,
 }
 
 impl Codec {
     pub(super) fn new() -> Self {
-        Self { memory: Arc::new(Semaphore::new(MEMORY_KIB)) }
+        Self { requests: Room::for_requests(), answers: Room::for_answers() }
     }
+}
 
-    async fn read<T, R>(&self, stream: &mut R, limit: usize) -> io::Result<Frame<T>>
-    where
-        T: Serialize + DeserializeOwned,
-        R: AsyncRead + Unpin + Send,
-    {
-        let mut header = [0; HEADER];
-        stream.read_exact(&mut header).await?;
-        let length = u32::from_be_bytes(header);
-        let got = usize::try_from(length).unwrap_or(usize::MAX);
-        if got > limit {
-            return Ok(Frame::Garbage(FrameError::TooLarge { got, limit }));
-        }
-        let memory = Arc::clone(&self.memory).acquire_many_owned(length / 1024 + 1).await;
-        let memory = Memory(memory.expect("the semaphore is never closed"));
-        // Grows with what arrives, not with what was announced.
-        let mut body = Vec::new();
-        stream.take(u64::from(length)).read_to_end(&mut body).await?;
-        if body.len() < got {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(match codec::decode(&body, limit) {
-            Ok(message) => Frame::Message(message, memory),
-            Err(error) => Frame::Garbage(error.into()),
-        })
+/// Reads a message; its bytes, once their length is known, are to come in the time that `within` gives.
+async fn read<T, R>(room: &Room, stream: &mut R, limit: usize, within: fn(u32) -> Duration) -> io::Result<Frame<T>>
+where
+    T: Serialize + DeserializeOwned,
+    R: AsyncRead + Unpin + Send,
+{
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await?;
+    let length = u32::from_be_bytes(header);
+    let got = usize::try_from(length).unwrap_or(usize::MAX);
+    if got > limit {
+        return Ok(Frame::Garbage(FrameError::TooLarge { got, limit }));
     }
+    let Some(memory) = room.take(length) else { return Ok(Frame::NoRoom) };
+    // Grows with what arrives, not with what was announced.
+    let mut body = Vec::new();
+    let within = within(length);
+    match tokio::time::timeout(within, stream.take(u64::from(length)).read_to_end(&mut body)).await {
+        Ok(read) => drop(read?),
+        Err(_) => return Ok(Frame::Garbage(FrameError::Late { got, within })),
+    }
+    if body.len() < got {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(match codec::decode(&body, limit) {
+        Ok(message) => Frame::Message(message, memory),
+        Err(error) => Frame::Garbage(error.into()),
+    })
+}
+
+fn request_within(length: u32) -> Duration {
+    BODY_WITHIN + Duration::from_secs(u64::from(length / BODY_RATE))
+}
+
+/// Whom we asked may be slow: libp2p gives the whole question up in that time.
+fn answer_within(_: u32) -> Duration {
+    EXCHANGE_TIMEOUT
 }
 
 async fn write<T: Send, W: AsyncWrite + Unpin + Send>(stream: &mut W, frame: Frame<T>) -> io::Result<()> {
     match frame {
         Frame::Outgoing(bytes) => stream.write_all(&bytes).await,
-        Frame::Message(..) | Frame::Garbage(_) => Err(io::ErrorKind::InvalidInput.into()),
+        Frame::Message(..) | Frame::Garbage(_) | Frame::NoRoom => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -166,14 +196,14 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.read(io, limits::REQUEST_MAX).await
+        read(&self.requests, io, limits::REQUEST_MAX, request_within).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame<Response>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        self.read(io, limits::RESPONSE_MAX).await
+        read(&self.answers, io, limits::RESPONSE_MAX, answer_within).await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Frame<Request>) -> io::Result<()>

@@ -176,6 +176,10 @@ impl Task {
                 self.answer(channel, Some(refusal(Refusal::Invalid(error.to_string()))));
                 return self.garbage(peer, &error);
             }
+            Frame::NoRoom => {
+                let busy = Refusal::Busy("no room for this request beside those before it; ask again".into());
+                return self.answer(channel, Some(refusal(busy)));
+            }
             Frame::Outgoing(_) => return,
         };
         if !self.allows(peer, Act::Request) {
@@ -206,6 +210,7 @@ impl Task {
                 self.garbage(peer, &source);
                 drop(answer.send(Err(AskError::BadAnswer { node, source })));
             }
+            Frame::NoRoom => drop(answer.send(Err(AskError::Interrupted(node)))),
             Frame::Outgoing(_) => {}
         }
     }
@@ -322,10 +327,11 @@ impl Task {
         let (score, sentence) = self.reputation.garbage(peer, Instant::now());
         warn!(%peer, %error, score, ?sentence, "message refused");
         self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
-        match sentence {
-            Sentence::None => {}
-            Sentence::Disconnect => self.disconnect(peer),
-            Sentence::Ban => self.ban(peer, BAN_TIME),
+        match (sentence, error) {
+            (Sentence::None, _) => {}
+            // A link may be bad, and not the node behind it: it may come back, and is cut off by the next late message.
+            (Sentence::Disconnect, _) | (Sentence::Ban, FrameError::Late { .. }) => self.disconnect(peer),
+            (Sentence::Ban, _) => self.ban(peer, BAN_TIME),
         }
     }
 }
