@@ -75,8 +75,14 @@ async fn a_provider_that_dies_midway_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_hangs_is_noticed_in_seconds() {
-    let (_, took) = beside_an_honest_one(Behaviour::HangsAfter(5 * MIB as u64)).await;
-    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+    let mut times = Vec::new();
+    // A busy machine may need longer for the 64 MiB themselves, and not each time.
+    while times.last().is_none_or(|took| *took >= Duration::from_secs(10)) {
+        assert!(times.len() < 3, "{times:?}");
+        let (_, took) = beside_an_honest_one(Behaviour::HangsAfter(5 * MIB as u64)).await;
+        assert!(took > Duration::from_secs(1), "{took:?}");
+        times.push(took);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
