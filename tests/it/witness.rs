@@ -19,7 +19,7 @@ use attest::{
 };
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use harness::{Forker, Liar, Network, Plan, run, until};
+use harness::{Forker, Liar, Network, Plan, free_port, run, until};
 use protocol::{
     NetworkId, Sha256,
     job::{Prune, ServerJob},
@@ -141,7 +141,7 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
     let mut network = Network::found(&ground, &plan);
     let mirrors = ["mirror-a", "mirror-b"];
     let known = network.node("mirror-a").config().reach.listen;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut config = network.node("mirror-a").config();
     config.reach.listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
     config.save(&network.node("mirror-a").home).unwrap();
@@ -166,11 +166,14 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
     let genesis = std::fs::read(network.node("coordinator").home.genesis()).unwrap();
     let trust = Trust::new(network.id, &[(genesis, None)], Demands::default(), artel::clock::now()).unwrap();
     std::fs::write(network.folder().join("of-verify.policy"), trust.to_string()).unwrap();
-    for name in mirrors {
-        let client = network.client(name);
-        let conflict =
-            until("a mirror knows that the log was forked", WITHIN, async || client.status().await.ok()?.conflict)
-                .await;
+    // Both know before either is looked at: the limit is for the two together.
+    let clients = mirrors.map(|name| network.client(name));
+    let conflicts = until("both mirrors know that the log was forked", WITHIN, async || {
+        let [first, second] = &clients;
+        Some([first.status().await.ok()?.conflict?, second.status().await.ok()?.conflict?])
+    })
+    .await;
+    for ((name, client), conflict) in mirrors.into_iter().zip(clients).zip(conflicts) {
         assert_eq!(conflict.sizes, [300, 520], "{name}");
         let page = network.public(name);
         assert_eq!(page.metrics().await.unwrap().log_conflicts, 1);
@@ -281,7 +284,7 @@ async fn releases(network: &Network) -> Vec<u64> {
 async fn who_follows_the_log_notices_that_other_coordinators_do_not_continue_it() {
     let Some(ground) = ground().await else { return };
     let mut network = Network::found(&ground, &Plan { mirrors: vec!["mirror".into()], ..Plan::builders(1) });
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut config = network.node("b1").config();
     config.reach.listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
     config.save(&network.node("b1").home).unwrap();
