@@ -3,7 +3,10 @@
 //!
 //! They run in the test's own process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use artel::{
     keys,
@@ -18,13 +21,16 @@ use protocol::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use web::api::JobDetail;
 
 use crate::claim::{claim, request_of};
 
 /// Keys that are in the network at one time.
 const TOGETHER: usize = 24;
-/// How long a key waits for a lease.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How often a key looks whether one of them has the lease.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a key looks, and waits for the lease that it has.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a key knocks again.
 const KNOCK_EVERY: Duration = Duration::from_millis(100);
 /// How long a key knocks that is not let in, since the door is full.
@@ -125,20 +131,44 @@ impl Sybil {
             took.late = u32::from(why.contains("has had its turn"));
         }
         assert_eq!(took.bids + took.strangers + took.late, 1, "a bid was answered by {answer:?}");
-        let patience = tokio::time::sleep(PATIENCE);
-        tokio::pin!(patience);
-        while let Some(event) = tokio::select! {
-            () = &mut patience, if took.bids == 1 => None,
-            event = inbox.next(), if took.bids == 1 => event,
-            else => None,
-        } {
-            if let Event::Request { request: Request::Grant(_, lease), reply, .. } = event {
-                reply.send(&Response::Done);
-                took.leases += 1;
-                took.results += u32::from(self.lie(net, key, &lease).await);
-            }
+        if took.bids == 1
+            && let Some(lease) = self.granted(net, inbox, (key, job)).await
+        {
+            took.leases += 1;
+            took.results += u32::from(self.lie(net, key, &lease).await);
         }
         took
+    }
+
+    /// Waits for the lease of a job; none when another key has it.
+    async fn granted(&self, net: &Net, inbox: &mut Inbox, (key, job): (&SigningKey, JobId)) -> Option<Lease> {
+        let (node, deadline) = (NodeId::from(keys::public(key)), Instant::now() + PATIENCE);
+        loop {
+            let grant = async {
+                loop {
+                    let event = inbox.next().await.expect("the network runs");
+                    if let Event::Request { request: Request::Grant(_, lease), reply, .. } = event {
+                        reply.send(&Response::Done);
+                        return lease;
+                    }
+                }
+            };
+            if let Ok(lease) = tokio::time::timeout(LOOK_EVERY, grant).await {
+                return Some(lease);
+            }
+            let attempts = self.detail(net, job).await.map(|detail| detail.attempts).unwrap_or_default();
+            // Who has it is told before this node is asked: a grant on its way is waited for.
+            if !attempts.is_empty() && attempts.iter().all(|attempt| attempt.builder.node != node) {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "a bid was taken, and nobody has the lease: {attempts:?}");
+        }
+    }
+
+    async fn detail(&self, net: &Net, job: JobId) -> Option<JobDetail> {
+        let answer = net.ask(self.coordinator, Request::View(format!("job/{job}"))).await.ok()?;
+        let Response::View(Octets(json)) = answer else { return None };
+        serde_json::from_slice(&json).ok()
     }
 
     /// Attests what was never built; gives true when the coordinator took it.
