@@ -83,10 +83,6 @@ async fn roots_on_several_machines_revoke_an_operator_while_it_builds() {
     let (mut network, roots) = network_of_three_roots(&ground).await;
     let before = network.submit(&ground.script("before", "echo before > out")).await;
     assert_eq!(network.over(before, WITHIN).await.summary.state, JobState::Reproduced);
-    let during = network.submit(&ground.script("during", "sleep 15; echo during > out")).await;
-    let attempts = network.node("b1").home.build().join("attempts");
-    let asleep = async || processes_of(&attempts).into_iter().find(|p| p.command.starts_with("sleep 15"));
-    until("the first builder builds", WITHIN, asleep).await;
 
     // The first root asks for it; that is not enough, and the network says so.
     let (current, next) = (network.folder().join("current"), network.folder().join("next.signed"));
@@ -110,6 +106,12 @@ async fn roots_on_several_machines_revoke_an_operator_while_it_builds() {
     let signed = roots.says(1, &sign).await;
     assert!(signed.out.starts_with("policy 3: 2 roots signed, 2 must"), "{signed:?}");
     assert!(signed.talk.contains("its disk was sold"), "who signs reads what is changed: {signed:?}");
+
+    // It comes into force while the operator builds.
+    let during = network.submit(&ground.script("during", "sleep 20; echo during > out")).await;
+    let attempts = network.node("b1").home.build().join("attempts");
+    let asleep = async || processes_of(&attempts).into_iter().find(|p| p.command.starts_with("sleep 20"));
+    until("the first builder builds", WITHIN, asleep).await;
     assert_eq!(roots.does(0, &["policy", "publish", text(&next)]).await, "policy 3 is in force\n");
 
     let ended = async || processes_of(&attempts).is_empty().then_some(());
@@ -206,7 +208,7 @@ async fn under_an_expired_policy_nothing_is_accepted_and_the_next_one_goes_on() 
     let Some(ground) = ground().await else { return };
     let mut network = Network::found(&ground, &Plan::builders(2));
     network.start().await;
-    let end = clock::now().after(Duration::from_secs(8));
+    let end = clock::now().after(Duration::from_secs(20));
     network.change_policy(|charter| charter.expires = clock::rfc3339(end)).await;
     until("the policy has ended", WITHIN, async || (clock::now() > end).then_some(())).await;
     let error = network.try_submit(&ground.script("late", "echo > out")).await.unwrap_err();
