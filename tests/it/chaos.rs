@@ -26,6 +26,8 @@ const WITHIN: Duration = Duration::from_secs(120);
 const PINNED_WITHIN: Duration = Duration::from_secs(10);
 /// Another coordinator serves so soon after the leader was killed.
 const ELECTED_WITHIN: Duration = Duration::from_secs(15);
+/// So many jobs are submitted at most until a builder is seen to fetch their inputs.
+const FETCHES_MAX: u32 = 5;
 /// How often in each phase, unless `ARTEL_KILLS` says otherwise.
 const KILLS: u32 = 2;
 
@@ -135,27 +137,38 @@ impl Trial {
 
     async fn fetching(&mut self, round: u32) {
         let file = self.network.folder().join(format!("input-{round}"));
-        fs::write(&file, vec![u8::try_from(round % 250).unwrap(); 40 << 20]).unwrap();
-        let prepared = self.ground.with_input(self.ground.script("large", "sha256sum file > out"), "file", &file);
-        let job = self.network.submit(&prepared).await;
-        self.accepted.push(job);
-        let client = self.network.coordinator();
-        at_once("a builder fetches the inputs", WITHIN, async || {
-            client.job(job).await.ok()?.attempts.iter().any(|a| a.started.is_none()).then_some(())
-        })
-        .await;
+        let mut tries = 0..FETCHES_MAX;
+        while !self.fetches(&file, (round, tries.next().expect("nobody is ever seen to fetch the inputs"))).await {}
         self.power_cut(&format!("while inputs are fetched {round}")).await;
         fs::remove_file(file).unwrap();
     }
 
+    /// Submits a job with a large input; gives true when a builder is seen to fetch it, false when all have begun before.
+    async fn fetches(&mut self, file: &Path, (round, tried): (u32, u32)) -> bool {
+        let content = u8::try_from((round * FETCHES_MAX + tried) % 250).unwrap();
+        fs::write(file, vec![content; 40 << 20]).unwrap();
+        let prepared = self.ground.with_input(self.ground.script("large", "sha256sum file > out"), "file", file);
+        let job = self.network.submit(&prepared).await;
+        self.accepted.push(job);
+        let client = self.network.coordinator();
+        at_once("a builder fetches the inputs", WITHIN, async || {
+            let detail = client.job(job).await.ok()?;
+            let fetching = detail.attempts.iter().any(|a| a.started.is_none() && a.ended.is_none());
+            (fetching || detail.summary.state.is_over()).then_some(fetching)
+        })
+        .await
+    }
+
     async fn building(&mut self, rounds: u32) {
-        let job = self.submit("long", &format!("echo asleep; sleep {}; echo done > out", 6 * rounds)).await;
+        // The last kill must meet it asleep, however long the coordinator needs to serve again after those before.
+        let nap = 20 + 6 * rounds;
+        let job = self.submit("long", &format!("echo asleep; sleep {nap}; echo done > out")).await;
         let running = |d: &JobDetail| d.attempts.iter().filter(|a| a.state == AttemptState::Running).count() == 2;
         for round in 1..=rounds {
             self.network.job_until((job, "two build it"), WITHIN, running).await;
             self.power_cut(&format!("while building {round}")).await;
         }
-        let detail = self.network.over(job, WITHIN + Duration::from_secs(u64::from(6 * rounds))).await;
+        let detail = self.network.over(job, WITHIN + Duration::from_secs(u64::from(nap))).await;
         assert_eq!(detail.attempts.len(), 2, "nobody had to begin again: {detail:#?}");
     }
 
