@@ -7,6 +7,7 @@ pub mod artifacts;
 mod finding;
 mod grounds;
 mod recipes;
+mod releases;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -17,7 +18,7 @@ use attest::{
 };
 use ledger::{Command, Duty, Ledger, Opening};
 use protocol::{
-    Hash, JobId, NodeId, PublicKey, Verified,
+    JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, JobRequest, Order},
     lease::Term,
@@ -193,17 +194,6 @@ impl Desk {
 
     fn of_builder(&self, question: impl FnOnce(&Arc<Worker>) -> Response) -> Response {
         self.worker().map_or_else(|| refused(Refusal::Invalid("this node does not build".into())), question)
-    }
-
-    async fn release_proof(&self, release: Hash) -> Response {
-        match self.shared.release_proof(release).await {
-            Ok(Some(proof)) => Response::Record(Octets(proof)),
-            Ok(None) => refused(Refusal::Unknown("a proof that this release was logged".into())),
-            Err(error) => {
-                debug!(%error, "proof not read");
-                refused(Refusal::Busy("the database failed".into()))
-            }
-        }
     }
 
     fn is_member(&self, node: NodeId) -> bool {

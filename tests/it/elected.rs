@@ -96,6 +96,32 @@ async fn the_work_goes_on_when_the_leader_dies() {
     assert_eq!(network.led(ANOTHER_WITHIN, &[&second]).await, first);
 }
 
+/// Who published it, and kept the proof that it was logged, may be gone when a mirror asks.
+#[tokio::test]
+async fn a_mirror_that_comes_after_the_leader_died_takes_what_it_had_published() {
+    let Some(ground) = ground().await else { return };
+    let mirrors = vec!["mirror".to_owned()];
+    let mut network = Network::found(&ground, &Plan { coordinators: 3, mirrors, ..Plan::builders(2) });
+    network.start().await;
+    let leader = network.led(ANOTHER_WITHIN, &[]).await;
+    network.ask_at(&leader);
+    network.change_policy(|charter| charter.channels[0].witnesses = 2).await;
+    network.node("mirror").kill();
+    let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
+    let detail = network.over(job, WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    network.node(&leader).kill();
+    network.led(ANOTHER_WITHIN, &[&leader]).await;
+    network.node("mirror").start();
+    network.node("mirror").up().await;
+    let mirror = network.client("mirror");
+    until("the mirror has it", WITHIN, async || {
+        let kept = mirror.repositories().await.ok()?;
+        kept.iter().any(|repository| repository.generation == 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_new_policy_replaces_a_dead_coordinator() {
     let Some(ground) = ground().await else { return };
