@@ -46,8 +46,6 @@ const ASKED: usize = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Tiles that one node is asked for at one time.
 const TILES_AT_ONCE: usize = 4;
-/// Doubts that are looked into again in one round.
-const DOUBTS_AGAIN: usize = 2;
 /// Heads that are remembered as being of the believed tree.
 const AGREED: usize = 256;
 
@@ -99,9 +97,14 @@ impl Auditor {
         for (node, checkpoint) in self.ask().await {
             self.meet_bytes(node, &checkpoint).await;
         }
-        for doubt in sight.some_doubts(DOUBTS_AGAIN) {
+        // Once tiles are served again every doubt ends in one round; while they are not, one is enough to ask for.
+        while let Some(doubt) = sight.next_doubt() {
             match doubt.checkpoint.as_signed().clone().verify(&shared.log_keys()) {
-                Ok(checkpoint) => self.meet(doubt.from, checkpoint).await,
+                Ok(checkpoint) => {
+                    if !self.meet(doubt.from, checkpoint).await {
+                        break;
+                    }
+                }
                 // Who signed it may sign nothing any more.
                 Err(_) => sight.settled(doubt.checkpoint.head()),
             }
@@ -171,35 +174,37 @@ impl Auditor {
             .ok()
             .filter(|signed| signed.claims().origin() == network::origin(&self.shared.network).as_str());
         match signed.and_then(|signed| signed.verify(&self.shared.log_keys()).ok()) {
-            Some(theirs) => self.meet(from, theirs).await,
+            Some(theirs) => drop(self.meet(from, theirs).await),
             None => debug!(node = %from.short(), "what a member calls a checkpoint is none of this network's log"),
         }
     }
 
-    /// Compares a checkpoint with the believed one; where nobody shows what it belongs to, that is remembered.
-    async fn meet(&mut self, from: NodeId, theirs: Verified) {
+    /// Compares a checkpoint with the believed one; where nobody shows what it belongs to, that is remembered. Gives whether somebody
+    /// does.
+    async fn meet(&mut self, from: NodeId, theirs: Verified) -> bool {
         if self.shared.alarm().is_some() {
-            return;
+            return false;
         }
         self.give_up_convicted();
         let shared = Arc::clone(&self.shared);
         let settled = match shared.others.sight.believed() {
-            None => self.begin(from, theirs.clone()).await,
+            None => self.begin(theirs.clone()).await,
             Some(own) => self.compare(from, own, theirs.clone()).await,
         };
         match settled {
             true => shared.others.sight.settled(theirs.head()),
             false => shared.others.sight.doubted(from, theirs),
         }
+        settled
     }
 
     /// Believes the first checkpoint, where somebody shows its tree. Gives whether it is believed.
-    async fn begin(&mut self, from: NodeId, theirs: Verified) -> bool {
+    async fn begin(&mut self, theirs: Verified) -> bool {
         let head = theirs.head();
         let shown = match head.size.checked_sub(1) {
             None => head == Head::empty(),
             Some(last) => match tile::for_inclusion(last, head.size) {
-                Ok(wanted) => self.shown(from, head, &wanted.into_iter().collect()).await.is_some(),
+                Ok(wanted) => self.shown(head, &wanted.into_iter().collect()).await.is_some(),
                 Err(_) => false,
             },
         };
@@ -215,7 +220,7 @@ impl Auditor {
         let theirs_is_newer = head.size > own.head().size;
         let former = Some(own.clone());
         let (older, newer) = if theirs_is_newer { (own, theirs) } else { (theirs, own) };
-        let Some((past, proof)) = self.proof(older.head(), newer.head(), from).await else {
+        let Some((past, proof)) = self.proof(older.head(), newer.head()).await else {
             debug!(node = %from.short(), size = head.size, "nobody shows how this checkpoint and ours belong together");
             return false;
         };
@@ -271,9 +276,9 @@ impl Auditor {
         true
     }
 
-    /// The root that the newer head's tree has at an older size, and the proof that leads from there to it, made of tiles of who signed
-    /// it or of who knows it.
-    async fn proof(&self, older: Head, newer: Head, from: NodeId) -> Option<(Sha256, Vec<Sha256>)> {
+    /// The root that the newer head's tree has at an older size, and the proof that leads from there to it, made of tiles of who
+    /// signs the log.
+    async fn proof(&self, older: Head, newer: Head) -> Option<(Sha256, Vec<Sha256>)> {
         let old = older.size;
         if old == newer.size {
             return Some((newer.root, Vec::new()));
@@ -284,7 +289,7 @@ impl Auditor {
         let mut wanted = tile::for_consistency(old, newer.size).ok()?;
         // The root of a complete tree is no part of the proof, but of the tiles above the first entry.
         wanted.extend(tile::for_inclusion(0, newer.size).ok()?);
-        let view = self.shown(from, newer, &wanted).await?;
+        let view = self.shown(newer, &wanted).await?;
         let proof = tree::consistency(old, newer.size, &view).ok()?;
         let past = if old.is_power_of_two() {
             tree::head(old, &view).ok()?.root
@@ -294,10 +299,9 @@ impl Auditor {
         Some((past, proof))
     }
 
-    /// Gives tiles of a head's tree, by whoever shows them first: who signs the log, or who told the head.
-    async fn shown(&self, from: NodeId, head: Head, wanted: &BTreeSet<Tile>) -> Option<View> {
-        let sources: BTreeSet<NodeId> = self.candidates().into_iter().chain([from]).collect();
-        let views: Vec<_> = sources.into_iter().map(|node| self.view(node, head, wanted)).collect();
+    /// Gives tiles of a head's tree, from whoever of those who sign the log shows them first.
+    async fn shown(&self, head: Head, wanted: &BTreeSet<Tile>) -> Option<View> {
+        let views: Vec<_> = self.candidates().into_iter().map(|node| self.view(node, head, wanted)).collect();
         let mut views: stream::FuturesUnordered<_> = views.into_iter().collect();
         while let Some(view) = views.next().await {
             if view.is_some() {
