@@ -53,9 +53,21 @@ fn names(keys: &[VerifierKey]) -> String {
     keys.iter().map(|key| format!("{key}\n")).collect()
 }
 
-/// Where it lies among the records whose log a piece of evidence found broken.
-fn record_key(evidence: &[u8]) -> Hash {
-    Hash::of(format!("whom evidence {} is against", Hash::of(evidence)).as_bytes())
+/// Where it lies among the records whose log a piece of evidence found broken; the same evidence may be found against several.
+fn record_key(evidence: &[u8], number: usize) -> Hash {
+    Hash::of(format!("whom evidence {} is against, {number}", Hash::of(evidence)).as_bytes())
+}
+
+/// Gives against whom a piece of evidence was found, each as [`names`] writes it.
+async fn found_against(store: &store::Store, evidence: &[u8]) -> Result<Vec<String>, store::Error> {
+    let mut found = Vec::new();
+    loop {
+        let key = record_key(evidence, found.len());
+        match store.run(move |store| store.record(&key)).await? {
+            Some(by) => found.push(String::from_utf8_lossy(&by).into_owned()),
+            None => return Ok(found),
+        }
+    }
 }
 
 impl Alarms {
@@ -71,10 +83,8 @@ impl Alarms {
         let known: Vec<Arc<Alarm>> = kept.into_iter().filter_map(read).collect();
         let mut broken = Vec::new();
         for alarm in &known {
-            let key = record_key(&alarm.conflict.to_bytes());
-            let by = store.run(move |store| store.record(&key)).await?;
-            let by = by.and_then(|by| String::from_utf8(by).ok());
-            broken.extend(by.map(|by| Broken { alarm: Arc::clone(alarm), by }));
+            let found = found_against(store, &alarm.conflict.to_bytes()).await?;
+            broken.extend(found.into_iter().map(|by| Broken { alarm: Arc::clone(alarm), by }));
         }
         Ok(Self { known: watch::Sender::new(known), broken: watch::Sender::new(broken) })
     }
@@ -153,9 +163,12 @@ impl Shared {
         let strictly = conflict.convicts(&keys).is_ok();
         let Ok(heads) = conflict.convicts(&self.every_log_key()) else { return Ok(false) };
         let (bytes, at, by) = (conflict.to_bytes(), clock::now(), names(&keys));
-        let of_by = (record_key(&bytes), by.clone());
         if !strictly {
-            self.store.run(move |store| store.record_put(&of_by.0, of_by.1.as_bytes())).await?;
+            let found = found_against(&self.store, &bytes).await?;
+            let (key, by) = (record_key(&bytes, found.len()), by.clone());
+            if !found.contains(&by) {
+                self.store.run(move |store| store.record_put(&key, by.as_bytes())).await?;
+            }
         }
         let found = self.store.run(move |store| store.conflict_put(&bytes, at)).await?;
         let [older, newer] = heads;
