@@ -188,17 +188,11 @@ impl Cosigner {
         witnesses.into_iter().filter(|(_, key)| !cosigned(key)).map(|(node, _)| node).collect()
     }
 
-    /// Keeps what was the newest checkpoint, unless fewer operators' nodes have seen it than the one that is kept.
+    /// Keeps what was the newest checkpoint, unless fewer operators have seen it than the one that is kept.
     fn keep_former(&self, shown: Verified) {
-        let witnesses: Vec<VerifierKey> = {
-            let policies = self.shared.policies();
-            let nodes = policies.current().operators.iter().flat_map(|operator| &operator.nodes);
-            nodes.map(network::witness_key).collect()
-        };
-        let seen = |checkpoint: &Verified| checkpoint.cosigners(&witnesses).map_or(0, |seen| seen.len());
         let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = former.as_ref().filter(|(until, _)| until.elapsed() < FORMER_FOR);
-        if kept.is_none_or(|(_, kept)| seen(kept) <= seen(&shown)) {
+        if kept.is_none_or(|(_, kept)| self.shared.seen_by(kept).0 <= self.shared.seen_by(&shown).0) {
             *former = Some((Instant::now(), shown));
         }
     }

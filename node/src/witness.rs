@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use attest::log::{
-    checkpoint::Signed,
+    checkpoint::{Signed, Verified},
     network,
     note::VerifierKey,
     witness::{self, Refusal, Request},
@@ -59,6 +59,17 @@ impl Shared {
             }
         }
         keys
+    }
+
+    /// Gives how many operators have seen a checkpoint, and when the last of them did.
+    pub fn seen_by(&self, checkpoint: &Verified) -> (usize, Option<Timestamp>) {
+        let policies = self.policies();
+        let seen = policies.current().operators.iter().filter_map(|operator| {
+            let keys: Vec<VerifierKey> = operator.nodes.iter().map(network::witness_key).collect();
+            checkpoint.cosigners(&keys).unwrap_or_default().iter().map(|seen| seen.at).max()
+        });
+        let seen: Vec<Timestamp> = seen.collect();
+        (seen.len(), seen.into_iter().max())
     }
 
     /// Decides about a checkpoint and cosigns it, durably.

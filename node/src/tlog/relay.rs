@@ -16,7 +16,6 @@ use std::{
 use attest::log::{
     checkpoint::{Signed, Verified},
     network,
-    note::VerifierKey,
     tile::{self, Resource},
 };
 use bytes::Bytes;
@@ -210,30 +209,18 @@ impl Relay {
     }
 
     /// Gives the larger of a checkpoint that came and the largest one before, once it is verified; of one size the one that more
-    /// operators' nodes have seen, and seen later.
+    /// operators have seen, and seen later.
     fn newer(&self, bytes: &[u8]) -> Result<Vec<u8>, attest::log::checkpoint::CheckpointError> {
         let keys = network::log_keys(&self.shared.network, self.shared.policies().current());
         let checkpoint = Signed::read(bytes)?.verify(&keys)?;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let stands = |known: &Verified| known.as_signed().clone().verify(&keys).is_ok();
-        let witnesses = self.witnesses();
-        let worth = |checkpoint: &Verified| {
-            let seen = checkpoint.cosigners(&witnesses).unwrap_or_default();
-            (checkpoint.head().size, seen.len(), seen.iter().map(|seen| seen.at).max())
-        };
+        let worth = |checkpoint: &Verified| (checkpoint.head().size, self.shared.seen_by(checkpoint));
         if newest.as_ref().is_none_or(|known| worth(known) < worth(&checkpoint) || !stands(known)) {
             *newest = Some(checkpoint.clone());
         }
         let newest = newest.as_ref().unwrap_or(&checkpoint);
         Ok(newest.as_signed().to_string().into_bytes())
-    }
-}
-
-impl Relay {
-    fn witnesses(&self) -> Vec<VerifierKey> {
-        let policies = self.shared.policies();
-        let nodes = policies.current().operators.iter().flat_map(|operator| &operator.nodes);
-        nodes.map(network::witness_key).collect()
     }
 }
 
