@@ -28,10 +28,9 @@ use self::room::Room;
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the length before each message.
 const HEADER: usize = 4;
-/// How long the bytes of a request may stay out at least: a lost packet that is sent again and again is forgiven.
-const BODY_WITHIN: Duration = Duration::from_secs(5);
-/// Bytes per second that are waited for beyond that, so that the largest request is late before libp2p gives it up unsaid.
-const BODY_RATE: u32 = 128 * 1024;
+/// How long the bytes of a request may stay out. A slow uplink needs nearly as long as libp2p allows, which gives the request up unsaid
+/// then; the room that it holds meanwhile is its own connection's.
+const BODY_WITHIN: Duration = Duration::from_secs(14);
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,8 +140,8 @@ impl Codec {
     }
 }
 
-/// Reads a message; its bytes, once their length is known, are to come in the time that `within` gives.
-async fn read<T, R>(room: &Room, stream: &mut R, limit: usize, within: fn(u32) -> Duration) -> io::Result<Frame<T>>
+/// Reads a message; its bytes, once their length is known, are to come `within` that time.
+async fn read<T, R>(room: &Room, stream: &mut R, limit: usize, within: Duration) -> io::Result<Frame<T>>
 where
     T: Serialize + DeserializeOwned,
     R: AsyncRead + Unpin + Send,
@@ -157,7 +156,6 @@ where
     let Some(memory) = room.take(length) else { return Ok(Frame::NoRoom) };
     // Grows with what arrives, not with what was announced.
     let mut body = Vec::new();
-    let within = within(length);
     match tokio::time::timeout(within, stream.take(u64::from(length)).read_to_end(&mut body)).await {
         Ok(read) => drop(read?),
         Err(_) => return Ok(Frame::Garbage(FrameError::Late { got, within })),
@@ -169,15 +167,6 @@ where
         Ok(message) => Frame::Message(message, memory),
         Err(error) => Frame::Garbage(error.into()),
     })
-}
-
-fn request_within(length: u32) -> Duration {
-    BODY_WITHIN + Duration::from_secs(u64::from(length / BODY_RATE))
-}
-
-/// Whom we asked may be slow: libp2p gives the whole question up in that time.
-fn answer_within(_: u32) -> Duration {
-    EXCHANGE_TIMEOUT
 }
 
 async fn write<T: Send, W: AsyncWrite + Unpin + Send>(stream: &mut W, frame: Frame<T>) -> io::Result<()> {
@@ -196,14 +185,14 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(&self.requests, io, limits::REQUEST_MAX, request_within).await
+        read(&self.requests, io, limits::REQUEST_MAX, BODY_WITHIN).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame<Response>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(&self.answers, io, limits::RESPONSE_MAX, answer_within).await
+        read(&self.answers, io, limits::RESPONSE_MAX, EXCHANGE_TIMEOUT).await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Frame<Request>) -> io::Result<()>

@@ -177,6 +177,10 @@ impl Task {
                 return self.garbage(peer, &error);
             }
             Frame::NoRoom => {
+                if !self.allows(peer, Act::Request) {
+                    // Who asks more than it may is not even told so.
+                    return;
+                }
                 let busy = Refusal::Busy("no room for this request beside those before it; ask again".into());
                 return self.answer(channel, Some(refusal(busy)));
             }
@@ -324,6 +328,11 @@ impl Task {
 
     /// Notes a message that no honest node sends.
     fn garbage(&mut self, peer: PeerId, error: &FrameError) {
+        if matches!(error, FrameError::Late { .. }) && !self.is_stranger(&peer) {
+            // A member's link is slow, and what it held was its own.
+            debug!(%peer, %error, "message refused");
+            return;
+        }
         let (score, sentence) = self.reputation.garbage(peer, Instant::now());
         warn!(%peer, %error, score, ?sentence, "message refused");
         self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
