@@ -50,6 +50,8 @@ this was logged and witnessed as the policy asks, and that the package is what i
   --channel NAME     accept packages of this channel only; may stand several times
   --from ADDRESS     the one FILE is from a repository there: it must be proven for the channel of that address
                      (.../repo/NAME/); where it says none, and the policy's channels have different rules, nothing is proven
+  --channel-of WORD  with --from: ADDRESS=NAME says the channel of what is from there, NAME that of everything else whose address
+                     does not say it; may stand several times
   --json             one JSON object
 
 exit status: 0 proven, 1 something else failed, 2 usage, 3 no policy file, or not an acceptable one, 10 no attestation,
@@ -73,6 +75,8 @@ pub struct Options {
     pub wanted: Option<Identity>,
     /// The address of the repository that the file is from; empty where nobody knows it.
     pub from: Option<String>,
+    /// The channels of such addresses, where they do not say them.
+    pub channels: Channels,
     /// Files, packages, folders.
     pub what: Vec<String>,
     /// How results are written.
@@ -131,7 +135,7 @@ pub fn perform(mut words: Vec<String>) -> u8 {
         Some("dnf-hook") => hooks::run(Manager::Dnf, &words[1..]),
         Some(_) | None if asks_for_help => Ok((USAGE.to_owned(), 0)),
         Some(_) | None => parse(words).and_then(|asked| match asked {
-            Asked::Options(options) => run(options),
+            Asked::Options(options) => run(*options),
             Asked::Bundle { network, paths, output } => bundle::run(&network, &paths, output).map(|text| (text, 0)),
         }),
     };
@@ -150,11 +154,10 @@ pub fn perform(mut words: Vec<String>) -> u8 {
 /// # Errors
 /// When nothing can be checked at all: there is no policy, or the checkpoint cannot be read.
 pub fn run(options: Options) -> Result<(String, u8), Error> {
-    let Options { policy, changes, checkpoint, inside, evidence, wanted, from, what, output } = options;
+    let Options { policy, changes, checkpoint, inside, evidence, wanted, from, channels, what, output } = options;
     let mut verifier = Verifier::open(&policy, |demands| changes.make(demands), now())?;
     verifier.checkpoint = checkpoint.map(|path| read(&path, attest::log::note::NOTE_MAX)).transpose()?;
-    let from =
-        from.map(|from| Channels::default().allowed(Some(from.as_str()).filter(|from| !from.is_empty()), &verifier));
+    let from = from.map(|from| channels.allowed(Some(from.as_str()).filter(|from| !from.is_empty()), &verifier));
     let allowed = from.transpose()?;
     let answer = |what: &String| {
         let path = Path::new(what);
@@ -182,7 +185,7 @@ fn looks_like_a_file(what: &str) -> bool {
 }
 
 enum Asked {
-    Options(Options),
+    Options(Box<Options>),
     Bundle { network: NetworkId, paths: Vec<PathBuf>, output: Output },
 }
 
@@ -202,6 +205,7 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
         evidence: None,
         wanted: None,
         from: None,
+        channels: Channels::default(),
         what: Vec::new(),
         output: Output::Text,
     };
@@ -231,26 +235,26 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
         None if options.is_of_one_file() && options.what.len() > 1 => {
             Err(usage("--evidence, --is and --from are of one FILE"))
         }
-        None => Ok(Asked::Options(options)),
+        None => Ok(Asked::Options(Box::new(options))),
     }
 }
 
 impl Words {
     fn option(&mut self, name: &str, value: Option<String>) -> Result<(), Error> {
-        let known =
-            ["policy", "in", "evidence", "is", "from", "log", "max-age", "checkpoint", "agree", "channel", "network"];
-        if !name.strip_prefix("--").is_some_and(|name| known.contains(&name)) {
+        let known = "policy in evidence is from channel-of log max-age checkpoint agree channel network";
+        if !name.strip_prefix("--").is_some_and(|name| known.split(' ').any(|known| known == name)) {
             return Err(usage(&format!("unknown option {name}")));
         }
         let value = value.or_else(|| self.words.next()).ok_or_else(|| usage(&format!("{name} needs a value")))?;
         let wrong = |why: String| usage(&format!("{name}: {why}"));
-        let Options { policy, changes, checkpoint, inside, evidence, wanted, from, .. } = &mut self.options;
+        let Options { policy, changes, checkpoint, inside, evidence, wanted, from, channels, .. } = &mut self.options;
         match name {
             "--policy" => *policy = value.into(),
             "--in" => *inside = value.into(),
             "--evidence" => *evidence = Some(value.into()),
             "--is" => *wanted = Some(identity(&value).map_err(wrong)?),
             "--from" => *from = Some(value),
+            "--channel-of" => channels.add(&value).map_err(wrong)?,
             "--checkpoint" => *checkpoint = Some(value.into()),
             "--log" => changes.log = Some(log_demand(&value).map_err(wrong)?),
             "--max-age" => changes.max_age = Some(duration(&value).map_err(wrong)?),

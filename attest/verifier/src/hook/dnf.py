@@ -48,12 +48,12 @@ class Artel(dnf.Plugin):
                 "policy file (`artel policy export` on a node), or take the hook out with `artel dnf-hook uninstall`")
 
     def channel(self, package, channels):
-        """Gives the options that say for which channel a package must be proven: what the owner named, else its repository's address as
-        this machine's own settings have it; what its index says decides nothing."""
-        named = [name for of, name in channels if of == package.reponame] or [name for of, name in channels if not of]
-        if named:
-            return [word for name in named for word in ("--channel", name)]
-        return ["--from", next(iter(self.bases(package)), "")]
+        """Gives the options that say for which channel a package must be proven: its repository's address as this machine's own settings
+        have it, and what the owner named; what its index says decides nothing."""
+        named = [name for of, name in channels if of == package.reponame]
+        source = next(iter(self.bases(package)), "repository:" + package.reponame if named else "")
+        words = [source + "=" + name for name in named] + [name for of, name in channels if not of]
+        return ["--from", source] + [option for word in words for option in ("--channel-of", word)]
 
     def bases(self, package):
         """Gives the addresses of a package's repository, as this machine's settings have them; none of a file that was named."""
@@ -75,7 +75,7 @@ class Artel(dnf.Plugin):
                 why = self.fetch_checkpoint(package, newer)
                 if why is None:
                     code, words = self.ask(program + ["--checkpoint", newer], arguments)
-                elif "checkpoint" in words:
+                elif "it takes a newer checkpoint" in words:
                     words += ", and none is to be had where it comes from (%s)" % why
         if code == MISSING and told[0]:
             words += " (%s)" % told[0]
