@@ -77,6 +77,8 @@ async fn a_package_goes_all_the_way_to_a_mirror_and_proves_itself() {
         // What lies beside it proves it, too, to who trusts the network and nothing else.
         let lines = get(&format!("{pool}{}", staple::SUFFIX)).await;
         fs::write(folder.join(format!("{}{}", output.name, staple::SUFFIX)), &lines).unwrap();
+        let logged = get(&format!("{pool}{}", staple::PROOF_SUFFIX)).await;
+        fs::write(folder.join(format!("{}{}", output.name, staple::PROOF_SUFFIX)), &logged).unwrap();
         let policy = folder.join("verify.policy");
         fs::write(&policy, trust(&network, &bundle).to_string()).unwrap();
         let stapled = ["--policy", policy.to_str().unwrap(), "--json", file.to_str().unwrap()];
