@@ -303,6 +303,12 @@ impl Standing {
     pub fn leads(&self) -> bool {
         self.leader == Some(self.me) && self.majority == Majority::Reachable && self.life == Life::Running
     }
+
+    /// Whether everything that this member has appended as the leader is decided. A leader that appended its own removal is no voter
+    /// from then on, but those who stay cannot elect anybody before they have that entry, and only it can send it.
+    pub fn is_decided(&self) -> bool {
+        self.progress.is_empty() || self.applied >= self.last_log
+    }
 }
 
 /// Whether enough members can be reached to decide anything.

@@ -280,7 +280,7 @@ impl Candidate {
             if policies.wait_for(|p| !candidates(p.current()).contains(&me)).await.is_err() {
                 return std::future::pending().await;
             }
-            let gone = standing.wait_for(|s| !s.voters.contains(&me) && !s.learners.contains(&me));
+            let gone = standing.wait_for(|s| !s.voters.contains(&me) && !s.learners.contains(&me) && s.is_decided());
             // Who is let go may never hear of it; nobody else needs it any more.
             let _ = tokio::time::timeout(LET_GO_WITHIN, gone).await;
             let now = standing.borrow().clone();
