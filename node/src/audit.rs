@@ -35,6 +35,7 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::sight::Told;
 pub use self::sight::{Doubt, Sight};
 use crate::{daemon::Shared, serve::Desk, tlog};
 
@@ -46,6 +47,8 @@ const ASKED: usize = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Tiles that one node is asked for at one time.
 const TILES_AT_ONCE: usize = 4;
+/// How often a checkpoint is compared anew because something newer is believed since.
+const TRIES: usize = 3;
 /// Heads that are remembered as being of the believed tree.
 const AGREED: usize = 256;
 
@@ -67,6 +70,17 @@ pub async fn run(shared: Arc<Shared>, desk: Desk, stop: CancellationToken) {
     }
 }
 
+/// What is known of a checkpoint once it was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It is of the log that is believed.
+    Followed,
+    /// It is of another one, and there is evidence of that.
+    Evidence,
+    /// Nobody shows what it is of.
+    Nothing,
+}
+
 struct Auditor {
     shared: Arc<Shared>,
     desk: Desk,
@@ -81,8 +95,12 @@ impl Auditor {
     /// Compares what was told and shown meanwhile; of each member that tells by itself one checkpoint between two rounds.
     async fn hear(&mut self) {
         let shared = Arc::clone(&self.shared);
-        for (from, checkpoint) in shared.others.sight.take(|member| self.told.insert(*member)) {
-            self.meet_bytes(from, &checkpoint).await;
+        for Told { from, checkpoint, waiting } in shared.others.sight.take(|member| self.told.insert(*member)) {
+            let found = self.meet_bytes(from, &checkpoint).await;
+            if let Some(waiting) = waiting {
+                // Who waited may be gone.
+                let _ = waiting.send(found == Found::Followed);
+            }
         }
     }
 
@@ -101,7 +119,7 @@ impl Auditor {
         while let Some(doubt) = sight.next_doubt() {
             match doubt.checkpoint.as_signed().clone().verify(&shared.log_keys()) {
                 Ok(checkpoint) => {
-                    if !self.meet(doubt.from, checkpoint).await {
+                    if self.meet(doubt.from, checkpoint).await == Found::Nothing {
                         break;
                     }
                 }
@@ -166,40 +184,52 @@ impl Auditor {
     }
 
     /// As [`Auditor::meet`]. What the log did not sign says nothing about it.
-    async fn meet_bytes(&mut self, from: NodeId, checkpoint: &[u8]) {
+    async fn meet_bytes(&mut self, from: NodeId, checkpoint: &[u8]) -> Found {
         if checkpoint.len() > NOTE_MAX {
-            return;
+            return Found::Nothing;
         }
         let signed = Signed::read(checkpoint)
             .ok()
             .filter(|signed| signed.claims().origin() == network::origin(&self.shared.network).as_str());
         match signed.and_then(|signed| signed.verify(&self.shared.log_keys()).ok()) {
-            Some(theirs) => drop(self.meet(from, theirs).await),
-            None => debug!(node = %from.short(), "what a member calls a checkpoint is none of this network's log"),
+            Some(theirs) => self.meet(from, theirs).await,
+            None => {
+                debug!(node = %from.short(), "what a member calls a checkpoint is none of this network's log");
+                Found::Nothing
+            }
         }
     }
 
-    /// Compares a checkpoint with the believed one; where nobody shows what it belongs to, that is remembered. Gives whether somebody
-    /// does.
-    async fn meet(&mut self, from: NodeId, theirs: Verified) -> bool {
+    /// Compares a checkpoint with the believed one; where nobody shows what it belongs to, that is remembered.
+    async fn meet(&mut self, from: NodeId, theirs: Verified) -> Found {
         if self.shared.alarm().is_some() {
-            return false;
+            return Found::Nothing;
         }
         self.give_up_convicted();
         let shared = Arc::clone(&self.shared);
-        let settled = match shared.others.sight.believed() {
-            None => self.begin(theirs.clone()).await,
-            Some(own) => self.compare(from, own, theirs.clone()).await,
-        };
-        match settled {
-            true => shared.others.sight.settled(theirs.head()),
-            false => shared.others.sight.doubted(from, theirs),
+        let sight = &shared.others.sight;
+        let mut found = Found::Nothing;
+        for _ in 0..TRIES {
+            let own = sight.believed();
+            let before = own.as_ref().map(Verified::head);
+            found = match own {
+                None => self.begin(theirs.clone()).await,
+                Some(own) => self.compare(from, own, theirs.clone()).await,
+            };
+            // What a builder is told meanwhile may be believed at once.
+            if found != Found::Nothing || sight.believed().as_ref().map(Verified::head) == before {
+                break;
+            }
         }
-        settled
+        match found {
+            Found::Followed | Found::Evidence => sight.settled(theirs.head()),
+            Found::Nothing => sight.doubted(from, theirs),
+        }
+        found
     }
 
-    /// Believes the first checkpoint, where somebody shows its tree. Gives whether it is believed.
-    async fn begin(&mut self, theirs: Verified) -> bool {
+    /// Believes the first checkpoint, where somebody shows its tree.
+    async fn begin(&mut self, theirs: Verified) -> Found {
         let head = theirs.head();
         let shown = match head.size.checked_sub(1) {
             None => head == Head::empty(),
@@ -208,21 +238,21 @@ impl Auditor {
                 Err(_) => false,
             },
         };
-        shown && self.believe(None, theirs).await
+        if shown { self.believe(None, theirs).await } else { Found::Nothing }
     }
 
-    /// Compares a checkpoint with the believed one; gives whether it is known now what it belongs to.
-    async fn compare(&mut self, from: NodeId, own: Verified, theirs: Verified) -> bool {
+    /// Compares a checkpoint with the believed one.
+    async fn compare(&mut self, from: NodeId, own: Verified, theirs: Verified) -> Found {
         let head = theirs.head();
         if own.head() == head || self.agreed.contains(&head) {
-            return true;
+            return Found::Followed;
         }
         let theirs_is_newer = head.size > own.head().size;
         let former = Some(own.clone());
         let (older, newer) = if theirs_is_newer { (own, theirs) } else { (theirs, own) };
         let Some((past, proof)) = self.proof(older.head(), newer.head()).await else {
             debug!(node = %from.short(), size = head.size, "nobody shows how this checkpoint and ours belong together");
-            return false;
+            return Found::Nothing;
         };
         match Conflict::new(&older, &newer, past, proof) {
             Some(conflict) => {
@@ -230,16 +260,16 @@ impl Auditor {
                 if let Err(error) = self.shared.raise(&conflict).await {
                     warn!(%error, "evidence against the log cannot be kept");
                 }
-                true
+                Found::Evidence
             }
             None if past != older.head().root => {
                 debug!(node = %from.short(), size = head.size, "what is shown of the log belongs to neither checkpoint");
-                false
+                Found::Nothing
             }
             None if theirs_is_newer => self.believe(former, newer).await,
             None => {
                 self.agree(older.head());
-                true
+                Found::Followed
             }
         }
     }
@@ -262,18 +292,18 @@ impl Auditor {
         }
     }
 
-    /// Believes a checkpoint that continues `former`; gives false where something else is believed since.
-    async fn believe(&mut self, former: Option<Verified>, checkpoint: Verified) -> bool {
+    /// Believes a checkpoint that continues `former`; nothing is found where something else is believed since.
+    async fn believe(&mut self, former: Option<Verified>, checkpoint: Verified) -> Found {
         {
             let mut believed = self.shared.others.sight.lock();
             if believed.as_ref().map(Verified::head) != former.as_ref().map(Verified::head) {
-                return false;
+                return Found::Nothing;
             }
             *believed = Some(checkpoint);
         }
         former.into_iter().for_each(|former| self.agree(former.head()));
         self.shared.others.sight.keep(&self.shared).await;
-        true
+        Found::Followed
     }
 
     /// The root that the newer head's tree has at an older size, and the proof that leads from there to it, made of tiles of who

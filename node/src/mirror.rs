@@ -170,8 +170,10 @@ impl Mirror {
                 Ok((entry, logged)) if is_entry_of(&entry, release.get(), envelope) => {
                     // What proves a release must be of the log that everybody else sees.
                     let checkpoint = logged.witnessed.checkpoint.as_signed().to_string().into_bytes();
-                    if !shared.others.sight.show(node, checkpoint) {
-                        return Err("too many checkpoints of the log wait to be compared".into());
+                    if !shared.others.sight.is_followed(node, checkpoint).await {
+                        why = "nobody shows that the checkpoint which proves it is of the log that this node follows"
+                            .into();
+                        continue;
                     }
                     return shared.keep_release_proof(envelope, bytes).await.map_err(|e| chain(&e));
                 }

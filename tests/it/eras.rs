@@ -141,10 +141,17 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     let key = keys::load(&network.node("coordinator").home.node_key()).unwrap();
     let again = Release { generation: 3, ..before.release.clone() };
     let again = Signed::sign(&again, Some(&network.id), &[&key]).to_bytes();
+    let hidden = Release { generation: 5, ..before.release.clone() };
+    let hidden = Signed::sign(&hidden, Some(&network.id), &[&key]).to_bytes();
+    // A history of the same log that nobody is shown.
+    let mut other = Memory::of(history.clone());
+    let hidden_entry = entry_of(&hidden, (&network, 5));
+    (0..2).for_each(|_| other.append(hidden_entry.to_bytes()));
     let mut history = Memory::of(history);
     history.append(entry_of(&again, (&network, 3)).to_bytes());
-    let proofs = [(&after.signed, 2), (&again, 3)].map(|(signed, generation)| {
-        let proof = proof_of(&entry_of(signed, (&network, generation)), &history, (&network, &key));
+    let proofs = [(&after.signed, 2, &history), (&again, 3, &history), (&hidden, 5, &other)];
+    let proofs = proofs.map(|(signed, generation, log)| {
+        let proof = proof_of(&entry_of(signed, (&network, generation)), log, (&network, &key));
         (Request::ReleaseProof(Hash::of(signed)), Response::Record(Octets(proof)))
     });
     let shown = [(network.id_of("mirror"), history)].into();
@@ -169,6 +176,11 @@ async fn a_mirror_refuses_what_a_revoked_key_proved_from_its_place_on_and_keeps_
     until("the mirror takes what was before", ASKED_WITHIN, async || mirrored(&network, 3).await).await;
     let pool = network.repository_root("mirror").join("pool/main/a/artel-tiny");
     assert!(pool.join("artel-tiny_1.0_amd64.deb").exists() && !pool.join("artel-tiny_1.1_amd64.deb").exists());
+
+    // Logged where nobody else can see it, it is not taken either, from the first moment on.
+    hostile.offer(hidden);
+    says(&mut network, "nobody shows that the checkpoint which proves it", "generation=5 bytes").await;
+    assert_eq!(generation(&network, "mirror").await, 3);
 }
 
 /// Waits until the mirror says why it takes no release.

@@ -16,7 +16,7 @@ use protocol::{
     NodeId, Timestamp,
     message::{Octets, Response},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use crate::{
@@ -32,6 +32,8 @@ const SHOWN: usize = 64;
 const DOUBTS: usize = 16;
 /// For how long a checkpoint may belong to nothing that is shown before it counts. Whoever is asked for tiles may be away for a moment.
 const DOUBT_AFTER: Duration = Duration::from_secs(40);
+/// For how long a checkpoint that waits to be compared is waited for.
+const COMPARED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a node's disk has of its belief.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,6 +58,17 @@ pub struct Doubt {
     pub checkpoint: Verified,
 }
 
+/// A checkpoint that waits to be compared with what is believed.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Who told it.
+    pub(super) from: NodeId,
+    /// What that member calls a checkpoint.
+    pub(super) checkpoint: Vec<u8>,
+    /// Who waits to hear whether it is of the log that this node follows.
+    pub(super) waiting: Option<oneshot::Sender<bool>>,
+}
+
 /// What this node believes of the log.
 #[derive(Debug, Default)]
 pub struct Sight {
@@ -65,7 +78,7 @@ pub struct Sight {
     /// What members told by themselves, the newest of each.
     heard: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     /// What answers to this node's own questions were proven by.
-    shown: Mutex<VecDeque<(NodeId, Vec<u8>)>>,
+    shown: Mutex<VecDeque<Told>>,
     doubts: Mutex<VecDeque<Doubt>>,
     /// Something was heard or shown.
     pub(super) news: Notify,
@@ -151,21 +164,32 @@ impl Sight {
         }
     }
 
-    /// Takes the checkpoint that something this node asked for was proven by, to be compared in a moment. Gives false where too many wait:
-    /// nothing that it proves is to be taken then.
-    pub fn show(&self, from: NodeId, checkpoint: Vec<u8>) -> bool {
+    /// Takes the checkpoint that an answer to this node came with, to be compared in a moment, unless too many wait.
+    pub fn show(&self, from: NodeId, checkpoint: Vec<u8>) {
+        self.push(Told { from, checkpoint, waiting: None });
+    }
+
+    /// Compares the checkpoint that something this node asked for was proven by. Gives whether it is of the log that this node follows,
+    /// as far as coordinators show it: without, nothing is to be taken that it proves.
+    pub async fn is_followed(&self, from: NodeId, checkpoint: Vec<u8>) -> bool {
+        let (waiting, compared) = oneshot::channel();
+        self.push(Told { from, checkpoint, waiting: Some(waiting) });
+        // What found no room, or was not compared before this node stopped, has nobody who would say so.
+        matches!(tokio::time::timeout(COMPARED_WITHIN, compared).await, Ok(Ok(true)))
+    }
+
+    fn push(&self, told: Told) {
         let mut shown = lock(&self.shown);
-        let room = shown.len() < SHOWN && checkpoint.len() <= NOTE_MAX;
-        if room {
-            shown.push_back((from, checkpoint));
+        if shown.len() < SHOWN && told.checkpoint.len() <= NOTE_MAX {
+            shown.push_back(told);
             self.news.notify_one();
         }
-        room
     }
 
     /// Takes out what was told by members that `heard` lets be heard now, and everything that was shown.
-    pub(super) fn take(&self, mut heard: impl FnMut(&NodeId) -> bool) -> Vec<(NodeId, Vec<u8>)> {
+    pub(super) fn take(&self, mut heard: impl FnMut(&NodeId) -> bool) -> Vec<Told> {
         let told = lock(&self.heard).extract_if(.., |from, _| heard(from)).collect::<Vec<_>>();
+        let told = told.into_iter().map(|(from, checkpoint)| Told { from, checkpoint, waiting: None });
         lock(&self.shown).drain(..).chain(told).collect()
     }
 
@@ -232,17 +256,43 @@ mod tests {
         sight.hear(node(2), vec![7]);
         sight.hear(node(3), Vec::new());
         sight.hear(node(3), vec![0; NOTE_MAX + 1]);
-        assert!(sight.show(node(1), vec![1]) && sight.show(node(1), vec![2]));
+        sight.show(node(1), vec![1]);
+        sight.show(node(1), vec![2]);
+        let take = |heard: fn(&NodeId) -> bool| {
+            sight.take(heard).into_iter().map(|told| (told.from, told.checkpoint)).collect::<Vec<_>>()
+        };
         // The second member was heard already: its next one waits.
-        let taken = sight.take(|member| *member != node(2));
+        let taken = take(|member| *member != node(2));
         assert_eq!(taken, [(node(1), vec![1]), (node(1), vec![2]), (node(1), 999_u32.to_be_bytes().to_vec())]);
-        assert_eq!(sight.take(|_| true), [(node(2), vec![7])]);
+        assert_eq!(take(|_| true), [(node(2), vec![7])]);
         for number in 4..200 {
             sight.hear(node(number), vec![number]);
         }
-        assert_eq!(sight.take(|_| true).len(), HEARD);
-        assert!((0..SHOWN).all(|_| sight.show(node(1), vec![1])));
-        assert!(!sight.show(node(1), vec![1]), "what is not compared proves nothing");
+        assert_eq!(take(|_| true).len(), HEARD);
+        (0..=SHOWN).for_each(|_| sight.show(node(1), vec![1]));
+        assert_eq!(take(|_| true).len(), SHOWN);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_comparison_hears_of_it_and_what_is_not_compared_proves_nothing() {
+        let sight = Sight::default();
+        let answer = |compared: Option<bool>| {
+            let sight = &sight;
+            async move {
+                sight.news.notified().await;
+                let told = sight.take(|_| true).pop().unwrap();
+                if let Some(compared) = compared {
+                    told.waiting.unwrap().send(compared).unwrap();
+                }
+            }
+        };
+        for (compared, proves) in [(Some(true), true), (Some(false), false), (None, false)] {
+            let (followed, ()) = tokio::join!(sight.is_followed(node(1), vec![1]), answer(compared));
+            assert_eq!(followed, proves, "{compared:?}");
+        }
+        assert!(!sight.is_followed(node(1), vec![0; NOTE_MAX + 1]).await, "no checkpoint is that long");
+        (0..SHOWN).for_each(|_| sight.show(node(1), vec![1]));
+        assert!(!sight.is_followed(node(1), vec![1]).await, "there is no room for it");
     }
 
     #[test]
