@@ -105,7 +105,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 pub use command::{Cause, Command, Left};
 pub use commitments::{Grounds, Opening};
@@ -135,6 +138,8 @@ use crate::{
     shelf::Shelf,
 };
 
+/// For how long after its end nodes keep what a job needs and what it made.
+pub const KEPT_AFTER_END: Duration = Duration::from_secs(24 * 3600);
 /// Ended jobs that keep their evidence.
 pub const ENDED_FULL_MAX: usize = 256;
 /// Ended jobs that are kept at all while their requests could still be replayed, and beyond that only so many.

@@ -31,13 +31,22 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ledger, News, Turn,
+    KEPT_AFTER_END, Ledger, News, Turn,
     deadlines::Due,
     graph::Ahead,
-    job::{Attempt, Job, JobState, Outcome, PublishStep, Publishing},
+    job::{Attempt, Ended, Job, JobState, Outcome, PublishStep, Publishing},
     planted::{self, Fault},
     service::Run,
 };
+
+/// Refuses what needs inputs or outputs that nodes have let go.
+fn still_kept(ended: &Ended, at: Timestamp) -> Result<(), Refusal> {
+    if ended.at.after(KEPT_AFTER_END) > at {
+        return Ok(());
+    }
+    let hours = KEPT_AFTER_END.as_secs() / 3600;
+    Err(Refusal::Invalid(format!("the job ended over {hours} hours ago, what it needs is let go: submit it anew")))
+}
 
 /// Rounds that one job may have, the first included.
 pub const ROUNDS_MAX: u32 = 8;
@@ -222,6 +231,7 @@ impl Ledger {
             Outcome::Expired => Err(Refusal::Invalid("the job's time is over: submit a new request".into())),
             Outcome::Unpublished { agreement, .. } => {
                 let agreement = agreement.clone();
+                still_kept(ended, turn.at)?;
                 self.may_have_a_round(id)?;
                 self.reopen(id, JobState::Publishing(Publishing { agreement, step: PublishStep::Waiting }), turn);
                 let channel = self.jobs[&id].facts.channel.clone();
@@ -232,8 +242,14 @@ impl Ledger {
             | Outcome::Unreproducible(_)
             | Outcome::Failed(_)
             | Outcome::Cancelled { .. }
-            | Outcome::Skipped { .. }
-            | Outcome::Unserved { .. } => {
+            | Outcome::Skipped { .. } => {
+                still_kept(ended, turn.at)?;
+                self.may_begin_again(id, turn.at)?;
+                self.fresh_round(id, turn);
+                Ok(())
+            }
+            // What the publisher does needs nothing that builders had.
+            Outcome::Unserved { .. } => {
                 self.may_begin_again(id, turn.at)?;
                 self.fresh_round(id, turn);
                 Ok(())

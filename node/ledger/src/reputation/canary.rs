@@ -4,6 +4,8 @@
 //! nothing, votes for nothing and stands in no job's list of attempts: its outputs are compared with what was agreed, that is all. An
 //! interruption is no answer.
 
+use std::time::Duration;
+
 use attest::{compare, log::entry::End, statement::VerifiedAttestation};
 use protocol::{
     Hash, JobId, NodeId, OperatorName, Timestamp,
@@ -16,11 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Claim, Class, Contradiction};
 use crate::{
-    ENDED_FULL_MAX, Effect, Ledger, Opening, Turn, commitments,
+    ENDED_FULL_MAX, Effect, KEPT_AFTER_END, Ledger, Opening, Turn, commitments,
     deadlines::Due,
-    job::{Attempt, Job, is_interruption},
+    job::{Attempt, Job, JobState, is_interruption},
     log,
 };
+
+/// How long a builder may take to fetch what a canary needs.
+const FETCH_WITHIN: Duration = Duration::from_secs(3600);
 
 /// A canary that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +86,9 @@ impl Ledger {
         let fitting = newest.filter_map(|id| {
             let fits = |job: &&Job| class.is_of(&job.facts) && job.facts.is_closed();
             let job = self.jobs.get(id).filter(fits)?;
-            let open = job.facts.expires > at && self.dossiers.contains_key(id);
+            let JobState::Ended(ended) = &job.state else { return None };
+            let kept = ended.at.after(KEPT_AFTER_END) > at.after(FETCH_WITHIN);
+            let open = kept && job.facts.expires > at && self.dossiers.contains_key(id);
             let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;
             let others: Vec<_> = agreement.operators.iter().filter(|other| *other != operator).collect();
             let attempt = agreed_attempt(job, agreement.digest, &others)?;

@@ -11,7 +11,7 @@ use protocol::{
 
 use super::{Class, Hindrance, May};
 use crate::{
-    Command, Effect, News,
+    Command, Effect, KEPT_AFTER_END, News,
     testing::{Bench, builder, channel, policy},
 };
 
@@ -29,6 +29,15 @@ impl Court {
     fn submit(&mut self) -> JobId {
         self.jobs += 1;
         self.bench.submit("command", self.jobs)
+    }
+
+    /// Submits a job that may wait for days.
+    fn submit_for_days(&mut self) -> JobId {
+        self.jobs += 1;
+        let answer =
+            self.bench.wish("command", self.jobs, |wish| wish.expires = wish.expires.after(3 * KEPT_AFTER_END));
+        let Some(Response::Receipt(job, _)) = answer else { panic!("{answer:?}") };
+        job
     }
 
     /// The first builder says something, then two others build the same.
@@ -310,6 +319,21 @@ fn a_builder_without_proof_gets_it_by_a_canary() {
     court.bench.reveal(&canary, "true");
     court.bench.wait(10);
     assert_eq!(court.bench.state(broken), "failed", "its word counts now");
+    court.bench.assert_replays();
+}
+
+/// Nodes let go what a job needs a day after its end: who gets it later fails, and that would be no fault of his.
+#[test]
+fn a_canary_is_no_job_whose_inputs_are_let_go() {
+    let mut court = Court::new(3, 1, [2, 3]);
+    let known = court.submit_for_days();
+    court.reproduce(known);
+    court.disable();
+    court.bench.wait(KEPT_AFTER_END.as_secs() - 2 * 3600);
+    let open = court.submit_for_days();
+    assert_ne!(court.bench.lease(builder(0, 0), open).job, open, "as long as there is one");
+    court.bench.wait(2 * 3600);
+    assert_eq!(court.bench.lease(builder(0, 0), open).job, open, "none is left: the time that it served is enough");
     court.bench.assert_replays();
 }
 

@@ -9,7 +9,7 @@ use protocol::{
 };
 
 use crate::{
-    Command,
+    Command, KEPT_AFTER_END,
     testing::{Bench, builder},
 };
 
@@ -117,6 +117,20 @@ fn a_failed_job_begins_again_with_a_fresh_round() {
     assert_eq!(bench.ledger.evidence(job).unwrap().attestations.len(), 2, "only this round's votes");
     bench.apply(Command::Published { job, generation: 1 });
     assert!(order(&mut bench, job, Change::Retry).unwrap_err().contains("ended well"));
+    bench.assert_replays();
+}
+
+#[test]
+fn what_a_job_needs_is_let_go_a_day_after_its_end_and_then_it_is_not_retried() {
+    let mut bench = Bench::of(2, 2, 2, 2);
+    let longer = |wish: &mut protocol::job::JobRequest| wish.expires = wish.expires.after(2 * KEPT_AFTER_END);
+    let Some(Response::Receipt(job, _)) = bench.wish("deb", 1, longer) else { panic!("accepted") };
+    order(&mut bench, job, Change::Cancel).unwrap();
+    bench.wait(KEPT_AFTER_END.as_secs() - 2);
+    order(&mut bench, job, Change::Retry).unwrap();
+    order(&mut bench, job, Change::Cancel).unwrap();
+    bench.wait(KEPT_AFTER_END.as_secs() - 1);
+    assert!(order(&mut bench, job, Change::Retry).unwrap_err().contains("submit it anew"));
     bench.assert_replays();
 }
 
