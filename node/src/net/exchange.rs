@@ -73,6 +73,9 @@ pub enum AskError {
     /// The connection broke before the answer; whether the node acted is unknown.
     #[error("connection to node {0} was lost before its answer; ask again")]
     Interrupted(NodeId),
+    /// Too many answers are being read to take one more; whether the node acted is unknown.
+    #[error("the answer of node {0} found no room here, others are being read; ask again")]
+    NoRoom(NodeId),
     /// The request is larger than any node takes; it was not sent.
     #[error("request not sent: {0}")]
     TooLarge(FrameError),
@@ -96,7 +99,7 @@ impl AskError {
     /// Says whether the node may have acted on the question all the same.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            AskError::Timeout(_) | AskError::Interrupted(_) | AskError::BadAnswer { .. } => true,
+            AskError::Timeout(_) | AskError::Interrupted(_) | AskError::NoRoom(_) | AskError::BadAnswer { .. } => true,
             AskError::Unreachable { .. } | AskError::TooLarge(_) | AskError::Unsupported(_) | AskError::Stopped => {
                 false
             }

@@ -89,6 +89,7 @@ impl Desk {
             Err(
                 error @ (AskError::Unreachable { .. }
                 | AskError::Interrupted(_)
+                | AskError::NoRoom(_)
                 | AskError::Timeout(_)
                 | AskError::Unsupported(_)),
             ) => {

@@ -214,7 +214,7 @@ impl Task {
                 self.garbage(peer, &source);
                 drop(answer.send(Err(AskError::BadAnswer { node, source })));
             }
-            Frame::NoRoom => drop(answer.send(Err(AskError::Interrupted(node)))),
+            Frame::NoRoom => drop(answer.send(Err(AskError::NoRoom(node)))),
             Frame::Outgoing(_) => {}
         }
     }
