@@ -245,9 +245,14 @@ async fn parts_of(
         shared.net.subscribe(topic).await;
     }
     let handle = Handle::new(Arc::clone(shared), desk.clone(), news, stop.clone());
-    let server = Server::new(handle, Limits::default(), shared.config.reach.web_hosts.clone());
+    let server = Server::new(handle.clone(), Limits::default(), shared.config.reach.web_hosts.clone());
+    let public = server.before(handle.for_strangers());
     for (listener, access) in web {
-        let (server, stop) = (server.clone(), stop.clone());
+        let server = match access {
+            Access::Owner => server.clone(),
+            Access::Public => public.clone(),
+        };
+        let stop = stop.clone();
         parts.spawn(async move {
             server.serve(listener, access, stop).await;
             ("web interface", Ok(()))

@@ -4,6 +4,7 @@
 //! hands the answer on.
 
 mod artifacts;
+mod asking;
 mod difference;
 mod duty;
 mod group;
@@ -25,7 +26,6 @@ use protocol::{
     envelope::Signed,
     environment::EnvironmentLock,
     job::JobRequest,
-    lease::LeaseNumber,
     limits,
     message::{Octets, Refusal, Request, Response},
     release::{Manifest, Release},
@@ -48,16 +48,15 @@ use web::{
     backend::{ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream},
 };
 
+use self::asking::OnBehalf;
 use crate::{
     blobs, clock,
     daemon::{Decisions, Shared, bundle, chain, views},
-    on_behalf::{Budget, Questions},
+    on_behalf::{Budget, Caller},
     serve::{Desk, signed_by_maintainer},
     tlog::Relay,
 };
 
-/// How often a live log is asked for more.
-const LOG_POLL: Duration = Duration::from_millis(250);
 /// How long the coordinator may take to count jobs for this node's status.
 const COUNTS_WITHIN: Duration = Duration::from_secs(3);
 /// The largest log that is fetched, in bytes.
@@ -72,45 +71,24 @@ pub struct Handle {
     desk: Desk,
     news: broadcast::Sender<Arc<News>>,
     relay: Relay,
-    /// Views that strangers ask for, by their paths.
-    questions: Arc<Questions<String, Result<Bytes, ApiError>>>,
-    /// What coordinators are asked for strangers.
-    budget: Arc<Budget>,
+    caller: Caller,
+    on_behalf: Arc<OnBehalf>,
     stop: CancellationToken,
 }
 
 impl Handle {
-    /// Makes the handle of a daemon's parts.
+    /// Makes the handle of a daemon's parts, for its owner.
     pub fn new(shared: Arc<Shared>, desk: Desk, news: broadcast::Sender<Arc<News>>, stop: CancellationToken) -> Self {
         let budget = Budget::new();
         let relay = Relay::new(Arc::clone(&shared), &budget);
-        let questions = Arc::new(Questions::new(&budget));
-        Self { shared, desk, news, relay, questions, budget, stop }
+        let on_behalf = Arc::new(OnBehalf::new(&shared, budget));
+        Self { shared, desk, news, relay, caller: Caller::Owner, on_behalf, stop }
     }
 
-    async fn ask(&self, request: Request) -> Result<Response, ApiError> {
-        match self.desk.ask_coordinator(request).await {
-            Ok(Response::Refused(refusal)) => Err(from_refusal(refusal)),
-            Ok(response) => Ok(response),
-            Err(error) => Err(ApiError::Unavailable { reason: format!("the coordinator: {}", chain(&error)) }),
-        }
-    }
-
-    async fn view<T: serde::de::DeserializeOwned>(&self, path: String) -> Result<T, ApiError> {
-        let response = self.ask(Request::View(path)).await?;
-        let Response::View(json) = &response else { return Err(unexpected(&response)) };
-        serde_json::from_slice(&json.0).map_err(|e| internal("view", &e))
-    }
-
-    /// Asks the coordinator for a view that whoever asks this node wants, within the budget for that.
-    async fn ask_for_strangers(&self, path: String) -> Result<Bytes, ApiError> {
-        let question = async || {
-            let response = self.ask(Request::View(path.clone())).await?;
-            let Response::View(bytes) = response else { return Err(unexpected(&response)) };
-            Ok(bytes.0.into())
-        };
-        let answer = self.questions.ask(path.clone(), question).await;
-        answer.map_err(|busy| ApiError::Unavailable { reason: busy.to_string() })?
+    /// The same node as strangers reach it: what they make it ask of others is little.
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        Self { caller: Caller::Stranger, ..self.clone() }
     }
 
     fn group_here(&self) -> Result<Decisions, ApiError> {
@@ -162,13 +140,6 @@ impl Handle {
         blobs.settle().await.map_err(|e| internal("blobs", &e))
     }
 
-    async fn log_chunk(&self, node: NodeId, lease: LeaseNumber, at: u64) -> Option<(Vec<u8>, bool)> {
-        match self.desk.ask(node, Request::Log(lease, at)).await {
-            Ok(Response::Log(chunk)) if chunk.at == at => Some((chunk.data, chunk.ended)),
-            Ok(_) | Err(_) => None,
-        }
-    }
-
     /// Brings a finished log here, from its builder or whoever has it.
     async fn finished_log(&self, job: JobId, attempt: &api::AttemptView, hash: Hash) -> Result<(), ApiError> {
         if self.shared.offers.contains(&hash) {
@@ -183,10 +154,7 @@ impl Handle {
         let mut from = vec![node];
         from.extend(self.shared.net.peers().into_iter().map(|p| p.node).filter(|n| *n != node));
         from.retain(|n| *n != self.shared.id);
-        let fetched = self.shared.blobs.fetch(&self.shared.net, &hash, &from, LOG_MAX).await;
-        fetched.map_err(|e| ApiError::Unavailable { reason: format!("the log cannot be fetched: {}", chain(&e)) })?;
-        let name = format!("job/{job}/{}-log", attempt.number);
-        self.shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))
+        self.fetch((hash, LOG_MAX), &from, &format!("job/{job}/{}-log", attempt.number)).await
     }
 
     async fn repository(&self, channel: &protocol::policy::Channel) -> Result<Option<RepositoryView>, ApiError> {
@@ -261,21 +229,21 @@ impl Backend for Handle {
         if verified.get().server().is_none() {
             self.offer_inputs(&verified).await?;
         }
-        let response = self.ask(Request::Submit(Octets(request.to_vec()))).await?;
+        let response = self.hand_in(Request::Submit(Octets(request.to_vec()))).await?;
         let Response::Receipt(job, at) = response else { return Err(unexpected(&response)) };
         Ok(Submitted { job, accepted_at: Time::from(at) })
     }
 
     async fn order(&self, order: Bytes) -> Result<(), ApiError> {
-        self.ask(Request::Order(Octets(order.to_vec()))).await.map(drop)
+        self.hand_in(Request::Order(Octets(order.to_vec()))).await.map(drop)
     }
 
     async fn keep_recipe(&self, recipe: Bytes) -> Result<(), ApiError> {
-        self.ask(Request::Recipe(Octets(recipe.to_vec()))).await.map(drop)
+        self.hand_in(Request::Recipe(Octets(recipe.to_vec()))).await.map(drop)
     }
 
     async fn keep_run(&self, run: Bytes) -> Result<(), ApiError> {
-        self.ask(Request::RecipeRun(Octets(run.to_vec()))).await.map(drop)
+        self.hand_in(Request::RecipeRun(Octets(run.to_vec()))).await.map(drop)
     }
 
     async fn recipes(&self) -> Result<Vec<RecipeView>, ApiError> {
@@ -319,7 +287,7 @@ impl Backend for Handle {
 
     async fn bundle(&self, job: JobId) -> Result<Bytes, ApiError> {
         let Some(decisions) = self.desk.decisions() else {
-            return self.ask_for_strangers(format!("bundle/{job}")).await;
+            return self.view_bytes(format!("bundle/{job}")).await;
         };
         let bytes = bundle(&self.shared, &decisions, job).await;
         bytes.map(Bytes::from).map_err(|reason| ApiError::NotFound { what: reason })
@@ -498,7 +466,7 @@ impl Backend for Handle {
             blob_bytes: self.shared.blobs.usage(),
             log_conflicts: u64::from(self.shared.alarm().is_some()),
             log_doubts: u64::from(witness::doubt(&self.shared).is_some()),
-            relayed: self.budget.asked(),
+            relayed: self.on_behalf.count(),
             uptime_seconds: clock::now().since(self.shared.began).as_secs(),
         })
     }
@@ -528,7 +496,10 @@ impl LogState {
                 return Ok(rest.next().await.transpose()?.map(|piece| (piece, self)));
             }
             let (handle, request) = (self.handle.clone(), self.request);
-            let attempt = find_attempt(&handle, &request).await?;
+            let Some(attempt) = handle.or_later(request.follow, find_attempt(&handle, &request).await)? else {
+                tokio::time::sleep(handle.log_poll()).await;
+                continue;
+            };
             self.request.attempt = Some(attempt.number);
             if let Some(hash) = attempt.log {
                 self.handle.finished_log(self.request.job, &attempt, hash).await?;
@@ -540,19 +511,23 @@ impl LogState {
                 }
                 continue;
             }
-            let chunk = self.handle.log_chunk(attempt.builder.node, attempt.number, self.at).await;
+            let chunk = handle.log_chunk((attempt.builder.node, attempt.number), self.at).await;
+            let Some(chunk) = handle.or_later(request.follow, chunk)? else {
+                tokio::time::sleep(handle.log_poll()).await;
+                continue;
+            };
             let over = attempt.ended.is_some();
             let complete = chunk.as_ref().is_some_and(|(_, ended)| *ended);
             match (chunk, self.request.follow) {
                 (Some((data, _)), _) if !data.is_empty() => {
                     self.at += data.len() as u64;
-                    return Ok(Some((data.into(), self)));
+                    return Ok(Some((data, self)));
                 }
                 (_, Follow::No) => return Ok(None),
                 (None, Follow::Yes) if over => return Ok(None),
                 // It is built, and its log kept by the builder alone until it may show its result.
                 (Some(_), Follow::Yes) if over && complete => return Ok(None),
-                (Some(_) | None, Follow::Yes) => tokio::time::sleep(LOG_POLL).await,
+                (Some(_) | None, Follow::Yes) => tokio::time::sleep(handle.log_poll()).await,
             }
         }
     }

@@ -1,16 +1,16 @@
-//! Questions on behalf of strangers: what whoever asks this node only a coordinator can answer. However many ask, a coordinator is
-//! asked so much and no more.
+//! Questions on behalf of strangers: what whoever asks this node only others can answer. However many ask, the others are asked so
+//! much and no more.
 //!
 //! ```text
 //!  stranger --> the same question is on its way? --yes--> waits for that answer
 //!                          | no
 //!                          v
-//!                 a free slot, and its turn --asks--> coordinator
+//!                 a free slot, and its turn --asks--> coordinator, builder
 //!                          '--none in time--> busy: come again
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,21 +21,34 @@ use std::{
 
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Questions to coordinators at one time.
+/// Questions of one budget at one time.
 const SLOTS: usize = 16;
-/// Questions to coordinators in a second, once as many were asked at once.
+/// Questions of one budget in a second, once as many were asked at once.
 const PER_SECOND: u32 = 100;
 /// How long a stranger waits for a free slot.
 const SLOT_WITHIN: Duration = Duration::from_secs(2);
+/// Which part of the store may be filled in a day by what strangers want: one eighth.
+const SHELF_PART: u64 = 8;
+/// For how long something counts: about as long as it is kept once its job is over.
+const SHELF_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What the smallest thing counts as, in bytes.
+const SHELF_LEAST: u64 = 64 * 1024;
 
 /// No slot was free in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "too many questions that only a coordinator can answer; ask again in a few seconds, or ask a coordinator itself"
-)]
+#[error("too many questions that only other nodes can answer; ask again in a few seconds, or ask a coordinator itself")]
 pub struct Busy;
 
-/// What a node asks of coordinators for others, all kinds of questions together.
+/// Who asks a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// The node's owner.
+    Owner,
+    /// Whoever reaches the node.
+    Stranger,
+}
+
+/// What a node asks of others for strangers, all questions that share it together.
 #[derive(Debug)]
 pub struct Budget {
     slots: Semaphore,
@@ -56,7 +69,11 @@ impl Budget {
         self.asked.load(Ordering::Relaxed)
     }
 
-    async fn spend<T>(&self, question: impl Future<Output = T>) -> Result<T, Busy> {
+    /// Asks once it is this question's turn.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn spend<T>(&self, question: impl Future<Output = T>) -> Result<T, Busy> {
         let slot = tokio::time::timeout(SLOT_WITHIN, self.slots.acquire()).await;
         let _slot = slot.map_err(|_| Busy)?.expect("the semaphore is never closed");
         tokio::time::sleep(self.turn(Instant::now())?).await;
@@ -79,8 +96,80 @@ impl Budget {
     }
 }
 
+/// What is fetched because strangers want it, and kept as long as its job: no more in a day than a part of the store, so that a
+/// builder has room for its work whoever reads logs at it.
+#[derive(Debug)]
+pub struct Shelf {
+    room: u64,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    reserved: u64,
+    /// When something came, and its bytes.
+    filled: VecDeque<(Instant, u64)>,
+}
+
+impl Shelf {
+    /// Makes an empty one in a store of so many bytes.
+    pub fn of(store: u64) -> Self {
+        Self { room: store / SHELF_PART, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves space for something of at most `limit` bytes, and at most half of what is left, so that one that is slow to come leaves
+    /// space for others; none where none is left.
+    pub fn reserve(&self, limit: u64) -> Option<Space<'_>> {
+        self.reserve_at(limit, Instant::now())
+    }
+
+    fn reserve_at(&self, limit: u64, now: Instant) -> Option<Space<'_>> {
+        let mut kept = self.kept();
+        while kept.filled.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= SHELF_FOR) {
+            kept.filled.pop_front();
+        }
+        let taken = kept.reserved + kept.filled.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let half = self.room.saturating_sub(taken) / 2;
+        if half < SHELF_LEAST {
+            return None;
+        }
+        let bytes = limit.min(half);
+        kept.reserved += bytes;
+        Some(Space { shelf: self, bytes })
+    }
+}
+
+/// Space for one thing; given back on drop.
+#[derive(Debug)]
+pub struct Space<'a> {
+    shelf: &'a Shelf,
+    bytes: u64,
+}
+
+impl Space<'_> {
+    /// How much it is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Says what lies there for a day now. Small things count, too.
+    pub fn fill(self, bytes: u64) {
+        self.shelf.kept().filled.push_back((Instant::now(), bytes.max(SHELF_LEAST)));
+    }
+}
+
+impl Drop for Space<'_> {
+    fn drop(&mut self) {
+        self.shelf.kept().reserved -= self.bytes;
+    }
+}
+
 /// An answer that several may wait for.
-type Answer<V> = Arc<OnceCell<V>>;
+type Answer<V> = Arc<OnceCell<Result<V, Busy>>>;
 
 /// Questions of one kind that are on their way.
 #[derive(Debug)]
@@ -106,7 +195,8 @@ impl<K: Ord + Clone, V: Clone> Questions<K, V> {
     pub async fn ask(&self, key: K, question: impl AsyncFnOnce() -> V) -> Result<V, Busy> {
         let answer = Arc::clone(self.flights().entry(key.clone()).or_default());
         let flight = Flight { questions: self, key, answer };
-        flight.answer.get_or_try_init(|| self.budget.spend(question())).await.cloned()
+        // All who wait hear that there is no room, instead of trying one after the other.
+        flight.answer.get_or_init(|| self.budget.spend(question())).await.clone()
     }
 }
 
@@ -192,6 +282,29 @@ mod tests {
         let busy = all.iter().filter(|answer| **answer == Err(Busy)).count();
         assert_eq!((busy, budget.asked()), (500 - SLOTS, SLOTS as u64), "the others are told to come again");
         assert!(questions.flights().is_empty());
+    }
+
+    #[test]
+    fn strangers_fill_a_part_of_the_store_and_no_more() {
+        const MIB: u64 = 1 << 20;
+        let shelf = Shelf::of(64 * MIB);
+        let slow = shelf.reserve(256 * MIB).unwrap();
+        assert_eq!(slow.bytes(), 4 * MIB, "half of what is there");
+        assert_eq!(shelf.reserve(MIB).unwrap().bytes(), MIB, "others need not wait for it");
+        drop(slow);
+        let mut kept = 0;
+        while let Some(space) = shelf.reserve(MIB) {
+            kept += space.bytes();
+            let bytes = space.bytes();
+            space.fill(bytes);
+        }
+        assert!((7 * MIB..=8 * MIB).contains(&kept), "{kept}");
+        assert_eq!(shelf.kept().reserved, 0);
+        let tomorrow = Instant::now() + SHELF_FOR;
+        let small = shelf.reserve_at(1, tomorrow).expect("what came a day ago is gone with its job");
+        assert_eq!(small.bytes(), 1);
+        small.fill(1);
+        assert_eq!(shelf.kept().filled.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(), [SHELF_LEAST]);
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::{
 };
 
 use harness::{Memory, Network, Plan};
-use protocol::Sha256;
-use web::Backend;
+use protocol::{Hash, Sha256};
+use web::{
+    Backend,
+    api::{JobFilter, JobState},
+};
 
-use crate::ground;
+use crate::{ground, sandbox::cancellation};
 
 /// Questions for parts of the log, and for files by their digests.
 const QUESTIONS: u64 = 10_000;
@@ -75,6 +78,32 @@ fn digest(number: u64) -> String {
     format!("/api/v1/artifacts/sha256:{}/attestations", Sha256::of(&number.to_be_bytes()))
 }
 
+/// Pages of a list of one state, while a job leaves it.
+async fn older_jobs_are_there_though_the_last_one_has_another_state(network: &Network) {
+    let client = network.client("coordinator");
+    let queued = JobFilter { state: Some(JobState::Waiting), limit: Some(4), ..JobFilter::default() };
+    let first = client.jobs(queued.clone()).await.unwrap();
+    assert_eq!((first.jobs.len(), first.next), (4, first.jobs.last().map(|job| job.id)));
+    let order = cancellation(network, first.next.unwrap(), &network.maintainer);
+    client.order(order).await.unwrap();
+    let second = client.jobs(JobFilter { after: first.next, ..queued }).await.unwrap();
+    assert_eq!(second.jobs.len(), 4);
+    let begins = second.jobs[0].id.to_string()[..10].to_owned();
+    let found = client.jobs(JobFilter { begins: Some(begins), ..JobFilter::default() }).await.unwrap();
+    assert_eq!(found.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [second.jobs[0].id]);
+}
+
+/// Pages, lists, views and logs of jobs that nobody knows.
+fn job(number: u64) -> String {
+    let id = Hash::of(&number.to_be_bytes());
+    match number % 4 {
+        0 => format!("/jobs/{id}"),
+        1 => format!("/api/v1/jobs/{id}/log?follow=1"),
+        2 => format!("/api/v1/jobs?begins={id}"),
+        _ => format!("/api/v1/jobs/{id}"),
+    }
+}
+
 #[tokio::test]
 async fn ten_thousand_questions_at_a_mirror_are_few_at_the_coordinator() {
     let Some(ground) = ground().await else { return };
@@ -87,6 +116,7 @@ async fn ten_thousand_questions_at_a_mirror_are_few_at_the_coordinator() {
     let (mirror, own) = (network.public_address("mirror"), network.public_address("coordinator"));
     let page = network.public("mirror");
     let relayed = async || page.metrics().await.unwrap().relayed;
+    older_jobs_are_there_though_the_last_one_has_another_state(&network).await;
     let narrow =
         ["/log/tile/0/000.p/3", "/log/tile/entries/000.p/3", "/log/tile/0/000.p/9", "/log/tile/entries/000.p/9"];
     for path in narrow {
@@ -112,6 +142,16 @@ async fn ten_thousand_questions_at_a_mirror_are_few_at_the_coordinator() {
     let (seconds, asked) = (begun.elapsed().as_secs() + 1, relayed().await - before);
     println!("figure: {DIGESTS} digests in {seconds} s: {counts:?}, {asked} to the coordinator, {}", memory.cost());
     assert!(asked <= PER_SECOND * (seconds + 1), "{asked} in {seconds} s");
+
+    let (before, begun) = (relayed().await, Instant::now());
+    let counts = flood(&mirror, DIGESTS, job).await;
+    let (seconds, asked) = (begun.elapsed().as_secs() + 1, relayed().await - before);
+    println!("figure: {DIGESTS} jobs in {seconds} s: {counts:?}, {asked} to the coordinator, {}", memory.cost());
+    assert!(asked > 0 && asked <= PER_SECOND * (seconds + 1), "{asked} in {seconds} s");
+    let owner = network.client("mirror").jobs(JobFilter::default()).await.unwrap();
+    assert_eq!((owner.jobs.len(), relayed().await - before), (10, asked), "the owner asks as often as he likes");
+    let public = page.jobs(JobFilter::default()).await.unwrap();
+    assert_eq!((public.jobs.len(), relayed().await - before), (10, asked + 1));
     assert!(memory.peak_kib() <= COST_KIB_MAX, "{}", memory.cost());
     assert_eq!(ask(&mirror, narrow[0]).0, 200, "it goes on");
 }

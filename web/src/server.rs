@@ -85,6 +85,12 @@ impl<B: Backend> Server<B> {
         Self { backend, limits, hosts, counters: metrics::Counters::default(), crowd: crowd::Crowd::default() }
     }
 
+    /// Makes a server before another backend that shares this one's counters.
+    #[must_use]
+    pub fn before(&self, backend: B) -> Self {
+        Self { backend, ..self.clone() }
+    }
+
     /// Serves a listener until `stop`, then lets open requests finish within the grace time.
     ///
     /// Dropping the future closes every connection at once.

@@ -86,13 +86,15 @@ pub fn jobs_path(filter: &JobFilter) -> String {
 /// Lists jobs, newest first.
 pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
     // What a job waits for is looked up for the jobs of the page only.
-    let briefs = ledger.briefs().into_iter();
-    let mut ids = briefs
-        .filter(|b| filter.asks_for(b.arch, b.group.as_ref()) && filter.passes(state(b.state), &b.kind, &b.channel))
-        .map(|b| b.id);
+    let mut briefs = ledger.briefs().into_iter();
+    // The last job of the page before may have another state by now: it is sought among all.
     if let Some(after) = filter.after {
-        let _ = ids.by_ref().find(|id| *id == after);
+        let _ = briefs.by_ref().find(|brief| brief.id == after);
     }
+    let ids = briefs
+        .filter(|b| filter.asks_for(b.arch, b.group.as_ref()) && filter.passes(state(b.state), &b.kind, &b.channel))
+        .filter(|b| filter.is_begun_by(&b.id, b.group.as_ref()))
+        .map(|b| b.id);
     let views = ids.take(filter.limit() + 1).filter_map(|id| ledger.job(id));
     let mut jobs: Vec<JobSummary> = views.filter_map(|view| summary(ledger, &view)).collect();
     let more = jobs.len() > filter.limit();

@@ -11,10 +11,7 @@ use web::{
 };
 
 use super::{Handle, from_refusal, internal};
-use crate::{
-    daemon::chain,
-    serve::artifacts::{ARTIFACTS, ELSEWHERE, PACKAGES},
-};
+use crate::serve::artifacts::{ARTIFACTS, ELSEWHERE, PACKAGES};
 
 /// How long the coordinator may take: whoever asks goes on to the next rebuilder.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
@@ -57,7 +54,7 @@ pub(super) async fn packages(handle: &Handle, after: Option<String>) -> Result<P
 
 async fn there<T: serde::de::DeserializeOwned>(handle: &Handle, path: String) -> Result<T, ApiError> {
     let late = || ApiError::Unavailable { reason: "the coordinator does not answer in time".to_owned() };
-    let json = tokio::time::timeout(ASK_WITHIN, handle.ask_for_strangers(path)).await.map_err(|_| late())??;
+    let json = tokio::time::timeout(ASK_WITHIN, handle.view_bytes(path)).await.map_err(|_| late())??;
     serde_json::from_slice(&json).map_err(|e| internal("view", &e))
 }
 
@@ -115,11 +112,8 @@ async fn fetched(handle: &Handle, job: JobId, written: &Written) -> Result<Bytes
             // A builder names its file; it must not name content that lies here for another reason.
             return Err(ApiError::NotFound { what: format!("the .buildinfo of job {}", job.short()) });
         }
-        let fetched = shared.blobs.fetch(&shared.net, hash, &[written.node], BUILDINFO_MAX).await;
-        fetched
-            .map_err(|e| ApiError::Unavailable { reason: format!("its builder does not give it: {}", chain(&e)) })?;
         let name = format!("job/{job}/{}-buildinfo", written.node.short());
-        shared.offer(&name, *hash).await.map_err(failed)?;
+        handle.fetch((*hash, BUILDINFO_MAX), &[written.node], &name).await?;
     }
     let bytes = shared.blobs.read(hash, BUILDINFO_MAX).await.map_err(failed)?;
     let text = std::str::from_utf8(&bytes).is_ok_and(|text| text.lines().any(|line| line == "Format: 1.0"));

@@ -8,7 +8,6 @@ use web::{
 };
 
 use super::{Handle, internal};
-use crate::daemon::chain;
 
 /// Reads a comparison; one that is not here is fetched and kept as long as its job.
 pub(super) async fn read(handle: &Handle, explanation: JobId, form: DifferenceForm) -> Result<Bytes, ApiError> {
@@ -18,12 +17,8 @@ pub(super) async fn read(handle: &Handle, explanation: JobId, form: DifferenceFo
     let hash = known.and_then(|known| known.hash(form)).ok_or_else(missing)?;
     let shared = &handle.shared;
     let limit = DifferenceForm::BYTES_MAX as u64;
-    if !shared.offers.contains(&hash) {
-        let from: Vec<_> = shared.net.peers().into_iter().map(|p| p.node).collect();
-        let fetched = shared.blobs.fetch(&shared.net, &hash, &from, limit).await;
-        fetched.map_err(|e| ApiError::Unavailable { reason: format!("it cannot be fetched: {}", chain(&e)) })?;
-        let name = format!("job/{explanation}/difference-{}", hash.short());
-        shared.offer(&name, hash).await.map_err(|e| internal("blobs", &e))?;
-    }
+    let from: Vec<_> = shared.net.peers().into_iter().map(|p| p.node).collect();
+    let name = format!("job/{explanation}/difference-{}", hash.short());
+    handle.fetch((hash, limit), &from, &name).await?;
     shared.blobs.read(&hash, limit).await.map_err(|e| internal("blobs", &e))
 }

@@ -42,7 +42,7 @@ pub(super) async fn history(handle: &Handle) -> Result<PolicyHistory, ApiError> 
 
 /// Has the coordinators adopt a policy.
 pub(super) async fn adopt(handle: &Handle, policy: Bytes) -> Result<PolicyView, ApiError> {
-    handle.ask(Request::AdoptPolicy(Octets(policy.to_vec()))).await?;
+    handle.hand_in(Request::AdoptPolicy(Octets(policy.to_vec()))).await?;
     // It is adopted there; this node need not wait until it hears of it.
     if let Ok(policies) = handle.shared.policies().followed_by(&policy) {
         handle.shared.adopt(policies).await.map_err(|e| internal("store", &e))?;

@@ -10,8 +10,8 @@ use web::{
     backend::{ByteRange, ByteStream, Follow, LogRequest},
 };
 
-use super::{Handle, LOG_MAX, LOG_POLL, internal};
-use crate::daemon::{Piece, chain};
+use super::{Handle, LOG_MAX};
+use crate::daemon::Piece;
 
 /// A log on its way to a reader.
 struct Reading {
@@ -33,7 +33,11 @@ impl Reading {
             if let Some(rest) = &mut self.rest {
                 return Ok(rest.next().await.transpose()?.map(|piece| (piece, self)));
             }
-            let detail = self.handle.job(self.request.job).await?;
+            let detail = self.handle.job(self.request.job).await;
+            let Some(detail) = self.handle.or_later(self.request.follow, detail)? else {
+                tokio::time::sleep(self.handle.log_poll()).await;
+                continue;
+            };
             let over = detail.summary.state.is_over();
             let log = detail.service.and_then(|service| service.log);
             let live = if over { None } else { self.handle.live_log(self.request.job, self.at).await };
@@ -56,7 +60,7 @@ impl Reading {
                 (None, _, Follow::Yes) if over => return Ok(None),
                 (None, _, _) => {}
             }
-            tokio::time::sleep(LOG_POLL).await;
+            tokio::time::sleep(self.handle.log_poll()).await;
         }
     }
 }
@@ -72,12 +76,7 @@ impl Handle {
 
     /// Brings the log of a run here, from whoever has it.
     async fn kept_log(&self, job: JobId, hash: Hash) -> Result<(), ApiError> {
-        if self.shared.offers.contains(&hash) {
-            return Ok(());
-        }
         let from: Vec<_> = self.shared.net.peers().into_iter().map(|p| p.node).collect();
-        let fetched = self.shared.blobs.fetch(&self.shared.net, &hash, &from, LOG_MAX).await;
-        fetched.map_err(|e| ApiError::Unavailable { reason: format!("the log cannot be fetched: {}", chain(&e)) })?;
-        self.shared.offer(&format!("job/{job}/service-log"), hash).await.map_err(|e| internal("blobs", &e))
+        self.fetch((hash, LOG_MAX), &from, &format!("job/{job}/service-log")).await
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn read(handle: &Handle, path: &RelativePath) -> Result<Bytes, 
             return Ok(bytes.into());
         }
     }
-    match handle.relay.hand_on(resource).await {
+    match handle.relay.hand_on(resource, handle.caller).await {
         Ok(bytes) => Ok(bytes),
         Err(Missing::Unknown) => Err(not_found()),
         // A single coordinator has nobody to ask, and said already that it has no such thing.

@@ -30,7 +30,7 @@ use super::reader::{FetchError, Source};
 use crate::{
     daemon::{Shared, chain},
     net::AskError,
-    on_behalf::{Budget, Questions},
+    on_behalf::{Budget, Caller, Questions},
 };
 
 /// How the path of a view begins that is a part of the log.
@@ -113,16 +113,16 @@ impl Relay {
         Self { shared, newest: Arc::default(), strangers: Arc::new(strangers) }
     }
 
-    /// Gives a stranger what candidates have, within this node's budget for strangers.
+    /// Gives what candidates have, to a stranger within this node's budget for strangers.
     ///
     /// # Errors
     /// [`Missing`] when none of them has it, or too many ask.
-    pub async fn hand_on(&self, resource: Resource) -> Result<Bytes, Missing> {
+    pub async fn hand_on(&self, resource: Resource, to: Caller) -> Result<Bytes, Missing> {
         if resource == Resource::Checkpoint {
-            return self.checkpoint().await.map(|(bytes, _)| bytes);
+            return self.checkpoint(to).await.map(|(bytes, _)| bytes);
         }
         let known = self.strangers.checkpoint().as_ref().map_or(0, |(_, _, size)| *size);
-        let size = if resource.is_within(known) { known } else { self.checkpoint().await?.1 };
+        let size = if resource.is_within(known) { known } else { self.checkpoint(to).await?.1 };
         if !resource.is_within(size) {
             return Err(Missing::Unknown);
         }
@@ -131,7 +131,7 @@ impl Relay {
         let bytes = match kept {
             Some(bytes) => bytes,
             None => {
-                let bytes = self.fetch_once(wide).await?;
+                let bytes = self.fetch_once(wide, to).await?;
                 self.strangers.kept().put(wide, &bytes);
                 bytes
             }
@@ -144,20 +144,23 @@ impl Relay {
     }
 
     /// Gives a checkpoint that is new enough, and how many entries it covers.
-    async fn checkpoint(&self) -> Result<(Bytes, u64), Missing> {
+    async fn checkpoint(&self, to: Caller) -> Result<(Bytes, u64), Missing> {
         let fresh = |(at, bytes, size): &(Instant, Bytes, u64)| {
             (at.elapsed() < CHECKPOINT_AGE_MAX).then(|| (bytes.clone(), *size))
         };
         if let Some(known) = self.strangers.checkpoint().as_ref().and_then(fresh) {
             return Ok(known);
         }
-        let bytes = self.fetch_once(Resource::Checkpoint).await?;
+        let bytes = self.fetch_once(Resource::Checkpoint, to).await?;
         let size = Signed::read(&bytes).map_err(|e| Missing::Unavailable(chain(&e)))?.claims().head().size;
         *self.strangers.checkpoint() = Some((Instant::now(), bytes.clone(), size));
         Ok((bytes, size))
     }
 
-    async fn fetch_once(&self, resource: Resource) -> Result<Bytes, Missing> {
+    async fn fetch_once(&self, resource: Resource, to: Caller) -> Result<Bytes, Missing> {
+        if to == Caller::Owner {
+            return self.ask(resource).await.map(Bytes::from);
+        }
         let answer = self.strangers.questions.ask(resource, async || self.ask(resource).await.map(Bytes::from)).await;
         answer.unwrap_or_else(|busy| Err(Missing::Unavailable(busy.to_string())))
     }
@@ -188,7 +191,15 @@ impl Relay {
     }
 
     async fn ask_one(&self, node: NodeId, resource: Resource) -> Result<Vec<u8>, Missing> {
-        let bytes = served(self.shared.net.ask(node, question(resource))).await;
+        let ask = || self.shared.net.ask(node, question(resource));
+        // A connection to who was restarted may break only now; asking twice does no harm.
+        let asked = async {
+            match ask().await {
+                Err(AskError::Interrupted(_)) => ask().await,
+                answer => answer,
+            }
+        };
+        let bytes = served(asked).await;
         let checked = bytes.and_then(|bytes| self.check(resource, bytes).map_err(Missing::Unavailable));
         checked.inspect_err(|missing| {
             if let Missing::Unavailable(why) = missing {

@@ -25,6 +25,9 @@ pub struct JobFilter {
     /// Only jobs of this group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Hash>,
+    /// Only jobs whose id, or whose group's, begins with these digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<String>,
     /// At most so many; the server cuts it at [`JobFilter::LIMIT_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u16>,
@@ -57,11 +60,12 @@ impl JobFilter {
                 "arch" => filter.arch = Some(parse(value)?),
                 "channel" => filter.channel = Some(parse(value)?),
                 "group" => filter.group = Some(parse(value)?),
+                "begins" => filter.begins = Some(value.chars().take(64).collect()),
                 "limit" => filter.limit = Some(parse(value)?),
                 "after" => filter.after = Some(parse(value)?),
                 _ => {
-                    let reason =
-                        "the words of this query are state, kind, arch, channel, group, limit and after".to_owned();
+                    let words = "state, kind, arch, channel, group, begins, limit and after";
+                    let reason = format!("the words of this query are {words}");
                     return Err(ApiError::Refused { reason });
                 }
             }
@@ -77,6 +81,7 @@ impl JobFilter {
             ("arch", self.arch.map(|arch| arch.to_string())),
             ("channel", self.channel.as_ref().map(|c| percent_encode(c.as_str()))),
             ("group", self.group.map(|id| id.to_string())),
+            ("begins", self.begins.as_ref().map(|digits| percent_encode(digits))),
             ("limit", self.limit.map(|n| n.to_string())),
             ("after", self.after.map(|id| id.to_string())),
         ];
@@ -88,6 +93,13 @@ impl JobFilter {
     pub fn matches(&self, job: &JobSummary) -> bool {
         self.passes(job.state, &job.kind, &job.channel)
             && self.asks_for(job.arch, job.group.as_ref().map(|group| &group.id))
+            && self.is_begun_by(&job.id, job.group.as_ref().map(|group| &group.id))
+    }
+
+    /// Says whether the id of a job, or of its group, begins as wanted.
+    pub fn is_begun_by(&self, job: &JobId, group: Option<&Hash>) -> bool {
+        let Some(digits) = &self.begins else { return true };
+        job.to_string().starts_with(digits) || group.is_some_and(|group| group.to_string().starts_with(digits))
     }
 
     /// Says whether a job of an architecture and of a group, or of none, passes.

@@ -4,16 +4,20 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
 use axum::{
     Json,
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
+use hyper::body::{Frame, SizeHint};
 
 use super::reply::RETRY_AFTER;
 use crate::api::ApiError;
@@ -73,12 +77,36 @@ impl Drop for Place {
     }
 }
 
+/// An answer that has its caller's place until it is sent: who follows a log makes this node ask for as long.
+struct Held {
+    body: Body,
+    _place: Place,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Lets a request pass unless its caller has too many on their way. The owner's socket has no address and no limit.
 pub(super) async fn pass(State(crowd): State<Crowd>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Caller>().copied();
     let place = caller.map(|caller| crowd.enter(caller).ok_or(()));
     match place.transpose() {
-        Ok(_place) => next.run(request).await,
+        Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Held { body, _place: place })),
+        Ok(None) => next.run(request).await,
         Err(()) => {
             let reason = format!("{PER_CALLER} such requests of this address are on their way");
             let body = Json(ApiError::Unavailable { reason }.body());

@@ -98,7 +98,7 @@ pub(super) async fn shutdown<B: Backend>(State(app): State<App<B>>) -> Result<St
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Healthy means: the backend answers.
+/// Healthy means: the backend answers, of what it knows by itself.
 pub(super) async fn health<B: Backend>(State(app): State<App<B>>) -> Result<&'static str, ApiError> {
-    app.server.backend.status().await.map(|_| "ok\n")
+    app.server.backend.metrics().await.map(|_| "ok\n")
 }

@@ -34,10 +34,7 @@ impl<B> App<B> {
 /// Gives the routes of one listener.
 pub(super) fn router<B: Backend>(app: App<B>) -> Router {
     Router::new()
-        .route("/", get(pages::overview::<B>))
-        .route("/jobs/{id}", get(pages::job::<B>))
         .route("/static/{name}", get(pages::asset))
-        .with_state(app.server.backend.clone())
         .merge(api(app.clone()))
         .merge(handed_on(app.clone()))
         .merge(rebuilder(app.clone()))
@@ -47,29 +44,17 @@ pub(super) fn router<B: Backend>(app: App<B>) -> Router {
         .layer(DefaultBodyLimit::disable())
 }
 
+/// What every node answers by itself.
 fn api<B: Backend>(app: App<B>) -> Router {
     Router::new()
-        .route("/api/v1/status", get(node::status::<B>))
-        .route("/api/v1/jobs", get(jobs::list::<B>).post(jobs::submit::<B>))
-        .route("/api/v1/jobs/{id}", get(jobs::show::<B>))
-        .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
-        .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
-        .route("/api/v1/jobs/{id}/difference", get(jobs::difference::<B>))
-        .route("/api/v1/jobs/{id}/difference.html", get(jobs::difference_page::<B>))
         .route("/api/v1/jobs/{id}/outputs", post(recipes::bring::<B>))
-        .route("/api/v1/recipes", get(recipes::list::<B>).post(recipes::keep::<B>))
-        .route("/api/v1/recipes/{name}", get(recipes::show::<B>))
-        .route("/api/v1/recipe-runs", post(recipes::keep_run::<B>))
         .route("/api/v1/news", get(live::news::<B>))
         .route("/api/v1/peers", get(node::peers::<B>))
-        .route("/api/v1/peers/{node}", get(node::peer::<B>))
         .route("/api/v1/coordination", get(node::coordination::<B>))
         .route("/api/v1/coordination/step-down", post(node::step_down::<B>))
         .route("/api/v1/coordination/transfer/{node}", post(node::transfer::<B>))
         .route("/api/v1/drain", post(node::drain::<B>))
         .route("/api/v1/resume", post(node::resume::<B>))
-        .route("/api/v1/policy", get(node::policy::<B>).post(node::adopt_policy::<B>))
-        .route("/api/v1/policies", get(node::policies::<B>))
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))
         .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
@@ -85,18 +70,36 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .with_state(app)
 }
 
-/// What a node that is no coordinator may have to ask one for: of these a caller gets a few at one time.
+/// What a node that does not coordinate may have to ask others for: of these a caller gets a few at one time.
 fn handed_on<B: Backend>(app: App<B>) -> Router {
     let crowd = app.server.crowd.clone();
+    let pages = Router::new()
+        .route("/", get(pages::overview::<B>))
+        .route("/jobs/{id}", get(pages::job::<B>))
+        .with_state(app.server.backend.clone());
     Router::new()
+        .route("/api/v1/status", get(node::status::<B>))
+        .route("/api/v1/jobs", get(jobs::list::<B>).post(jobs::submit::<B>))
+        .route("/api/v1/jobs/{id}", get(jobs::show::<B>))
+        .route("/api/v1/jobs/{id}/orders", post(jobs::order::<B>))
+        .route("/api/v1/jobs/{id}/log", get(live::log::<B>))
+        .route("/api/v1/jobs/{id}/difference", get(jobs::difference::<B>))
+        .route("/api/v1/jobs/{id}/difference.html", get(jobs::difference_page::<B>))
         .route("/api/v1/jobs/{id}/bundle", get(jobs::bundle::<B>))
+        .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
+        .route("/api/v1/recipes", get(recipes::list::<B>).post(recipes::keep::<B>))
+        .route("/api/v1/recipes/{name}", get(recipes::show::<B>))
+        .route("/api/v1/recipe-runs", post(recipes::keep_run::<B>))
+        .route("/api/v1/peers/{node}", get(node::peer::<B>))
+        .route("/api/v1/policy", get(node::policy::<B>).post(node::adopt_policy::<B>))
+        .route("/api/v1/policies", get(node::policies::<B>))
         .route("/api/v1/artifacts", get(clients::artifacts::<B>))
         .route("/api/v1/artifacts/{digest}/attestations", get(clients::attestations::<B>))
         .route("/api/v1/artifacts/{digest}/summary", get(clients::summary::<B>))
-        .route("/api/v1/jobs/{id}/buildinfo", get(clients::buildinfo::<B>))
         .route("/api/v1/packages", get(clients::packages::<B>))
         .route("/log/{*path}", get(content::log_file::<B>))
         .with_state(app)
+        .merge(pages)
         .layer(middleware::from_fn_with_state(crowd, crowd::pass))
 }
 

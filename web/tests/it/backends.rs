@@ -67,6 +67,10 @@ async fn reads(backend: &impl Backend, jobs: SampleJobs) {
     let only = JobFilter { state: Some(JobState::Published), ..JobFilter::default() };
     assert_eq!(backend.jobs(only).await.unwrap().jobs.iter().map(|j| j.id).collect::<Vec<_>>(), [jobs.published]);
 
+    let begins = jobs.published.to_string()[..12].to_owned();
+    let begun = backend.jobs(JobFilter { begins: Some(begins), ..JobFilter::default() }).await.unwrap();
+    assert_eq!(begun.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [jobs.published]);
+
     let log = LogRequest { job: jobs.published, attempt: Some(LeaseNumber(11)), from: 19, follow: Follow::Yes };
     assert_eq!(&collect(backend.log(log).await.unwrap(), 100).await.unwrap()[..], b"info: binary-only upload\n");
 

@@ -49,6 +49,41 @@ async fn a_followed_log_grows_and_ends() {
     site.stop().await;
 }
 
+/// A live log goes on asking for as long as it is read, so it has its caller's place for as long.
+#[tokio::test]
+async fn one_caller_follows_a_few_logs_at_one_time_and_the_owner_as_many_as_he_likes() {
+    const PLACES: usize = 8;
+    let site = Site::start(Limits::default()).await;
+    let (job, attempt) = (site.jobs.building, LeaseNumber(21));
+    let request = LogRequest { job, attempt: Some(attempt), from: 0, follow: Follow::Yes };
+    let mut logs = Vec::new();
+    for _ in 0..PLACES {
+        let mut log = site.tcp_client().log(request).await.unwrap();
+        assert!(log.next().await.unwrap().unwrap().starts_with(b"dpkg-buildpackage"));
+        logs.push(log);
+    }
+    for path in
+        [format!("/api/v1/jobs/{job}/log"), format!("/jobs/{job}"), "/".to_owned(), "/log/checkpoint".to_owned()]
+    {
+        let refused = site.get(&path, &[]).await;
+        assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true), "{path}: {}", refused.body);
+    }
+    assert_eq!(site.get("/healthz", &[]).await.status, 200);
+    let mut owned = Vec::new();
+    for _ in 0..=PLACES {
+        owned.push(site.unix_client().log(request).await.unwrap());
+    }
+    logs.pop();
+    let free = async {
+        while site.get("/", &[]).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("who goes gives his place back");
+    drop((logs, owned));
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn events_resume_at_the_byte() {
     let site = Site::start(Limits::default()).await;
