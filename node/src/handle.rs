@@ -217,6 +217,7 @@ impl Backend for Handle {
             draining: self.desk.worker().and_then(|worker| worker.draining()),
             conflict: witness::view(shared),
             doubt: witness::doubt(shared),
+            clock_behind: shared.clock_behind(),
         })
     }
 

@@ -180,6 +180,11 @@ impl Fake {
         self.state().transparency.insert(path, bytes.into());
     }
 
+    /// Says by how many milliseconds the coordinators' clocks are ahead.
+    pub fn set_clock_behind(&self, millis: i64) {
+        self.state().status.clock_behind = Some(millis);
+    }
+
     /// Sets the signed policy.
     pub fn set_policy(&self, bytes: impl Into<Bytes>) {
         self.state().policy = bytes.into();

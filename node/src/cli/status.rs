@@ -71,6 +71,13 @@ fn people(status: &Status, coordination: &Coordination) -> anyhow::Result<()> {
         lines
             .insert(1, "             nothing more is cosigned or mirrored until a coordinator serves its tiles".into());
     }
+    if let Some(clock) = status.clock() {
+        lines.insert(0, format!("CLOCK        {clock}:"));
+        lines.insert(
+            1,
+            "             beyond a minute, messages are ignored here or there; `timedatectl set-ntp true` keeps a clock right".into(),
+        );
+    }
     if let Some(reason) = &status.draining {
         lines.push(format!("draining     it takes no new job{}", output::because(reason)));
     }

@@ -1,6 +1,6 @@
 //! Views of the node and its network: status, peers, repositories, news, figures.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     Arch, ChannelName, Hash, JobId, NetworkId, NodeId, OperatorName, PublicKey, SuiteName, message::Octets,
@@ -115,6 +115,18 @@ pub struct Status {
     /// Why it takes and cosigns nothing more that the log proves, while nobody shows what a checkpoint of the log belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<DoubtView>,
+    /// By how many milliseconds the coordinators' clocks are ahead of its own, where that is more than half of what is tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_behind: Option<i64>,
+}
+
+impl Status {
+    /// Says in words how far the node's clock is off, where that hinders it.
+    pub fn clock(&self) -> Option<String> {
+        let behind = self.clock_behind?;
+        let (by, how) = (Duration::from_millis(behind.unsigned_abs()), if behind < 0 { "ahead of" } else { "behind" });
+        Some(format!("this node's clock is {} s {how} those of the coordinators", by.as_secs()))
+    }
 }
 
 /// Whether this node takes new jobs.

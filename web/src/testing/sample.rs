@@ -150,6 +150,7 @@ fn status() -> Status {
         draining: None,
         conflict: None,
         doubt: None,
+        clock_behind: None,
     }
 }
 

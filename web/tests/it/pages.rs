@@ -47,6 +47,18 @@ async fn jobs_of_a_group_lead_to_each_other() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_off_is_told() {
+    let site = Site::start(Limits::default()).await;
+    assert!(!page(&site, "/").await.contains("clock"));
+    for (millis, words) in [(310_400, "clock is 310 s behind those"), (-90_000, "clock is 90 s ahead of those")] {
+        site.fake.set_clock_behind(millis);
+        let html = page(&site, "/").await;
+        assert!(html.contains(words) && html.contains("role=\"alert\""), "{html}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn a_peer_that_drains_says_why() {
     let site = Site::start(Limits::default()).await;
     assert!(!page(&site, "/").await.contains("draining"));
