@@ -7,6 +7,7 @@ mod fetch;
 mod group;
 mod image;
 mod input;
+mod limits;
 mod many;
 mod orders;
 mod rpm;
@@ -25,7 +26,7 @@ use clap::{Subcommand, ValueEnum};
 use futures::StreamExt;
 use protocol::{
     Arch, ChannelName, JobId, PackageName, SuiteName, Verified,
-    job::{BuildLimits, Change, Group, Priority},
+    job::{Change, Group, Priority},
     lease::LeaseNumber,
 };
 use web::{
@@ -135,12 +136,8 @@ pub(super) struct Submit {
     /// A lock as `env lock` wrote it, instead of what the archive has now
     #[arg(long, value_name = "FILE")]
     environment: Option<PathBuf>,
-    /// Memory of one attempt, in MiB
-    #[arg(long, default_value_t = BuildLimits::default().memory_mib)]
-    memory: u32,
-    /// Wall time of one attempt, in seconds
-    #[arg(long, default_value_t = BuildLimits::default().wall_secs)]
-    wall: u32,
+    #[command(flatten)]
+    limits: limits::LimitWords,
     #[command(flatten)]
     many: many::Many,
     /// An agreed output of another job as an input, which appears at PATH; the job begins after that one; may be repeated
@@ -256,7 +253,7 @@ impl Submit {
         for wanted in &self.inputs {
             found.push(wanted.find(context, patience).await?);
         }
-        let limits = BuildLimits { memory_mib: self.memory, wall_secs: self.wall, ..BuildLimits::default() };
+        let limits = self.limits.limits();
         let mut ready = Vec::new();
         for (arch, variant) in self.many.all()? {
             ready.push((self.many.name(arch, variant.as_ref())?, self.prepare(context, arch, variant).await?));
@@ -389,7 +386,8 @@ pub(super) async fn find(context: &Context, text: &str) -> anyhow::Result<JobId>
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let filter = JobFilter { limit: Some(JobFilter::LIMIT_MAX), ..JobFilter::default() };
+    let begins = Some(text.to_owned());
+    let filter = JobFilter { begins, limit: Some(JobFilter::LIMIT_MAX), ..JobFilter::default() };
     let page = context.client().jobs(filter).await?;
     let matching: Vec<JobId> =
         page.jobs.iter().map(|j| j.id).filter(|id| text.len() >= 4 && id.to_string().starts_with(text)).collect();

@@ -69,7 +69,8 @@ pub(super) async fn find_group(context: &Context, text: &str) -> anyhow::Result<
     if let Ok(id) = text.parse() {
         return Ok(Some(id));
     }
-    let filter = JobFilter { limit: Some(JobFilter::LIMIT_MAX), ..JobFilter::default() };
+    let begins = Some(text.to_owned());
+    let filter = JobFilter { begins, limit: Some(JobFilter::LIMIT_MAX), ..JobFilter::default() };
     let page = context.client().jobs(filter).await?;
     let groups = page.jobs.iter().filter_map(|job| job.group.as_ref().map(|group| group.id));
     let mut matching: Vec<Hash> = groups.filter(|id| text.len() >= 4 && id.to_string().starts_with(text)).collect();

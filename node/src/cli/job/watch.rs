@@ -1,6 +1,10 @@
 //! Waits for a job and tells what happens meanwhile, on standard error.
 
-use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::{JobId, lease::LeaseNumber};
@@ -9,7 +13,10 @@ use web::{
     api::{AttemptState, AttemptView, JobDetail, JobState},
 };
 
+/// How often the coordinator is asked at first, as people notice.
 const POLL: Duration = Duration::from_millis(200);
+/// How seldom it is asked of a long job: what that adds is a fiftieth of the job's time.
+const POLL_MAX: Duration = Duration::from_secs(2);
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub(crate) enum Until {
 
 /// Follows a job, printing one line for each step of each attempt.
 pub(crate) async fn watch(node: &impl Backend, job: JobId, until: Until) -> anyhow::Result<JobDetail> {
-    let mut teller = Teller::new();
+    let (mut teller, begun) = (Teller::new(), Instant::now());
     loop {
         let detail = node.job(job).await?;
         teller.tell(&detail);
@@ -38,7 +45,7 @@ pub(crate) async fn watch(node: &impl Backend, job: JobId, until: Until) -> anyh
             teller.bar.finish_and_clear();
             return Ok(detail);
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep((begun.elapsed() / 50).clamp(POLL, POLL_MAX)).await;
     }
 }
 
