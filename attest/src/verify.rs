@@ -260,7 +260,7 @@ impl Case<'_> {
     fn prove(self) -> Result<Proof, Error> {
         let Case { network, policy, moved_under, request, promotions, lock, attestations } = self;
         let maintainer = maintainer(policy, &request)?.clone();
-        let promotions = promotion::follow(&promotions, network, moved_under, &request.get().channel)?;
+        let promotions = promotion::follow(&promotions, network, moved_under, request.get())?;
         let channel = promotions.last().map_or(&request.get().channel, |step| &step.to).clone();
         let rule = rule(moved_under, &channel, request.get().arch)?;
         let votes: Vec<Vote> = attestations.iter().filter_map(|a| Vote::of(policy, a)).collect();

@@ -123,6 +123,8 @@ pub enum Refusal {
     Inconsistent {
         /// The size that it saw last.
         old: u64,
+        /// The checkpoint's size.
+        size: u64,
         /// Why the proof proves nothing.
         #[source]
         why: ProofError,
@@ -139,6 +141,8 @@ impl Refusal {
             Refusal::NotSigned(_) => 403,
             Refusal::UnknownLog(_) => 404,
             Refusal::Stale { .. } => 409,
+            // Of one size there is one root; what else is wrong is the proof.
+            Refusal::Inconsistent { why: ProofError::Root { .. }, old, size, .. } if old == size => 409,
             Refusal::Inconsistent { .. } => 422,
         }
     }
@@ -214,7 +218,7 @@ pub fn decide(request: &Request, log: &[VerifierKey], latest: Option<&Signed>) -
         Err(why) => {
             let older = latest.and_then(|latest| latest.clone().verify(log).ok());
             let evidence = older.and_then(|older| Conflict::find(&older, &checkpoint, &request.proof));
-            Err(Refusal::Inconsistent { old, why, evidence: evidence.map(Box::new) })
+            Err(Refusal::Inconsistent { old, size, why, evidence: evidence.map(Box::new) })
         }
     }
 }

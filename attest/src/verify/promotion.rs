@@ -49,13 +49,13 @@ pub(super) fn follow(
     promotions: &[Verified<JobRequest>],
     network: &NetworkId,
     policy: &Policy,
-    built_in: &ChannelName,
+    built: &JobRequest,
 ) -> Result<Vec<Promotion>, Error> {
     let mut steps: Vec<Promotion> = Vec::new();
     for (at, request) in promotions.iter().enumerate() {
         let refuse = |why: String| Error::Promotion { position: at + 1, why };
-        let from = steps.last().map_or(built_in, |step| &step.to);
-        let step = step(request, policy, from).map_err(refuse)?;
+        let from = steps.last().map_or(&built.channel, |step| &step.to);
+        let step = step(request, policy, (from, built)).map_err(refuse)?;
         if request.get().network != *network {
             return Err(refuse("it is for another network".into()));
         }
@@ -69,18 +69,27 @@ pub(super) fn follow(
 pub(super) fn in_order(
     mut loose: Vec<Verified<JobRequest>>,
     policy: &Policy,
-    built_in: &ChannelName,
+    built: &JobRequest,
 ) -> Vec<Verified<JobRequest>> {
     let mut ordered: Vec<Verified<JobRequest>> = Vec::new();
     loop {
-        let from = ordered.last().map_or(built_in, |request| &request.get().channel);
-        let next = loose.iter().position(|request| step(request, policy, from).is_ok());
+        let from = ordered.last().map_or(&built.channel, |request| &request.get().channel);
+        let next = loose.iter().position(|request| step(request, policy, (from, built)).is_ok());
         let Some(next) = next else { return ordered };
         ordered.push(loose.remove(next));
     }
 }
 
-fn step(request: &Verified<JobRequest>, policy: &Policy, from: &ChannelName) -> Result<Promotion, String> {
+/// Checks one step from a channel. Its request says until when it may be done, and no job or version: it is no word about what was asked
+/// for after that.
+fn step(
+    request: &Verified<JobRequest>,
+    policy: &Policy,
+    (from, built): (&ChannelName, &JobRequest),
+) -> Result<Promotion, String> {
+    if built.created > request.get().expires {
+        return Err("its time was over before this was asked for".into());
+    }
     let to = request.get().channel.clone();
     let work = request.get().server().ok_or("it is a build")?;
     let (taken, _) = work.takes_over().ok_or_else(|| format!("a {} takes no package over", work.word()))?;

@@ -331,9 +331,9 @@ impl<'a> Check<'a> {
         if evidence.promotions.is_empty() {
             return vec![own];
         }
-        let from = &evidence.request.get().channel;
+        let built = evidence.request.get();
         let under = |policy: Cow<'a, Policy>| {
-            let steps = promotion::in_order(evidence.promotions.clone(), &policy, from);
+            let steps = promotion::in_order(evidence.promotions.clone(), &policy, built);
             (policy, steps)
         };
         let mut ways: Vec<_> = self.trust.since(self.era).map(under).collect();

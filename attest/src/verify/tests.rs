@@ -403,6 +403,19 @@ fn a_promoted_package_is_held_to_the_rule_of_its_new_channel() {
     elsewhere.0.promotions.push(elsewhere.0.promotions[0].clone());
     let twice = check(elsewhere).unwrap_err();
     assert!(twice.to_string().contains("this one came from stable"), "{twice}");
+    // A promotion is no word about what is asked for once its time is over, though it names neither job nor version.
+    let mut old = promoted(promote(&[]), samples::MAINTAINER_SEED, 2);
+    let mut server = samples::server_request(old.1, promote(&[]));
+    for (expires, promoted) in
+        [(server.created, true), (Timestamp::from_millis(server.created.as_millis() - 1000), false)]
+    {
+        (server.created, server.expires) = (Timestamp::from_millis(expires.as_millis() - 60_000), expires);
+        let maintainer = signing_key(samples::MAINTAINER_SEED);
+        old.0.promotions = vec![Octets(Signed::sign(&server, Some(&old.1), &[&maintainer]).to_bytes())];
+        let judged = check((old.0.clone(), old.1));
+        assert_eq!(judged.is_ok(), promoted, "{judged:?}");
+        assert!(promoted || judged.unwrap_err().to_string().contains("its time was over"));
+    }
     let mut built = promoted(promote(&[]), samples::MAINTAINER_SEED, 2);
     built.0.promotions = vec![built.0.request.clone()];
     assert!(check(built).unwrap_err().to_string().contains("it is a build"));

@@ -14,6 +14,7 @@ pub mod input;
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     io::{Read, Write},
     path::{Path, PathBuf},
 };
@@ -174,7 +175,19 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     let known = (&repositories, archives.as_deref());
     let came = input.wanted.iter().map(|wanted| (wanted, Came::of(wanted, &addresses, &repositories)));
     let must = |(wanted, came): &(&Wanted, Came)| marks.as_ref().is_none_or(|marks| marks.must(wanted, came, known));
-    let must: Vec<(&Wanted, Came)> = came.filter(must).collect();
+    let mut must: Vec<(&Wanted, Came)> = came.filter(must).collect();
+    let of_network = |base: &&String| marks.as_ref().is_some_and(|marks| marks.mark(base, &repositories));
+    let of_network: BTreeSet<&String> = repositories.keys().filter(of_network).collect();
+    if of_network.len() > 1 && !must.is_empty() {
+        let names = must.iter().map(|(wanted, _)| wanted.name.as_str()).collect();
+        let listed = apt.listed_by(&names).map_err(Error::Hook)?;
+        for (wanted, came) in &mut must {
+            let sources = listed.get(&(wanted.name.clone(), wanted.version.clone())).into_iter().flatten();
+            let begins = |source: &String| of_network.iter().rev().find(|base| source.starts_with(base.as_str()));
+            let others = sources.filter_map(begins).filter(|base| came.source.as_ref() != Some(base));
+            came.also = others.map(|base| (*base).clone()).collect();
+        }
+    }
     let verifier = match verifier {
         Ok(verifier) => verifier,
         Err(_) if must.is_empty() => return Ok(Vec::new()),

@@ -45,12 +45,14 @@ impl Entry {
 /// index read here names, since others read more kinds of indexes.
 ///
 /// # Errors
-/// When an index cannot be read, or names a file outside, or there is no package at all.
+/// When an index cannot be read, or names a file outside, or there is no package at all; and where somebody else may find packages that
+/// are not found here: by an index of another kind or place, behind a link, or very deep.
 pub fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
-    let mut entries = apt(root)?;
-    entries.extend(rpm(root)?);
+    let mut read = BTreeSet::new();
+    let mut entries = apt(root, &mut read)?;
+    entries.extend(rpm(root, &mut read)?);
     let mut lying = Vec::new();
-    walk(root, DEPTH_MAX, &mut lying)?;
+    walk(root, (DEPTH_MAX, &read), &mut lying)?;
     let named: BTreeSet<PathBuf> = entries.iter().map(|entry| entry.file.clone()).collect();
     entries.extend(lying.into_iter().filter(|entry| !named.contains(&entry.file)));
     entries.sort();
@@ -61,13 +63,13 @@ pub fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     Ok(entries)
 }
 
-fn apt(root: &Path) -> Result<Vec<Entry>, Error> {
+fn apt(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for suite in folders(&root.join("dists"))? {
         for component in folders(&suite)? {
             for index in folders(&component)? {
                 let binary = index.file_name().is_some_and(|name| name.to_string_lossy().starts_with("binary-"));
-                if binary && let Some(text) = index_text(&index.join("Packages"))? {
+                if binary && let Some(text) = index_text(&index.join("Packages"), known)? {
                     let malformed = |why| Error::Form { path: index.join("Packages"), why };
                     entries.extend(packages(&text, root).map_err(malformed)?);
                 }
@@ -77,27 +79,45 @@ fn apt(root: &Path) -> Result<Vec<Entry>, Error> {
     Ok(entries)
 }
 
-/// Reads `Packages`, or else `Packages.gz`.
-fn index_text(path: &Path) -> Result<Option<String>, Error> {
-    let packed = path.with_extension("gz");
-    let bytes = if path.is_file() {
-        read(path, INDEX_MAX)?
-    } else if packed.is_file() {
-        unpacked(&packed)?
-    } else {
-        return Ok(None);
-    };
-    match String::from_utf8(bytes) {
-        Ok(text) if text.len() <= INDEX_MAX => Ok(Some(text)),
-        _ => Err(Error::Form { path: path.into(), why: format!("it is no text of at most {INDEX_MAX} bytes") }),
+/// Reads `Packages` in each form that is there: apt may take any, so all must say the same.
+fn index_text(path: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Option<String>, Error> {
+    let malformed = |path: &Path, why: String| Error::Form { path: path.into(), why };
+    let mut found: Option<String> = None;
+    for form in [path.to_owned(), path.with_extension("gz"), path.with_extension("xz")] {
+        if !form.is_file() {
+            continue;
+        }
+        let text = match String::from_utf8(unpacked(&form)?) {
+            Ok(text) if text.len() <= INDEX_MAX && !text.contains('\r') => text,
+            _ => {
+                return Err(malformed(
+                    &form,
+                    format!("it is no text of at most {INDEX_MAX} bytes, or has other ends of lines"),
+                ));
+            }
+        };
+        if found.as_ref().is_some_and(|found| *found != text) {
+            return Err(malformed(&form, "it says something else than the same index in another form".into()));
+        }
+        found = Some(text);
+        known.insert(form);
     }
+    Ok(found)
 }
 
+/// Reads a file, unpacked where its name says that it is packed.
 fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
     let packed = read(path, INDEX_MAX)?;
     let mut bytes = Vec::new();
-    let mut limited = flate2::read::MultiGzDecoder::new(packed.as_slice()).take(INDEX_MAX as u64 + 1);
-    limited.read_to_end(&mut bytes).map_err(|source| Error::Read { path: path.into(), source })?;
+    let limit = INDEX_MAX as u64 + 1;
+    let done = match path.extension().and_then(OsStr::to_str) {
+        Some("gz") => flate2::read::MultiGzDecoder::new(packed.as_slice()).take(limit).read_to_end(&mut bytes),
+        Some("xz") => {
+            liblzma::read::XzDecoder::new_multi_decoder(packed.as_slice()).take(limit).read_to_end(&mut bytes)
+        }
+        Some(_) | None => return Ok(packed),
+    };
+    done.map_err(|source| Error::Read { path: path.into(), source })?;
     Ok(bytes)
 }
 
@@ -109,10 +129,14 @@ pub fn packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty());
     let entry = |paragraph: &str| {
         let field = |wanted: &str| {
-            let mut lines = paragraph.lines().filter_map(|line| line.split_once(": "));
-            lines.find(|(name, _)| *name == wanted).map(|(_, value)| value.trim().to_owned())
+            let fields = paragraph.lines().filter_map(|line| line.split_once(':'));
+            let mut found = fields.filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            match (found.next(), found.next()) {
+                (Some((_, value)), None) => Ok(value.trim().to_owned()),
+                (None, _) => Err(format!("a package has no field {wanted}")),
+                (Some(_), Some(_)) => Err(format!("a package has the field {wanted} twice")),
+            }
         };
-        let field = |wanted: &str| field(wanted).ok_or_else(|| format!("a package has no field {wanted}"));
         let wanted = [field("Package")?, field("Version")?, field("Architecture")?];
         Ok(Entry { file: below(root, &field("Filename")?)?, wanted: Some(wanted) })
     };
@@ -125,7 +149,7 @@ fn below(root: &Path, path: &str) -> Result<PathBuf, String> {
     Ok(root.join(path.as_str()))
 }
 
-fn rpm(root: &Path) -> Result<Vec<Entry>, Error> {
+fn rpm(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> {
     let path = root.join("repodata/repomd.xml");
     if !path.is_file() {
         return Ok(Vec::new());
@@ -134,6 +158,7 @@ fn rpm(root: &Path) -> Result<Vec<Entry>, Error> {
     let text = String::from_utf8(read(&path, INDEX_MAX)?).map_err(|e| malformed(e.to_string()))?;
     let href = primary_of(&text).ok_or_else(|| malformed("it names no primary index".into()))?;
     let primary = below(root, href).map_err(malformed)?;
+    known.extend([path.clone(), primary.clone()]);
     if primary.extension() != Some(OsStr::new("gz")) {
         return Err(malformed(format!("{href} is not packed by gzip, which alone is read here")));
     }
@@ -152,6 +177,12 @@ pub fn primary_of(text: &str) -> Option<&str> {
 /// # Errors
 /// Words, when a package lacks what names it, or names a file outside.
 pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
+    // Others read XML that is written in other ways; what they find must be found here.
+    let is_name = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
+    let begun = text.split("<package").skip(1).filter(|rest| !rest.starts_with(is_name)).count();
+    if begun != elements(text, "package").count() || text.contains("<!") {
+        return Err("it is not written as such indexes are".into());
+    }
     let packages = elements(text, "package").map(|package| {
         let (href, wanted) = described(package).ok_or("a package lacks what names it")?;
         Ok(Entry { file: below(root, href)?, wanted: Some(wanted) })
@@ -211,13 +242,27 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-fn walk(folder: &Path, depth: usize, entries: &mut Vec<Entry>) -> Result<(), Error> {
+fn walk(folder: &Path, (depth, known): (usize, &BTreeSet<PathBuf>), entries: &mut Vec<Entry>) -> Result<(), Error> {
     for path in listed(folder)? {
-        let package = path.extension().is_some_and(|end| ["deb", "udeb", "rpm"].iter().any(|known| end == *known));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let package = [".deb", ".udeb", ".rpm"].iter().any(|end| name.ends_with(end)) && !name.ends_with(".src.rpm");
+        let index = name == "Packages" || name.starts_with("Packages.") || name == "repomd.xml";
         let kind = fs::symlink_metadata(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-        if kind.is_dir() && depth > 0 {
-            walk(&path, depth - 1, entries)?;
-        } else if package && !path.to_string_lossy().ends_with(".src.rpm") {
+        let unread = |why: &str| Err(Error::Form { path: path.clone(), why: why.to_owned() });
+        if kind.is_symlink() && path.is_dir() {
+            return unread("a link to a folder is not followed, and what lies behind it was not checked");
+        }
+        if kind.is_dir() && depth == 0 {
+            return unread("what lies so deep was not checked");
+        }
+        if index && !known.contains(&path) {
+            return unread(
+                "it is an index of a kind or in a place that is not read here: name the folder that it is of",
+            );
+        }
+        if kind.is_dir() {
+            walk(&path, (depth - 1, known), entries)?;
+        } else if package {
             entries.push(Entry { file: path, wanted: None });
         }
     }
@@ -267,6 +312,61 @@ mod tests {
         }
         let names = entries(dir.path()).unwrap().into_iter().map(|e| e.file.file_name().unwrap().to_owned());
         assert_eq!(names.collect::<Vec<_>>(), ["x.deb", "y.rpm"]);
+    }
+
+    /// What apt or dnf would find, and this program does not, must not look proven.
+    #[test]
+    fn what_is_not_read_is_said() {
+        let index = "dists/main/main/binary-amd64/Packages";
+        let xz = |text: &str| {
+            let mut bytes = Vec::new();
+            liblzma::read::XzEncoder::new(text.as_bytes(), 1).read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let other = PACKAGES.replace("tiny_2", "other_2");
+        let deep = "deep/".repeat(DEPTH_MAX + 2);
+        type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+        let refused: [(&str, Files<'_>); 9] = [
+            (
+                "something else",
+                vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.gz", gz(&other))],
+            ),
+            (
+                "something else",
+                vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.xz", xz(&other))],
+            ),
+            ("not read here", vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.zst", vec![1])]),
+            ("not read here", vec![("flat/Packages", PACKAGES.into())]),
+            ("not read here", vec![("dists/a/b/main/binary-amd64/Packages.gz", gz(PACKAGES))]),
+            ("ends of lines", vec![(index, PACKAGES.replace("\n\n", "\n\r\n").into())]),
+            (
+                "Filename twice",
+                vec![(index, PACKAGES.replace("Description", "filename:pool/other.deb\nDescription").into())],
+            ),
+            (
+                "as such indexes",
+                vec![
+                    ("repodata/repomd.xml", REPOMD.into()),
+                    ("repodata/p.xml.gz", gz(&format!("{PRIMARY}<package\ntype=\"rpm\"></package>"))),
+                ],
+            ),
+            ("not checked", vec![(deep.as_str(), vec![])]),
+        ];
+        for (why, files) in refused {
+            let dir = tempfile::tempdir().unwrap();
+            for (path, bytes) in &files {
+                lay(dir.path(), &format!("{path}{}", if path.ends_with('/') { "x" } else { "" }), bytes);
+            }
+            let words = entries(dir.path()).unwrap_err().words();
+            assert!(words.contains(why), "{why}: {words}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        lay(dir.path(), "a/x.deb", b"x");
+        std::os::unix::fs::symlink(dir.path().join("a"), dir.path().join("b")).unwrap();
+        assert!(entries(dir.path()).unwrap_err().words().contains("link to a folder"));
+        let (dir, same) = (tempfile::tempdir().unwrap(), "dists/main/main/binary-amd64/Packages.xz");
+        lay(dir.path(), same, &xz(&PACKAGES.replace("Filename: ", "filename:")));
+        assert_eq!(entries(dir.path()).unwrap()[0].file, dir.path().join("pool/tiny_2_all.deb"));
     }
 
     #[test]

@@ -79,29 +79,38 @@ fn member(deb: &mut impl Read) -> Result<(String, u32), String> {
     Ok((name.trim_end_matches('/').to_owned(), size))
 }
 
-/// Finds the file `control` in a tar.
+/// Finds the file `control` in a tar. There is one: of two, readers may take either.
 fn in_tar(tar: &mut impl Read) -> Result<String, String> {
     let broken = |error: io::Error| format!("control.tar is broken: {error}");
     let mut tar = tar.take(UNPACKED_MAX);
-    let mut header = [0; BLOCK];
+    let (mut header, mut control) = ([0; BLOCK], None);
     loop {
-        tar.read_exact(&mut header).map_err(broken)?;
-        if header.iter().all(|byte| *byte == 0) {
-            return Err("control.tar has no file called control".into());
+        let ended = match tar.read_exact(&mut header) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && control.is_some() => true,
+            read => read.map(|()| header.iter().all(|byte| *byte == 0)).map_err(broken)?,
+        };
+        if ended {
+            return control.ok_or_else(|| "control.tar has no file called control".to_owned());
         }
         let name = header[..100].split(|byte| *byte == 0).next().unwrap_or_default();
         let size = octal(&header[124..136]).ok_or("control.tar has a size that is no number")?;
         let plain = matches!(header[156], b'0' | 0);
+        let mut rest = size.checked_next_multiple_of(BLOCK as u64).ok_or("control.tar has a size without end")?;
         if plain && matches!(name, b"./control" | b"control") {
+            if control.is_some() {
+                return Err("control.tar has two files called control".into());
+            }
             if size > CONTROL_MAX {
                 return Err(format!("control has {size} bytes, at most {CONTROL_MAX} are read"));
             }
             let mut text = String::new();
             let read = (&mut tar).take(size).read_to_string(&mut text).map_err(broken)?;
-            return if read as u64 == size { Ok(text) } else { Err("control.tar ends early".into()) };
+            if read as u64 != size {
+                return Err("control.tar ends early".into());
+            }
+            (control, rest) = (Some(text), rest - size);
         }
-        let padded = size.checked_next_multiple_of(BLOCK as u64).ok_or("control.tar has a size without end")?;
-        io::copy(&mut (&mut tar).take(padded), &mut io::sink()).map_err(broken)?;
+        io::copy(&mut (&mut tar).take(rest), &mut io::sink()).map_err(broken)?;
     }
 }
 
@@ -183,6 +192,8 @@ mod tests {
         let plain = |control: &str| read(deb("control.tar", &tar("control", control.as_bytes()))).unwrap_err();
         assert!(plain("Package: tiny\nVersion: 1\n").contains("no field Architecture"));
         assert!(plain(&format!("{CONTROL}package: other\n")).contains("Package twice"));
+        let two = [tar("./control", CONTROL.as_bytes()), tar("control", CONTROL.as_bytes())].concat();
+        assert!(read(deb("control.tar", &two)).unwrap_err().contains("two files called control"));
         assert!(read(deb("control.tar", &tar("other", b"x"))).unwrap_err().contains("control.tar"));
         assert!(read(deb("control.tar.lz4", b"")).unwrap_err().contains("control.tar.lz4"));
         assert!(read(deb("data.tar", b"")).unwrap_err().contains("data.tar"));

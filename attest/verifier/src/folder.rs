@@ -48,7 +48,16 @@ impl Verifier {
         if meant.is_empty() {
             return Err(Error::NoSuchPackage { name: what.chars().take(200).collect(), folder: root.into() });
         }
-        Ok(self.every(&meant))
+        let mut checked = self.every(&meant);
+        // A file's name says nothing: what was proven must be what was asked for.
+        for one in &mut checked {
+            if let Ok(proven) = &one.result
+                && let Err(other) = proven.is_called(name, version)
+            {
+                one.result = Err(other);
+            }
+        }
+        Ok(checked)
     }
 
     fn every(&self, entries: &[Entry]) -> Vec<Checked> {

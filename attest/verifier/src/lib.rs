@@ -21,7 +21,7 @@ pub mod report;
 pub mod rpm;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
@@ -242,9 +242,19 @@ impl Verifier {
 fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
+    let file = open(path)?;
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
+}
+
+/// Opens a file. A pipe would be waited for without end, and a device has none.
+fn open(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    File::open(path).map_err(failed)
 }
 
 /// Gives the time of this machine.

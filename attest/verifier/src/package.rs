@@ -15,7 +15,7 @@ use attest::{
 use protocol::{Arch, PackageName, Sha256, words::DebVersion};
 use sha2::Digest as _;
 
-use crate::{Error, Verifier, deb, read, rpm};
+use crate::{Error, Verifier, deb, open, read, rpm};
 
 /// Which package a file is, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +154,24 @@ impl Verifier {
 }
 
 impl Proven {
+    /// Checks that it is a package of a name, and of a version where one is given, with or without its epoch.
+    ///
+    /// # Errors
+    /// [`Error::OtherPackage`].
+    pub fn is_called(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
+        let is_it = |identity: &Identity| {
+            let of = identity.version.to_string();
+            let plain = of.split_once(':').map_or(of.as_str(), |(_, plain)| plain);
+            identity.name.as_str() == name && version.is_none_or(|version| version == of || version == plain)
+        };
+        if self.identity.as_ref().is_some_and(is_it) {
+            return Ok(());
+        }
+        let got = self.identity.as_ref().map_or("no package".to_owned(), ToString::to_string);
+        let wanted = version.map_or(name.to_owned(), |version| format!("{name} {version}"));
+        Err(Error::OtherPackage { got, wanted: wanted.chars().take(200).collect() })
+    }
+
     /// Checks that it is the package that was asked for.
     ///
     /// # Errors
@@ -165,10 +183,6 @@ impl Proven {
         let got = self.identity.as_ref().map_or("no package".to_owned(), ToString::to_string);
         Err(Error::OtherPackage { got, wanted: wanted.to_string() })
     }
-}
-
-fn open(path: &Path) -> Result<File, Error> {
-    File::open(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
 fn rewound<'a>(file: &'a mut File, path: &Path) -> Result<&'a mut File, Error> {

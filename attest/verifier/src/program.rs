@@ -16,7 +16,7 @@ use protocol::{Arch, ChannelName, NetworkId};
 
 use crate::{
     Error, POLICY, Verifier,
-    channel::Channels,
+    channel::{Allowed, Channels},
     folder::Checked,
     hook::Manager,
     now,
@@ -47,8 +47,9 @@ this was logged and witnessed as the policy asks, and that the package is what i
   --max-age SPAN     how old the newest sign of life of the log may be, for instance 30d
   --checkpoint FILE  a newer checkpoint of the log (LOG/checkpoint): witnesses say in it until when they saw the log alive
   --agree N          operators that must agree at least
-  --channel NAME     accept packages of this channel only; may stand several times
-  --from ADDRESS     the one FILE is from a repository there: it must be proven for the channel of that address
+  --channel NAME     accept packages of this channel only; may stand several times; a PACKAGE or REPOSITORY needs it, or
+                     --from, where the policy's channels have different rules
+  --from ADDRESS     what is named is from a repository there: it must be proven for the channel of that address
                      (.../repo/NAME/); where it says none, and the policy's channels have different rules, nothing is proven
   --channel-of WORD  with --from: ADDRESS=NAME says the channel of what is from there, NAME that of everything else whose address
                      does not say it; may stand several times
@@ -116,7 +117,8 @@ impl Changes {
 
 /// Runs the program on the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::from(perform(std::env::args().skip(1).collect()))
+    let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
+    ExitCode::from(words.map_or_else(|word| refused(&unreadable(&word), false).1, perform))
 }
 
 /// Runs the program on the words of a command line, prints what it says, and gives the exit code. A first word `verify` may be
@@ -125,8 +127,10 @@ pub fn perform(mut words: Vec<String>) -> u8 {
     if words.first().is_some_and(|word| word == "verify") {
         words.remove(0);
     }
-    let asks_for_help = words.iter().any(|word| word == "--help" || word == "-h");
-    let json = words.iter().any(|word| word == "--json");
+    // What stands behind `--` are names.
+    let options = || words.iter().take_while(|word| *word != "--");
+    let asks_for_help = options().any(|word| word == "--help" || word == "-h");
+    let json = options().any(|word| word == "--json");
     let ran = match words.first().map(String::as_str) {
         Some("conflict") if asks_for_help => Ok((conflict::USAGE.to_owned(), 0)),
         Some("conflict") => conflict::run(&words[1..]),
@@ -139,14 +143,21 @@ pub fn perform(mut words: Vec<String>) -> u8 {
             Asked::Bundle { network, paths, output } => bundle::run(&network, &paths, output).map(|text| (text, 0)),
         }),
     };
-    let (text, code) = ran.unwrap_or_else(|error| {
-        let (code, words) = (error.exit_code(), error.words());
-        eprintln!("artel-verify: {words}");
-        let refused = serde_json::json!({ "proven": false, "exit": code, "error": words });
-        (if json { format!("{refused}\n") } else { String::new() }, code)
-    });
+    let (text, code) = ran.unwrap_or_else(|error| refused(&error, json));
     print(&text);
     code
+}
+
+/// Says why nothing is checked, and gives what to print and the exit code.
+fn refused(error: &Error, json: bool) -> (String, u8) {
+    let (code, words) = (error.exit_code(), error.words());
+    eprintln!("artel-verify: {words}");
+    let refused = serde_json::json!({ "proven": false, "exit": code, "error": words });
+    (if json { format!("{refused}\n") } else { String::new() }, code)
+}
+
+fn unreadable(word: &std::ffi::OsStr) -> Error {
+    Error::Usage(format!("{} is no UTF-8, and names of files must be here", word.display()))
 }
 
 /// Checks what is asked for, and gives what to print and the exit code.
@@ -157,15 +168,29 @@ pub fn run(options: Options) -> Result<(String, u8), Error> {
     let Options { policy, changes, checkpoint, inside, evidence, wanted, from, channels, what, output } = options;
     let mut verifier = Verifier::open(&policy, |demands| changes.make(demands), now())?;
     verifier.checkpoint = checkpoint.map(|path| read(&path, attest::log::note::NOTE_MAX)).transpose()?;
-    let from = from.map(|from| channels.allowed(Some(from.as_str()).filter(|from| !from.is_empty()), &verifier));
-    let allowed = from.transpose()?;
+    let source = from.as_deref().filter(|from| !from.is_empty());
+    let allowed = from.as_ref().map(|_| channels.allowed(source, &verifier)).transpose()?;
+    // Whoever serves a folder chooses what lies in it, so that nobody but the caller can say for which channel it is.
+    let of_folder = || allowed.clone().map_or_else(|| channels.allowed(None, &verifier), Ok);
+    let many = |checked: Vec<Checked>, allowed: &Allowed| {
+        let is_allowed = |proven: Proven| allowed.check(&proven).map(|()| proven);
+        Answer::Many(
+            checked.into_iter().map(|one| Checked { result: one.result.and_then(is_allowed), ..one }).collect(),
+        )
+    };
     let answer = |what: &String| {
         let path = Path::new(what);
-        if path.is_dir() {
-            return verifier.repository(path).map(Answer::Many);
+        let is_named = !path.is_file() && !what.contains('/') && !looks_like_a_file(what);
+        if (path.is_dir() || is_named) && (evidence.is_some() || wanted.is_some()) {
+            return Err(usage("--evidence and --is are of one FILE"));
         }
-        if !path.is_file() && !what.contains('/') && !looks_like_a_file(what) {
-            return verifier.named(&inside, what).map(Answer::Many);
+        if path.is_dir() {
+            let allowed = of_folder()?;
+            return verifier.repository(path).map(|checked| many(checked, &allowed));
+        }
+        if is_named {
+            let allowed = of_folder()?;
+            return verifier.named(&inside, what).map(|checked| many(checked, &allowed));
         }
         let place = evidence.as_ref().map_or_else(|| Place::beside(path), |stem| Place::elsewhere(path, stem));
         let is_it = |proven: Proven| {

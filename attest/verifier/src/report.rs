@@ -86,7 +86,8 @@ fn refused(file: &Path, error: &Error) -> String {
 /// Names whoever agrees in one line.
 fn in_short(proven: &Proven) -> String {
     let agree: Vec<String> = proven.chain.proof.agree.iter().map(ToString::to_string).collect();
-    format!("{} of {} agree", agree.join(", "), proven.chain.proof.request.title())
+    let (title, channel) = (proven.chain.proof.request.title(), &proven.chain.proof.channel);
+    format!("{} of {title} agree, for channel {channel}", agree.join(", "))
 }
 
 fn values(answer: &Result<Answer, Error>) -> Vec<Value> {
@@ -148,5 +149,8 @@ pub(crate) fn with_proof(proof: &Proof, own: Value) -> Value {
 
 /// Makes a stranger's words safe for a terminal.
 pub(crate) fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    // Those that turn the direction of a line make it read as another one.
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    line.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
 }

@@ -16,7 +16,11 @@ use attest::{
     },
     trust::Demands,
 };
-use protocol::Timestamp;
+use protocol::{
+    Timestamp,
+    policy::{Channel, Policy},
+    testing::samples,
+};
 use serde_json::Value;
 
 const IDENTITY: (&str, &str, &str) = ("base-files", "12.4", "amd64");
@@ -28,7 +32,11 @@ struct Bench {
 impl Bench {
     /// Lays out a package, what operators attested of it, the proof from the log and the policy file.
     fn new(contents: &[&str]) -> Self {
-        let sample = Sample::of(&Sample::policy(2), contents);
+        Self::under(&Sample::policy(2), contents)
+    }
+
+    fn under(policy: &Policy, contents: &[&str]) -> Self {
+        let sample = Sample::of(policy, contents);
         let bench = Self { folder: tempfile::tempdir().unwrap() };
         bench.write(DEB, contents[0].as_bytes());
         bench.write(&format!("{DEB}.intoto.jsonl"), &sample.lines());
@@ -201,4 +209,58 @@ fn packages_are_found_and_repositories_checked_whole() {
     assert!(json["results"][1]["error"].as_str().unwrap().contains("it is base-files 12.4 amd64, not evil"), "{json}");
     lay(&(paragraph("base-files", "12.4") + &paragraph("base-files", "12.5")));
     assert_eq!((bench.code(&["repository"]), named("base-files=12.4"), named("base-files=12.5")), (12, 0, 12));
+}
+
+/// What one operator built for a weak channel lies in the folder that is served as the strong one's.
+#[test]
+fn a_folder_is_checked_for_the_channel_that_it_is_said_to_be_of() {
+    let good = deb(IDENTITY, "a");
+    let strong = Channel { name: "strong".parse().unwrap(), ..samples::channel(2, 2) };
+    let mut policy = Policy { channels: vec![samples::channel(1, 1), strong], ..Sample::policy(0) };
+    policy.maintainers[0].channels.push("strong".parse().unwrap());
+    let bench = Bench::under(&policy, &[&good]);
+    for what in [&["."][..], &["base-files"]] {
+        let of = |more: &[&str]| bench.run(&[more, what].concat());
+        let said = words(&of(&[]));
+        assert!(of(&[]).status.code() == Some(13) && said.contains("name it with --channel"), "{said}");
+        let proven = of(&["--channel", "stable"]);
+        assert!(proven.status.success() && words(&proven).contains("agree, for channel stable"), "{}", words(&proven));
+        assert!(of(&["--from", "http://mirror.example/repo/stable/"]).status.success());
+        assert_eq!(of(&["--channel", "strong"]).status.code(), Some(13));
+        let said = words(&of(&["--from", "http://mirror.example/repo/strong/"]));
+        assert!(said.contains("only those of strong are accepted"), "{said}");
+        for other in [["--is", "base-files=12.4/amd64"], ["--evidence", "stem"]] {
+            assert_eq!(of(&other).status.code(), Some(2), "it would say nothing: {other:?}");
+        }
+    }
+}
+
+#[test]
+fn a_name_is_of_what_was_proven_and_not_of_a_file() {
+    let bench = Bench::honest();
+    for end in ["", ".intoto.jsonl", ".tlog-proof"] {
+        bench.rename(&format!("{DEB}{end}"), &format!("hello_2.10-3_amd64.deb{end}"));
+    }
+    for what in ["hello", "hello=2.10-3"] {
+        let output = bench.run(&[what]);
+        assert_eq!(output.status.code(), Some(12), "{}", words(&output));
+        assert!(words(&output).contains("it is base-files 12.4 amd64, not hello"), "{}", words(&output));
+    }
+}
+
+#[test]
+fn files_that_are_none_and_names_that_look_like_options() {
+    let bench = Bench::honest();
+    let pipe = bench.path("pipe_1_amd64.deb");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let output = bench.run(&["pipe_1_amd64.deb"]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(bench.run(&["./pipe_1_amd64.deb"]).status.code() == Some(1), "nobody waits for its other end");
+    for name in ["--help", "-h", "--json"] {
+        let output = bench.run(&["--", name]);
+        assert!(!output.status.success() && !words(&output).contains("usage:"), "{name}: {}", words(&output));
+    }
+    let odd: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"\xff.deb".to_vec());
+    let output = Command::new(env!("CARGO_BIN_EXE_artel-verify")).arg(odd).output().unwrap();
+    assert!(output.status.code() == Some(2) && words(&output).contains("no UTF-8"), "{}", words(&output));
 }

@@ -84,7 +84,7 @@ fn each_status_code() {
     check(&request(&log, 21, 30).replace("\n30\n", "\n31\n"), 403);
     check(&Request::new(21, vec![], &log.checkpoint(30)).to_string(), 422);
     check(&request(&Memory::forked(40, 3), 21, 30), 422);
-    check(&request(&Memory::forked(40, 3), 21, 21), 422);
+    check(&request(&Memory::forked(40, 3), 21, 21), 409);
     let longer = tree::consistency(21, 30, &log).unwrap().into_iter().chain([Sha256::of(b"")]).collect();
     check(&Request::new(21, longer, &log.checkpoint(30)).to_string(), 422);
     check(&Request::new(21, vec![Sha256::of(b"")], &log.checkpoint(21)).to_string(), 422);
@@ -113,7 +113,7 @@ fn another_size_than_the_latest_is_named() {
 fn an_empty_log_has_one_root() {
     let nothing = Head { size: 0, root: Sha256::of(b"something") };
     let mut witness = Witness { latest: None };
-    assert_eq!(witness.post(&Request::new(0, vec![], &signed(ORIGIN, nothing)).to_string()).0, 422);
+    assert_eq!(witness.post(&Request::new(0, vec![], &signed(ORIGIN, nothing)).to_string()).0, 409);
     let with_proof = Request::new(0, vec![Sha256::of(b"")], &Memory::sized(4).checkpoint(4));
     assert_eq!(witness.post(&with_proof.to_string()).0, 422);
     assert_eq!(witness.latest, None);
@@ -137,15 +137,18 @@ fn a_forks_request_is_evidence() {
     let mut witness = Witness { latest: None };
     assert_eq!(witness.post(&request(&log, 0, 21)).0, 200);
     for new in [21, 30] {
-        let Refusal::Inconsistent { old: 21, why: ProofError::Root { .. }, evidence: Some(evidence) } =
-            witness.refuse(&request(&fork, 21, new))
+        let refusal = witness.refuse(&request(&fork, 21, new));
+        // "If the old size matches the checkpoint size .. identical. If they don't match .. 409 Conflict."
+        assert_eq!(refusal.status(), if new == 21 { 409 } else { 422 });
+        let Refusal::Inconsistent { old: 21, why: ProofError::Root { .. }, evidence: Some(evidence), .. } = refusal
         else {
             panic!("a fork convicts itself at {new}")
         };
         assert_eq!(evidence.convicts(&[log_key(ORIGIN)]), Ok([log.head(21), fork.head(new)]));
     }
     let nonsense = Request::new(21, vec![Sha256::of(b"")], &fork.checkpoint(30)).to_string();
-    assert!(matches!(witness.refuse(&nonsense), Refusal::Inconsistent { evidence: None, .. }));
+    let refusal = witness.refuse(&nonsense);
+    assert!(matches!(refusal, Refusal::Inconsistent { evidence: None, .. }) && refusal.status() == 422);
 }
 
 /// A checkpoint may bring many signatures along; only the log's own is kept, so that nobody fills a witness's memory.

@@ -1,16 +1,17 @@
 //! Questions to apt's own programs: which address a package comes from, which repositories there are, and to fetch a file.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use protocol::Sha256;
+use sha2::Digest as _;
 
 use super::input::Wanted;
-use crate::package::digest;
+use crate::{open, package::digest};
 
 /// The program that fetches a file as apt does.
 const HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -25,14 +26,27 @@ pub(super) type Key = (String, String, String);
 pub(super) struct Address {
     pub(super) place: String,
     /// What the index says that lies there.
-    sha256: Option<Sha256>,
+    digest: Option<Digest>,
+}
+
+/// The strongest digest of a file that its index has: apt tells no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Digest {
+    Sha256(Sha256),
+    /// In hexadecimal digits.
+    Sha512(String),
 }
 
 impl Address {
     /// Says whether a file is what the index says that lies there; an index without digest says nothing.
     pub(super) fn is_of(&self, file: &Path) -> bool {
-        let found = || digest(&mut File::open(file).ok()?, file).ok();
-        self.sha256.is_some() && self.sha256 == found()
+        match &self.digest {
+            Some(Digest::Sha256(wanted)) => {
+                open(file).and_then(|mut open| digest(&mut open, file)).ok() == Some(*wanted)
+            }
+            Some(Digest::Sha512(wanted)) => sha512(file).as_ref() == Some(wanted),
+            None => false,
+        }
     }
 }
 
@@ -79,6 +93,29 @@ impl Apt {
             self.with_options(&mut command).args(["-qq", "download", "--print-uris", "--"]).args(words).output();
         let output = output.ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).lines().filter_map(address).collect())
+    }
+
+    /// Gives the addresses of all sources that list each of these packages, by name and version: apt tells of one of them where a package
+    /// comes from, and another one may be why it wants it.
+    ///
+    /// # Errors
+    /// Words, when apt does not say.
+    pub(super) fn listed_by(
+        &self,
+        names: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<(String, String), BTreeSet<String>>, String> {
+        let mut command = Command::new("apt-cache");
+        let output = self.with_options(&mut command).args(["madison", "--"]).args(names).output();
+        let output =
+            output.map_err(|error| format!("apt-cache cannot be asked which sources have a package: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("apt-cache does not say which sources have a package: {}", last_words(&output)));
+        }
+        let mut listed: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        for (key, source) in String::from_utf8_lossy(&output.stdout).lines().filter_map(listing) {
+            listed.entry(key).or_default().insert(source);
+        }
+        Ok(listed)
     }
 
     /// Gives the folder that apt fetches packages into; none when apt does not say.
@@ -141,11 +178,35 @@ fn word(Wanted { name, version, arch, .. }: &Wanted) -> String {
 fn address(line: &str) -> Option<(Key, Address)> {
     let (address, rest) = line.strip_prefix('\'')?.split_once("' ")?;
     let stem = rest.split(' ').next()?.strip_suffix(".deb")?;
-    let sha256 = rest.split(' ').find_map(|word| word.strip_prefix("SHA256:")?.parse().ok());
+    let digest = rest.split(' ').find_map(|word| match word.split_once(':')? {
+        ("SHA256", digits) => Some(Digest::Sha256(digits.parse().ok()?)),
+        ("SHA512", digits) => Some(Digest::Sha512(digits.to_ascii_lowercase())),
+        _ => None,
+    });
     let mut parts = stem.rsplitn(3, '_');
     let (arch, version, name) = (parts.next()?, parts.next()?, parts.next()?);
     let version = version.replace("%3a", ":");
-    Some(((name.to_owned(), version, arch.to_owned()), Address { place: plain(address), sha256 }))
+    Some(((name.to_owned(), version, arch.to_owned()), Address { place: plain(address), digest }))
+}
+
+/// Reads a line of `apt-cache madison`: `name | version | address suite/component architecture Packages`.
+fn listing(line: &str) -> Option<((String, String), String)> {
+    let mut parts = line.splitn(3, " | ").map(str::trim);
+    let (name, version, source) = (parts.next()?, parts.next()?, parts.next()?);
+    // What it calls a source ends without the slash with which its repository's address ends.
+    let source = plain(source.split(' ').next()?);
+    Some(((name.to_owned(), version.to_owned()), format!("{}/", source.trim_end_matches('/'))))
+}
+
+fn sha512(file: &Path) -> Option<String> {
+    let (mut file, mut hasher, mut piece) = (open(file).ok()?, sha2::Sha512::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut piece).ok()? {
+            0 => break,
+            length => hasher.update(&piece[..length]),
+        }
+    }
+    Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Gives an address in one spelling: a file's may have none, one or three slashes before its path.
@@ -182,5 +243,24 @@ mod tests {
         assert_eq!(plain("file:///r/x"), "file:/r/x");
         assert_eq!(plain("file:/r/x"), "file:/r/x");
         assert_eq!(address("E: nothing"), None);
+        let line = "artel-tiny |  1:1.0 | http://h/repo/main bookworm/main amd64 Packages";
+        assert_eq!(listing(line), Some((("artel-tiny".into(), "1:1.0".into()), "http://h/repo/main/".into())));
+    }
+
+    #[test]
+    fn a_file_is_what_its_index_says_by_whichever_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("x"), dir.path().join("y"));
+        std::fs::write(&file, b"abc").unwrap();
+        std::fs::write(&other, b"abd").unwrap();
+        for digest in [
+            "SHA256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "SHA512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        ] {
+            let (_, address) = address(&format!("'http://h/x_1_all.deb' x_1_all.deb 3 {digest}")).unwrap();
+            assert!(address.is_of(&file) && !address.is_of(&other), "{digest}");
+        }
+        let (_, none) = address("'http://h/x_1_all.deb' x_1_all.deb 3 MD5Sum:1").unwrap();
+        assert!(!none.is_of(&file), "an index without digest says nothing");
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Came {
     pub(super) place: Option<String>,
     /// The beginning of that address which one of this machine's sources names.
     pub(super) source: Option<String>,
+    /// Those of other sources of the network that list the same version.
+    pub(super) also: Vec<String>,
 }
 
 impl Came {
@@ -39,7 +41,7 @@ impl Came {
         let place = address.filter(|address| address.is_of(&wanted.file)).map(|address| address.place.clone());
         let named = place.clone().unwrap_or_else(|| wanted.as_address());
         let source = repositories.keys().rev().find(|base| named.starts_with(base.as_str())).cloned();
-        Self { address: address.map(|address| address.place.clone()), place, source }
+        Self { address: address.map(|address| address.place.clone()), place, source, also: Vec::new() }
     }
 }
 
@@ -103,6 +105,10 @@ impl Check<'_> {
             judged => judged,
         }?;
         allowed.check(&proven)?;
+        // It may be wanted for the sake of any source that lists it.
+        for other in &came.also {
+            self.channels.allowed(Some(other), self.verifier)?.check(&proven)?;
+        }
         Ok(proven)
     }
 

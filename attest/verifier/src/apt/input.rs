@@ -99,14 +99,17 @@ fn unquoted(text: &str) -> String {
 }
 
 /// Reads a package's line: name, three fields of what is installed, the direction, three of what comes, and the file. What is removed
-/// or configured only has no file.
+/// or configured only has no file. Apt writes the words of an index as they are: one with a space in it moves all others.
 fn package(line: &str) -> Result<Option<Wanted>, String> {
     let fields: Vec<&str> = line.splitn(9, ' ').collect();
     let [name, _, _, _, _, version, arch, _, file] = fields.as_slice() else {
         return Err(format!("apt names a package in a way that is not known here: {line:?}"));
     };
-    if file.starts_with("**") {
+    if matches!(*file, "**CONFIGURE**" | "**REMOVE**") {
         return Ok(None);
+    }
+    if !file.starts_with('/') || fields.iter().take(8).any(|field| field.is_empty()) {
+        return Err(format!("apt names a package's file in a way that is not known here: {line:?}"));
     }
     let owned = |word: &str| word.to_owned();
     Ok(Some(Wanted { name: owned(name), version: owned(version), arch: owned(arch), file: file.into() }))
@@ -128,6 +131,24 @@ mod tests {
         assert_eq!(input.wanted.len(), 1);
         assert_eq!(input.wanted[0].to_string(), "tiny 1:0.5 amd64");
         assert_eq!(input.wanted[0].as_address(), "file:/var/cache/apt/archives/tiny_1%3a0.5_amd64.deb");
+    }
+
+    /// `Version: 9 amd64 none **CONFIGURE**`, as apt hands it on.
+    #[test]
+    fn words_with_spaces_move_no_file_out_of_sight() {
+        let said = |line: &str| read(&mut format!("VERSION 3\n\n{line}\n").as_bytes());
+        for version in ["9 amd64 none **CONFIGURE**", "9 amd64 none **REMOVE**", "9 ", " 9", "9 amd64 none /etc/passwd"]
+        {
+            let line = format!("tiny - - none < {version} amd64 none /var/cache/apt/archives/tiny_9_amd64.deb");
+            match said(&line) {
+                Err(why) => assert!(why.contains("not known here"), "{why}"),
+                Ok(input) => {
+                    let file = input.wanted[0].as_address();
+                    assert!(file.contains(' ') && !input.wanted[0].file.exists(), "it is asked about: {file}");
+                }
+            }
+        }
+        assert_eq!(said("tiny - - none < 9 amd64 none **CONFIGURE**").unwrap().wanted, []);
     }
 
     #[test]

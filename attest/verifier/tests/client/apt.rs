@@ -363,6 +363,30 @@ fn a_package_must_be_proven_for_the_channel_of_its_source() {
     bench.install(&["base-files"]).unwrap();
 }
 
+/// Apt says of one source that a package comes from it, and may want it for the sake of another one that lists it, too.
+#[test]
+fn a_package_must_be_proven_for_the_channels_of_all_sources_that_list_it() {
+    let Some(bench) = Bench::of_two_channels("repo/stable") else { return };
+    let base = format!("file:{}", bench.folder.path().display());
+    bench.sources(&base);
+    bench.hook(&[]);
+    bench.install(&["base-files"]).unwrap();
+    let (list, good) = (bench.path("etc/apt/sources.list"), deb(IDENTITY, "a"));
+    let listed = fs::read_to_string(&list).unwrap() + &format!("deb [trusted=yes] {base}/repo/strong stable main\n");
+    fs::write(&list, listed).unwrap();
+    for (version, wanted) in [("12.5", true), (IDENTITY.1, false)] {
+        bench.repository("repo/strong", "sample", &[(DEB, (IDENTITY.0, version, IDENTITY.2), &good)]);
+        let (updated, words) = bench.apt(&["update"]);
+        assert!(updated, "{words}");
+        bench.hook(&[]);
+        let result = bench.install(&[&format!("base-files={}", IDENTITY.1)]);
+        match wanted {
+            true => assert!(result.is_ok(), "another version is there: {result:?}"),
+            false => refused(result, "where it comes from only those of strong are accepted"),
+        }
+    }
+}
+
 #[test]
 fn where_nobody_says_a_channel_and_rules_differ_packages_are_refused() {
     let Some(bench) = Bench::of_two_channels("ours") else { return };
