@@ -146,7 +146,9 @@ impl Shared {
         let of_policies = policies.chain().iter().map(|policy| network::log_keys(&self.network, policy.get()));
         // That new coordinators do not continue the log is no evidence against the former ones: no policy named both alone.
         let former: Vec<_> = of_policies.filter(|keys| *keys != current).collect();
-        every.iter().any(|alarm| former.iter().any(|keys| alarm.conflict.convicts(keys).is_ok()))
+        // Only of what they signed themselves: others who replaced them are believed, and must be continued.
+        let signed = |keys: &&Vec<_>| checkpoint.clone().verify(keys).is_ok();
+        every.iter().any(|alarm| former.iter().filter(signed).any(|keys| alarm.conflict.convicts(keys).is_ok()))
     }
 
     /// Takes evidence that this node found: keeps it, durably, where it convicts who may sign the log now, or shows that they do

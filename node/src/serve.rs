@@ -21,7 +21,7 @@ use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, JobRequest, Order},
-    lease::Term,
+    lease::{LeaseNumber, Term},
     limits,
     message::{Failed, Octets, Offer, Refusal, Request, Response, Revealed},
     peer::Capacity,
@@ -319,8 +319,16 @@ impl Desk {
             return Err(Refusal::Invalid("the attestation is too large".into()));
         }
         let attestation = statement::read(&attestation.0, &self.shared.network).map_err(|e| invalid(&e))?;
+        self.job_of(from, lease).await?;
         let opening = Opening::Salt(salt);
         Ok(self.of_member(Command::Revealed { node: from, lease, log, opening, attestation }, from).await)
+    }
+
+    /// Gives the job of a lease that a node has or had. What is said of others costs no entry in the journal.
+    async fn job_of(&self, node: NodeId, lease: LeaseNumber) -> Result<JobId, Refusal> {
+        let look = move |ledger: &ledger::Ledger| ledger.grounds(node, lease).map(|grounds| grounds.job);
+        let known = self.leader()?.view(look).await.ok_or_else(|| Refusal::Busy("the ledger is not there".into()))?;
+        known.ok_or_else(|| ledger::unknown_lease(lease))
     }
 
     /// Takes a builder's report of a failure: what it signed must be what it says.
@@ -329,15 +337,9 @@ impl Desk {
             return Err(Refusal::Invalid("the builder did not sign why its attempt failed: upgrade it".into()));
         };
         let said = Negative::read(&statement.0, &self.shared.network).map_err(|e| invalid(&e))?;
-        let (node, lease) = (said.node, said.lease);
-        let look = move |ledger: &ledger::Ledger| ledger.grounds(from, lease).map(|grounds| grounds.job);
-        let job = match self.leading() {
-            Some(decisions) => decisions.view(look).await.flatten(),
-            None => None,
-        };
-        if (node, lease, &said.failure, said.log) != (from, report.lease, &report.failure, report.log)
-            || job.is_some_and(|job| job != said.job)
-        {
+        let job = self.job_of(from, said.lease).await?;
+        let is_said = (said.node, said.lease, &said.failure, said.log);
+        if is_said != (from, report.lease, &report.failure, report.log) || job != said.job {
             return Err(Refusal::Invalid("the builder signed something else than it reports".into()));
         }
         Ok(self.of_member(Command::Failed { node: from, report }, from).await)

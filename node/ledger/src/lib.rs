@@ -115,6 +115,7 @@ pub use commitments::{Grounds, Opening};
 pub use effect::{Doubt, Effect, News, Publication, Withdrawal};
 pub use evidence::Evidence;
 pub use peers::Duty;
+pub use reports::unknown_lease;
 pub use service::Service;
 
 use attest::log::entry::Event;

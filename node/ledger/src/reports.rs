@@ -363,6 +363,7 @@ fn vote((log, opening): (Hash, Opening), attestation: &VerifiedAttestation) -> V
     Vote { log, salt, digest: compare::digest(&outputs), outputs, attestation: attestation.id() }
 }
 
-fn unknown_lease(number: LeaseNumber) -> Refusal {
+/// Says that a node has no such lease.
+pub fn unknown_lease(number: LeaseNumber) -> Refusal {
     Refusal::Unknown(format!("lease {number} of this node: it was never granted, or its job is long over"))
 }

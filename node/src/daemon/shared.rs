@@ -186,12 +186,14 @@ impl Shared {
             error!(number = current.chain()[at].get().number, "the network's roots signed two policies in one place");
             return Ok(false);
         }
-        for policy in &policies.chain()[known..] {
-            let (number, bytes) = (policy.get().number, policy.to_bytes());
+        for length in known + 1..=policies.chain().len() {
+            let next = Policies { network: policies.network, chain: policies.chain()[..length].to_vec() };
+            let (number, bytes) = (next.current().number, next.chain()[length - 1].to_bytes());
             self.store.run(move |store| store.policy_append(number, &bytes)).await?;
+            // One after the other, as on the disk: what comes next may not be writable.
+            self.net.set_members(members(next.current()));
+            self.policies.send_replace(Arc::new(next));
         }
-        self.net.set_members(members(policies.current()));
-        self.policies.send_replace(Arc::new(policies));
         Ok(true)
     }
 }

@@ -40,15 +40,14 @@ impl Desk {
             let job = ledger.grounds(from, said.lease).map(|grounds| grounds.job);
             (job, ledger.commitment_stands(from, &said))
         };
-        let (job, known) = match self.leading() {
-            Some(decisions) => decisions.view(look).await.unwrap_or_default(),
-            None => (None, None),
-        };
+        let Some(decisions) = self.leading() else { return refused(self.not_coordinator()) };
+        let (job, known) = decisions.view(look).await.unwrap_or_default();
         if let Some(answer) = known {
             return answer;
         }
-        let network = &self.shared.network;
-        if job.is_some_and(|job| !attest::commitment::is_said_by(network, (from, job), &commitment)) {
+        // What nobody was granted is never written down: its signature could not be checked.
+        let Some(job) = job else { return Response::Lost(vec![commitment.lease]) };
+        if !attest::commitment::is_said_by(&self.shared.network, (from, job), &commitment) {
             return refused(Refusal::Invalid("the builder did not sign what it commits to: upgrade it".into()));
         }
         self.of_member(ledger::Command::Committed { node: from, commitment }, from).await
