@@ -3,30 +3,32 @@
 use clap::Args;
 use protocol::job::BuildLimits;
 
+/// What they stand under in the help.
+const HEADING: &str = "Limits of one attempt";
+
 /// The limits of one attempt. The policy bounds the wall time.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Limits of one attempt")]
 pub(in crate::cli) struct LimitWords {
     /// Memory, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = BuildLimits::default().memory_mib)]
+    #[arg(long, help_heading = HEADING, value_name = "MIB", default_value_t = BuildLimits::default().memory_mib)]
     memory: u32,
     /// Disk for the build tree and the outputs, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = BuildLimits::default().disk_mib)]
+    #[arg(long, help_heading = HEADING, value_name = "MIB", default_value_t = BuildLimits::default().disk_mib)]
     disk: u32,
     /// CPUs, in thousandths: 1500 are one and a half
-    #[arg(long, value_name = "MILLI", default_value_t = BuildLimits::default().cpu_milli)]
+    #[arg(long, help_heading = HEADING, value_name = "MILLI", default_value_t = BuildLimits::default().cpu_milli)]
     cpu: u32,
     /// Wall time, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = BuildLimits::default().wall_secs)]
+    #[arg(long, help_heading = HEADING, value_name = "SECONDS", default_value_t = BuildLimits::default().wall_secs)]
     wall: u32,
     /// The longest time without output, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = BuildLimits::default().silence_secs)]
+    #[arg(long, help_heading = HEADING, value_name = "SECONDS", default_value_t = BuildLimits::default().silence_secs)]
     silence: u32,
     /// The longest build log, in KiB
-    #[arg(long, value_name = "KIB", default_value_t = BuildLimits::default().log_kib)]
+    #[arg(long, help_heading = HEADING, value_name = "KIB", default_value_t = BuildLimits::default().log_kib)]
     log_size: u32,
     /// Processes and threads at one time
-    #[arg(long, value_name = "NUMBER", default_value_t = BuildLimits::default().pids)]
+    #[arg(long, help_heading = HEADING, value_name = "NUMBER", default_value_t = BuildLimits::default().pids)]
     processes: u32,
 }
 
