@@ -11,7 +11,7 @@ use harness::{Copycat, Liar, Network, Plan, Sight, until};
 use protocol::{
     Hash, JobId, OperatorName,
     lease::{LeaseNumber, Profile},
-    message::{Refusal, Response},
+    message::{self, Octets, Refusal, Request, Response},
 };
 use web::{
     Backend,
@@ -44,6 +44,20 @@ async fn a_copycat_reads_nothing_before_the_verdict_and_is_never_counted() {
     let nothing = Sight { bundle: Some(0), ..Sight::default() };
     let builders: [(_, LeaseNumber); 1] = [(honest, attempt.number)];
     assert_eq!(copycat.look(job, MADE, &builders).await, nothing);
+
+    // Who was not granted a lease is told so, and what it did not sign binds nobody.
+    let next = LeaseNumber(lease.number.0.max(attempt.number.0) + 1);
+    let junk =
+        message::Commitment { lease: next, digest: Hash::of(b"junk"), signature: Some(Octets(vec![7; 500_000])) };
+    assert_eq!(copycat.ask(Request::Commit(junk.clone())).await, Response::Lost(vec![next]));
+    let unsigned = copycat.ask(Request::Commit(message::Commitment { lease: lease.number, ..junk })).await;
+    assert!(
+        matches!(&unsigned, Response::Refused(Refusal::Invalid(why)) if why.contains("did not sign")),
+        "{unsigned:?}"
+    );
+    let detail = network.job(job).await;
+    let own = detail.attempts.iter().find(|a| a.number == lease.number).unwrap();
+    assert_ne!(own.state, AttemptState::Built, "nothing binds it: {own:?}");
 
     // The copycat binds itself to nonsense, so that the honest one shows its result: to the coordinator alone.
     assert_eq!(copycat.commit(&lease, Hash::of(b"nonsense")).await, Response::Reveal);
