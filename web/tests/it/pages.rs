@@ -33,6 +33,21 @@ async fn the_overview() {
 }
 
 #[tokio::test]
+async fn what_pages_load_is_there() {
+    let site = Site::start(Limits::default()).await;
+    for (name, part) in [
+        ("style.css", "{"),
+        ("icon.svg", "<svg"),
+        ("live.js", "new EventSource(\"/api/v1/news\")"),
+        ("live.js", "fetch("),
+    ] {
+        let answer = site.get(&format!("/static/{name}"), &[]).await;
+        assert!(answer.status == 200 && answer.body.contains(part), "{name}: {}", answer.body);
+    }
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn jobs_of_a_group_lead_to_each_other() {
     let site = Site::start(Limits::default()).await;
     let job = page(&site, &format!("/jobs/{}", site.jobs.published)).await;
