@@ -72,8 +72,10 @@ pub fn read(from_apt: &mut impl Read) -> Result<Input, String> {
 /// Gives a setting as an option of apt's programs. Members of lists are left out: every program reads those that lie in files.
 fn given_on(line: &str) -> Option<String> {
     let (name, value) = line.split_once('=')?;
-    let lower = name.to_ascii_lowercase();
-    let part = |known: &&str| lower == **known || lower.starts_with(&format!("{known}::"));
+    let part = |known: &&str| {
+        let (head, rest) = name.as_bytes().split_at_checked(known.len()).unwrap_or_default();
+        head.eq_ignore_ascii_case(known.as_bytes()) && (rest.is_empty() || rest.starts_with(b"::"))
+    };
     let known = GIVEN_ON.iter().any(part) && !name.ends_with("::") && !name.contains("/");
     known.then(|| format!("{name}={}", unquoted(value)))
 }
