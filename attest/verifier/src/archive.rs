@@ -128,19 +128,28 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
 pub fn packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     let paragraphs = text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty());
     let entry = |paragraph: &str| {
-        let field = |wanted: &str| {
-            let fields = paragraph.lines().filter_map(|line| line.split_once(':'));
-            let mut found = fields.filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            match (found.next(), found.next()) {
-                (Some((_, value)), None) => Ok(value.trim().to_owned()),
-                (None, _) => Err(format!("a package has no field {wanted}")),
-                (Some(_), Some(_)) => Err(format!("a package has the field {wanted} twice")),
-            }
-        };
-        let wanted = [field("Package")?, field("Version")?, field("Architecture")?];
-        Ok(Entry { file: below(root, &field("Filename")?)?, wanted: Some(wanted) })
+        let [name, version, arch, file] = fields(paragraph)?;
+        Ok(Entry { file: below(root, file)?, wanted: Some([name, version, arch].map(str::to_owned)) })
     };
     paragraphs.map(entry).collect()
+}
+
+/// The fields of a package in apt's index that are read here.
+const FIELDS: [&str; 4] = ["Package", "Version", "Architecture", "Filename"];
+
+/// Finds them in a paragraph; each stands once, however it is written.
+fn fields(paragraph: &str) -> Result<[&str; 4], String> {
+    let mut found = [None; 4];
+    for (name, value) in paragraph.lines().filter_map(|line| line.split_once(':')) {
+        if let Some(at) = FIELDS.iter().position(|field| field.eq_ignore_ascii_case(name))
+            && found[at].replace(value.trim()).is_some()
+        {
+            return Err(format!("a package has the field {} twice", FIELDS[at]));
+        }
+    }
+    let lacks = |at: usize| format!("a package has no field {}", FIELDS[at]);
+    let field = |at: usize| found[at].ok_or_else(|| lacks(at));
+    Ok([field(0)?, field(1)?, field(2)?, field(3)?])
 }
 
 fn below(root: &Path, path: &str) -> Result<PathBuf, String> {
