@@ -255,8 +255,10 @@ fn walk(folder: &Path, (depth, known): (usize, &BTreeSet<PathBuf>), entries: &mu
     for path in listed(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let package = [".deb", ".udeb", ".rpm"].iter().any(|end| name.ends_with(end)) && !name.ends_with(".src.rpm");
-        let index = name == "Packages" || name.starts_with("Packages.") || name == "repomd.xml";
         let kind = fs::symlink_metadata(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let is_called_index = name == "Packages" || name.starts_with("Packages.") || name == "repomd.xml";
+        // Repositories of RPMs have them in a folder of that name.
+        let index = is_called_index && !kind.is_dir();
         let unread = |why: &str| Err(Error::Form { path: path.clone(), why: why.to_owned() });
         if kind.is_symlink() && path.is_dir() {
             return unread("a link to a folder is not followed, and what lies behind it was not checked");
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn a_folder_without_index_is_what_lies_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["a/x.deb", "a/x.deb.intoto.jsonl", "y.rpm", "y.src.rpm", "z.txt"] {
+        for name in ["Packages/x.deb", "Packages/x.deb.intoto.jsonl", "y.rpm", "y.src.rpm", "z.txt"] {
             lay(dir.path(), name, b"x");
         }
         let names = entries(dir.path()).unwrap().into_iter().map(|e| e.file.file_name().unwrap().to_owned());
