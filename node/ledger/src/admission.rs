@@ -55,6 +55,15 @@ impl Ledger {
         self.settle(id, turn);
     }
 
+    /// Gives the answer to a request that would change nothing: the receipt of a job that is known, or why it is not accepted.
+    pub fn submitted_before(&self, request: &Verified<JobRequest>, at: Timestamp) -> Option<Response> {
+        let id = job_id(request);
+        match self.jobs.get(&id) {
+            Some(job) => Some(Response::Receipt(id, job.facts.accepted)),
+            None => self.admit(request, at).err().map(Response::Refused),
+        }
+    }
+
     fn admit(&self, request: &Verified<JobRequest>, at: Timestamp) -> Result<Facts, Refusal> {
         let (wish, policy) = (request.get(), self.policy_in_force());
         if wish.network != self.network {
@@ -99,6 +108,7 @@ impl Ledger {
             expires: wish.expires,
             accepted: at,
             schedule: wish.schedule.clone(),
+            disk_mib: if wish.server().is_some() { 0 } else { wish.limits.disk_mib },
             memory_mib: wish.limits.memory_mib,
             maintainer,
         })

@@ -10,6 +10,7 @@ use protocol::{
     blame::Blame,
     job::{Endpoint, Isolation, Schedule, ServerJob},
     lease::LeaseNumber,
+    limits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,10 @@ pub struct IllegalTransition {
     pub to: &'static str,
 }
 
+/// Interruptions after which an operator is not asked again for the same job: a third of all attempts that a job has, since nobody is
+/// blamed for one.
+const INTERRUPTIONS_MAX: usize = limits::ATTEMPTS_MAX as usize / 3;
+
 /// What never changes about a job; small, so that it stays when the request is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -51,6 +56,9 @@ pub struct Facts {
     pub expires: Timestamp,
     /// When it became durable here.
     pub accepted: Timestamp,
+    /// Disk that an attempt may use, in MiB; 0 of a job of before this was noted.
+    #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
+    pub disk_mib: u32,
     /// When and where it may run, as it was signed.
     #[serde(default, skip_serializing_if = "crate::snapshot::is_default")]
     pub schedule: Schedule,
@@ -405,9 +413,11 @@ impl Job {
         self.attempts.iter().filter(|a| a.state.is_live()).count()
     }
 
-    /// Says whether an operator has had its turn.
+    /// Says whether an operator has had its turn, or was interrupted so often that the rest is for others.
     pub fn is_spent(&self, operator: &OperatorName) -> bool {
-        self.attempts.iter().any(|a| a.operator == *operator && a.is_spent())
+        let own = || self.attempts.iter().filter(|a| a.operator == *operator);
+        let interrupted = |a: &&Attempt| matches!(a.state, AttemptState::Interrupted { .. });
+        own().any(Attempt::is_spent) || own().filter(interrupted).count() >= INTERRUPTIONS_MAX
     }
 
     /// Drops what only an open job needs.

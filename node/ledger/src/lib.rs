@@ -79,6 +79,7 @@ pub mod withdrawal;
 pub mod orders;
 
 mod admission;
+mod allowance;
 mod deadlines;
 mod environments;
 mod open;
@@ -348,11 +349,11 @@ impl Ledger {
 
     fn forget_old(&mut self, at: Timestamp) {
         while self.ended.len() > ENDED_MAX {
-            let Some(oldest) = self.ended.front().copied() else { return };
-            if self.jobs.get(&oldest).is_some_and(|job| job.facts.expires > at) {
+            // One whose time is not over may be handed in again; it does not keep those behind it.
+            let over = |id: &JobId| self.jobs.get(id).is_none_or(|job| job.facts.expires <= at);
+            let Some(oldest) = self.ended.iter().position(over).and_then(|place| self.ended.remove(place)) else {
                 return;
-            }
-            self.ended.pop_front();
+            };
             self.forget_publication(oldest);
             self.forget_explanations(&oldest);
             self.jobs.remove(&oldest);

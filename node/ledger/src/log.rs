@@ -78,6 +78,13 @@ impl Ledger {
         &self.log.enacted
     }
 
+    /// Gives the policy that was in force at a time, as far as the log's times tell, else the one in force.
+    pub fn policy_at(&self, at: Timestamp) -> &Verified<Policy> {
+        let then = self.log.enacted.iter().rev().find(|enacted| enacted.at <= at);
+        let known = then.and_then(|then| self.policies.iter().find(|policy| policy.get().number == then.number));
+        known.unwrap_or_else(|| self.policy())
+    }
+
     /// Begins the log with the policies so far, where there is none yet.
     pub(crate) fn begin_log(&self, turn: &mut Turn) {
         if self.log.edge.head().size == 0 {

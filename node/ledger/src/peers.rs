@@ -58,6 +58,8 @@ pub(crate) enum Withheld {
     Place(Endpoint),
     /// The machine's own programs.
     Programs,
+    /// So much disk, in MiB.
+    Disk(u32),
 }
 
 impl Withheld {
@@ -66,6 +68,7 @@ impl Withheld {
         match self {
             Withheld::Place(_) => "fetch",
             Withheld::Programs => "isolation = \"light\"",
+            Withheld::Disk(_) => "disk_mib",
         }
     }
 }
@@ -75,6 +78,7 @@ impl fmt::Display for Withheld {
         match self {
             Withheld::Place(place) => write!(f, "fetch from {place}"),
             Withheld::Programs => f.write_str("run commands with its machine's own programs"),
+            Withheld::Disk(mib) => write!(f, "use {mib} MiB of disk"),
         }
     }
 }
@@ -98,6 +102,9 @@ pub(crate) struct Known {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) rooms: BTreeMap<NodeId, Room>,
 }
+
+/// The disk of a builder whose owner did not set it, in MiB.
+const USUAL_DISK_MIB: u32 = 16 * 1024;
 
 /// All builders.
 #[derive(Debug, Clone, Default)]
@@ -167,6 +174,11 @@ impl Peers {
     /// Gives the lightest isolation that a node's owner allows, by its card.
     pub(crate) fn isolation_of(&self, node: &NodeId) -> Isolation {
         self.get(node).and_then(|peer| peer.capacity.as_ref()).map_or(Isolation::Rootfs, |capacity| capacity.isolation)
+    }
+
+    /// Gives how much disk a node's owner gives to builds, in MiB, by its card; as long as that is not known, what most give.
+    pub(crate) fn disk_of(&self, node: &NodeId) -> u32 {
+        self.get(node).and_then(|peer| peer.capacity.as_ref()).map_or(USUAL_DISK_MIB, |capacity| capacity.disk_mib)
     }
 
     /// Gives whom a node fetches from, by its card.

@@ -82,13 +82,16 @@ impl Ledger {
         if self.policy_in_force().expires <= turn.at {
             return;
         }
-        let Some(line) = self.lines.get(channel).filter(|line| !self.is_busy(line)) else { return };
-        let waits = |id: &&JobId| self.step(**id) == Some(PublishStep::Waiting);
-        let Some(id) = line.queue.iter().find(waits).copied() else { return };
-        if let Err(why) = self.still_stands(id, channel) {
-            self.give_up(id, why, turn);
-            return;
-        }
+        let id = loop {
+            let Some(line) = self.lines.get(channel).filter(|line| !self.is_busy(line)) else { return };
+            let waits = |id: &&JobId| self.step(**id) == Some(PublishStep::Waiting);
+            let Some(id) = line.queue.iter().find(waits).copied() else { return };
+            match self.still_stands(id, channel) {
+                Ok(()) => break id,
+                // Thousands may wait that a new policy lets nobody publish: they go one after the other, not one inside the other.
+                Err(why) => self.end_unpublished(id, why, turn),
+            }
+        };
         let line = self.lines.get_mut(channel).expect("found above");
         line.generation += u64::from(!planted::is(Fault::SameGenerationAgain) || line.generation == 0);
         let generation = line.generation;
@@ -354,6 +357,12 @@ impl Ledger {
     }
 
     pub(crate) fn give_up(&mut self, id: JobId, why: String, turn: &mut Turn) {
+        let channel = self.jobs[&id].facts.channel.clone();
+        self.end_unpublished(id, why, turn);
+        self.publish_next(&channel, turn);
+    }
+
+    fn end_unpublished(&mut self, id: JobId, why: String, turn: &mut Turn) {
         let job = &self.jobs[&id];
         let channel = job.facts.channel.clone();
         let outcome = match job.state.agreement().cloned() {
@@ -362,7 +371,9 @@ impl Ledger {
         };
         self.tell_failure(id, why, None, turn);
         self.end(id, outcome, turn).expect("a publication or server job may be given up");
-        self.leave_line(id, &channel, turn);
+        if let Some(line) = self.lines.get_mut(&channel) {
+            line.queue.retain(|waiting| *waiting != id);
+        }
     }
 
     fn tell_failure(&self, job: JobId, why: String, again: Option<Timestamp>, turn: &mut Turn) {

@@ -24,8 +24,20 @@ use crate::{
 
 /// Renewals that are read from one message; no builder has so many slots.
 const RENEWALS_MAX: usize = 1024;
+/// Reports under dead leases that are kept of one job: each may bring an attestation, and a maintainer who suspends and resumes a job
+/// makes as many leases as he likes.
+const LATE_MAX: usize = 32;
 
 impl Ledger {
+    /// Gives what of a builder's heartbeat the ledger looks at: the rest would only lie in the journal.
+    pub fn trimmed(&self, node: NodeId, renewals: Vec<Renewal>) -> Vec<Renewal> {
+        let trim = |Renewal { lease, phase }: Renewal| {
+            let phase = if self.held(node, lease).is_some() { cut(phase) } else { String::new() };
+            Renewal { lease, phase }
+        };
+        renewals.into_iter().take(RENEWALS_MAX).map(trim).collect()
+    }
+
     pub(crate) fn renewed(&mut self, node: NodeId, renewals: Vec<Renewal>, turn: &mut Turn) {
         self.peers.heard(node, turn.at);
         let mut lost = Vec::new();
@@ -253,10 +265,10 @@ impl Ledger {
         turn.done();
     }
 
-    /// Keeps a report under a dead lease; the first one only.
+    /// Keeps a report under a dead lease; the first one only, and of a job no more than [`LATE_MAX`].
     pub(crate) fn keep_late(&mut self, was: &Lease, report: LateReport, turn: &mut Turn) -> bool {
         let job = self.jobs.get_mut(&was.job).expect("the lease has a job");
-        if job.late.iter().any(|late| late.lease == was.number) {
+        if job.late.len() >= LATE_MAX || job.late.iter().any(|late| late.lease == was.number) {
             return false;
         }
         job.late.push(Late { at: turn.at, lease: was.number, report });

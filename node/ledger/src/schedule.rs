@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use attest::log::entry::End;
 use protocol::{
     JobId, NodeId, OperatorName, Timestamp,
-    job::{Announcement, reaches},
+    job::Announcement,
     lease::{Lease, LeaseNumber, Profile},
     limits,
     message::{Bid, Offer, Refusal},
@@ -21,7 +21,7 @@ use crate::{
     job::{Attempt, AttemptState, Job, JobState, Outcome, Pause, PublishStep, Publishing, Said, Silence},
     log,
     orders::Hold,
-    peers::{Duty, Room, Withheld},
+    peers::{Duty, Room},
     planted::{self, Fault},
     queue::Taker,
     reputation::{Class, May, Turned},
@@ -142,12 +142,17 @@ impl Ledger {
         let room = self.room_of(node, offer, known.map_or(Timestamp::ZERO, |room| room.since));
         // Who is hindered asks again: its time may be over, or a job with a known answer be due.
         let hindered = self.peers.operator(&node).is_none_or(|operator| self.reputation.hinders(operator, node));
-        !hindered && self.peers.is_online(&node) && room.as_ref() == known
+        // Who looked for a builder for a job looked at a few of an operator's nodes, and perhaps not at this one.
+        let waits = || self.next_for(node, (None, &BTreeSet::new()), self.last_command()).is_some();
+        !hindered && self.peers.is_online(&node) && room.as_ref() == known && !waits()
     }
 
     /// A builder says what it is. What its owner allows stands on its card alone, so what that opens is given out now.
     pub(crate) fn card(&mut self, node: NodeId, capacity: Option<Capacity>, duty: Duty, turn: &mut Turn) {
-        let opens = |capacity: &Capacity| !(capacity.fetch.is_empty() && capacity.isolation.is_rootfs());
+        let disk = self.peers.disk_of(&node);
+        let opens = |capacity: &Capacity| {
+            !(capacity.fetch.is_empty() && capacity.isolation.is_rootfs()) || capacity.disk_mib > disk
+        };
         let opens = capacity.as_ref().is_some_and(opens);
         self.peers.card(node, capacity, duty, turn.at);
         if opens {
@@ -159,14 +164,6 @@ impl Ledger {
     pub fn card_stands(&self, node: NodeId, capacity: Option<&Capacity>, duty: &Duty) -> bool {
         let Some(peer) = self.peers.get(&node) else { return self.peers.operator(&node).is_none() };
         self.peers.is_online(&node) && peer.capacity.as_ref() == capacity && peer.duty == *duty
-    }
-
-    /// Gives what a job needs and a node's owner does not allow.
-    pub(crate) fn withheld(&self, node: NodeId, job: &Job) -> Option<Withheld> {
-        let rules = self.peers.fetches_from(&node);
-        let light = job.facts.isolation > self.peers.isolation_of(&node);
-        let place = job.facts.endpoints.iter().find(|place| !reaches(rules, place));
-        place.cloned().map(Withheld::Place).or(light.then_some(Withheld::Programs))
     }
 
     fn operator(&self, node: &NodeId) -> Result<&OperatorName, Refusal> {
@@ -205,7 +202,7 @@ impl Ledger {
         let taker = Taker { node, operator, arches: &room.arches, memory_mib: room.memory_mib, fetch, isolation };
         let fits = |id| {
             let job = &self.jobs[&id];
-            rank(job, (node, operator), room, at).is_some() && {
+            self.has_disk(node, job) && rank(job, (node, operator), room, at).is_some() && {
                 let class = Class::of(&job.facts);
                 !barred.contains(&class) && !matches!(self.may_lease(node, operator, &class, at), May::No(_))
             }
@@ -398,7 +395,7 @@ impl Ledger {
         let ranked = |node, operator: &OperatorName, room: &Room| {
             // Who is to show what it can first is served when it asks.
             let may = self.may_lease(node, operator, &class, turn.at) == May::Yes;
-            let reach = self.withheld(node, job).is_none();
+            let reach = self.withheld(node, job).is_none() && self.has_disk(node, job);
             rank(job, (node, operator), room, turn.at).filter(|_| may && reach)
         };
         let Some(node) = self.peers.find(job.facts.arch, &from.name, ranked) else { return false };

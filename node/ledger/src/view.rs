@@ -272,6 +272,12 @@ impl Ledger {
         briefs
     }
 
+    /// Gives the word of every job's state, as [`Ledger::briefs`] have it, in no order.
+    pub fn states(&self) -> impl Iterator<Item = &'static str> {
+        let others = self.publication_briefs().chain(self.explanation_briefs());
+        self.jobs.iter().map(|(_, job)| job.state.word()).chain(others.map(|brief| brief.state))
+    }
+
     /// Gives one job.
     pub fn job(&self, id: JobId) -> Option<JobView> {
         self.jobs

@@ -134,7 +134,7 @@ fn a_fetch_goes_only_to_builders_whose_owner_lists_its_hosts() {
             isolation: protocol::job::Isolation::Rootfs,
             slots: 2,
             arches: vec![arch],
-            disk_mib: 1,
+            disk_mib: 1 << 20,
             memory_mib: 1 << 20,
         };
         bench.apply(Command::Card { node: node(seed), capacity: Some(capacity), duty: Duty::Ready });
@@ -170,7 +170,7 @@ fn a_light_command_goes_only_to_builders_whose_owner_allows_it() {
         isolation: protocol::job::Isolation::Light,
         slots: 2,
         arches: vec![arch],
-        disk_mib: 1,
+        disk_mib: 1 << 20,
         memory_mib: 1 << 20,
     };
     bench.apply(Command::Card { node: node(11), capacity: Some(capacity), duty: Duty::Ready });

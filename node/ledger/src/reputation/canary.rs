@@ -58,7 +58,8 @@ impl Ledger {
         memory_mib: u32,
         turn: &mut Turn,
     ) -> Option<()> {
-        let (job, agreed, profile) = self.known_answer(operator, class, memory_mib, turn.at)?;
+        let (job, agreed, profile) =
+            self.known_answer(operator, class, (memory_mib, self.peers.disk_of(&node)), turn.at)?;
         let memory_mib = self.jobs[&job].facts.memory_mib;
         self.last_lease += 1;
         let number = LeaseNumber(self.last_lease);
@@ -78,7 +79,7 @@ impl Ledger {
         &self,
         operator: &OperatorName,
         class: &Class,
-        memory_mib: u32,
+        (memory_mib, disk_mib): (u32, u32),
         at: Timestamp,
     ) -> Option<(JobId, Hash, Profile)> {
         // The older half may lose its evidence while the canary runs.
@@ -89,7 +90,8 @@ impl Ledger {
             let JobState::Ended(ended) = &job.state else { return None };
             let kept = ended.at.after(KEPT_AFTER_END) > at.after(FETCH_WITHIN);
             let open = kept && job.facts.expires > at && self.dossiers.contains_key(id);
-            let agreement = job.state.agreement().filter(|_| open && job.facts.memory_mib <= memory_mib)?;
+            let fits = job.facts.memory_mib <= memory_mib && job.facts.disk_mib <= disk_mib;
+            let agreement = job.state.agreement().filter(|_| open && fits)?;
             let others: Vec<_> = agreement.operators.iter().filter(|other| *other != operator).collect();
             let attempt = agreed_attempt(job, agreement.digest, &others)?;
             Some((took(attempt), *id, agreement.digest, attempt.profile))

@@ -172,7 +172,8 @@ impl Ledger {
     pub(crate) fn resolve_reports(&mut self, id: JobId, turn: &Turn) {
         let Some(job) = self.jobs.get(&id) else { return };
         let class = Class::of(&job.facts);
-        let failed = job.attempts.iter().filter(|a| a.failure().is_some());
+        let failed =
+            job.attempts.iter().filter(|a| a.failure().is_some() || matches!(a.state, AttemptState::Silent { .. }));
         let failed: Vec<_> = failed.map(|a| (a.operator.clone(), a.node, a.lease)).collect();
         for (operator, node, lease) in failed {
             self.look_at_once(node, turn);

@@ -142,5 +142,11 @@ fn policies_are_numbered_one_after_the_other() {
     let size = bench.ledger.log_head().size;
     let places: Vec<_> = bench.ledger.enacted().iter().map(|enacted| (enacted.number, enacted.place)).collect();
     assert_eq!(places, [(1, 0), (2, size - 1)]);
+    // What ended before was decided by the policy of then.
+    let (first, before) = (bench.ledger.enacted()[0].at, bench.now);
+    bench.wait(10);
+    bench.adopt(|_| ());
+    let number = |at| bench.ledger.policy_at(at).get().number;
+    assert_eq!((number(first), number(before), number(bench.now)), (2, 2, 3), "the first two came in one moment");
     bench.assert_replays();
 }

@@ -219,6 +219,27 @@ fn who_may_ask_and_what_for() {
 }
 
 #[test]
+fn thousands_that_may_be_published_no_more_end_one_after_the_other() {
+    const WAIT: u16 = 3000;
+    let mut bench = bench();
+    bench.adopt(|policy| policy.limits.open_jobs = 5000);
+    let first = bench.serve(1, prune());
+    let network = bench.network;
+    let mut last = first;
+    for number in 0..WAIT {
+        let nonce = number.to_be_bytes().repeat(8);
+        let wish = protocol::job::JobRequest { nonce, ..samples::server_request(network, prune()) };
+        let answer = bench.apply(Command::Submit(samples::signed_request(&wish)));
+        let Some(Response::Receipt(job, _)) = answer else { panic!("{answer:?}") };
+        last = job;
+    }
+    bench.adopt(|policy| policy.maintainers.clear());
+    done(&mut bench, first, 1);
+    assert_eq!(bench.state(last), "failed-to-run");
+    assert!(bench.served().is_empty());
+}
+
+#[test]
 fn a_publication_is_a_job_of_the_list_that_leads_to_its_build_and_back() {
     let mut bench = bench();
     let build = package(&mut bench, 1);

@@ -206,6 +206,29 @@ fn a_job_whose_attempts_are_used_up_ends() {
 }
 
 #[test]
+fn who_is_interrupted_again_and_again_leaves_attempts_to_others() {
+    let mut bench = Bench::of(3, 2, 2, 3);
+    let job = bench.submit("deb", 1);
+    let mut interrupted = 0;
+    // It has a node, and each pause is at most ten minutes.
+    for _ in 0..limits::ATTEMPTS_MAX {
+        bench.bid(builder(0, 0), job);
+        for lease in bench.granted() {
+            bench.fail(&lease, Blame::Interrupted, "build");
+            interrupted += 1;
+        }
+        bench.wait(600);
+    }
+    assert_eq!(interrupted, limits::ATTEMPTS_MAX / 3);
+    for operator in 1..3 {
+        let lease = bench.lease(builder(operator, 0), job);
+        bench.reveal(&lease, "a");
+    }
+    assert_eq!(bench.state(job), "publishing");
+    bench.assert_replays();
+}
+
+#[test]
 fn a_contradicted_failure_does_not_fail_the_job() {
     let mut bench = Bench::of(3, 2, 2, 3);
     let job = bench.submit("command", 1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Arch, JobId, job::JobRequest, message::Response, testing::samples};
+use protocol::{Arch, JobId, blame::Blame, job::JobRequest, message::Response, testing::samples};
 
 use crate::{
     Command, Duty,
@@ -89,5 +89,35 @@ fn those_that_had_their_turn_and_those_that_drain() {
     bench.card(builder(1, 0), Arch::Amd64, (1, 8192), Duty::Draining { reason: "new disk".into() });
     let words = "1 built it; 1 peer that could build it will take nothing new until the drain is over";
     assert_eq!(bench.why(job), words);
+    bench.assert_replays();
+}
+
+#[test]
+fn a_job_waits_for_a_builder_whose_owner_gives_it_the_disk() {
+    let mut bench = Bench::of(3, 1, 1, 3);
+    let (disk, node) = (1 << 20, builder(0, 0));
+    bench.card(node, Arch::Amd64, (1, 65_536), Duty::Ready);
+    bench.offer(node, 1);
+    let large = submit(&mut bench, 1, |wish| wish.limits.disk_mib = disk + 1);
+    assert!(bench.granted().is_empty());
+    let line = "`disk_mib` in the [builder] part of its artel.toml";
+    assert_eq!(bench.why(large), format!("no other peer's owner lets it use {} MiB of disk: {line}", disk + 1));
+    let refused = bench.bid(node, large);
+    assert!(
+        matches!(&refused, Some(Response::Refused(why)) if why.to_string().contains("does not let it use")),
+        "{refused:?}"
+    );
+    submit(&mut bench, 2, |wish| wish.limits.disk_mib = disk);
+    assert_eq!(bench.granted().len(), 1);
+    let first = bench.granted().remove(0);
+    // A slot is free, and the disk is another job's.
+    bench.card(node, Arch::Amd64, (2, 65_536), Duty::Ready);
+    bench.offer(node, 1);
+    let waits = submit(&mut bench, 3, |wish| wish.limits.disk_mib = 1);
+    assert!(bench.granted().is_empty() && bench.state(waits) == "queued");
+    bench.fail(&first, Blame::Interrupted, "build");
+    bench.offer(node, 2);
+    let granted: Vec<JobId> = bench.granted().iter().map(|lease| lease.job).collect();
+    assert_eq!(granted, [waits], "who was interrupted stands back for a while");
     bench.assert_replays();
 }
