@@ -129,6 +129,11 @@ impl Home {
         self.0.join("uploads")
     }
 
+    /// What the publisher lays out before it enters a repository.
+    pub fn incoming(&self) -> PathBuf {
+        self.0.join("incoming")
+    }
+
     /// The private apt directory and downloaded packages.
     pub fn archive(&self) -> PathBuf {
         self.0.join("archive")
@@ -142,6 +147,15 @@ impl Home {
     /// The copy of a repository that this node mirrors.
     pub fn mirror(&self, channel: &ChannelName) -> PathBuf {
         self.0.join("mirrors").join(channel.as_str())
+    }
+
+    /// Gives the root of the tree of a channel that this node serves, if it has one: of a node that may coordinate what it published,
+    /// else what it mirrors, else what it published when it last coordinated. A tree without an index is none yet, or was none.
+    pub fn served(&self, channel: &ChannelName, (coordinates, mirrors): (bool, bool)) -> Option<PathBuf> {
+        let (published, mirrored) = (Some(self.repository(channel)), mirrors.then(|| self.mirror(channel)));
+        let trees = if coordinates { [published, mirrored] } else { [mirrored, published] };
+        let roots = trees.into_iter().flatten().map(|folder| folder.join("public"));
+        roots.into_iter().find(|root| root.join("dists").is_dir())
     }
 
     /// The secret OpenPGP key that signs this node's repositories.
@@ -270,6 +284,13 @@ pub struct Mirror {
     pub channels: Vec<ChannelName>,
 }
 
+impl Mirror {
+    /// Says whether a channel is followed.
+    pub fn follows(of: Option<&Self>, channel: &ChannelName) -> bool {
+        of.is_some_and(|mirror| mirror.channels.contains(channel))
+    }
+}
+
 /// Limits of the blob store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -333,6 +354,24 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tree_that_is_served_is_the_one_that_is_kept_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(dir.path().to_owned())).unwrap();
+        let main: ChannelName = "main".parse().unwrap();
+        let (published, mirrored) = (home.repository(&main).join("public"), home.mirror(&main).join("public"));
+        std::fs::create_dir_all(&published).unwrap();
+        std::fs::create_dir_all(mirrored.join("dists")).unwrap();
+        assert_eq!(home.served(&main, (true, true)), Some(mirrored.clone()), "it has published nothing yet");
+        assert_eq!(home.served(&main, (true, false)), None, "what is followed no more is not served");
+        std::fs::create_dir_all(published.join("dists")).unwrap();
+        assert_eq!(home.served(&main, (true, true)), Some(published.clone()));
+        assert_eq!(home.served(&main, (false, true)), Some(mirrored), "it coordinates no more");
+        assert_eq!(home.served(&main, (false, false)), Some(published));
+        let mirror = Mirror { channels: vec![main.clone()] };
+        assert!(Mirror::follows(Some(&mirror), &main) && !Mirror::follows(None, &main));
+    }
 
     #[test]
     fn a_configuration_round_trips_and_refuses_unknown_words() {

@@ -16,7 +16,7 @@ mod transparency;
 mod upload;
 mod witness;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -28,7 +28,7 @@ use protocol::{
     job::JobRequest,
     limits,
     message::{Octets, Refusal, Request, Response},
-    release::{Manifest, Release},
+    release::Release,
     words::{RecipeName, RelativePath},
 };
 use tokio::{
@@ -166,8 +166,9 @@ impl Handle {
         let Some(stored) = stored.map_err(|e| internal("store", &e))? else { return Ok(None) };
         let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
         let release = release.map_err(|e| internal("release", &e))?.into_inner();
-        let manifest = self.shared.blobs.read(&release.manifest, limits::MANIFEST_MAX as u64).await;
-        let packages = manifest.ok().and_then(|m| Manifest::from_bytes(&m).ok()).map_or(0, |m| m.packages.len() as u64);
+        let stocked = self.desk.stocked(&channel.name).await;
+        let (packages, fingerprints) =
+            stocked.map_or_else(Default::default, |known| (known.packages, known.fingerprints));
         let valid_until = release.at.after(Duration::from_secs(channel.valid_secs.into()));
         Ok(Some(RepositoryView {
             channel: channel.name.clone(),
@@ -177,13 +178,8 @@ impl Handle {
             published: Some(Time::from(release.at)),
             valid_until: Some(Time::from(valid_until)),
             manifest: Some(release.manifest),
-            fingerprint: self.fingerprint(),
+            fingerprints,
         }))
-    }
-
-    fn fingerprint(&self) -> String {
-        let keys = crate::publish::sign::keys::Keys::load(&self.shared.home.repository_key());
-        keys.map(|keys| keys.lasting().fingerprint()).unwrap_or_default()
     }
 }
 
@@ -397,8 +393,9 @@ impl Backend for Handle {
         file.seek(std::io::SeekFrom::Start(span.start)).await.map_err(|e| internal("repository", &e))?;
         let modified = metadata.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
         let modified = modified.map(|d| Time::from(Timestamp::from_millis(d.as_secs() * 1000)));
-        // The tag says which bytes: a name of a repository changes only by a rename.
-        let tag = format!("{path} {} {}", metadata.len(), std::os::unix::fs::MetadataExt::ino(&metadata));
+        // The tag says which bytes: a name of a repository changes only by a rename. Numbers of files come back.
+        let tag =
+            format!("{path} {} {} {}.{:09}", metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
         let reader = ReaderStream::with_capacity(file.take(span.length()), PIECE);
         let bytes = reader.map(|piece| piece.map_err(|e| internal("repository", &e))).boxed();
         Ok(Content { size: metadata.len(), span, hash: Hash::of(tag.as_bytes()), modified, bytes })

@@ -42,6 +42,8 @@ pub enum Access {
 pub struct Limits {
     /// Connections of one listener at one time; more wait in the kernel's queue.
     pub connections: usize,
+    /// Connections of one address (of IPv6, one network) at one time, this machine's own aside; more are closed.
+    pub connections_each: usize,
     /// How long a caller may take to send a request's head; an idle connection ends after it too.
     pub header_time: Duration,
     /// How long a caller may pause while it sends a body or receives an answer.
@@ -55,10 +57,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// The figures of the security checklist: 10 s for a head, 30 s idle, 256 connections, 2 MiB.
+    /// The figures of the security checklist: 10 s for a head, 30 s idle, 256 connections, a quarter of them for one address, 2 MiB.
     fn default() -> Self {
         Self {
             connections: 256,
+            connections_each: 64,
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(30),
             grace_time: Duration::from_secs(5),
@@ -75,14 +78,27 @@ pub struct Server<B> {
     limits: Limits,
     hosts: Arc<[String]>,
     counters: metrics::Counters,
-    crowd: crowd::Crowd,
+    crowds: Crowds,
+}
+
+/// The crowds of requests, each with places of its own: who follows the news may still look at pages.
+#[derive(Clone)]
+struct Crowds {
+    /// What others may have to be asked for.
+    handed_on: crowd::Crowd,
+    /// What the node answers by itself, files aside.
+    own: crowd::Crowd,
+    /// Who follows the news, which never end.
+    news: crowd::Crowd,
 }
 
 impl<B: Backend> Server<B> {
     /// Makes a server. `hosts` are the names, beside loopback and literal addresses, that callers may use for it.
     pub fn new(backend: B, limits: Limits, hosts: impl IntoIterator<Item = String>) -> Self {
         let hosts = hosts.into_iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { backend, limits, hosts, counters: metrics::Counters::default(), crowd: crowd::Crowd::default() }
+        let crowd = || crowd::Crowd::of(crowd::PER_CALLER);
+        let crowds = Crowds { handed_on: crowd(), own: crowd(), news: crowd() };
+        Self { backend, limits, hosts, counters: metrics::Counters::default(), crowds }
     }
 
     /// Makes a server before another backend that shares this one's counters.

@@ -33,6 +33,10 @@
     if (only && JSON.parse(event.data).job !== only) return;
     due ??= setTimeout(refresh, 400);
   });
-  // Times of running jobs go on without news.
-  setInterval(() => { if (!document.hidden && document.querySelector(".tone-busy")) due ??= setTimeout(refresh, 0); }, 10000);
+  // Times of running jobs go on without news, and nodes that do not coordinate have none.
+  let rounds = 0;
+  setInterval(() => {
+    rounds += 1;
+    if (!document.hidden && (rounds % 3 === 0 || document.querySelector(".tone-busy"))) due ??= setTimeout(refresh, 0);
+  }, 10000);
 })();

@@ -3,6 +3,8 @@
 mod change;
 mod key;
 
+use std::net::SocketAddr;
+
 use clap::Subcommand;
 use protocol::ChannelName;
 use web::{Backend, api::RepositoryView};
@@ -82,18 +84,40 @@ fn show(context: &Context, view: &RepositoryView) -> anyhow::Result<u8> {
         output::json(view)?;
         return Ok(exit::DONE);
     }
-    let web = Config::load(&context.home)?.reach.web;
+    if view.fingerprints.is_empty() {
+        let what = format!("the keys of channel {} are not known here", view.channel);
+        return Err(exit::failure(exit::FAILED, what)
+            .hint("ask again once this node has its first release (`artel repo ls`)")
+            .into());
+    }
+    let web = address(&Config::load(&context.home)?)?;
+    let fingerprints = view.fingerprints.join("\n#   ");
     output::line(&format!(
-        "# Save the key first:\n#   curl -fsS http://{web}/repo/{channel}/archive-key.gpg -o /etc/apt/keyrings/artel.gpg\n\
-         # and compare its fingerprint: {fingerprint}\n\
+        "# Save the keys first:\n#   curl -fsS http://{web}/repo/{channel}/archive-key.gpg -o /etc/apt/keyrings/artel.gpg\n\
+         # and compare their fingerprints (gpg --show-keys FILE) with what the network's maintainers say, not only with these:\n\
+         #   {fingerprints}\n\
          Types: deb\nURIs: http://{web}/repo/{channel}/\nSuites: {suite}\nComponents: main\n\
          Signed-By: /etc/apt/keyrings/artel.gpg\n\n\
-         # For dnf, where the channel has RPMs; save {web}/repo/{channel}/archive-key.asc as the key:\n\
+         # For dnf, where the channel has RPMs; save http://{web}/repo/{channel}/archive-key.asc as the key:\n\
          [artel-{channel}]\nname={channel}\nbaseurl=http://{web}/repo/{channel}/\nenabled=1\ngpgcheck=1\n\
          repo_gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/artel.asc",
         channel = view.channel,
         suite = view.suite,
-        fingerprint = view.fingerprint,
     ))?;
     Ok(exit::DONE)
+}
+
+/// Gives the address by which others reach this node's web interface, as far as its settings tell: the first of its names, else
+/// where it listens.
+fn address(config: &Config) -> anyhow::Result<String> {
+    let off = || {
+        exit::failure(exit::FAILED, "the web interface of this node is off, so that nobody gets packages from it")
+            .hint("set `web` in its configuration and restart it, or ask another node")
+    };
+    let listens: SocketAddr = config.reach.web.parse().map_err(|_| off())?;
+    Ok(match config.reach.web_hosts.first() {
+        Some(name) => format!("{name}:{}", listens.port()),
+        None if listens.ip().is_unspecified() => format!("ADDRESS-OF-THIS-NODE:{}", listens.port()),
+        None => listens.to_string(),
+    })
 }

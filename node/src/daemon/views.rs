@@ -106,8 +106,8 @@ pub fn page(ledger: &Ledger, filter: &JobFilter) -> JobPage {
 /// Counts jobs by state.
 pub fn counts(ledger: &Ledger) -> BTreeMap<JobState, u64> {
     let mut counts = BTreeMap::new();
-    for brief in ledger.briefs() {
-        *counts.entry(state(brief.state)).or_default() += 1;
+    for word in ledger.states() {
+        *counts.entry(state(word)).or_default() += 1;
     }
     counts
 }
@@ -204,7 +204,8 @@ fn state(word: &str) -> JobState {
 }
 
 fn summary(ledger: &Ledger, view: &view::JobView) -> Option<JobSummary> {
-    let policy = ledger.policy().get();
+    // What was decided was decided by the rules of that time.
+    let policy = view.times.ended.map_or_else(|| ledger.policy(), |ended| ledger.policy_at(ended)).get();
     let needed = policy.channel(&view.channel).map_or(0, |c| u32::from(c.agree));
     let agree = match &view.verdict {
         view::VerdictView::Reproduced { agree, .. } => agree.len(),

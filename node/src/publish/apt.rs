@@ -38,6 +38,7 @@ use std::{
 pub use adopt::Fetch;
 pub use fence::{Authority, NotLeading};
 pub use gate::{Closed, Gate, Staged};
+pub(crate) use index::KEYRING;
 pub use keep::{Held, Keeper, Renewed, Standing};
 use protocol::{
     Arch, FileName, Hash, JobId, PackageName, Sha256, SuiteName, Timestamp,

@@ -9,7 +9,11 @@
 
 mod ledger;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use attest::{
     bundle::{BUNDLE_MAX, Bundle},
@@ -33,11 +37,13 @@ use web::api::{ArtifactQuery, ArtifactView, AttestationView, LinkSignature, Pack
 use super::Desk;
 use crate::{
     clock,
+    config::Mirror,
     daemon::{Policies, chain},
     publish::{
-        apt::BUNDLE_SUFFIX,
+        apt::{BUNDLE_SUFFIX, KEYRING},
         catalogue::{Catalogue, Entry, Key},
         evidence::{self, Bar, Staples},
+        sign::keyring::Keyring,
     },
 };
 
@@ -52,8 +58,26 @@ const READ_AT_ONCE: usize = 4;
 
 /// The catalogues of this node's repositories, each made when it is first asked for after a release.
 pub(super) struct Catalogues {
-    kept: Mutex<BTreeMap<ChannelName, (Hash, Arc<Catalogue>)>>,
+    kept: Mutex<Kept>,
     reading: Semaphore,
+}
+
+type Kept = BTreeMap<ChannelName, Catalogued>;
+
+/// What is known of one channel's newest release.
+struct Catalogued {
+    manifest: Hash,
+    catalogue: Arc<Catalogue>,
+    stocked: Stocked,
+}
+
+/// What is told of a release beside its number.
+#[derive(Debug, Clone)]
+pub struct Stocked {
+    /// The packages.
+    pub packages: u64,
+    /// The fingerprints of the OpenPGP certificates with which it is checked, as its own keyring has them.
+    pub fingerprints: Vec<String>,
 }
 
 impl Default for Catalogues {
@@ -76,13 +100,16 @@ struct Found {
 }
 
 impl Desk {
-    /// Gives the root of a channel's repository, published here or mirrored.
+    /// Gives the root of a channel's repository that this node serves; see [`crate::config::Home::served`].
     pub fn root_of(&self, channel: &ChannelName) -> Option<PathBuf> {
-        let home = &self.shared.home;
-        [home.repository(channel), home.mirror(channel)]
-            .map(|folder| folder.join("public"))
-            .into_iter()
-            .find(|p| p.is_dir())
+        let shared = &self.shared;
+        shared.home.served(channel, (shared.is_candidate(), Mirror::follows(shared.config.mirror.as_ref(), channel)))
+    }
+
+    /// Gives how many packages the newest release of a channel has that this node serves, and whose keys sign it.
+    pub async fn stocked(&self, channel: &ChannelName) -> Option<Stocked> {
+        let mut kept = self.parts.catalogues.kept.lock().await;
+        self.catalogue(&mut kept, channel).await.ok()?.map(|catalogued| catalogued.stocked.clone())
     }
 
     /// Finds files in the repositories of this node, and in its ledger where it has one.
@@ -245,28 +272,47 @@ impl Desk {
         let mut kept = self.parts.catalogues.kept.lock().await;
         kept.retain(|channel, _| held.contains(&channel));
         for channel in held {
-            let failed = |why: String| {
-                warn!(%channel, why, "a repository cannot be catalogued");
-                busy("a repository of this node cannot be read")
-            };
-            let name = channel.clone();
-            let stored = self.shared.store.run(move |store| store.release(&name)).await;
-            let Some(stored) = stored.map_err(|e| failed(chain(&e)))? else { continue };
-            let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
-            let manifest = release.map_err(|e| failed(chain(&e)))?.get().manifest;
-            if kept.get(channel).is_some_and(|(known, _)| *known == manifest) {
-                continue;
-            }
+            self.catalogue(&mut kept, channel).await?;
+        }
+        Ok(kept.values().map(|known| Arc::clone(&known.catalogue)).collect())
+    }
+
+    /// Catalogues the newest release of a channel that this node has a tree of, unless that is done; none where it has no release.
+    async fn catalogue<'a>(
+        &self,
+        kept: &'a mut Kept,
+        channel: &ChannelName,
+    ) -> Result<Option<&'a Catalogued>, Refusal> {
+        let failed = |why: String| {
+            warn!(%channel, why, "a repository cannot be catalogued");
+            busy("a repository of this node cannot be read")
+        };
+        let Some(root) = self.root_of(channel) else { return Ok(None) };
+        let name = channel.clone();
+        let stored = self.shared.store.run(move |store| store.release(&name)).await;
+        let Some(stored) = stored.map_err(|e| failed(chain(&e)))? else { return Ok(None) };
+        let release = Signed::<Release>::read(&stored.bytes).and_then(|s| s.verify(Some(&self.shared.network)));
+        let manifest = release.map_err(|e| failed(chain(&e)))?.get().manifest;
+        if kept.get(channel).is_none_or(|known| known.manifest != manifest) {
             let bytes = self.shared.blobs.read(&manifest, limits::MANIFEST_MAX as u64).await;
             let bytes = bytes.map_err(|e| failed(chain(&e)))?;
             let name = channel.clone();
-            let made = tokio::task::spawn_blocking(move || {
-                Manifest::from_bytes(&bytes).map(|manifest| Catalogue::of(&name, &manifest)).map_err(|e| chain(&e))
-            });
+            let made = tokio::task::spawn_blocking(move || Catalogued::of(&name, (manifest, &bytes), &root));
             let made = made.await.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
-            kept.insert(channel.clone(), (manifest, Arc::new(made)));
+            kept.insert(channel.clone(), made);
         }
-        Ok(kept.values().map(|(_, catalogue)| Arc::clone(catalogue)).collect())
+        Ok(kept.get(channel))
+    }
+}
+
+impl Catalogued {
+    fn of(channel: &ChannelName, (hash, bytes): (Hash, &[u8]), root: &Path) -> Result<Self, String> {
+        let manifest = Manifest::from_bytes(bytes).map_err(|e| chain(&e))?;
+        let keyring = std::fs::read(root.join(KEYRING)).ok().and_then(|bytes| Keyring::read(&bytes).ok());
+        let certificates = keyring.iter().flat_map(|keyring| keyring.certificates());
+        let fingerprints = certificates.map(|certificate| certificate.fingerprint().to_owned()).collect();
+        let stocked = Stocked { packages: manifest.packages.len() as u64, fingerprints };
+        Ok(Self { manifest: hash, catalogue: Arc::new(Catalogue::of(channel, &manifest)), stocked })
     }
 }
 

@@ -222,9 +222,9 @@ pub struct RepositoryView {
     /// The BLAKE3 of the newest release's manifest: its address under `/api/v1/blobs/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Hash>,
-    /// The OpenPGP fingerprint that signs it; empty when not known.
-    #[serde(default)]
-    pub fingerprint: String,
+    /// The OpenPGP fingerprints of its own keyring, of which any may sign it; none when not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
 }
 
 /// Something that happened to a job.

@@ -16,7 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Limits, Listener, crowd::Caller, listener::Stream, stall::Stall};
+use super::{
+    Limits, Listener,
+    crowd::{Caller, Crowd},
+    listener::Stream,
+    stall::Stall,
+};
 
 /// How long to wait after a failed accept (usually: no file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +32,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Accepts until the stop, then waits for open connections within the grace time.
 pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = JoinSet::new();
+    let (mut connections, crowd) = (JoinSet::new(), Crowd::of(limits.connections_each));
     loop {
         let next = tokio::select! {
             biased;
@@ -40,7 +45,17 @@ pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop
         match stream {
             Stream::Tcp(stream) => {
                 let caller = stream.peer_addr().ok().map(|address| Caller::at(address.ip()));
-                drop(connections.spawn(connection(stream, (router, caller), limits, stop, slot)));
+                let place = caller.filter(|caller| !caller.is_here()).map(|caller| crowd.enter(caller).ok_or(caller));
+                let Ok(place) =
+                    place.transpose().inspect_err(|caller| tracing::debug!(?caller, "too many connections"))
+                else {
+                    continue;
+                };
+                let serve = connection(stream, (router, caller), limits, stop, slot);
+                drop(connections.spawn(async move {
+                    serve.await;
+                    drop(place);
+                }));
             }
             Stream::Unix(stream) => drop(connections.spawn(connection(stream, (router, None), limits, stop, slot))),
             Stream::Stranger => tracing::warn!("connection of another user to the owner's socket refused"),

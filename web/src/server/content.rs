@@ -46,8 +46,7 @@ pub(super) async fn put_blob<B: Backend>(
 ) -> Result<(StatusCode, Json<Stored>), ApiError> {
     let limits = app.server.limits;
     if let Err(refusal) = app.owner_only() {
-        // A connection that is closed with unread bytes is reset, and the caller might never read why.
-        let _ = reply::small_body(body, limits).await;
+        reply::pass_over(body, limits).await;
         return Err(refusal);
     }
     let size: Option<u64> = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -169,12 +168,13 @@ fn respond(content: Content, kind: &'static str, cache: &'static str) -> Respons
     response
 }
 
-/// Pool files, by-hash indexes and dnf's metadata under its digests never change under their names (publication.md 6.3); the
-/// rest a release replaces. So do RPMs: another publisher signs the same package with another key.
+/// Debian packages, by-hash indexes and dnf's metadata under its digests never change under their names (publication.md 6.3); the
+/// rest a release replaces. So do RPMs, which another publisher signs with another key, and what lies beside a package: a proof
+/// that more witnesses have seen takes the place of an older one.
 fn cache_rule(path: &str) -> &'static str {
     let metadata = path.starts_with("repodata/") && !path.starts_with("repodata/repomd.xml");
-    let pool = path.starts_with("pool/") && !path.ends_with(".rpm");
-    if pool || path.contains("/by-hash/") || metadata { FOREVER } else { SHORT }
+    let package = path.starts_with("pool/") && [".deb", ".udeb"].iter().any(|end| path.ends_with(end));
+    if package || path.contains("/by-hash/") || metadata { FOREVER } else { SHORT }
 }
 
 /// Never a type that a browser would run.
@@ -190,5 +190,20 @@ fn media_type(path: &str) -> &'static str {
             "text/plain; charset=utf-8"
         }
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_never_changes_under_its_name_is_kept_for_ever() {
+        let pool = "pool/main/t/tiny/tiny_1.0_amd64.deb";
+        let forever = [pool, "dists/main/main/binary-amd64/by-hash/SHA256/ab", "repodata/ab-primary.xml.zst"];
+        assert!(forever.iter().all(|path| cache_rule(path) == FOREVER));
+        let evidence = [".artel-bundle", ".intoto.jsonl", ".tlog-proof"].map(|end| format!("{pool}{end}"));
+        let others = ["pool/main/t/tiny/tiny-1.0-1.x86_64.rpm", "dists/main/InRelease", "repodata/repomd.xml.asc"];
+        assert!(evidence.iter().map(String::as_str).chain(others).all(|path| cache_rule(path) == SHORT));
     }
 }

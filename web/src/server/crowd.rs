@@ -1,5 +1,5 @@
-//! One caller among many: what a node may have to ask others for, one caller asks for a few times at once, so that he does not take
-//! the place of all.
+//! One caller among many: what costs a node work, or others whom it asks, one caller asks for a few times at once, so that he does
+//! not take the place of all; nor does he by connections.
 
 use std::{
     collections::BTreeMap,
@@ -33,31 +33,46 @@ impl Caller {
     /// Makes the caller of an address.
     pub(super) fn at(address: IpAddr) -> Self {
         match address.to_canonical() {
+            here if here.is_loopback() => Self(here),
             IpAddr::V4(address) => Self(address.into()),
             IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()),
         }
     }
+
+    /// Says whether it is this machine: behind it may be a reverse proxy, and so everybody.
+    pub(super) fn is_here(self) -> bool {
+        self.0.is_loopback()
+    }
 }
 
-/// Requests that are on their way, by caller.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Crowd(Arc<Mutex<BTreeMap<Caller, usize>>>);
+/// Requests that are on their way, or connections, by caller.
+#[derive(Debug, Clone)]
+pub(super) struct Crowd {
+    each: usize,
+    counts: Arc<Mutex<BTreeMap<Caller, usize>>>,
+}
 
-/// A request's place in the crowd.
-struct Place {
+/// A place in the crowd.
+pub(super) struct Place {
     crowd: Crowd,
     caller: Caller,
 }
 
 impl Crowd {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<Caller, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes a crowd in which one caller has so many places.
+    pub(super) fn of(each: usize) -> Self {
+        Self { each, counts: Arc::default() }
     }
 
-    fn enter(&self, caller: Caller) -> Option<Place> {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<Caller, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a caller one more place, unless he has all of his.
+    pub(super) fn enter(&self, caller: Caller) -> Option<Place> {
         let mut counts = self.counts();
         let count = counts.entry(caller).or_default();
-        if *count >= PER_CALLER {
+        if *count >= self.each {
             return None;
         }
         *count += 1;
@@ -108,7 +123,7 @@ pub(super) async fn pass(State(crowd): State<Crowd>, request: Request, next: Nex
         Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Held { body, _place: place })),
         Ok(None) => next.run(request).await,
         Err(()) => {
-            let reason = format!("{PER_CALLER} such requests of this address are on their way");
+            let reason = format!("{} such requests of this address are on their way", crowd.each);
             let body = Json(ApiError::Unavailable { reason }.body());
             (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response()
         }
@@ -125,7 +140,7 @@ mod tests {
 
     #[test]
     fn one_caller_takes_his_places_and_no_other_ones() {
-        let crowd = Crowd::default();
+        let crowd = Crowd::of(PER_CALLER);
         let places: Vec<Place> = (0..PER_CALLER).map(|_| crowd.enter(at("192.0.2.1")).unwrap()).collect();
         assert!(crowd.enter(at("192.0.2.1")).is_none() && crowd.enter(at("::ffff:192.0.2.1")).is_none());
         assert!(crowd.enter(at("192.0.2.2")).is_some());
@@ -138,5 +153,6 @@ mod tests {
     fn addresses_of_one_network_are_one_caller() {
         assert_eq!(at("2001:db8:1:2::3"), at("2001:db8:1:2:ffff::4"));
         assert_ne!(at("2001:db8:1:2::3"), at("2001:db8:1:3::3"));
+        assert!(["127.0.0.1", "::1", "::ffff:127.0.0.1"].iter().all(|here| at(here).is_here()) && !at("::2").is_here());
     }
 }

@@ -35,6 +35,8 @@ impl<B> App<B> {
 pub(super) fn router<B: Backend>(app: App<B>) -> Router {
     Router::new()
         .route("/static/{name}", get(pages::asset))
+        .merge(files(app.clone()))
+        .merge(news(app.clone()))
         .merge(api(app.clone()))
         .merge(handed_on(app.clone()))
         .merge(rebuilder(app.clone()))
@@ -44,11 +46,27 @@ pub(super) fn router<B: Backend>(app: App<B>) -> Router {
         .layer(DefaultBodyLimit::disable())
 }
 
-/// What every node answers by itself.
+/// The news, of which every open page of a browser follows some.
+fn news<B: Backend>(app: App<B>) -> Router {
+    let crowd = app.server.crowds.news.clone();
+    let news = Router::new().route("/api/v1/news", get(live::news::<B>)).with_state(app);
+    news.layer(middleware::from_fn_with_state(crowd, crowd::pass))
+}
+
+/// Files, which cost no more than their bytes: apt and dnf ask for many; and whether the node lives.
+fn files<B: Backend>(app: App<B>) -> Router {
+    Router::new()
+        .route("/healthz", get(node::health::<B>))
+        .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
+        .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
+        .with_state(app)
+}
+
+/// What every node answers by itself: of these a caller gets a few at one time, since each may be large.
 fn api<B: Backend>(app: App<B>) -> Router {
+    let crowd = app.server.crowds.own.clone();
     Router::new()
         .route("/api/v1/jobs/{id}/outputs", post(recipes::bring::<B>))
-        .route("/api/v1/news", get(live::news::<B>))
         .route("/api/v1/peers", get(node::peers::<B>))
         .route("/api/v1/coordination", get(node::coordination::<B>))
         .route("/api/v1/coordination/step-down", post(node::step_down::<B>))
@@ -57,22 +75,20 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/resume", post(node::resume::<B>))
         .route("/api/v1/repositories", get(node::repositories::<B>))
         .route("/api/v1/blobs", post(content::put_blob::<B>))
-        .route("/api/v1/blobs/{hash}", get(content::blob::<B>))
         .route("/api/v1/rebuilder", get(clients::rebuilder::<B>))
         .route("/api/v1/metrics", get(node::figures::<B>))
         .route("/api/v1/shutdown", post(node::shutdown::<B>))
-        .route("/repo/{channel}/{*path}", get(content::repository_file::<B>))
         .route("/api/v1/log/conflict", get(witness::conflict::<B>))
         .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
         .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))
-        .route("/healthz", get(node::health::<B>))
         .route("/metrics", get(metrics::show::<B>))
         .with_state(app)
+        .layer(middleware::from_fn_with_state(crowd, crowd::pass))
 }
 
 /// What a node that does not coordinate may have to ask others for: of these a caller gets a few at one time.
 fn handed_on<B: Backend>(app: App<B>) -> Router {
-    let crowd = app.server.crowd.clone();
+    let crowd = app.server.crowds.handed_on.clone();
     let pages = Router::new()
         .route("/", get(pages::overview::<B>))
         .route("/jobs/{id}", get(pages::job::<B>))
@@ -105,7 +121,7 @@ fn handed_on<B: Backend>(app: App<B>) -> Router {
 
 /// What rebuilderd's clients ask, at the paths that they know; see [`handed_on`].
 fn rebuilder<B: Backend>(app: App<B>) -> Router {
-    let crowd = app.server.crowd.clone();
+    let crowd = app.server.crowds.handed_on.clone();
     Router::new()
         .route("/api/v0/pkgs/list", get(clients::list::<B>))
         .route("/api/v1/builds/{build}/artifacts/{artifact}/attestation", get(clients::link::<B>))

@@ -8,14 +8,17 @@ use axum::{
 use http::{StatusCode, header};
 use protocol::Sha256;
 
-use super::{reply, routes::App};
+use super::{Limits, reply, routes::App};
 use crate::{api::ApiError, backend::Backend};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// What is read of a request, in bytes: a little more than the largest that a witness takes, a note of 256 KiB and 63 hashes.
+const REQUEST_MAX: usize = 272 * 1024;
 
 /// `POST /witness/add-checkpoint`.
 pub(super) async fn add_checkpoint<B: Backend>(State(app): State<App<B>>, body: Body) -> Result<Response, ApiError> {
-    let request = reply::small_body(body, app.server.limits).await?;
+    let limits = Limits { body_bytes: REQUEST_MAX, ..app.server.limits };
+    let request = reply::small_body(body, limits).await?;
     let answer = app.server.backend.add_checkpoint(request).await?;
     let status = StatusCode::from_u16(answer.status).map_err(|_| ApiError::Internal)?;
     Ok((status, [(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response())

@@ -131,7 +131,7 @@ fn status() -> Status {
         published: Some(at(900)),
         valid_until: Some(at(7 * 86_400)),
         manifest: None,
-        fingerprint: "4F2A90C1D7E8B3A65C0D1E2F3A4B5C6D7E8F9012".to_owned(),
+        fingerprints: vec!["4F2A90C1D7E8B3A65C0D1E2F3A4B5C6D7E8F9012".to_owned()],
     };
     Status {
         at: at(NOW),

@@ -84,6 +84,34 @@ async fn one_caller_follows_a_few_logs_at_one_time_and_the_owner_as_many_as_he_l
     site.stop().await;
 }
 
+/// The news never end, and pages go on while somebody follows them.
+#[tokio::test]
+async fn one_caller_follows_the_news_a_few_times_at_one_time() {
+    const PLACES: usize = 8;
+    let site = Site::start(Limits::default()).await;
+    let mut listeners = Vec::new();
+    for _ in 0..PLACES {
+        let mut listener = TcpStream::connect(site.address).await.unwrap();
+        let ask = "GET /api/v1/news HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+        listener.write_all(ask.as_bytes()).await.unwrap();
+        wait_for(&mut listener, "\r\n\r\n").await;
+        listeners.push(listener);
+    }
+    assert_eq!(site.get("/api/v1/news", &[]).await.status, 429);
+    for path in ["/", "/static/live.js", "/healthz", "/metrics"] {
+        assert_eq!(site.get(path, &[]).await.status, 200, "{path}");
+    }
+    drop(site.unix_client().news().await.expect("the owner has no limit"));
+    drop(listeners);
+    let free = async {
+        while site.tcp_client().news().await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("who goes gives his place back");
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn events_resume_at_the_byte() {
     let site = Site::start(Limits::default()).await;

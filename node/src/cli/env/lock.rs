@@ -17,6 +17,7 @@ use crate::{
         output::{self, Format},
     },
     clock,
+    config::{Config, Mirror},
     resolve::{
         archive::{self, Archive, Refresh},
         buildinfo::{Absent, Buildinfo, Missing, lock_for_buildinfo},
@@ -198,9 +199,10 @@ async fn pinned(context: &Context, text: &str) -> anyhow::Result<Pinned> {
         exit::failure(exit::FAILED, format!("this node has no repository of channel {channel}"))
             .hint("`artel repo ls` lists those that it has")
     })?;
-    let roots = [context.home.repository(&channel), context.home.mirror(&channel)].map(|folder| folder.join("public"));
-    let root =
-        roots.into_iter().find(|root| root.is_dir()).context("the repository's files are not on this machine")?;
+    let coordinates = client.status().await?.roles.iter().any(|role| role == "coordinator");
+    let mirrors = Mirror::follows(Config::load(&context.home)?.mirror.as_ref(), &channel);
+    let root = context.home.served(&channel, (coordinates, mirrors));
+    let root = root.context("the repository's files are not on this machine")?;
     let number = generation.unwrap_or(newest.generation);
     let bytes = match newest.manifest.filter(|_| number == newest.generation) {
         Some(hash) => client.blob(hash, ByteRange::All).await?.collect(limits::MANIFEST_MAX).await?.to_vec(),

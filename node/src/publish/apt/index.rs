@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where the keys of everybody who may publish lie, in the form that `Signed-By` takes.
-pub(in crate::publish) const KEYRING: &str = "archive-key.gpg";
+pub(crate) const KEYRING: &str = "archive-key.gpg";
 /// The same, armored.
 pub(in crate::publish) const KEYRING_ARMORED: &str = "archive-key.asc";
 
