@@ -133,7 +133,7 @@ impl Worker {
     /// Makes the worker; `run` makes it work.
     pub fn new(shared: Arc<Shared>, desk: Desk, workshop: Workshop, settings: Builder) -> (Arc<Self>, Grants) {
         let (granted, grants) = mpsc::channel(usize::from(settings.slots.max(1)));
-        let slots = Slots::new(settings.slots, settings.memory_mib);
+        let slots = Slots::new(settings.slots, (settings.memory_mib, settings.disk_mib));
         let (wanted, state) = (Notify::new(), Mutex::default());
         let duty = Mutex::new(drain::read(&shared.home));
         let worker = Self {

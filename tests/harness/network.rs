@@ -1,7 +1,7 @@
 //! A network of a test's own: one coordinator, builders of operators, perhaps a mirror, and the keys of its people.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -76,8 +76,10 @@ impl Network {
         let scratch = Scratch::make();
         let candidates = plan.candidates();
         let names = candidates.iter().chain(plan.builders.iter().map(|b| &b.name)).chain(&plan.mirrors);
+        // A coordinator may build as well.
+        let names: BTreeSet<&String> = names.collect();
         let mut nodes: BTreeMap<String, Node> =
-            names.map(|name| (name.clone(), Node::make(&ground.artel, scratch.path(), name))).collect();
+            names.into_iter().map(|name| (name.clone(), Node::make(&ground.artel, scratch.path(), name))).collect();
         let lab = (plan.cables == Cables::Namespaces).then(|| cable(&mut nodes));
         let (root, maintainer) = (keys::generate().unwrap(), keys::generate().unwrap());
         let channel = ChannelName::new("main").unwrap();

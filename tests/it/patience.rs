@@ -93,3 +93,19 @@ async fn the_slow_keep_nobody_waiting() {
         assert!(measured < MEASURED_MAX, "{busy} ms beside {quiet} ms");
     }
 }
+
+/// The first machine of a network coordinates and builds, and has what a job is made of; others come when they come.
+#[tokio::test]
+async fn who_coordinates_and_builds_keeps_what_a_job_is_made_of_for_who_comes_later() {
+    let Some(ground) = ground().await else { return };
+    let builders = vec![BuilderPlan::of("coordinator", "o1"), BuilderPlan::of("late", "o2").alone()];
+    let mut network = Network::found(&ground, &Plan { builders, ..Plan::builders(2) });
+    network.start_some(&["coordinator"]).await;
+    let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
+    let built = |d: &web::api::JobDetail| d.attempts.iter().any(|a| a.state == AttemptState::Built);
+    network.job_until((job, "the first one has built it"), WITHIN, built).await;
+    network.start_some(&["late"]).await;
+    let detail = network.over(job, WITHIN).await;
+    assert_eq!(detail.summary.state, JobState::Published, "{detail:#?}");
+    assert_eq!(detail.attempts.len(), 2, "the late one needed one attempt: {detail:#?}");
+}

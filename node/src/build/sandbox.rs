@@ -381,10 +381,18 @@ impl Running {
         if self.disk.is_overdue() {
             return Some(Breach::Hidden);
         }
+        // What others write there, the gate of a fetch for instance, is the build's as well.
+        if self.log.progress().borrow().bytes > u64::from(self.limits.log_kib) * 1024 {
+            return Some(Breach::Log);
+        }
         if self.group.limits(Controller::Memory) && self.group.limits(Controller::Pids) {
             return None;
         }
-        let now = watch::usage(self.pid);
+        let mut now = watch::usage(self.pid);
+        if now.memory > u64::from(self.limits.memory_mib) * MIB {
+            // Processes share pages, and each was asked for itself.
+            now.memory = watch::shared_memory(self.pid);
+        }
         self.peak.memory = self.peak.memory.max(now.memory);
         self.peak.ticks = self.peak.ticks.max(now.ticks);
         if now.memory > u64::from(self.limits.memory_mib) * MIB {

@@ -1,4 +1,4 @@
-//! How many attempts run at one time: a count, and the memory that they may use together.
+//! How many attempts run at one time: a count, and the memory and the disk that they may use together.
 //!
 //! It does not decide which job comes first: the ledger grants leases, a slot only says that there is room.
 
@@ -12,6 +12,8 @@ pub struct Slots {
     places: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_mib: u32,
+    disk: Arc<Semaphore>,
+    disk_mib: u32,
 }
 
 /// Room for one attempt; given back when dropped.
@@ -21,11 +23,26 @@ pub struct Slot {
     _memory: OwnedSemaphorePermit,
 }
 
+/// Disk for one attempt; given back when dropped.
+#[derive(Debug)]
+pub struct Disk {
+    _disk: OwnedSemaphorePermit,
+}
+
 impl Slots {
-    /// Makes room for `count` attempts that together may use `memory_mib`.
-    pub fn new(count: u16, memory_mib: u32) -> Self {
-        let memory = Arc::new(Semaphore::new(memory_mib as usize));
-        Self { places: Arc::new(Semaphore::new(count.into())), memory, memory_mib }
+    /// Makes room for `count` attempts that together may use so much memory and disk, in MiB.
+    pub fn new(count: u16, (memory_mib, disk_mib): (u32, u32)) -> Self {
+        let [memory, disk] = [memory_mib, disk_mib].map(|mib| Arc::new(Semaphore::new(mib as usize)));
+        Self { places: Arc::new(Semaphore::new(count.into())), memory, memory_mib, disk, disk_mib }
+    }
+
+    /// Waits for disk, of which a lease says nothing; `None` when the attempt wants more than there is in all. May be dropped while it
+    /// waits.
+    pub async fn disk(&self, disk_mib: u32) -> Option<Disk> {
+        if disk_mib > self.disk_mib {
+            return None;
+        }
+        Some(Disk { _disk: self.disk.clone().acquire_many_owned(disk_mib).await.ok()? })
     }
 
     /// Takes room for one attempt if there is some now. An attempt that wants more memory than there is in all never
@@ -59,7 +76,7 @@ mod tests {
 
     #[test]
     fn memory_and_count_both_bound() {
-        let slots = Slots::new(2, 1000);
+        let slots = Slots::new(2, (1000, 9));
         let first = slots.try_take(600).unwrap();
         assert!(slots.try_take(600).is_none(), "memory is short");
         assert_eq!(slots.free(), (1, 400), "a refusal takes nothing");

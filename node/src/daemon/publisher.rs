@@ -146,7 +146,10 @@ impl Publisher {
                 }
                 // One that lags looks by itself.
                 Ok(release) = heard.recv() => self.follow(&release).await,
-                _ = look.tick() => self.ask_to_resign().await,
+                _ = look.tick() => {
+                    self.open_published().await;
+                    self.ask_to_resign().await;
+                }
                 _ = follow.tick() => {
                     self.register().await;
                     self.renew_keyrings().await;
@@ -238,11 +241,13 @@ impl Publisher {
         self.decisions.tell(Command::Ran { job, account: Account { log, steps, result, summary } }).await;
     }
 
-    /// Opens the repositories that were published before, so that their signatures are kept fresh and their files offered.
+    /// Opens the repositories that were published before, so that their signatures are kept fresh and their files offered; those, too,
+    /// that a task had which failed.
     async fn open_published(&mut self) {
         let policies = self.shared.policies();
         for channel in policies.current().channels.iter().map(|c| &c.name) {
-            if !self.shared.home.repository(channel).join("public").is_dir() {
+            if self.repositories.contains_key(channel) || !self.shared.home.repository(channel).join("public").is_dir()
+            {
                 continue;
             }
             match self.open(channel) {
@@ -300,10 +305,26 @@ impl Publisher {
         let hashes: Vec<Hash> = publication.outputs.iter().map(|o| o.hash).collect();
         let offered = self.shared.offer_all(&format!("job/{job}/agreed"), &hashes).await;
         offered.map_err(|e| chain(&e))?;
+        let folder = self.shared.home.incoming().join(job.to_string());
+        let published = self.enter(publication, &folder, record).await;
+        // What is in the pool is no longer needed here; what is not will be laid out again.
+        let _ = tokio::fs::remove_dir_all(&folder).await;
+        let (published, summary) = published?;
+        self.show(&publication.channel, &published, record).await?;
+        Ok(Done { summary, result: None, ending: Ending::With(publication.generation) })
+    }
+
+    /// Writes the generation that has what a job made, laid out in a folder of its own, and says what that is.
+    async fn enter(
+        &mut self,
+        publication: &Publication,
+        folder: &PathBuf,
+        record: &Recorder,
+    ) -> Result<(Published, String), Failure> {
+        let job = publication.job;
         record.step("bundle evidence");
         let bundle = self.bundle(job).await?;
-        let folder = self.shared.home.path().join("incoming").join(job.to_string());
-        let mut additions = self.lay_out(publication, &bundle, &folder).await?;
+        let mut additions = self.lay_out(publication, &bundle, folder).await?;
         record.step("log");
         let logged = self.notary(&publication.channel).verdict_proof(job).await?;
         let lines = prove(&self.shared, publication, (&bundle, logged.as_ref()), &additions)?;
@@ -313,13 +334,7 @@ impl Publisher {
         let names: Vec<&str> = additions.iter().map(|a| a.file.as_str()).collect();
         let summary =
             format!("{} in generation {} of {}", names.join(", "), publication.generation, publication.channel);
-        let generation = publication.generation;
-        let published = self.write(&publication.channel, additions, generation).await;
-        // What is in the pool is no longer needed here; what is not will be laid out again.
-        let _ = tokio::fs::remove_dir_all(&folder).await;
-        let published = published?;
-        self.show(&publication.channel, &published, record).await?;
-        Ok(Done { summary, result: None, ending: Ending::With(generation) })
+        Ok((self.write(&publication.channel, additions, publication.generation).await?, summary))
     }
 
     /// Everything that an offline check of a job needs.

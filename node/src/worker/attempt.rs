@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     blobs::Import,
-    build::{Built, LogSink, OutputFile, Phase, Slot, Task},
+    build::{Built, LogSink, OutputFile, Phase, Slot, Task, slots::Disk},
 };
 
 /// How long inputs that cannot be had are asked for again.
@@ -38,6 +38,9 @@ const GATHER_WITHIN: Duration = Duration::from_secs(15);
 const GATHER_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The longest pause.
 const GATHER_AGAIN_MAX: Duration = Duration::from_secs(4);
+
+/// How long disk is waited for that other attempts have. The ledger knows of it, and of what ends a moment later.
+const DISK_WITHIN: Duration = Duration::from_secs(60);
 
 /// How an attempt ended.
 enum Ended {
@@ -140,6 +143,13 @@ impl Worker {
                 return Err(failure);
             }
         };
+        let disk = match self.room(lease, request.get(), (log, stop)).await {
+            Ok(disk) => disk,
+            Err(failure) => {
+                inputs.remove().await;
+                return Err(failure);
+            }
+        };
         let task = Task {
             job: lease.job,
             request: request.get().clone(),
@@ -157,7 +167,35 @@ impl Worker {
         if let Err(error) = self.workshop.discard(&built) {
             warn!(%error, "outputs not removed; the next start sweeps them");
         }
+        drop(disk);
         result
+    }
+
+    /// Holds a job to what the lease and this node's owner give it. Disk that other attempts have is waited for.
+    async fn room(
+        &self,
+        lease: &Lease,
+        request: &JobRequest,
+        (log, stop): (&LogSink, &CancellationToken),
+    ) -> Result<Disk, Failure> {
+        // Nobody is to blame: the ledger may not know yet what is given here.
+        let too_large = |what: String| Failure::new(Blame::Interrupted, "fetch", &what);
+        let (memory, disk) = (request.limits.memory_mib, request.limits.disk_mib);
+        if memory > lease.memory_mib {
+            let leased = lease.memory_mib;
+            return Err(too_large(format!("the job may use {memory} MiB of memory, the lease is for {leased}")));
+        }
+        log.note(&format!("setting {disk} MiB of disk aside"));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Failure::new(Blame::Interrupted, "fetch", "stopped")),
+            () = tokio::time::sleep(DISK_WITHIN) => {
+                Err(Failure::new(Blame::Interrupted, "fetch", format!("no {disk} MiB of disk became free")))
+            }
+            room = self.slots.disk(disk) => room.ok_or_else(|| {
+                too_large(format!("the job may use {disk} MiB of disk, this builder gives {}", self.settings.disk_mib))
+            }),
+        }
     }
 
     /// Brings everything that the attempt needs here. What cannot be had is asked for again for a while: a coordinator

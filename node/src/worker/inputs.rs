@@ -158,8 +158,10 @@ impl Worker {
             }
             info!(lease = %lease.number, files = missing.len(), bytes, "inputs fetched");
         }
-        let hashes: Vec<Hash> = wanted.iter().map(|(hash, ..)| *hash).collect();
-        let name = format!("job/{}/inputs", lease.job);
+        let mut hashes: Vec<Hash> = wanted.iter().map(|(hash, ..)| *hash).collect();
+        hashes.extend(locks.iter().map(EnvironmentLock::id));
+        // Beside what the job's coordinator, or who handed it in, offers here: that is more, and stays.
+        let name = format!("job/{}/{}-inputs", lease.job, lease.number);
         self.shared.offer_all(&name, &hashes).await.map_err(|e| own_fault("fetch", &e))?;
         for (hash, _, path) in wanted {
             if let Some(parent) = path.parent() {

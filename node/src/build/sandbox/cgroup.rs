@@ -12,7 +12,7 @@ use std::{
 
 use protocol::job::BuildLimits;
 
-use super::Breach;
+use super::{Breach, watch};
 
 const MIB: u64 = 1024 * 1024;
 /// Our own processes inside an attempt's group: shell, watchers, bubblewrap twice.
@@ -178,6 +178,8 @@ impl Group {
         let mut members: Vec<u32> = texts.iter().flat_map(|text| text.lines()).filter_map(|l| l.parse().ok()).collect();
         members.sort_unstable();
         members.dedup();
+        // Who ends runs nothing any more, and may wait for the disk as long as that takes.
+        members.retain(|pid| !watch::is_ending(*pid));
         members
     }
 
@@ -300,9 +302,15 @@ fn find_v2(mounts: &str, own: &str) -> Option<PathBuf> {
     if fs::write(&control, wanted).is_err() {
         // A group with processes of its own cannot pass controllers on: the daemon moves into a leaf first.
         let leaf = base.join("artel-daemon");
-        make_folder(&leaf).ok()?;
-        fs::write(leaf.join("cgroup.procs"), std::process::id().to_string()).ok()?;
-        fs::write(&control, wanted).ok()?;
+        // Another daemon of this group may be in it.
+        fs::create_dir(&leaf).or_else(|error| if leaf.is_dir() { Ok(()) } else { Err(error) }).ok()?;
+        let own = std::process::id().to_string();
+        fs::write(leaf.join("cgroup.procs"), &own).ok()?;
+        if fs::write(&control, wanted).is_err() {
+            // Others are in the group, too: what was tried is taken back, as far as it goes.
+            let _ = fs::write(base.join("cgroup.procs"), &own).and_then(|()| fs::remove_dir(&leaf));
+            return None;
+        }
     }
     Some(base)
 }

@@ -46,7 +46,10 @@ chown -R "$uid:$uid" "upper$place" upper/build/home
 [ ! -d upper/usr/lib/locale ] || chown "$uid:$uid" upper/usr/lib/locale/*
 domainname "$domain"
 # Relative names: the options can be read in the sandbox.
-mount -t overlay overlay -o userxattr,lowerdir=environment,upperdir=upper,workdir=work merged
+# What a build leaves is thrown away or copied: without `volatile` the kernel would write the whole disk out at its end (Linux 5.10).
+layers=lowerdir=environment,upperdir=upper,workdir=work
+mount -t overlay overlay -o "userxattr,volatile,$layers" merged 2>/dev/null ||
+  mount -t overlay overlay -o "userxattr,$layers" merged
 # What the files of a build are known by, among all that processes have open or mapped: by number, and as in their maps.
 devices=$(stat -c '%d %Hd:%Ld' merged merged/etc/hostname upper | while read -r number pair; do
   printf '%s %02x:%02x ' "$number" "${pair%:*}" "${pair#*:}"

@@ -3,7 +3,7 @@
 //! Everything below a process counts: what leaves its parent is adopted by the namespace's first process, which is below
 //! it too.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// What a tree uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +52,35 @@ pub(in crate::build) fn started(pid: u32) -> Option<u64> {
     fields(pid)?.get(19)?.parse().ok()
 }
 
+/// Says whether all threads of a process are on their way out, or gone: it runs nothing of its own any more.
+pub(in crate::build) fn is_ending(pid: u32) -> bool {
+    /// See proc(5) and the kernel's `PF_EXITING`.
+    const EXITING: u64 = 0x4;
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let flags = stat(&thread.path().join("stat")).and_then(|fields| fields.get(6)?.parse::<u64>().ok());
+        flags.is_none_or(|flags| flags & EXITING != 0)
+    })
+}
+
+/// Gives the memory that the processes below `root` use, in bytes, each page that several share counted once: slower than [`usage`]. Of a
+/// process that cannot be looked into, it has what that says.
+pub(in crate::build) fn shared_memory(root: u32) -> u64 {
+    let processes = processes();
+    let below = processes.keys().filter(|pid| **pid != root && is_below(&processes, **pid, root));
+    below.map(|pid| proportional(*pid).unwrap_or_else(|| memory(*pid))).sum()
+}
+
+fn proportional(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let of = |name: &str| kib(&text, name);
+    Some((of("Pss_Anon:")? + of("Pss_Shmem:")? + of("SwapPss:").unwrap_or(0)) * 1024)
+}
+
+fn kib(text: &str, name: &str) -> Option<u64> {
+    text.lines().find(|line| line.starts_with(name))?.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn processes() -> BTreeMap<u32, Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -67,7 +96,11 @@ fn process(pid: u32) -> Option<Process> {
 
 /// Gives the fields of `stat` after the name, which may hold anything; the state is field 0.
 fn fields(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn stat(file: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(file).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
@@ -87,14 +120,37 @@ fn is_below(processes: &BTreeMap<u32, Process>, pid: u32, root: u32) -> bool {
 
 fn memory(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
-    let of = |name: &str| text.lines().find(|line| line.starts_with(name)).and_then(kib).unwrap_or(0);
+    let of = |name: &str| kib(&text, name).unwrap_or(0);
     (of("RssAnon:") + of("RssShmem:") + of("VmSwap:")) * 1024
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_that_several_share_is_counted_once() {
+        // A shell that has read 64 MiB, and four more of it that only wait.
+        let script = "x=$(head -c 67108864 /dev/zero | tr '\\0' x); exec 3<&0; for i in 1 2 3 4; do (read -r y <&3) & done; wait";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let this = std::process::id();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while children(child.id()).len() < 4 && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let below = children(child.id());
+        let (summed, shared) = (memory(child.id()) * 5, shared_memory(this));
+        for pid in below.iter().chain([&child.id()]) {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        assert_eq!(below.len(), 4);
+        assert!(summed >= 5 * (64 << 20) && (64 << 20..3 * (64 << 20)).contains(&shared), "{summed} {shared}");
+        assert!(is_ending(child.id()) && !is_ending(this));
+    }
 
     #[test]
     fn a_tree_is_counted_and_strangers_are_not() {
