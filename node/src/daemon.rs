@@ -169,11 +169,12 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     };
     let network = config.network.id;
     let began = clock::now();
+    let leading = Leading::load(&store, policies.current()).await?;
     let genesis = watch::Sender::new(Arc::new(policies));
     let offers = Offers::default();
     let others = Others {
         cards: Cards::default(),
-        leading: Leading::load(&store).await?,
+        leading,
         alarms: crate::alarm::Alarms::load(&store).await?,
         sight: crate::audit::Sight::default(),
         places: Places::default(),
@@ -194,8 +195,10 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
         others,
     });
     shared.load_offers().await?;
-    // Uploads that a crash cut off; nobody knows their names any more.
-    let _ = std::fs::remove_dir_all(shared.home.uploads());
+    // Uploads that a crash cut off, whose names nobody knows any more, and what was laid out for a publication, which is laid out again.
+    for folder in [shared.home.uploads(), shared.home.incoming()] {
+        let _ = std::fs::remove_dir_all(folder);
+    }
     let result = parts_of(&shared, web, inbox, &mut parts, &stop).await;
     stop.cancel();
     let ended = join(parts).await;

@@ -13,6 +13,7 @@
 //! ```
 
 mod behaviour;
+mod callers;
 mod discovery;
 mod exchange;
 mod gossip;

@@ -3,31 +3,37 @@
 //! A question to oneself takes the same way as one from outside, without a socket. Whoever asks is known by its
 //! connection; what a record inside says is verified here, before anything is decided.
 
+mod again;
 pub mod artifacts;
 mod finding;
 mod grounds;
 mod recipes;
 mod releases;
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::{
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Instant,
+};
 
 use attest::{
     log::{checkpoint::Signed as SignedCheckpoint, tile::Resource},
     negative::Negative,
     statement,
 };
-use ledger::{Command, Duty, Ledger, Opening};
+use ledger::{Command, Duty, Ledger, Opening, signers::CERTIFICATE_MAX};
 use protocol::{
     JobId, NodeId, PublicKey, Verified,
     envelope::Signed,
     job::{Announcement, JobRequest, Order},
     lease::{LeaseNumber, Term},
     limits,
-    message::{Failed, Octets, Offer, Refusal, Request, Response, Revealed},
+    message::{Failed, Octets, Offer, Refusal, Renewal, Request, Response, Revealed},
     peer::Capacity,
     policy::Policy,
 };
 use tracing::{debug, info};
+
+pub use self::again::Again;
 
 use crate::{
     clock,
@@ -56,6 +62,8 @@ struct Parts {
     cosigner: RwLock<Option<Arc<Cosigner>>>,
     runs: Arc<Runs>,
     catalogues: artifacts::Catalogues,
+    again: again::Answers,
+    shown: again::Shown,
 }
 
 impl Desk {
@@ -124,6 +132,35 @@ impl Desk {
         if is_for_members(&request) && !self.is_member(from) {
             return refused(stranger(from));
         }
+        if self.is_member(from) {
+            return self.answer_now(from, request).await;
+        }
+        let again = match self.handed_in_again(&request) {
+            Ok(answer) => return answer,
+            Err(again) => again,
+        };
+        let answer = self.answer_now(from, request).await;
+        self.handed_in(again, &answer);
+        answer
+    }
+
+    /// Gives the answer to what a stranger handed in a moment ago.
+    ///
+    /// # Errors
+    /// What [`Desk::handed_in`] is to be told of it, when there is no answer yet.
+    pub fn handed_in_again(&self, request: &Request) -> Result<Response, Option<Again>> {
+        let again = again::of(request);
+        again.and_then(|again| self.parts.again.answer(&again, Instant::now())).ok_or(again)
+    }
+
+    /// Notes the answer to what a stranger handed in.
+    pub fn handed_in(&self, again: Option<Again>, answer: &Response) {
+        if let Some(again) = again {
+            self.parts.again.note(again, answer, Instant::now());
+        }
+    }
+
+    async fn answer_now(&self, from: NodeId, request: Request) -> Response {
         match request {
             Request::Policy => self.policy(),
             Request::AdoptPolicy(record) => self.adopt_policy(&record).await.unwrap_or_else(refused),
@@ -146,7 +183,7 @@ impl Desk {
             Request::Bid(bid) => self.of_member(Command::Bid { node: from, bid }, from).await,
             Request::Offer(offer) => self.offer(from, offer).await,
             Request::Started(lease) => self.of_member(Command::Started { node: from, lease }, from).await,
-            Request::Renew(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
+            Request::Renew(renewals) => self.renew(from, renewals).await,
             Request::Revealed(revealed) => self.revealed(from, revealed).await.unwrap_or_else(refused),
             Request::Commit(commitment) => self.commit(from, commitment).await,
             Request::Grounds(lease, size) => self.grounds(from, (lease, size)).await.unwrap_or_else(refused),
@@ -233,6 +270,15 @@ impl Desk {
         }
     }
 
+    /// Takes a builder's heartbeat, and of it only what is looked at.
+    async fn renew(&self, from: NodeId, renewals: Vec<Renewal>) -> Response {
+        let Some(decisions) = self.leading() else { return refused(self.not_coordinator()) };
+        match decisions.view(move |ledger| ledger.trimmed(from, renewals)).await {
+            Some(renewals) => self.of_member(Command::Renewed { node: from, renewals }, from).await,
+            None => refused(Refusal::Busy("the ledger is not there".into())),
+        }
+    }
+
     /// Has the ledger know a node's card. What is known already costs no entry in the journal.
     pub async fn note_card(&self, node: NodeId, capacity: Option<Capacity>, draining: Option<String>) {
         let Some(decisions) = self.leading() else { return };
@@ -244,8 +290,18 @@ impl Desk {
         }
     }
 
-    /// Records a coordinator's certificate, once it was read; it has two while it changes its key.
+    /// Records a coordinator's certificate, once it was read; it has two while it changes its key. Reading costs much, so that nobody
+    /// else's is read.
     async fn signer(&self, from: NodeId, certificate: Octets) -> Response {
+        if self.leading().is_none() {
+            return refused(self.not_coordinator());
+        }
+        if !self.shared.may_lead(&from) {
+            return refused(Refusal::NotAllowed("only a coordinator signs repositories".into()));
+        }
+        if certificate.0.len() > CERTIFICATE_MAX {
+            return refused(Refusal::Invalid(format!("a certificate has 1 to {CERTIFICATE_MAX} bytes")));
+        }
         match Keyring::read(&certificate.0) {
             Ok(keyring) if keyring.certificates().len() > KEYS_MAX => {
                 refused(Refusal::Invalid(format!("a coordinator has at most {KEYS_MAX} repository keys")))
@@ -292,8 +348,17 @@ impl Desk {
             .and_then(|s| s.verify(Some(&self.shared.network)))
             .map_err(|e| Refusal::Invalid(e.to_string()))?;
         signed_by_maintainer(&request, self.shared.policies().current())?;
+        let leader = self.leader()?;
+        if !self.is_member(from) {
+            // What would change nothing costs no entry in the journal: requests are public.
+            let (known, now) = (request.clone(), clock::now());
+            let look = move |ledger: &Ledger| ledger.submitted_before(&known, now);
+            if let Some(answer) = leader.view(look).await.flatten() {
+                return Ok(answer);
+            }
+        }
         // Who hands a job in has its inputs.
-        Ok(self.leader()?.decide_for(from, Command::Submit(request)).await)
+        Ok(leader.decide_for(from, Command::Submit(request)).await)
     }
 
     async fn order(&self, record: &Octets) -> Result<Response, Refusal> {
@@ -320,8 +385,11 @@ impl Desk {
         }
         let attestation = statement::read(&attestation.0, &self.shared.network).map_err(|e| invalid(&e))?;
         self.job_of(from, lease).await?;
+        self.parts.shown.check(lease)?;
         let opening = Opening::Salt(salt);
-        Ok(self.of_member(Command::Revealed { node: from, lease, log, opening, attestation }, from).await)
+        let answer = self.of_member(Command::Revealed { node: from, lease, log, opening, attestation }, from).await;
+        self.parts.shown.note(lease, &answer);
+        Ok(answer)
     }
 
     /// Gives the job of a lease that a node has or had. What is said of others costs no entry in the journal.

@@ -30,8 +30,8 @@ pub(super) use crew::Crew;
 const RANGE: u64 = 16 * 1024 * 1024;
 /// Blobs in one answer. Each is committed before the next one, so several short answers side by side are faster than one.
 const MANY_BLOBS_MAX: usize = 128;
-/// Streams that all fetches together open to one provider: half of what it allows (`Options::streams_per_peer`).
-const STREAMS_PER_PROVIDER_MAX: usize = 32;
+/// Streams that all fetches together open to one provider: half of what its network lets in, which hears of an end later.
+const STREAMS_PER_PROVIDER_MAX: usize = 8;
 /// Look-ups of blobs at once.
 const LOOK_UPS: usize = 64;
 

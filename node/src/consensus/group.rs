@@ -31,7 +31,7 @@ use super::{
     machine::Adapter,
     proposer::{Proposal, Proposer},
     standing,
-    wires::{Answer, Line, Network, Question, SNAPSHOT_CHUNK_BYTES, decode, encode},
+    wires::{Answer, Line, Network, Question, SNAPSHOT_CHUNK_BYTES, decode, encode, is_likely},
 };
 
 /// Proposals that may wait for the proposer; more make the caller wait, which slows it down to the speed of the disk.
@@ -220,6 +220,19 @@ impl Group {
     }
 
     async fn reply(&self, from: Member, question: Question) -> Answer {
+        let vote = match &question {
+            Question::Append(request) => Some(request.vote),
+            Question::Snapshot(request) => Some(request.vote),
+            Question::Vote(request) => Some(request.vote),
+            Question::WouldYou(_)
+            | Question::Reach
+            | Question::Pulse(_)
+            | Question::Yield(..)
+            | Question::TakeOver(_) => None,
+        };
+        if vote.is_some_and(|vote| !is_likely(&vote, self.term().0)) {
+            return Answer::Refused("no group has had so many elections".to_owned());
+        }
         match question {
             Question::Append(request) => {
                 let vote = request.vote;

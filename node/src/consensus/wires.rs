@@ -172,6 +172,17 @@ pub(super) struct Way {
     target: Member,
 }
 
+/// A term is one election, and each of them takes seconds, so that terms beyond this are no honest member's.
+const TERM_LIKELY_MAX: u64 = 1 << 62;
+/// Where a liar brought a group there, it goes on in small steps.
+const TERM_STEP_MAX: u64 = 1 << 20;
+
+/// Says whether a vote may be of a group in which this member knows the term `own`. A member that was away may be far behind; but the
+/// numbers of terms must not be used up, for an election takes the next one.
+pub(super) fn is_likely(vote: &Vote<Member>, own: u64) -> bool {
+    vote.leader_id().term <= own.max(TERM_LIKELY_MAX).saturating_add(TERM_STEP_MAX)
+}
+
 type Failure<E = RaftError<Member>> = RPCError<Member, EmptyNode, E>;
 
 /// Every failure counts as "unreachable", since openraft waits a while after that, and asks again at once after others.
@@ -199,6 +210,15 @@ impl Way {
         self.shared.contact().acked(self.target, Instant::now());
     }
 
+    /// Gives why a vote is refused that would only use up the numbers.
+    fn unlikely<E: std::error::Error>(&self, vote: &Vote<Member>, own: u64) -> Option<Failure<E>> {
+        if is_likely(vote, own) {
+            return None;
+        }
+        let why = format!("it claims term {}, and no group has had so many elections", vote.leader_id().term);
+        Some(unreachable(&WireError::Unreachable { to: self.target.into(), why }))
+    }
+
     fn odd<E: std::error::Error>(&self, answer: &Answer) -> Failure<E> {
         let why = if let Answer::Refused(why) = answer {
             format!("refused: {why}")
@@ -215,12 +235,17 @@ impl RaftNetwork<Types> for Way {
         mut request: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Member>, Failure> {
-        let asked = request.entries.len();
+        let (asked, term) = (request.entries.len(), request.vote.leader_id().term);
         let bytes = shorten(&mut request);
         let sent = request.entries.last().map(|entry| entry.log_id);
         let cut = request.entries.len() < asked;
         let answer = self.ask(Question::Append(request), bytes).await?;
         let Answer::Append(answer) = answer else { return Err(self.odd(&answer)) };
+        if let AppendEntriesResponse::HigherVote(vote) = &answer
+            && let Some(error) = self.unlikely(vote, term)
+        {
+            return Err(error);
+        }
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.acked();
         }
@@ -238,6 +263,9 @@ impl RaftNetwork<Types> for Way {
         let Answer::Snapshot(answer) = answer else { return Err(self.odd(&answer)) };
         match answer {
             Ok(answer) => {
+                if let Some(error) = self.unlikely(&answer.vote, vote.leader_id().term) {
+                    return Err(error);
+                }
                 if answer.vote <= vote {
                     self.acked();
                 }
@@ -256,10 +284,14 @@ impl RaftNetwork<Types> for Way {
         request: VoteRequest<Member>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Member>, Failure> {
-        let within = self.shared.config.timing.heartbeat;
+        let (within, term) = (self.shared.config.timing.heartbeat, request.vote.leader_id().term);
         let answer = self.shared.line.ask(self.target, &Question::Vote(request), within).await;
         let answer = answer.map_err(|e| unreachable(&e))?;
-        if let Answer::Vote(answer) = answer { Ok(answer) } else { Err(self.odd(&answer)) }
+        let Answer::Vote(answer) = answer else { return Err(self.odd(&answer)) };
+        if let Some(error) = self.unlikely(&answer.vote, term) {
+            return Err(error);
+        }
+        Ok(answer)
     }
 
     fn backoff(&self) -> Backoff {
@@ -301,6 +333,14 @@ mod tests {
     fn append(entries: Vec<Entry<Types>>) -> AppendEntriesRequest<Types> {
         let vote = Vote::new_committed(3, Member([1; 32]));
         AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: None }
+    }
+
+    #[test]
+    fn terms_are_not_used_up_by_one_word() {
+        let vote = |term| Vote::new(term, Member([2; 32]));
+        assert!(is_likely(&vote(1_000_000_000), 3), "it was away for long");
+        assert!(!is_likely(&vote(u64::MAX), 3) && !is_likely(&vote(1 << 63), 3));
+        assert!(is_likely(&vote((1 << 62) + 5), (1 << 62) + 4));
     }
 
     #[test]

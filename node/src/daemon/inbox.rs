@@ -8,7 +8,11 @@ use protocol::{
     message::{Request, Response},
     release::Release,
 };
-use tokio::{sync::broadcast, task::JoinSet};
+use tokio::{
+    sync::broadcast,
+    task::JoinSet,
+    time::{Instant, Interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,6 +34,10 @@ use crate::{
 const POLICY_EVERY: Duration = Duration::from_secs(30);
 /// How long after a new connection the node's card is told.
 const TELL_AFTER_CONNECT: Duration = Duration::from_secs(1);
+/// How long after it was told it is told again at the earliest, whoever comes and goes.
+const TELL_APART: Duration = Duration::from_secs(3);
+/// How often a node says that it cannot begin.
+const SAY_ALONE_EVERY: Duration = Duration::from_secs(10);
 /// How often a node without a policy asks again.
 const FIRST_POLICY_EVERY: Duration = Duration::from_millis(500);
 
@@ -43,7 +51,7 @@ pub(super) async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let mut refresh = tokio::time::interval(POLICY_EVERY);
-    let mut tell = tokio::time::interval(cards::TELL_EVERY);
+    let mut tell = Telling::new();
     let mut leading = shared.others.leading.watch();
     loop {
         let event = tokio::select! {
@@ -57,7 +65,7 @@ pub(super) async fn run(
                 }
                 continue;
             }
-            _ = tell.tick() => {
+            () = tell.due() => {
                 tasks.spawn(tell_card(Arc::clone(&shared), desk.clone()));
                 continue;
             }
@@ -89,7 +97,7 @@ pub(super) async fn run(
                     tasks.spawn(note_card(Arc::clone(&shared), desk.clone(), node));
                 }
                 if let Heard::Newcomer(_) = heard {
-                    tell.reset_after(TELL_AFTER_CONNECT);
+                    tell.soon();
                 }
             }
             Some(Event::Gossip { topic, bytes, verdict, .. }) => {
@@ -97,7 +105,7 @@ pub(super) async fn run(
             }
             Some(Event::Connected(node)) => {
                 // The new peer learns who we are, and through it others do; its subscriptions take a moment to arrive.
-                tell.reset_after(TELL_AFTER_CONNECT);
+                tell.soon();
                 if shared.may_lead(&node) {
                     tasks.spawn(meet_candidate(Arc::clone(&shared), desk.clone(), node));
                 }
@@ -111,6 +119,34 @@ pub(super) async fn run(
         }
     }
     tasks.shutdown().await;
+}
+
+/// When this node's card is told next.
+struct Telling {
+    every: Interval,
+    told: Option<Instant>,
+    soon: bool,
+}
+
+impl Telling {
+    fn new() -> Self {
+        Self { every: tokio::time::interval(cards::TELL_EVERY), told: None, soon: false }
+    }
+
+    /// Ends when it is to be told.
+    async fn due(&mut self) {
+        self.every.tick().await;
+        (self.told, self.soon) = (self.soon.then(Instant::now), false);
+    }
+
+    /// Wishes for it earlier than usual. Who wishes again and again does not put it off.
+    fn soon(&mut self) {
+        if std::mem::replace(&mut self.soon, true) {
+            return;
+        }
+        let after = Instant::now() + TELL_AFTER_CONNECT;
+        self.every.reset_at(self.told.map_or(after, |told| after.max(told + TELL_APART)));
+    }
 }
 
 /// Learns what a candidate knows that has just been connected; the leader is asked what is open.
@@ -235,7 +271,20 @@ async fn ask_policies(net: &Net, node: NodeId, config: &Config) -> Result<Polici
 /// Asks every connected peer for the network's policies until one gives a chain that verifies.
 pub(super) async fn fetch_policies(net: &Net, config: &Config, stop: &CancellationToken) -> Option<Policies> {
     info!("waiting for a peer that knows the network's policy");
+    let mut told = Instant::now();
     loop {
+        if told.elapsed() >= SAY_ALONE_EVERY {
+            told = Instant::now();
+            let known = config.network.bootstrap.join(" ");
+            match net.peers().len() {
+                0 => warn!(
+                    %known,
+                    "no node answers at the addresses of the ticket: is one of them up, does its firewall let this machine in, is the \
+                     ticket old? It is tried again"
+                ),
+                peers => warn!(peers, "nobody who is connected knows the network's policy; it is asked for again"),
+            }
+        }
         for peer in net.peers() {
             match ask_policies(net, peer.node, config).await {
                 Ok(policies) => return Some(policies),

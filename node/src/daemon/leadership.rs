@@ -1,11 +1,13 @@
 //! Who leads, as far as this node knows. The highest term counts; only candidates of the policy in force count at all.
 //!
 //! A candidate knows it from its group. Everybody else believes the leader's own signed word, which is gossiped when a term
-//! begins and every few seconds, and given to whoever asks. The highest term is durable, so that a node that was restarted
-//! still refuses the orders of an older one.
+//! begins and every few seconds, and given to whoever asks. The highest term that each candidate claimed is durable, so that a node
+//! that was restarted still refuses the orders of an older one. The claims of whom the policy no longer names do not count: who lied
+//! about its term is got rid of by a policy.
 
 use protocol::{
     NodeId, PublicKey, Timestamp, Verified, envelope::Signed, lease::Term, message::Refusal, peer::Leadership,
+    policy::Policy,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -13,8 +15,23 @@ use tracing::{debug, info, warn};
 use super::{Shared, judge::Worth};
 use crate::{clock, store};
 
-/// The counter of the highest term that was seen.
-const COUNTER: &str = "coordinator-term";
+/// Gives the name of the counter of the highest term that a candidate claimed.
+fn counter(node: &NodeId) -> String {
+    format!("coordinator-term/{node}")
+}
+
+/// Gives the highest term that any of these claimed.
+async fn claimed(store: &store::Store, policy: &Policy) -> Result<Term, store::Error> {
+    let names: Vec<String> = policy.coordinators.candidates().iter().map(counter).collect();
+    let highest = move |store: &store::Store| {
+        match names.iter().try_fold(0, |highest, name| Ok(store.counter(name)?.max(highest)))? {
+            // Earlier versions did not note whose claim it was.
+            0 => store.counter("coordinator-term"),
+            claimed => Ok(claimed),
+        }
+    };
+    store.run(highest).await.map(Term)
+}
 
 /// What is known of the leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,8 +63,8 @@ impl Leading {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn load(store: &store::Store) -> Result<Self, store::Error> {
-        let term = Term(store.run(|store| store.counter(COUNTER)).await?);
+    pub async fn load(store: &store::Store, policy: &Policy) -> Result<Self, store::Error> {
+        let term = claimed(store, policy).await?;
         Ok(Self {
             known: watch::Sender::new(Known { term, leader: None }),
             office: watch::Sender::new(Office::Follows),
@@ -121,9 +138,30 @@ impl Shared {
         }
         if term > known.term {
             // First the disk: an order of this term may be obeyed as soon as it is known.
-            self.store.run(move |store| store.counter_raise(COUNTER, term.0)).await?;
+            self.store.run(move |store| store.counter_raise(&counter(&node), term.0)).await?;
         }
-        self.others.leading.known.send_if_modified(|known| learn(known, term, (node, since)));
+        // Meanwhile a policy may have come into force, and what it made be forgotten must not come back.
+        self.others.leading.known.send_if_modified(|known| self.may_lead(&node) && learn(known, term, (node, since)));
+        Ok(())
+    }
+
+    /// Forgets what those claimed whom the policy in force no longer names.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing is forgotten.
+    pub(super) async fn forget_former_leaders(&self) -> Result<(), store::Error> {
+        let policies = self.policies();
+        let term = claimed(&self.store, policies.current()).await?;
+        let candidates = policies.current().coordinators.candidates();
+        self.others.leading.known.send_if_modified(|known| {
+            let stays = known.leader.is_none_or(|(node, _)| candidates.contains(&node));
+            if stays && known.term <= term {
+                return false;
+            }
+            let leader = known.leader.filter(|_| stays && known.term == term);
+            *known = Known { term, leader };
+            true
+        });
         Ok(())
     }
 
@@ -235,5 +273,24 @@ mod tests {
         assert!(learn(&mut known, Term(3), (node(1), at(5))), "it knows better since when");
         assert!(learn(&mut known, Term(7), (node(2), at(20))));
         assert_eq!(known, Known { term: Term(7), leader: Some((node(2), at(20))) });
+    }
+
+    #[tokio::test]
+    async fn what_somebody_claimed_whom_the_policy_no_longer_names_does_not_count() {
+        use protocol::testing::samples;
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::Store::open(&folder.path().join("node.db")).unwrap();
+        let (mut policy, liar, honest) = (samples::genesis(3), node(8), node(9));
+        store.counter_raise("coordinator-term", 7).unwrap();
+        policy.coordinators = protocol::policy::Coordinators::Pinned(honest);
+        assert_eq!(claimed(&store, &policy).await.unwrap(), Term(7), "what an earlier version noted");
+        store.counter_raise(&counter(&liar), u64::MAX).unwrap();
+        store.counter_raise(&counter(&honest), 13).unwrap();
+        policy.coordinators = protocol::policy::Coordinators::Elected(vec![liar, honest]);
+        assert_eq!(claimed(&store, &policy).await.unwrap(), Term(u64::MAX));
+        policy.coordinators = protocol::policy::Coordinators::Pinned(honest);
+        assert_eq!(claimed(&store, &policy).await.unwrap(), Term(13));
+        assert_eq!(Leading::load(&store, &policy).await.unwrap().known.borrow().term, Term(13));
     }
 }

@@ -194,6 +194,7 @@ impl Shared {
             self.net.set_members(members(next.current()));
             self.policies.send_replace(Arc::new(next));
         }
+        self.forget_former_leaders().await?;
         Ok(true)
     }
 }

@@ -72,10 +72,25 @@ impl Handle {
 
     /// Hands in what carries its own signature.
     pub(super) async fn hand_in(&self, request: Request) -> Result<Response, ApiError> {
-        if !self.is_metered() {
+        if self.caller == Caller::Owner {
             return self.ask(request).await;
         }
-        self.on_behalf.handed_in.spend(self.ask(request)).await.map_err(busy)?
+        let again = match self.desk.handed_in_again(&request) {
+            Ok(Response::Refused(refusal)) => return Err(from_refusal(refusal)),
+            Ok(response) => return Ok(response),
+            Err(again) => again,
+        };
+        let answer = async {
+            let answer = self.desk.ask_coordinator(request).await;
+            let answer =
+                answer.map_err(|e| ApiError::Unavailable { reason: format!("the coordinator: {}", chain(&e)) })?;
+            self.desk.handed_in(again, &answer);
+            Ok(answer)
+        };
+        let metered = self.is_metered();
+        let answer = if metered { self.on_behalf.handed_in.spend(answer).await.map_err(busy)? } else { answer.await };
+        let answer = answer?;
+        if let Response::Refused(refusal) = answer { Err(from_refusal(refusal)) } else { Ok(answer) }
     }
 
     pub(super) async fn view<T: serde::de::DeserializeOwned>(&self, path: String) -> Result<T, ApiError> {

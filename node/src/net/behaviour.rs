@@ -13,9 +13,9 @@ use libp2p::{
 use protocol::NetworkId;
 
 use super::{
-    Error, Mdns,
+    Error, Mdns, callers,
     exchange::{Codec, EXCHANGE_TIMEOUT},
-    gossip::{self, Topics},
+    gossip::{self, Door, Topics},
     streams::{self, Purpose},
 };
 
@@ -26,6 +26,9 @@ const EXCHANGE_INBOUND_MAX: usize = 32;
 pub(super) const EXCHANGE_OUTBOUND_MAX: usize = 16;
 /// Connections per peer: two while both sides dial at one time.
 const PER_PEER_MAX: u32 = 2;
+/// Incoming connections that may be pending, of everybody: each takes some kilobytes for five seconds. Who is at the other end is not
+/// known yet, so that members have no others.
+const PENDING_INCOMING_MAX: u32 = 512;
 /// Outgoing connections that may be pending.
 const PENDING_OUTGOING_MAX: u32 = 16;
 /// No further connection is accepted while the process holds more memory than this.
@@ -37,6 +40,7 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) connections: connection_limits::Behaviour,
+    pub(super) callers: callers::Behaviour,
     pub(super) memory: memory_connection_limits::Behaviour,
     pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) ping: ping::Behaviour,
@@ -60,7 +64,11 @@ fn protocol_name(network: NetworkId, name: &str) -> StreamProtocol {
 
 impl Behaviour {
     /// Puts the protocols together.
-    pub(super) fn new(keypair: &Keypair, config: &super::Config, topics: &Topics) -> Result<Self, Error> {
+    pub(super) fn new(
+        keypair: &Keypair,
+        config: &super::Config,
+        (topics, door): (&Topics, &Door),
+    ) -> Result<Self, Error> {
         let exchange = request_response::Config::default()
             .with_request_timeout(EXCHANGE_TIMEOUT)
             .with_max_concurrent_streams(EXCHANGE_INBOUND_MAX + EXCHANGE_OUTBOUND_MAX);
@@ -78,6 +86,7 @@ impl Behaviour {
         };
         Ok(Self {
             connections: connection_limits::Behaviour::new(limits(config.connections)),
+            callers: callers::Behaviour::default(),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_MAX),
             blocked: allow_block_list::Behaviour::default(),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_EVERY)),
@@ -85,7 +94,7 @@ impl Behaviour {
             exchange: request_response::Behaviour::with_codec(Codec::new(), names, exchange),
             streams: streams::behaviour::Behaviour::new(protocol_name(config.network, "blobs")),
             coordination: streams::behaviour::Behaviour::new(protocol_name(config.network, "coordination")),
-            gossip: gossip::behaviour(topics).map_err(Error::Gossip)?,
+            gossip: gossip::behaviour(topics, door).map_err(Error::Gossip)?,
             mdns: Toggle::from(mdns),
         })
     }
@@ -101,7 +110,7 @@ impl Behaviour {
 
 fn limits(connections: u32) -> ConnectionLimits {
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some((connections / 6).clamp(5, 64)))
+        .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
         .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
         .with_max_established(Some(connections))
         .with_max_established_per_peer(Some(PER_PEER_MAX))

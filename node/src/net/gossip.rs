@@ -5,14 +5,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use libp2p::{
     PeerId,
     gossipsub::{
-        self, IdentTopic, MaxCountSubscriptionFilter, MessageAcceptance, MessageAuthenticity, MessageId,
+        self, DataTransform, IdentTopic, MaxCountSubscriptionFilter, MessageAcceptance, MessageAuthenticity, MessageId,
         PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
     },
 };
@@ -25,6 +27,8 @@ const TRANSMIT_MAX: usize = 16 * 1024;
 const TOPICS_MAX: usize = 16;
 /// A verdict that comes later than this counts as "ignore".
 pub(super) const VERDICT_WITHIN: Duration = Duration::from_secs(1);
+/// How long a message is known that was received. The id of each is kept for as long, whoever sent it.
+const KNOWN_FOR: Duration = Duration::from_secs(5 * 60);
 /// Separates the ids of our messages from any other use of the hash.
 const ID_DOMAIN: &[u8] = b"artel gossip 1";
 
@@ -72,7 +76,7 @@ pub enum PublishError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// The same bytes were published or received within the last quarter of an hour.
+    /// The same bytes were published or received within the last five minutes.
     #[error("the same announcement was already made")]
     Duplicate,
     /// The queues to all peers are full; try again later.
@@ -106,19 +110,53 @@ impl Topics {
     }
 }
 
+/// What stands before gossipsub's caches, which keep whatever they are given, told to us or not: only announcements of topics that this
+/// node listens to pass, and only of a size that may be forwarded. An honest node sends no others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Door(Arc<Mutex<HashSet<TopicHash>>>);
+
+impl Door {
+    /// Lets a topic pass from now on. It stays open after an unsubscription, of which others hear later.
+    pub(super) fn open(&self, topic: TopicHash) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(topic);
+    }
+}
+
+impl DataTransform for Door {
+    fn inbound_transform(&self, raw: gossipsub::RawMessage) -> Result<gossipsub::Message, io::Error> {
+        if raw.data.len() > limits::GOSSIP_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the announcement is too large"));
+        }
+        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&raw.topic) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "nobody here listens to its topic"));
+        }
+        let gossipsub::RawMessage { source, data, sequence_number, topic, .. } = raw;
+        Ok(gossipsub::Message { source, data, sequence_number, topic })
+    }
+
+    fn outbound_transform(&self, _: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
+        Ok(data)
+    }
+}
+
 type Filter = MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>;
 /// Gossipsub as we set it.
-pub(super) type Behaviour = gossipsub::Behaviour<gossipsub::IdentityTransform, Filter>;
+pub(super) type Behaviour = gossipsub::Behaviour<Door, Filter>;
 
 /// Builds the behaviour.
-pub(super) fn behaviour(topics: &Topics) -> Result<Behaviour, String> {
+pub(super) fn behaviour(topics: &Topics, door: &Door) -> Result<Behaviour, String> {
     let filter = MaxCountSubscriptionFilter {
         filter: WhitelistSubscriptionFilter(topics.by_hash.keys().cloned().collect::<HashSet<_>>()),
         max_subscribed_topics: TOPICS_MAX,
         max_subscriptions_per_request: TOPICS_MAX * 2,
     };
     let config = config().map_err(|error| error.to_string())?;
-    let mut behaviour = Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)?;
+    let mut behaviour = Behaviour::new_with_subscription_filter_and_transform(
+        MessageAuthenticity::Anonymous,
+        config,
+        filter,
+        door.clone(),
+    )?;
     behaviour.with_peer_score(score(topics), PeerScoreThresholds::default())?;
     Ok(behaviour)
 }
@@ -131,7 +169,7 @@ fn config() -> Result<gossipsub::Config, gossipsub::ConfigBuilderError> {
         .max_transmit_size(TRANSMIT_MAX)
         .history_length(12)
         .history_gossip(3)
-        .duplicate_cache_time(Duration::from_secs(15 * 60))
+        .duplicate_cache_time(KNOWN_FOR)
         // A publish still goes to `mesh_n` subscribed peers, in the mesh or not, so that a fresh small network loses none.
         .flood_publish(false)
         .max_publish_messages(64)
@@ -243,5 +281,32 @@ pub(super) fn publish_error(topic: Topic, got: usize, error: &gossipsub::Publish
         gossipsub::PublishError::AllQueuesFull(_)
         | gossipsub::PublishError::SigningError(_)
         | gossipsub::PublishError::TransformFailed(_) => PublishError::Busy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_somebody_here_listens_to_reaches_the_caches() {
+        let (topics, door) = (Topics::new(NetworkId::from(protocol::Hash::of(b"network"))), Door::default());
+        let message = |topic: &IdentTopic, bytes| gossipsub::RawMessage {
+            source: None,
+            data: vec![7; bytes],
+            sequence_number: None,
+            topic: topic.hash(),
+            signature: None,
+            key: None,
+            validated: false,
+        };
+        let (facts, nodes) = (topics.ident(Topic::Facts), topics.ident(Topic::Nodes));
+        assert!(door.inbound_transform(message(&facts, 4)).is_err());
+        door.open(facts.hash());
+        let passed = door.inbound_transform(message(&facts, limits::GOSSIP_MAX)).unwrap();
+        assert_eq!((passed.topic, passed.data.len()), (facts.hash(), limits::GOSSIP_MAX));
+        assert!(door.inbound_transform(message(&facts, limits::GOSSIP_MAX + 1)).is_err());
+        assert!(door.inbound_transform(message(&nodes, 4)).is_err());
+        assert!(door.inbound_transform(message(&IdentTopic::new("x"), 4)).is_err());
     }
 }

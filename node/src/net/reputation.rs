@@ -35,6 +35,9 @@ const STRANGER_REQUESTS: Rate = Rate { per_second: 5.0, burst: 50.0 };
 /// A coordinator announces every job, so a member's rate bounds the network's jobs per second.
 const MEMBER_ANNOUNCEMENTS: Rate = Rate { per_second: 500.0, burst: 2000.0 };
 const STRANGER_ANNOUNCEMENTS: Rate = Rate { per_second: 5.0, burst: 50.0 };
+/// Announcements over the rate, which a node in a busy network may hand on without knowing.
+const MEMBER_FLOOD: Rate = Rate { per_second: 1500.0, burst: 6000.0 };
+const STRANGER_FLOOD: Rate = Rate { per_second: 15.0, burst: 150.0 };
 
 /// Whether a peer is of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(super) enum Sentence {
 pub(super) enum Act {
     Request,
     Announcement,
+    /// An announcement over its rate.
+    Flood,
 }
 
 /// A token bucket that starts full.
@@ -84,12 +89,13 @@ struct Record {
     at: Instant,
     requests: Bucket,
     announcements: Bucket,
+    flood: Bucket,
 }
 
 impl Record {
     fn new(now: Instant) -> Self {
         let bucket = || Bucket { spent: 0.0, at: now };
-        Self { score: 0.0, at: now, requests: bucket(), announcements: bucket() }
+        Self { score: 0.0, at: now, requests: bucket(), announcements: bucket(), flood: bucket() }
     }
 
     fn score(&self, now: Instant) -> f64 {
@@ -114,6 +120,8 @@ impl Reputation {
             (Act::Request, Standing::Stranger) => record.requests.take(STRANGER_REQUESTS, now),
             (Act::Announcement, Standing::Member) => record.announcements.take(MEMBER_ANNOUNCEMENTS, now),
             (Act::Announcement, Standing::Stranger) => record.announcements.take(STRANGER_ANNOUNCEMENTS, now),
+            (Act::Flood, Standing::Member) => record.flood.take(MEMBER_FLOOD, now),
+            (Act::Flood, Standing::Stranger) => record.flood.take(STRANGER_FLOOD, now),
         }
     }
 
@@ -186,5 +194,7 @@ mod tests {
         };
         assert_eq!(allowed(&mut reputation, now), 50);
         assert_eq!(allowed(&mut reputation, now + Duration::from_secs(2)), 10);
+        let over = (0..200).filter(|_| reputation.allows(peer, Act::Flood, Standing::Stranger, now)).count();
+        assert_eq!(over, 150, "and so much over it before it is disconnected");
     }
 }

@@ -34,7 +34,7 @@ use super::{
     behaviour::{Behaviour, network_name},
     discovery,
     exchange::Frame,
-    gossip::{self, Judged, Topics},
+    gossip::{self, Door, Judged, Topics},
     identity::{keypair, node_of},
     lock,
     reputation::{BAN_TIME, Reputation},
@@ -132,6 +132,7 @@ pub struct Task {
     shared: Arc<Shared>,
     reputation: Reputation,
     topics: Topics,
+    door: Door,
     /// What identify must say of a peer of this network.
     network: String,
     announce: Vec<Multiaddr>,
@@ -146,9 +147,9 @@ impl Task {
         (events, stop): (mpsc::Sender<Event>, CancellationToken),
     ) -> Result<Self, Error> {
         let keypair = keypair(&config.key);
-        let topics = Topics::new(config.network);
+        let (topics, door) = (Topics::new(config.network), Door::default());
         let transport = transport::build(&keypair).map_err(|error| Error::Transport(error.to_string()))?;
-        let behaviour = Behaviour::new(&keypair, config, &topics)?;
+        let behaviour = Behaviour::new(&keypair, config, (&topics, &door))?;
         let local = keypair.public().to_peer_id();
         let mut task = Self {
             swarm: Swarm::new(transport, behaviour, local, transport::swarm_config()),
@@ -160,6 +161,7 @@ impl Task {
             shared,
             reputation: Reputation::default(),
             topics,
+            door,
             network: network_name(config.network),
             announce: Vec::new(),
         };
@@ -248,6 +250,7 @@ impl Task {
                 drop(done.send(published.map(drop).map_err(|error| gossip::publish_error(topic, got, &error))));
             }
             Command::Subscribe(topic) => {
+                self.door.open(self.topics.ident(topic).hash());
                 if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&self.topics.ident(topic)) {
                     warn!(?topic, %error, "not subscribed");
                 }

@@ -1,7 +1,8 @@
 //! How bytes reach another node: QUIC, and TCP with noise and yamux, by address or by DNS name.
 //!
 //! Windows and stream counts are smaller than libp2p's defaults, because every peer may be a stranger: what one connection
-//! can make this process hold is bounded here.
+//! can make this process hold is bounded here; over TCP yamux lets a stream's window grow as long as it is read as fast, which bounds
+//! nothing where this process is the slower side (libp2p has no setting for it).
 
 use std::{
     io,

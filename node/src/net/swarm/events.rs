@@ -88,9 +88,10 @@ impl Task {
                 }
             }
             BehaviourEvent::Mdns(mdns::Event::Expired(_)) => {}
-            BehaviourEvent::Connections(never) | BehaviourEvent::Memory(never) | BehaviourEvent::Blocked(never) => {
-                match never {}
-            }
+            BehaviourEvent::Connections(never)
+            | BehaviourEvent::Callers(never)
+            | BehaviourEvent::Memory(never)
+            | BehaviourEvent::Blocked(never) => match never {},
         }
     }
 
@@ -252,7 +253,13 @@ impl Task {
         }
         if !self.allows(source, Act::Announcement) {
             debug!(node = %from.short(), "announcement ignored: too many from this node");
-            return self.judge(&verdict(MessageAcceptance::Ignore));
+            self.judge(&verdict(MessageAcceptance::Ignore));
+            // What is ignored is remembered for minutes all the same.
+            if self.allows(source, Act::Flood) {
+                return;
+            }
+            warn!(node = %from.short(), "disconnected: it announces many times what it may");
+            return self.disconnect(source);
         }
         let verdict = Verdictor::new(id, source, self.inputs.judge.clone());
         if self.outlet.give(Event::Gossip { topic, from, bytes: message.data, verdict }) == Given::Refused {
