@@ -31,7 +31,8 @@ fn prepare(state: &Path, what: &Path) -> anyhow::Result<Prepared> {
     }
     let (channel, address) = (ChannelName::new("main")?, "https://artel.example".to_owned());
     let around = Surroundings { channel, address, own: Vec::new(), now: clock::now() };
-    Ok(image(&archive, &Recipe::read(what)?, what.parent().unwrap_or(Path::new(".")), &around)?)
+    let folder = what.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(image(&archive, &Recipe::read(what)?, folder, &around)?)
 }
 
 /// Lays out what a worker would have fetched.

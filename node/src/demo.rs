@@ -77,7 +77,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
         anstream::eprintln!("stop them with: kill {}", network.pids().join(" "));
         network.leave();
     } else {
-        network.stop().await;
+        network.stop(result.is_ok()).await;
     }
     let mut report = result?;
     report.seconds = steps.seconds;

@@ -106,6 +106,12 @@ async fn roots_on_several_machines_revoke_an_operator_while_it_builds() {
     let signed = roots.says(1, &sign).await;
     assert!(signed.out.starts_with("policy 3: 2 roots signed, 2 must"), "{signed:?}");
     assert!(signed.talk.contains("its disk was sold"), "who signs reads what is changed: {signed:?}");
+    // What others signed is not written over by another change of the same number.
+    let kept = fs::read(&next).unwrap();
+    let node = keys::public(&keys::generate().unwrap()).to_string();
+    let over = roots.says(0, &["policy", "admit", "o9", &node, "--out", text(&next)]).await;
+    assert!(over.code != 0 && over.talk.contains("holds another policy"), "{over:?}");
+    assert_eq!(fs::read(&next).unwrap(), kept);
 
     // It comes into force while the operator builds.
     let during = network.submit(&ground.script("during", "sleep 20; echo during > out")).await;

@@ -211,11 +211,12 @@ fn channel_words(channels: &Channels) -> Result<Vec<String>, Error> {
 /// Gives a word that means nothing to a shell, nor to the syntax of apt's and dnf's settings.
 fn word(text: &dyn std::fmt::Display) -> Result<String, Error> {
     let text = text.to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+*?:@".contains(c);
+    // In brackets stand IPv6 addresses; a shell takes them for a pattern, which no file has the name of.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+*?:@[]~".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return Ok(text);
     }
-    Err(Error::Usage(format!("{text:?} cannot stand in a setting: use letters, digits and / . _ - + * ? : @")))
+    Err(Error::Usage(format!("{text:?} cannot stand in a setting: use letters, digits and / . _ - + * ? : @ [ ] ~")))
 }
 
 /// Writes a file whole or not at all.

@@ -71,7 +71,7 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         return failure.code;
     }
     for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<ApiError>() {
+        if let Some(error) = said_by_node(cause) {
             return match error {
                 ApiError::Unavailable { .. } | ApiError::Unreachable { .. } => UNREACHABLE,
                 ApiError::NotAllowed { .. } => NOT_ALLOWED,
@@ -91,12 +91,21 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 fn stops_a_start(cause: &(dyn std::error::Error + 'static)) -> bool {
     use crate::daemon::Error;
     matches!(cause.downcast_ref(), Some(Error::Key(_) | Error::Policy(_) | Error::Configuration(_)))
+        || matches!(cause.downcast_ref(), Some(crate::submit::Error::Key(_)))
+}
+
+/// Gives what a node answered: as it is, or as a submission hands it on as its own.
+fn said_by_node<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a ApiError> {
+    match cause.downcast_ref() {
+        Some(crate::submit::Error::Node(error)) => Some(error),
+        Some(_) | None => cause.downcast_ref(),
+    }
 }
 
 /// Gives what to do next, when the error says so.
 pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     let told = failure_of(error).and_then(|failure| failure.hint.clone());
-    let api = || error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
+    let api = || error.chain().find_map(|cause| said_by_node(cause));
     told.or_else(|| api().map(|error| error.hint().to_owned()))
 }
 
@@ -131,5 +140,11 @@ mod tests {
         let error = anyhow::Error::from(ApiError::Unreachable { reason: "nobody listens".into() }).context("asking");
         assert_eq!(code_of(&error), UNREACHABLE);
         assert!(hint_of(&error).is_some_and(|hint| hint.contains("artel node run")));
+        let refused = crate::submit::Error::Node(ApiError::NotAllowed { reason: "no maintainer".into() });
+        assert_eq!(code_of(&anyhow::Error::from(refused).context("submitting")), NOT_ALLOWED);
+        let gone = crate::submit::Error::Node(ApiError::Unavailable { reason: "later".into() });
+        assert!(hint_of(&anyhow::Error::from(gone)).is_some());
+        let key = crate::submit::Error::Key(crate::keys::Error::Mode { path: "key".into(), mode: 0o644 });
+        assert_eq!(code_of(&anyhow::Error::from(key)), CONFIGURATION);
     }
 }

@@ -98,7 +98,15 @@ impl Init {
             if home.node_key().exists() { keys::load(&home.node_key())? } else { keys::create(&home.node_key())? };
         let node = NodeId::from(keys::public(&key));
         let network = match &self.join {
-            Some(ticket) => Network { id: ticket.network, bootstrap: ticket.bootstrap.clone() },
+            Some(ticket) => {
+                if let Some(address) = ticket.bootstrap.iter().find(|address| !address.contains("/p2p/")) {
+                    let what = format!("the ticket names {address} without the node that must answer there");
+                    return Err(exit::failure(exit::CONFIGURATION, what)
+                        .hint("ask for a new one: `artel node ticket` of this version, on a node of the network")
+                        .into());
+                }
+                Network { id: ticket.network, bootstrap: ticket.bootstrap.clone() }
+            }
             None => Network { id: self.found(home, node)?, bootstrap: Vec::new() },
         };
         let config = self.config(network);

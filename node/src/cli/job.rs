@@ -371,7 +371,8 @@ fn recipe(
 ) -> anyhow::Result<Prepared> {
     let recipe = Recipe::read(path)?;
     let recipe = variant.map_or_else(|| Ok(recipe.clone()), |variant| recipe.variant(&variant.name))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // A name alone has an empty folder.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(submit::image::image(archive, &recipe, folder, around)?)
 }
 

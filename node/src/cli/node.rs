@@ -1,6 +1,7 @@
 //! `artel node`: run the daemon, or ask who and where it is.
 
 use clap::Subcommand;
+use protocol::NodeId;
 use web::{Backend, api::DutyView};
 
 use super::{
@@ -129,12 +130,20 @@ async fn peers(context: &Context) -> anyhow::Result<u8> {
     Ok(exit::DONE)
 }
 
+/// Gives addresses as whoever joins dials them: with the node that must answer there, which its own settings may leave out.
+fn dialled(addresses: Vec<String>, node: NodeId) -> Vec<String> {
+    let suffix = crate::net::address_suffix(node);
+    let whole = |address: String| if address.contains("/p2p/") { address } else { format!("{address}{suffix}") };
+    addresses.into_iter().map(whole).collect()
+}
+
 async fn ticket(context: &Context) -> anyhow::Result<u8> {
     let config = Config::load(&context.home)?;
     let bootstrap = if config.reach.announce.is_empty() {
         context.client().status().await?.addresses
     } else {
-        config.reach.announce
+        let key = keys::load(&context.home.node_key())?;
+        dialled(config.reach.announce, NodeId::from(keys::public(&key)))
     };
     let ticket = Ticket { network: config.network.id, bootstrap }.to_string();
     match context.format {

@@ -282,8 +282,8 @@ impl Network {
         }
     }
 
-    /// Stops the daemons, politely first, and removes the folder when it was made here.
-    pub(super) async fn stop(&mut self) {
+    /// Stops the daemons, politely first, and removes the folder when it was made here and all went well: else its logs say why not.
+    pub(super) async fn stop(&mut self, went_well: bool) {
         for node in &mut self.nodes {
             if let Some(pid) = node.child.as_ref().and_then(|c| rustix::process::Pid::from_raw(c.id()?.cast_signed())) {
                 // It may have ended by itself.
@@ -298,7 +298,9 @@ impl Network {
                 let _ = child.kill().await;
             }
         }
-        if self.temporary
+        if !went_well {
+            anstream::eprintln!("what the daemons left, their logs too, is in {}", self.folder.display());
+        } else if self.temporary
             && let Err(error) = crate::build::remove_tree(&self.folder)
         {
             anstream::eprintln!("{} could not be removed: {error}", self.folder.display());

@@ -10,13 +10,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use protocol::{JobId, lease::LeaseNumber};
 use web::{
     Backend,
-    api::{AttemptState, AttemptView, JobDetail, JobState},
+    api::{ApiError, AttemptState, AttemptView, JobDetail, JobState},
 };
+
+use crate::cli::exit;
 
 /// How often the coordinator is asked at first, as people notice.
 const POLL: Duration = Duration::from_millis(200);
 /// How seldom it is asked of a long job: what that adds is a fiftieth of the job's time.
 const POLL_MAX: Duration = Duration::from_secs(2);
+
+/// How long it is asked again where nobody answers: a node that is restarted, a coordinator that another one takes the place of.
+const LOST_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +37,27 @@ pub(crate) enum Until {
 /// Follows a job, printing one line for each step of each attempt.
 pub(crate) async fn watch(node: &impl Backend, job: JobId, until: Until) -> anyhow::Result<JobDetail> {
     let (mut teller, begun) = (Teller::new(), Instant::now());
+    let mut lost: Option<Instant> = None;
     loop {
-        let detail = node.job(job).await?;
+        let detail = match node.job(job).await {
+            Ok(detail) => detail,
+            // The job goes on, whoever is restarted meanwhile.
+            Err(error @ (ApiError::Unavailable { .. } | ApiError::Unreachable { .. })) => {
+                let since = *lost.get_or_insert_with(|| {
+                    teller.line(&format!("  {error}; the job goes on, it is asked again"));
+                    Instant::now()
+                });
+                if since.elapsed() > LOST_WITHIN {
+                    let hint =
+                        format!("the job goes on; `artel job fetch {job}` or `artel job show {job}` look for it again");
+                    return Err(exit::failure(exit::UNREACHABLE, error.to_string()).hint(hint).into());
+                }
+                tokio::time::sleep(POLL_MAX).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        lost = None;
         teller.tell(&detail);
         let started = detail.attempts.iter().any(|a| a.started.is_some());
         let done = match until {

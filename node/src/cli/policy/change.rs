@@ -1,13 +1,17 @@
 //! `artel policy admit|revoke`: the usual changes in one step. Where one root is not enough, the next one gets a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use protocol::{NodeId, OperatorName, PublicKey, envelope::Signed, policy::Policy as Record};
+use anyhow::Context as _;
+use protocol::{NodeId, OperatorName, PublicKey, policy::Policy as Record};
 
 use super::{Context, in_force, look, publish, sign, signed_by, versions};
 use crate::{
     charter::{Charter, CoordinatorsEntry, RevokedEntry},
-    cli::{exit, output},
+    cli::{
+        exit,
+        output::{self, Format},
+    },
     config::Config,
     keys,
 };
@@ -146,15 +150,21 @@ async fn finish(context: &Context, charter: &Charter, current: &Record, signing:
         return publish(context, signed.to_bytes()).await;
     }
     let path = signing.out.unwrap_or_else(|| PathBuf::from(format!("policy-{}.signed", policy.number)));
-    hand_on(&signed, &path, (got, needed))
-}
-
-/// Leaves the file that the other roots sign.
-fn hand_on(signed: &Signed<Record>, path: &Path, (got, needed): (usize, usize)) -> anyhow::Result<u8> {
-    sign::write(path, &signed.to_bytes())?;
-    let missing = needed.saturating_sub(got);
+    // Others may have signed the same change there; another one is not written over.
+    let signed = match sign::begun(&path, &policy)? {
+        Some(begun) => begun.and(signed).context("the signed policy is not written as this program writes it")?,
+        None => signed,
+    };
+    let verified = signed.clone().verify(policy.network.as_ref())?;
+    sign::write(&path, &signed.to_bytes())?;
+    let got = signed_by(&current.roots, &verified);
+    if context.format == Format::Json || got >= needed {
+        sign::report(context, &path, &verified, Some(current))?;
+        return Ok(exit::DONE);
+    }
     output::line(&format!(
         "{got} of {needed} roots signed: hand {path} on; {missing} more must `artel policy sign {path}`, then `artel policy publish {path}`",
+        missing = needed - got,
         path = path.display()
     ))?;
     Ok(exit::DONE)

@@ -117,7 +117,7 @@ impl Sign {
         let policy = verified(&signed)?;
         write(&out, &signed.to_bytes())?;
         anstream::eprintln!("wrote {}", out.display());
-        report(context, &out, &policy, current.as_ref())?;
+        report(context, &out, &policy, current.as_ref().map(Verified::get))?;
         if self.publish { publish(context, signed.to_bytes()).await } else { Ok(exit::DONE) }
     }
 
@@ -156,7 +156,7 @@ pub(super) fn sign(context: &Context, policy: &Record, words: &[keys::Word]) -> 
 }
 
 /// Reads what others signed already in the file that is about to be written, when it is the same policy.
-fn begun(out: &Path, policy: &Record) -> anyhow::Result<Option<Signed<Record>>> {
+pub(super) fn begun(out: &Path, policy: &Record) -> anyhow::Result<Option<Signed<Record>>> {
     if !out.exists() {
         return Ok(None);
     }
@@ -180,14 +180,14 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Says how far the policy is signed.
-fn report(
+pub(super) fn report(
     context: &Context,
     out: &Path,
     policy: &Verified<Record>,
-    current: Option<&Verified<Record>>,
+    current: Option<&Record>,
 ) -> anyhow::Result<()> {
     let number = policy.get().number;
-    let roots = current.map_or(&policy.get().roots, |current| &current.get().roots);
+    let roots = current.map_or(&policy.get().roots, |current| &current.roots);
     if current.is_none()
         && let Ok(id) = check_genesis(policy, clock::now())
     {
