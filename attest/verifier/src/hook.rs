@@ -212,11 +212,11 @@ fn channel_words(channels: &Channels) -> Result<Vec<String>, Error> {
 fn word(text: &dyn std::fmt::Display) -> Result<String, Error> {
     let text = text.to_string();
     // In brackets stand IPv6 addresses; a shell takes them for a pattern, which no file has the name of.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+*?:@[]~".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+*?:@[]".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return Ok(text);
     }
-    Err(Error::Usage(format!("{text:?} cannot stand in a setting: use letters, digits and / . _ - + * ? : @ [ ] ~")))
+    Err(Error::Usage(format!("{text:?} cannot stand in a setting: use letters, digits and / . _ - + * ? : @ [ ]")))
 }
 
 /// Writes a file whole or not at all.
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn nothing_that_a_shell_reads_gets_into_a_setting() {
         let dir = tempfile::tempdir().unwrap();
-        for bad in ["a b", "a;b", "$(x)", "a\"b", "a\nb", ""] {
+        for bad in ["a b", "a;b", "$(x)", "~root", "a\"b", "a\nb", ""] {
             let named = Marks { sources: vec![bad.into()], ..Marks::default() };
             let sources = Setup { scope: Scope::Marked(named), ..setup(dir.path()) };
             assert_eq!(sources.install(Manager::Apt).unwrap_err().exit_code(), 2, "{bad:?}");
@@ -299,5 +299,6 @@ mod tests {
             let policy = Setup { plugins: Some("/plugins".into()), ..policy };
             assert_eq!(policy.install(Manager::Dnf).unwrap_err().exit_code(), 2, "{bad:?}");
         }
+        assert!(word(&"http://[2001:db8::5]:4780/repo/main/").is_ok());
     }
 }
