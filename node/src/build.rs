@@ -18,6 +18,7 @@ mod image;
 mod info;
 mod inputs;
 mod lint;
+pub mod listed;
 pub mod log;
 mod phases;
 mod rpm;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use artel_fuzz::targets::packages::SIGNED_TEXT;
+use artel_fuzz::targets::packages::{RELEASED, SIGNED_TEXT};
 use attest::{
     log::entry::{End, Entry, Event},
     negative::Negative,
@@ -169,6 +169,10 @@ fn packages() -> io::Result<()> {
     }
     let packages = format!("{CONTROL}Filename: pool/tiny_0.5_amd64.deb\nSize: 10\nSHA256: {}\n\n", "ab".repeat(32));
     seed("index", "packages", packages.repeat(2).as_bytes())?;
+    let released =
+        RELEASED.map(|file| format!("Package: x\nVersion: 1\nFilename: {file}\nDescription: x\n x\n\n")).concat();
+    seed("release_index", "all", released.as_bytes())?;
+    seed("release_index", "refused-other", format!("{released}filename: pool/evil.deb\n").as_bytes())?;
     let repomd = "<repomd>\n<data type=\"other\">\n<location href=\"repodata/o.xml.gz\"/></data>\n  <data type=\"primary\">\n\
                   <location href=\"repodata/p.xml.gz\"/>\n</data></repomd>";
     seed("index", "repomd", repomd.as_bytes())?;
@@ -226,6 +230,18 @@ fn sources() -> io::Result<()> {
     let buildinfo = "Format: 1.0\nSource: hello\nBinary: hello\nArchitecture: amd64\nVersion: 2.10-3\nBuild-Architecture: amd64\n\
         Installed-Build-Depends:\n gcc-12 (= 12.2.0-14),\n libc6:amd64 (= 2.36-9)\n";
     seed("buildinfo", "small", buildinfo.as_bytes())?;
+    let digest = protocol::Sha256::of(b"x");
+    let changes = format!(
+        "Format: 1.8\nSource: hello\nArchitecture: amd64\nVersion: 2.10-3\nChecksums-Sha1:\n {} 4 hello_2.10-3_amd64.deb\n\
+         Checksums-Sha256:\n {digest} 4 hello_2.10-3_amd64.deb\n {digest} 5 hello_2.10-3_amd64.buildinfo\nFiles:\n {} 4 devel \
+         optional hello_2.10-3_amd64.deb\n",
+        "0".repeat(40),
+        "0".repeat(32),
+    );
+    seed("changes", "small", changes.as_bytes())?;
+    let twice = format!("Checksums-Sha256:\n {digest} 4 a.deb\n {digest} 4 a.deb\n");
+    seed("changes", "refused-twice", twice.as_bytes())?;
+    seed("changes", "rpms", b"a-1-1.src.rpm\na-1-1.x86_64.rpm\n")?;
     seed("spec", "artel-answer", &fs::read(Path::new(FIXTURES).join("rpm/artel-answer.spec"))?)?;
     let macros = "%global major 3\n%define minor 4\nName: cow-x\nVersion: %major.%{minor}%{?rc}\n\
                   Source0: https://a.example/%{name}-%{version}.tar.gz\nBuildRequires: (a or b) c\n%prep\n";

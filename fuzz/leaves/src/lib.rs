@@ -12,6 +12,8 @@ pub mod ticket;
 
 /// What a build leaves that is read.
 pub mod build {
+    pub mod listed;
+
     /// What explains differences.
     pub mod explain {
         pub mod quotes;
@@ -20,6 +22,13 @@ pub mod build {
 
 /// Packages at a repository's door, and its signatures.
 pub mod publish {
+    /// What a mirror reads of a release.
+    pub mod follow {
+        /// Whether its evidence covers it.
+        pub mod covered {
+            pub mod packages;
+        }
+    }
     pub mod incoming;
     pub mod rpm;
     pub mod sign;

@@ -1,11 +1,13 @@
 //! Packages, their indexes, and the signatures of repositories: at the publisher's door, in a mirror and in the verifier.
 
-use std::{cmp::Ordering, io::Cursor, path::Path};
+use std::{cmp::Ordering, collections::BTreeSet, io::Cursor, path::Path};
 
 use attest::rpm;
 use leaves::{
     publish::{
-        described, incoming,
+        described,
+        follow::covered::packages,
+        incoming,
         sign::{
             RepositoryKey, check,
             keyring::{Certificate, Keyring},
@@ -119,6 +121,28 @@ pub const INDEX: Target = Target {
             let _ = entry.identity();
         }
         archive::primary_of(text).is_some() || found.iter().flatten().any(|entries| !entries.is_empty())
+    },
+};
+
+/// The packages of a release, of which the index that a mirror is given may name no other.
+pub const RELEASED: [&str; 3] =
+    ["pool/main/a/a/a_1_all.deb", "pool/main/a/a/b_1-1_amd64.deb", "pool/main/libc/libc/c_1~1_amd64.deb"];
+
+/// Indexes for apt that a mirror is given: in what it lets in, the verifier's own reader finds only the release's packages.
+pub const RELEASE_INDEX: Target = Target {
+    name: "release_index",
+    limit: limit(usize::MAX),
+    run: |bytes| {
+        if packages::check(bytes, &BTreeSet::from(RELEASED)).is_err() {
+            return false;
+        }
+        let text = str::from_utf8(bytes).expect("it was let in");
+        let root = Path::new("/repository");
+        for entry in archive::packages(text, root).into_iter().flatten() {
+            let inside = entry.file.strip_prefix(root).expect("it lies in the repository");
+            assert!(RELEASED.iter().any(|released| Path::new(released) == inside), "{}", inside.display());
+        }
+        true
     },
 };
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use leaves::{
-    build::explain::quotes,
+    build::{explain::quotes, listed},
     recipe::{form::Form, source},
     resolve::{
         buildinfo::Buildinfo,
@@ -49,6 +49,30 @@ pub const BUILDINFO: Target = Target {
     name: "buildinfo",
     limit: limit(4 << 20),
     run: |bytes| Buildinfo::read(&scratch("fuzz.buildinfo", bytes)).is_ok(),
+};
+
+/// What builds say that they left: `.changes`, and lists of RPMs. Whatever is let in has plain names, each of them once, and says
+/// the same when it is written anew.
+pub const CHANGES: Target = Target {
+    name: "changes",
+    limit: limit(4 << 20),
+    run: |bytes| {
+        let Ok(text) = str::from_utf8(bytes) else { return false };
+        let (changes, rpms) = (listed::changes(text), listed::rpms(text));
+        if let Ok(files) = &changes {
+            let lines: String = files.iter().map(|(digest, file)| format!(" {digest} 0 {file}\n")).collect();
+            assert_eq!(listed::changes(&format!("Checksums-Sha256:\n{lines}")).as_ref(), Ok(files));
+        }
+        if let Ok(names) = &rpms {
+            let lines: Vec<_> = names.iter().map(ToString::to_string).collect();
+            assert_eq!(lines, text.lines().collect::<Vec<_>>());
+        }
+        let names = changes.iter().flatten().map(|(_, file)| file).chain(rpms.iter().flatten());
+        for name in names {
+            assert!(Path::new(name.as_str()).components().count() == 1 && !name.as_str().contains('/'), "{name}");
+        }
+        changes.is_ok() || rpms.is_ok()
+    },
 };
 
 /// Specs of RPMs, and source RPMs, each alone in a folder.

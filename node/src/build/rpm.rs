@@ -4,7 +4,7 @@
 //! below one path that is the same everywhere, because its header holds the expanded spec, paths and all. Packages are
 //! unsigned here: a signature would be another one on each node, so the publisher adds it after the comparison.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use protocol::{
     job::{BuildLimits, RpmJob, RpmSource},
@@ -12,15 +12,13 @@ use protocol::{
 };
 
 use super::{
-    lint,
+    lint, listed,
     sandbox::outputs::{Leftovers, OutputError, OutputFile},
     vary::Variation,
 };
 
 /// Where the script lists what it built, below the build directory.
 const LIST: &str = "artel-rpms.list";
-/// The largest list that is read, in bytes.
-const LIST_MAX: u64 = 1024 * 1024;
 /// Unpacks a source RPM before the date is moved: times of files must be the source's own.
 const UNPACK: &str = include_str!("rpm/unpack.sh");
 /// Builds, and moves the packages to where they are taken from.
@@ -51,44 +49,10 @@ pub(in crate::build) fn variables(variation: &Variation) -> Vec<(String, String)
 /// Takes the packages that the script listed.
 pub(in crate::build) fn collect(leftovers: &mut Leftovers, into: &Path) -> Result<Vec<OutputFile>, OutputError> {
     let list = RelativePath::new(LIST).expect("a plain word");
-    let text = leftovers.read_text(&list, LIST_MAX)?;
-    let names = listed(&text)?;
+    let text = leftovers.read_text(&list, listed::RPMS_MAX)?;
+    let names = listed::rpms(&text).map_err(|why| OutputError::listed(LIST, why))?;
     let mut packages =
         names.iter().map(|n| leftovers.take(n, &into.join(n.as_str()))).collect::<Result<Vec<_>, _>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(packages)
-}
-
-fn listed(text: &str) -> Result<Vec<RelativePath>, OutputError> {
-    let names: Result<Vec<_>, _> = text.lines().map(name).collect();
-    let why = match names? {
-        names if !names.iter().any(|n| !n.as_str().ends_with(".src.rpm")) => "it names no binary package",
-        names if names.len() > protocol::limits::OUTPUTS_MAX => "it names too many packages",
-        names if names.iter().collect::<BTreeSet<_>>().len() < names.len() => "it names a package twice",
-        names => return Ok(names),
-    };
-    Err(OutputError::List { file: LIST.to_owned(), why: why.to_owned() })
-}
-
-fn name(file: &str) -> Result<RelativePath, OutputError> {
-    match RelativePath::new(file) {
-        Ok(name) if file.ends_with(".rpm") && !file.contains('/') => Ok(name),
-        Ok(_) | Err(_) => Err(OutputError::Name { name: file.chars().take(80).collect() }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_names_packages_and_nothing_else() {
-        let names = listed("a-1-1.src.rpm\na-1-1.x86_64.rpm\n").unwrap();
-        assert_eq!(names.len(), 2);
-        for bad in
-            ["", "a.rpm\na.rpm\n", "a-1-1.src.rpm\n", "a.rpm\n../b.rpm\n", "a.rpm\nb.deb\n", "x/a.rpm\n", "-a.rpm\n"]
-        {
-            assert!(listed(bad).is_err(), "{bad:?}");
-        }
-    }
 }

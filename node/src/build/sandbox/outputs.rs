@@ -16,6 +16,8 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use sha2::Digest;
 use tokio_util::sync::CancellationToken;
 
+use crate::build::listed::Refused;
+
 const PIECE: usize = 1024 * 1024;
 
 /// One output, copied to a place of our own.
@@ -103,6 +105,16 @@ pub enum OutputError {
         #[source]
         source: io::Error,
     },
+}
+
+impl OutputError {
+    /// Gives why the list in `file` was not taken.
+    pub(in crate::build) fn listed(file: &str, refused: Refused) -> Self {
+        match refused {
+            Refused::Name(name) => Self::Name { name },
+            Refused::Form(why) => Self::List { file: file.to_owned(), why: why.to_owned() },
+        }
+    }
 }
 
 /// A build directory whose processes are gone.

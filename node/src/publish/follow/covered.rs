@@ -2,6 +2,7 @@
 //! packages, one that nobody attested. It reads indexes; the evidence itself is the mirror's question. What dnf reads is written
 //! again from the packages, see [`rpms`].
 
+pub mod packages;
 pub mod rpms;
 pub mod signatures;
 
@@ -60,7 +61,7 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
         manifest.packages.iter().map(|p| (format!("{}{BUNDLE_SUFFIX}", p.path), p.bundle)).collect();
     let beside = |p: &PublishedPackage| SUFFIXES.map(|suffix| format!("{}{suffix}", p.path));
     let staples: BTreeSet<String> = manifest.packages.iter().flat_map(beside).collect();
-    let packages: BTreeSet<&RelativePath> = manifest.packages.iter().map(|p| &p.path).collect();
+    let packages: BTreeSet<&str> = manifest.packages.iter().map(|p| p.path.as_str()).collect();
     let named: BTreeSet<Hash> = manifest.files.iter().filter(|f| is_index(f)).map(|f| f.hash).collect();
     for file in &manifest.files {
         if file.path.as_str().starts_with(metadata::FOLDER) {
@@ -68,12 +69,12 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
         }
         let covered = match stage(&file.path) {
             Stage::Pool if file.path.as_str().starts_with("pool/") => {
-                packages.contains(&file.path)
+                packages.contains(file.path.as_str())
                     || evidence.get(file.path.as_str()) == Some(&file.hash)
                     || staples.contains(file.path.as_str())
             }
             Stage::ByHash => named.contains(&file.hash),
-            Stage::Named => index(manifest, file, bytes).map(|()| true)?,
+            Stage::Named => index((manifest, &packages), file, bytes).map(|()| true)?,
             Stage::Pool | Stage::Signature | Stage::Release | Stage::InRelease => true,
         };
         if !covered {
@@ -83,12 +84,16 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
     Ok(())
 }
 
-fn index(manifest: &Manifest, file: &ReleaseFile, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(), Error> {
+fn index(
+    (manifest, packages): (&Manifest, &BTreeSet<&str>),
+    file: &ReleaseFile,
+    bytes: &BTreeMap<Hash, Vec<u8>>,
+) -> Result<(), Error> {
     let refuse = |why: String| Error::Index { path: file.path.clone(), why };
     let own = bytes.get(&file.hash).ok_or_else(|| refuse("it was not read".into()))?;
     let (folder, name) = file.path.as_str().rsplit_once('/').unwrap_or_default();
     if name == "Packages" {
-        return plain(manifest, own).map_err(refuse);
+        return packages::check(own, packages).map_err(refuse);
     }
     let sibling = RelativePath::new(format!("{folder}/Packages")).ok().and_then(|path| manifest.file(&path));
     let sibling =
@@ -103,28 +108,6 @@ fn index(manifest: &Manifest, file: &ReleaseFile, bytes: &BTreeMap<Hash, Vec<u8>
     let read = packed.take(sibling.len() as u64 + 1).read_to_end(&mut unpacked);
     read.map_err(|error| refuse(format!("it cannot be unpacked: {error}")))?;
     if unpacked == *sibling { Ok(()) } else { Err(refuse("it is not the same as Packages".into())) }
-}
-
-/// Reads an index line by line: apt's parser is lenient, so what ours never writes is refused.
-fn plain(manifest: &Manifest, bytes: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-    if text.contains('\r') || text.lines().any(|line| !line.is_empty() && line.trim().is_empty()) {
-        return Err("it has lines that apt may read in another way".into());
-    }
-    for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
-        // What is indented goes on with the field before.
-        let mut names = paragraph.lines().filter(|line| !line.starts_with([' ', '\t'])).filter_map(|line| {
-            let (field, value) = line.split_once(':')?;
-            field.trim().eq_ignore_ascii_case("Filename").then(|| value.trim())
-        });
-        let (Some(name), None) = (names.next(), names.next()) else {
-            return Err("a paragraph must have one Filename".into());
-        };
-        if !manifest.packages.iter().any(|package| package.path.as_str() == name) {
-            return Err(format!("it names {name}, which is no package of the manifest"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+../../../../../../node/src/publish/follow/covered/packages.rs
