@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use artel::{
-    build::{Config, LogSink, RigConfig, Task, Workshop},
+    build::{Config, LogSink, Rig, RigConfig, Task, Workshop},
     clock,
     resolve::archive::{Archive, Refresh, system_suite},
     submit::{
@@ -75,11 +75,15 @@ async fn main() -> anyhow::Result<()> {
         fs::create_dir_all(folder)?;
     }
     lay_out(&prepared, &inputs, &packages)?;
+    let rig = RigConfig::default();
+    if rustix::process::geteuid().is_root() {
+        Rig::prepare_user(&rig)?;
+    }
     let workshop = Workshop::open(Config {
         state_dir: state.clone(),
         cache_dir: state.clone(),
         environment_bytes_max: 8 << 30,
-        rig: RigConfig::default(),
+        rig,
         now: clock::now,
     })?;
     workshop.sweep()?;

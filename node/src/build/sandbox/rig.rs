@@ -71,7 +71,7 @@ pub enum RigError {
     },
     /// The daemon is root and there is no user to build as.
     #[error(
-        "running as root, and there is no user {user:?} to build as: run `artel init --prepare-user` once, or {hint}"
+        "running as root, and there is no user {user:?} to build as: run {hint}, or `artel node run`, which does that by itself"
     )]
     NoUser {
         /// The user.
