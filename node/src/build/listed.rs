@@ -14,11 +14,13 @@ pub const CHANGES_MAX: u64 = 4 * 1024 * 1024;
 pub const RPMS_MAX: u64 = 1024 * 1024;
 
 /// Why a list was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It names a file that we do not carry: the name, shortened.
+    #[error("{0:?} is not an acceptable name")]
     Name(String),
     /// It breaks a rule of its form.
+    #[error("{0}")]
     Form(&'static str),
 }
 

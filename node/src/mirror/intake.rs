@@ -48,7 +48,7 @@ pub(super) const BYTES_MAX: u64 = 1 << 40;
 const INDEX_MAX: u64 = 256 << 20;
 /// The largest file with a signature of its own, in bytes: a `Release` names a few indexes.
 const SIGNED_MAX: u64 = 16 << 20;
-/// All indexes of a release together, in bytes: they are held in memory while they are compared.
+/// All indexes and files with signatures of a release together, in bytes: they are held in memory while they are compared.
 const INDEXES_MAX: u64 = 1 << 30;
 
 /// Packages that were proven, with the bytes that they were proven for and what is stapled to them.
@@ -149,14 +149,22 @@ impl Intake {
         Ok(proven)
     }
 
+    /// Reads a file that is here. What was summed up before are the sizes that the manifest lists, so that they must be true.
+    async fn read_as_listed(&self, file: &ReleaseFile, max: u64) -> Result<Vec<u8>, String> {
+        let bytes = self.shared.blobs.read(&file.hash, max).await.map_err(|e| chain(&e))?;
+        if bytes.len() as u64 != file.size {
+            return Err(format!("{} has {} bytes, and the manifest says {}", file.path, bytes.len(), file.size));
+        }
+        Ok(bytes.to_vec())
+    }
+
     /// Checks that the release has nothing that the packages' evidence does not cover.
     async fn check_covered(&self, manifest: &Manifest, from: &[NodeId]) -> Result<(), String> {
         let named = || manifest.files.iter().filter(|file| follow::covered::is_index(file));
         self.fetch_many(named(), from).await?;
         let mut indexes = BTreeMap::new();
         for file in named() {
-            let bytes = self.shared.blobs.read(&file.hash, INDEX_MAX).await.map_err(|e| chain(&e))?;
-            indexes.insert(file.hash, bytes.to_vec());
+            indexes.insert(file.hash, self.read_as_listed(file, INDEX_MAX).await?);
         }
         let manifest = manifest.clone();
         let check = tokio::task::spawn_blocking(move || follow::covered::check(&manifest, &indexes));
@@ -167,8 +175,7 @@ impl Intake {
     async fn check_signatures(&self, manifest: &Manifest) -> Result<Keyring, String> {
         let mut bytes = BTreeMap::new();
         for file in manifest.files.iter().filter(|file| signatures::is_read(file)) {
-            let read = self.shared.blobs.read(&file.hash, SIGNED_MAX).await.map_err(|e| chain(&e))?;
-            bytes.insert(file.hash, read.to_vec());
+            bytes.insert(file.hash, self.read_as_listed(file, SIGNED_MAX).await?);
         }
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let mut open = |file: &ReleaseFile| bytes.get(&file.hash).cloned().ok_or_else(missing);
@@ -253,9 +260,12 @@ fn check_sizes(manifest: &Manifest, room: u64) -> Result<(), String> {
             "the release has {all} bytes, and a channel may have {room} here; raise storage.quota-mib to take it"
         ));
     }
-    let indexes = sum(&mut manifest.files.iter().filter(|f| follow::covered::is_index(f)));
+    let is_read = |f: &&ReleaseFile| follow::covered::is_index(f) || signatures::is_read(f);
+    let indexes = sum(&mut manifest.files.iter().filter(is_read));
     if indexes > INDEXES_MAX {
-        return Err(format!("its indexes have {indexes} bytes together, no more than {INDEXES_MAX} are read"));
+        return Err(format!(
+            "its indexes and signatures have {indexes} bytes together, no more than {INDEXES_MAX} are read"
+        ));
     }
     for package in &manifest.packages {
         let evidence = evidence_of(manifest, package);

@@ -74,7 +74,7 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
                     || staples.contains(file.path.as_str())
             }
             Stage::ByHash => named.contains(&file.hash),
-            Stage::Named => index((manifest, &packages), file, bytes).map(|()| true)?,
+            Stage::Named => index(manifest, &packages, file, bytes).map(|()| true)?,
             Stage::Pool | Stage::Signature | Stage::Release | Stage::InRelease => true,
         };
         if !covered {
@@ -85,7 +85,8 @@ pub fn check(manifest: &Manifest, bytes: &BTreeMap<Hash, Vec<u8>>) -> Result<(),
 }
 
 fn index(
-    (manifest, packages): (&Manifest, &BTreeSet<&str>),
+    manifest: &Manifest,
+    packages: &BTreeSet<&str>,
     file: &ReleaseFile,
     bytes: &BTreeMap<Hash, Vec<u8>>,
 ) -> Result<(), Error> {
@@ -168,12 +169,23 @@ mod tests {
     #[test]
     fn an_index_names_only_packages_of_the_manifest() {
         let (path, text) = index_of(&published());
-        for more in ["filename: dists/evil.deb\n\n", "Filename: pool/e.deb\nFilename: pool/f.deb\n\n", "Package: x\n\n"]
-        {
+        for more in [
+            "filename: dists/evil.deb\n\n",
+            "Filename: pool/e.deb\nFilename: pool/f.deb\n\n",
+            "Package: x\n\n",
+            " Filename: pool/e.deb\n\n",
+            "no field\n\n",
+            "\u{a0}\n\n",
+        ] {
             let mut release = published();
             put(&mut release, &path, format!("{text}{more}").as_bytes());
             assert!(matches!(check(&release.0, &release.1), Err(Error::Index { .. })), "{more}");
         }
+        let mut release = published();
+        let name = format!("\u{1b}[31m{}", "x".repeat(200));
+        put(&mut release, &path, format!("{text}Filename: {name}\n\n").as_bytes());
+        let said = check(&release.0, &release.1).unwrap_err().to_string();
+        assert!(!said.contains('\u{1b}') && !said.contains(&"x".repeat(81)), "{said}");
         let mut release = published();
         put(&mut release, &format!("{path}.gz"), b"something else");
         assert!(matches!(check(&release.0, &release.1), Err(Error::Index { .. })), "packed otherwise");
