@@ -146,7 +146,13 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Verify(words) => Ok(words.run(&context, "verify")),
         Command::AptHook(words) => Ok(words.run(&context, "apt-hook")),
         Command::DnfHook(words) => Ok(words.run(&context, "dnf-hook")),
-        Command::Demo(command) => block(command.run(&context)),
+        Command::Demo(command) => {
+            // It hears of Ctrl-C itself, to clear up; what apt does for it meanwhile is not waited for.
+            let runtime = runtime()?;
+            let code = runtime.block_on(command.run(&context));
+            runtime.shutdown_background();
+            code
+        }
         Command::Init(command) => block(command.run(&context)),
         Command::Node(command) => block(command.run(&context)),
         Command::Status => block(status::run(&context)),
@@ -164,14 +170,17 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
 }
 
 fn block(future: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => Ok(exit::INTERRUPTED),
             result = future => result,
         }
     })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 impl Context {

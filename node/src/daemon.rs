@@ -11,6 +11,7 @@ mod dial;
 mod explain;
 mod inbox;
 mod inputs;
+mod joining;
 mod judge;
 mod leadership;
 mod offers;
@@ -88,9 +89,6 @@ pub enum Error {
     /// The policies on disk.
     #[error("the policies of this node are not valid")]
     Policy(#[from] PolicyError),
-    /// No peer gave the network's policy.
-    #[error("stopped before any peer gave the network's policy")]
-    NoPolicy,
     /// The web interface's sockets.
     #[error("the web interface cannot listen")]
     Web(#[from] web::server::BindError),
@@ -154,7 +152,7 @@ impl Signals {
 /// # Errors
 /// When it cannot begin, or a part of it ends by itself.
 pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<(), Error> {
-    let web = bind_web(&home, &config).await?;
+    let mut web = bind_web(&home, &config).await?;
     let store = Store::open(&home.database())?;
     let quota = config.storage.quota_mib << 20;
     let blobs = Blobs::open(&home.blobs(), blobs::Options::new(quota)).await?;
@@ -165,7 +163,15 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     parts.spawn(async move { ("network", net_task.run().await.map_err(|e| chain(&e))) });
     let policies = match stored_policies(&home, &config, &store).await? {
         Some(policies) => policies,
-        None => inbox::fetch_policies(&net, &config, &stop).await.ok_or(Error::NoPolicy)?,
+        None => {
+            let (found, kept) = joining::policies(&net, &config, web, &stop).await;
+            let Some(found) = found else {
+                drop(kept);
+                return end_early(parts, &blobs).await;
+            };
+            web = kept;
+            found
+        }
     };
     let network = config.network.id;
     let began = clock::now();
@@ -206,6 +212,13 @@ pub async fn run(home: Home, config: Config, stop: CancellationToken) -> Result<
     // The socket file is ours; a new start makes it again.
     let _ = std::fs::remove_file(shared.home.socket());
     result.and(ended)
+}
+
+/// Ends a node that was stopped before it knew its network.
+async fn end_early(parts: JoinSet<Ending>, blobs: &Blobs) -> Result<(), Error> {
+    let ended = join(parts).await;
+    blobs.shutdown().await;
+    ended
 }
 
 /// Starts every part and waits until the first ends or all are to stop.

@@ -10,6 +10,7 @@ mod report;
 
 use std::{
     path::PathBuf,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use crate::{
     },
     submit::{self, DebWords, Prepared, Wish},
 };
-use network::Network;
+use network::{Leave, Network};
 
 /// How long the mirror may take to follow.
 const MIRROR_WAIT: Duration = Duration::from_secs(60);
@@ -59,29 +60,43 @@ struct Material {
     official: Option<Vec<ArchiveBinary>>,
 }
 
-/// Runs the demonstration.
+/// Runs the demonstration; gives nothing, and leaves nothing but a folder that was named, when `interrupted` comes before its end.
 ///
 /// # Errors
 /// When a part of the machine is missing or a step fails in a way that is no verdict.
-pub async fn run(plan: Plan) -> anyhow::Result<Report> {
+pub async fn run(plan: Plan, interrupted: impl Future<Output = ()>) -> anyhow::Result<Option<Report>> {
+    let mut interrupted = pin!(interrupted);
     let mut steps = Steps::default();
     step(&format!("taking source package {} from this machine's archive, and locking its environment", plan.package));
     let (package, options) = (plan.package.clone(), plan.options.clone());
-    let material = tokio::task::spawn_blocking(move || material(&package, options)).await??;
+    let material = tokio::select! {
+        biased;
+        () = &mut interrupted => return Ok(None),
+        material = tokio::task::spawn_blocking(move || material(&package, options)) => material??,
+    };
     steps.done("lock");
     step(&format!("starting a coordinator, {} builders of different operators, and a mirror", plan.nodes));
     let mut network = Network::found(&plan)?;
-    let result = Box::pin(story(&plan, &mut network, &material, &mut steps)).await;
+    let result = tokio::select! {
+        biased;
+        () = &mut interrupted => None,
+        result = Box::pin(story(&plan, &mut network, &material, &mut steps)) => Some(result),
+    };
+    let Some(result) = result else {
+        anstream::eprintln!("interrupted; stopping the daemons");
+        network.stop(Leave::Nothing).await;
+        return Ok(None);
+    };
     if plan.keep {
         anstream::eprintln!("the daemons go on; dashboard: {}", network.dashboard());
         anstream::eprintln!("stop them with: kill {}", network.pids().join(" "));
         network.leave();
     } else {
-        network.stop(result.is_ok()).await;
+        network.stop(if result.is_ok() { Leave::Nothing } else { Leave::Logs }).await;
     }
     let mut report = result?;
     report.seconds = steps.seconds;
-    Ok(report)
+    Ok(Some(report))
 }
 
 fn material(package: &str, options: Vec<String>) -> anyhow::Result<Material> {

@@ -1,10 +1,11 @@
 //! The command line as two people use it: one founds a network, the other joins it, and both see what they did. Then what
 //! it says to mistakes.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
 use harness::{Ground, Place, Said, Scratch, network::free_port, run, until};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::ground;
 
@@ -51,13 +52,24 @@ impl<'a> Person<'a> {
     }
 
     async fn runs_the_daemon(&mut self) {
+        self.begins_the_daemon();
+        let what = format!("{} answers", self.home.display());
+        until(&what, WITHIN, async || (self.types("status").await.code == 0).then_some(())).await;
+    }
+
+    fn begins_the_daemon(&mut self) {
         let log = fs::File::create(self.home.join("daemon.log")).unwrap();
         let mut command = std::process::Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&self.ground.artel).args(["node", "run"]);
         command.env("ARTEL_HOME", &self.home).stdin(std::process::Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
-        let what = format!("{} answers", self.home.display());
-        until(&what, WITHIN, async || (self.types("status").await.code == 0).then_some(())).await;
+    }
+
+    /// Waits for the daemon's end, and gives its exit code.
+    async fn ended(&mut self) -> Option<i32> {
+        let mut daemon = self.daemon.take().expect("it runs");
+        let status = until("the daemon ends", WITHIN, async || daemon.try_wait().unwrap()).await;
+        status.code()
     }
 }
 
@@ -138,6 +150,88 @@ async fn mistakes(anna: &Person<'_>, bert: &Person<'_>, folder: &Path, bundle: &
     anna.fails("repo prune main --keep 0", 2, &["every package out"]).await;
     anna.fails("repo diff main@x main", 2, &["CHANNEL@GENERATION"]).await;
     bert.fails("job cancel 0123 --key maintainer", 1, &["no job"]).await;
+}
+
+#[tokio::test]
+async fn who_joins_and_reaches_nobody_is_told_so_and_can_stop() {
+    let Some(ground) = ground().await else { return };
+    let scratch = Scratch::make();
+    let (mut anna, mut bert) = (Person::new(&ground, &scratch, "anna"), Person::new(&ground, &scratch, "bert"));
+    anna.does(&format!("init --network guild {}", init_words())).await;
+    anna.runs_the_daemon().await;
+    let ticket = anna.does("node ticket").await;
+    anna.does("node stop").await;
+    assert_eq!(anna.ended().await, Some(0));
+    bert.does(&format!("init --join {ticket} --role mirror {}", init_words())).await;
+    bert.begins_the_daemon();
+    let waiting =
+        ["does not know its network's policy yet", "no node has answered at the addresses of the ticket", "hint: "];
+    until("the socket is there", WITHIN, async || bert.home.join("control.sock").exists().then_some(())).await;
+    let asked = std::time::Instant::now();
+    bert.fails("status", 6, &waiting).await;
+    bert.fails("job ls", 6, &waiting).await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "it is said at once, not after {:?}", asked.elapsed());
+    // Whom it waits for comes up, and it goes on with the same listeners.
+    anna.runs_the_daemon().await;
+    until("bert's node knows its network", WITHIN, async || (bert.types("status").await.code == 0).then_some(())).await;
+    bert.does("node stop").await;
+    assert_eq!(bert.ended().await, Some(0));
+    // Without having known the network a node ends well, too.
+    let mut carl = Person::new(&ground, &scratch, "carl");
+    anna.does("node stop").await;
+    assert_eq!(anna.ended().await, Some(0));
+    carl.does(&format!("init --join {ticket} --role mirror {}", init_words())).await;
+    carl.begins_the_daemon();
+    until("the socket is there", WITHIN, async || carl.home.join("control.sock").exists().then_some(())).await;
+    carl.does("node stop").await;
+    assert_eq!(carl.ended().await, Some(0));
+}
+
+/// A process group, which does not outlive its test.
+struct Group(String);
+
+impl Group {
+    fn signal(&self, signal: &str) -> bool {
+        let mut kill = std::process::Command::new("kill");
+        kill.args([signal, "--", &self.0]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal("-KILL");
+    }
+}
+
+#[tokio::test]
+async fn a_demonstration_that_is_interrupted_leaves_nothing() {
+    let Some(ground) = ground().await else { return };
+    let (cache, scratch) = (Scratch::make(), Scratch::make());
+    fs::create_dir(cache.path().join("artel")).unwrap();
+    std::os::unix::fs::symlink(ground.cache.join("archive"), cache.path().join("artel/archive")).unwrap();
+    let mut command = tokio::process::Command::new(&ground.artel);
+    command.args(["demo", "--package", "base-files"]).env("TMPDIR", scratch.path()).env("XDG_CACHE_HOME", cache.path());
+    let mut demo = command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let (group, mut said) = (Group(format!("-{}", demo.id().unwrap())), Vec::new());
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    let begun = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            said.push(line);
+            if said.last().is_some_and(|line| line.contains("attempt 1 by")) {
+                return;
+            }
+        }
+    };
+    // It has its sources and packages fetched first.
+    tokio::time::timeout(Duration::from_secs(600), begun).await.expect("the demonstration begins to build");
+    assert!(fs::read_dir(scratch.path()).unwrap().count() > 0, "its network lies there: {said:#?}");
+    let pid = demo.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success(), "{said:#?}");
+    let status = tokio::time::timeout(WITHIN, demo.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(130));
+    let left: Vec<_> = fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!group.signal("-0"), "no process of it is left");
 }
 
 #[tokio::test]

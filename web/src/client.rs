@@ -29,6 +29,7 @@ use crate::{
         percent_encode,
     },
     backend::{Backend, ByteRange, ByteStream, Content, Follow, LogRequest, NewsStream, Span, collect, ordered_job},
+    server::SHUTDOWN,
 };
 
 /// The largest JSON answer, in bytes: a page of 1,000 jobs, or one job with every attempt and file.
@@ -361,7 +362,7 @@ impl Backend for Client {
     }
 
     async fn shutdown(&self) -> Result<(), ApiError> {
-        self.post("/api/v1/shutdown", Bytes::new()).await.map(drop)
+        self.post(SHUTDOWN, Bytes::new()).await.map(drop)
     }
 
     async fn add_checkpoint(&self, request: Bytes) -> Result<WitnessAnswer, ApiError> {

@@ -19,4 +19,4 @@ pub mod testing;
 pub use api::ApiError;
 pub use backend::Backend;
 pub use client::{Address, Client};
-pub use server::{Access, Limits, Listener, Server};
+pub use server::{Access, Early, Limits, Listener, Server};

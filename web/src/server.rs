@@ -8,6 +8,7 @@ mod accept;
 mod clients;
 mod content;
 mod crowd;
+mod early;
 mod guard;
 mod jobs;
 mod listener;
@@ -24,9 +25,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+pub use early::Early;
 pub use listener::{BindError, Listener};
 
 use crate::backend::Backend;
+
+/// Where the owner ends the node.
+pub(crate) const SHUTDOWN: &str = "/api/v1/shutdown";
 
 /// Who may be at the other end of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,8 @@ impl<B: Backend> Server<B> {
     /// Dropping the future closes every connection at once.
     pub async fn serve(&self, listener: Listener, access: Access, stop: CancellationToken) {
         let state = routes::App { server: self.clone(), access, stop: stop.clone() };
-        accept::run(listener, routes::router(state), self.limits, stop).await;
+        let open = accept::run(&listener, routes::router(state), self.limits, stop).await;
+        drop(listener);
+        open.end(self.limits).await;
     }
 }

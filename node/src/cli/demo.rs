@@ -52,7 +52,13 @@ impl Demo {
             keep: self.keep,
             folder: self.dir,
         };
-        let report = demo::run(plan).await?;
+        // A signal that cannot be listened to interrupts nothing.
+        let interrupted = async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        let Some(report) = demo::run(plan, interrupted).await? else { return Ok(exit::INTERRUPTED) };
         match context.format {
             Format::Json => output::json(&report)?,
             Format::People => output::line(&report.text())?,

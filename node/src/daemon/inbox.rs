@@ -36,10 +36,6 @@ const POLICY_EVERY: Duration = Duration::from_secs(30);
 const TELL_AFTER_CONNECT: Duration = Duration::from_secs(1);
 /// How long after it was told it is told again at the earliest, whoever comes and goes.
 const TELL_APART: Duration = Duration::from_secs(3);
-/// How often a node says that it cannot begin.
-const SAY_ALONE_EVERY: Duration = Duration::from_secs(10);
-/// How often a node without a policy asks again.
-const FIRST_POLICY_EVERY: Duration = Duration::from_millis(500);
 
 /// Handles what comes in until stopped. Every answer is given in a task of its own, joined at the end.
 pub(super) async fn run(
@@ -257,7 +253,7 @@ async fn refresh_policy(shared: Arc<Shared>, node: Option<NodeId>) {
     }
 }
 
-async fn ask_policies(net: &Net, node: NodeId, config: &Config) -> Result<Policies, String> {
+pub(super) async fn ask_policies(net: &Net, node: NodeId, config: &Config) -> Result<Policies, String> {
     match net.ask(node, Request::Policy).await {
         Ok(Response::Records(records)) => {
             let envelopes: Vec<Vec<u8>> = records.into_iter().map(|r| r.0).collect();
@@ -265,36 +261,5 @@ async fn ask_policies(net: &Net, node: NodeId, config: &Config) -> Result<Polici
         }
         Ok(_) => Err("the node did not give its policies".into()),
         Err(error) => Err(chain(&error)),
-    }
-}
-
-/// Asks every connected peer for the network's policies until one gives a chain that verifies.
-pub(super) async fn fetch_policies(net: &Net, config: &Config, stop: &CancellationToken) -> Option<Policies> {
-    info!("waiting for a peer that knows the network's policy");
-    let mut told = Instant::now();
-    loop {
-        if told.elapsed() >= SAY_ALONE_EVERY {
-            told = Instant::now();
-            let known = config.network.bootstrap.join(" ");
-            match net.peers().len() {
-                0 => warn!(
-                    %known,
-                    "no node answers at the addresses of the ticket: is one of them up, does its firewall let this machine in, is the \
-                     ticket old? It is tried again"
-                ),
-                peers => warn!(peers, "nobody who is connected knows the network's policy; it is asked for again"),
-            }
-        }
-        for peer in net.peers() {
-            match ask_policies(net, peer.node, config).await {
-                Ok(policies) => return Some(policies),
-                Err(why) => warn!(node = %peer.node, %why, "no policy from this peer"),
-            }
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(FIRST_POLICY_EVERY) => {}
-        }
     }
 }

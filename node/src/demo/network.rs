@@ -47,6 +47,15 @@ struct Node {
     child: Option<Child>,
 }
 
+/// What stays of a network that was made for the demonstration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Nothing, unless its folder was named by whoever asked for it.
+    Nothing,
+    /// Its folder: the logs say why it failed.
+    Logs,
+}
+
 /// The network.
 pub(super) struct Network {
     folder: PathBuf,
@@ -62,7 +71,7 @@ impl Network {
     pub(super) fn found(plan: &Plan) -> anyhow::Result<Self> {
         let (folder, temporary) = match &plan.folder {
             Some(folder) => (folder.clone(), false),
-            None => (temporary_folder()?, !plan.keep),
+            None => (temporary_folder()?, true),
         };
         fs::create_dir_all(&folder)?;
         // The build user, who owns nothing here, must be able to pass through.
@@ -282,8 +291,8 @@ impl Network {
         }
     }
 
-    /// Stops the daemons, politely first, and removes the folder when it was made here and all went well: else its logs say why not.
-    pub(super) async fn stop(&mut self, went_well: bool) {
+    /// Stops the daemons, politely first, and removes the folder when it was made here, unless it is to stay.
+    pub(super) async fn stop(&mut self, leave: Leave) {
         for node in &mut self.nodes {
             if let Some(pid) = node.child.as_ref().and_then(|c| rustix::process::Pid::from_raw(c.id()?.cast_signed())) {
                 // It may have ended by itself.
@@ -298,12 +307,15 @@ impl Network {
                 let _ = child.kill().await;
             }
         }
-        if !went_well {
+        if leave == Leave::Logs {
             anstream::eprintln!("what the daemons left, their logs too, is in {}", self.folder.display());
-        } else if self.temporary
-            && let Err(error) = crate::build::remove_tree(&self.folder)
-        {
-            anstream::eprintln!("{} could not be removed: {error}", self.folder.display());
+        } else if self.temporary {
+            if fs::read_link(latest()).is_ok_and(|to| to == self.folder) {
+                let _ = fs::remove_file(latest());
+            }
+            if let Err(error) = crate::build::remove_tree(&self.folder) {
+                anstream::eprintln!("{} could not be removed: {error}", self.folder.display());
+            }
         }
     }
 }
@@ -355,9 +367,13 @@ fn temporary_folder() -> anyhow::Result<PathBuf> {
     let name = format!("artel-demo-{}", data_encoding::HEXLOWER.encode(&random[..4]));
     let folder = std::env::temp_dir().join(name);
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let latest = std::env::temp_dir().join("artel-demo");
+    let folder = folder.canonicalize()?;
     // A link to the newest one is a convenience; nothing depends on it.
-    let _ = fs::remove_file(&latest);
-    let _ = symlink(&folder, &latest);
+    let _ = fs::remove_file(latest());
+    let _ = symlink(&folder, latest());
     Ok(folder)
+}
+
+fn latest() -> PathBuf {
+    std::env::temp_dir().join("artel-demo")
 }

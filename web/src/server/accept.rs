@@ -29,8 +29,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// Accepts until the stop, then waits for open connections within the grace time.
-pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop: CancellationToken) {
+/// The connections that are open when no more are accepted.
+pub(super) struct Open(JoinSet<()>);
+
+impl Open {
+    /// Waits for them within the grace time, then closes them.
+    pub(super) async fn end(mut self, limits: Limits) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits.grace_time, all).await.is_err() {
+            self.0.shutdown().await;
+        }
+    }
+}
+
+/// Accepts until the stop.
+pub(super) async fn run(listener: &Listener, router: Router, limits: Limits, stop: CancellationToken) -> Open {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let (mut connections, crowd) = (JoinSet::new(), Crowd::of(limits.connections_each));
     loop {
@@ -38,7 +51,7 @@ pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            next = accept(&listener, &slots) => next,
+            next = accept(listener, &slots) => next,
         };
         let (stream, slot) = next;
         let (router, stop) = (router.clone(), stop.clone());
@@ -61,11 +74,7 @@ pub(super) async fn run(listener: Listener, router: Router, limits: Limits, stop
             Stream::Stranger => tracing::warn!("connection of another user to the owner's socket refused"),
         }
     }
-    drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits.grace_time, all).await.is_err() {
-        connections.shutdown().await;
-    }
+    Open(connections)
 }
 
 /// Waits for a free slot first, then for a caller: who comes when all slots are taken waits in the kernel's queue.

@@ -1,6 +1,6 @@
 //! What every request passes: host name, origin, counters; and the headers that every answer carries.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -52,6 +52,24 @@ pub(super) async fn pass<B: Backend>(State(app): State<App<B>>, request: Request
     if hostile {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX_POLICY));
     }
+    response
+}
+
+/// Checks and dresses one request to a node that has no backend yet.
+pub(super) async fn pass_early(
+    State((access, hosts)): State<(Access, Arc<[String]>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let checked = match access {
+        Access::Owner => Ok(()),
+        Access::Public => check(&request, &hosts),
+    };
+    let mut response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    dress(response.headers_mut());
     response
 }
 

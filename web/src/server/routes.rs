@@ -77,7 +77,7 @@ fn api<B: Backend>(app: App<B>) -> Router {
         .route("/api/v1/blobs", post(content::put_blob::<B>))
         .route("/api/v1/rebuilder", get(clients::rebuilder::<B>))
         .route("/api/v1/metrics", get(node::figures::<B>))
-        .route("/api/v1/shutdown", post(node::shutdown::<B>))
+        .route(super::SHUTDOWN, post(node::shutdown::<B>))
         .route("/api/v1/log/conflict", get(witness::conflict::<B>))
         .route("/witness/add-checkpoint", post(witness::add_checkpoint::<B>))
         .route("/witness/{log}/checkpoint", get(witness::checkpoint::<B>))

@@ -6,6 +6,7 @@ mod attacks;
 mod backends;
 mod clients;
 mod content;
+mod early;
 mod pages;
 mod streams;
 
