@@ -23,7 +23,7 @@ use protocol::{
 
 pub use attempts::{Attempts, attempts};
 pub use promotion::Promotion;
-pub use proof::{DebName, Proof};
+pub use proof::{DebName, Proof, rpm_package};
 pub use stapled::{Broken, Chain, Moment, Stapled, verify_bundle, verify_stapled};
 
 use crate::{

@@ -65,9 +65,14 @@ impl Sample {
         let job = job_id(&request.expect("a sample request is signed"));
         let verdict = entry::Verdict { job, verdict: Judgement::Reproduced, attestations };
         let verdict = Entry { at: samples::NOW, event: Event::Verdict(verdict) };
-        let others = |from: u64| (from..from + BEFORE).map(|at| encode(&at));
-        let log = Memory::of(others(0).chain([verdict.to_bytes()]).chain(others(1000)));
-        Self { network, genesis, bundle, log, verdict }
+        Self { network, genesis, bundle, log: logged(&verdict), verdict }
+    }
+
+    /// The same where the job was decided at another time.
+    #[must_use]
+    pub fn decided(self, at: Timestamp) -> Self {
+        let verdict = Entry { at, ..self.verdict };
+        Self { log: logged(&verdict), verdict, ..self }
     }
 
     /// Gives the job.
@@ -113,6 +118,12 @@ impl Sample {
         let path = tree::inclusion(place, checkpoint.claims().head().size, &self.log).expect("the log has that place");
         Proof::of_entry(entry, place, path, checkpoint).to_string().into_bytes()
     }
+}
+
+/// Gives a log with a verdict among entries of others.
+fn logged(verdict: &Entry) -> Memory {
+    let others = |from: u64| (from..from + BEFORE).map(|at| encode(&at));
+    Memory::of(others(0).chain([verdict.to_bytes()]).chain(others(1000)))
 }
 
 /// Adds the cosignature of the sample operator's node `at`.

@@ -2,7 +2,7 @@
 //! change the channel it leads to. The operators must be enough for the last channel, whatever the first one asked for.
 
 use protocol::{
-    Arch, ChannelName, NetworkId, PackageName, Signed, Verified,
+    Arch, ChannelName, NetworkId, PackageName, Signed, Timestamp, Verified,
     job::{JobRequest, ServerJob},
     message::Octets,
     policy::Policy,
@@ -21,15 +21,18 @@ pub struct Promotion {
 }
 
 impl Promotion {
-    /// Says whether a package was meant.
-    pub fn covers(&self, name: &PackageName, arch: Arch) -> bool {
-        let named = |packages: &[PackageName]| packages.is_empty() || packages.binary_search(name).is_ok();
+    /// Says whether a package was meant; none for a file that is no package, which no list of packages names.
+    pub fn covers(&self, package: Option<(&PackageName, Arch)>) -> bool {
+        let named = |packages: &[PackageName]| {
+            packages.is_empty() || package.is_some_and(|(name, _)| packages.binary_search(name).is_ok())
+        };
+        let listed = |arches: &[Arch]| {
+            arches.is_empty()
+                || package.is_some_and(|(_, arch)| arch == Arch::All || arches.binary_search(&arch).is_ok())
+        };
         match &self.work {
             ServerJob::Promote(promote) => named(&promote.packages),
-            ServerJob::Derive(derive) => {
-                let listed = derive.arches.is_empty() || derive.arches.binary_search(&arch).is_ok();
-                named(&derive.packages) && (listed || arch == Arch::All)
-            }
+            ServerJob::Derive(derive) => named(&derive.packages) && listed(&derive.arches),
             ServerJob::Prune(_) | ServerJob::Diff(_) => false,
         }
     }
@@ -77,6 +80,19 @@ pub(super) fn in_order(
         let next = loose.iter().position(|request| step(request, policy, (from, built)).is_ok());
         let Some(next) = next else { return ordered };
         ordered.push(loose.remove(next));
+    }
+}
+
+/// Checks that what was decided at a time by the log could still be moved then: when it was asked for, its maintainer says alone.
+///
+/// # Errors
+/// The first step whose time was over.
+pub(super) fn check_time(promotions: &[Verified<JobRequest>], decided: Timestamp) -> Result<(), Error> {
+    match promotions.iter().position(|request| decided > request.get().expires) {
+        None => Ok(()),
+        Some(at) => {
+            Err(Error::Promotion { position: at + 1, why: "its time was over before the build was decided".into() })
+        }
     }
 }
 

@@ -73,11 +73,11 @@ impl DebName {
 }
 
 impl Proof {
-    /// Checks that a file is one of those reproduced: the same name, the same bytes, and, for a package, an
-    /// architecture that the job was for. Of an RPM, the digest is that of [`crate::rpm::attested`], without its signature.
+    /// Checks that a file is one of those reproduced: the same name, the same bytes, for a package an
+    /// architecture that the job was for, and that every promotion meant it. Of an RPM, the digest is that of [`crate::rpm::attested`], without its signature.
     ///
     /// # Errors
-    /// The job made no such file, or another one under this name.
+    /// The job made no such file, or another one under this name, or it was not promoted.
     pub fn file(&self, name: &str, sha256: &Sha256) -> Result<&Output, Error> {
         let same = |output: &&Output| basename(&output.name) == name || output.name.as_str() == name;
         let named: Vec<&Output> = self.outputs.iter().filter(same).collect();
@@ -88,11 +88,21 @@ impl Proof {
             wanted: first.sha256,
         })?;
         let file = basename(&output.name);
-        match DebName::parse(file).map(|deb| deb.arch).or_else(|| rpm_arch(file)) {
+        let package = DebName::parse(file).map(|deb| (deb.name, deb.arch)).or_else(|| rpm_package(file));
+        let package = package.as_ref().map(|(name, arch)| (name, *arch));
+        match package.map(|(_, arch)| arch).or_else(|| rpm_arch(file)) {
             Some(arch) if arch != Arch::All && arch != self.request.arch => {
                 Err(Error::OtherArchitecture { name: cut(name), arch: self.request.arch })
             }
-            _ => Ok(output),
+            _ => self.was_promoted(package, file).map(|()| *output),
+        }
+    }
+
+    /// Checks that every step into the channel meant a package, or a file that is none.
+    fn was_promoted(&self, package: Option<(&PackageName, Arch)>, called: &str) -> Result<(), Error> {
+        match self.promotions.iter().find(|step| !step.covers(package)) {
+            Some(step) => Err(Error::NotPromoted { name: cut(called), channel: step.to.to_string() }),
+            None => Ok(()),
         }
     }
 
@@ -108,9 +118,7 @@ impl Proof {
         arch: Arch,
         sha256: &Sha256,
     ) -> Result<&Output, Error> {
-        if let Some(step) = self.promotions.iter().find(|step| !step.covers(name, arch)) {
-            return Err(Error::NotPromoted { name: name.to_string(), channel: step.to.to_string() });
-        }
+        self.was_promoted(Some((name, arch)), name.as_str())?;
         let plain = version.as_str().split_once(':').map_or(version.as_str(), |(_, rest)| rest);
         match &self.request.kind {
             JobKind::Rpm(_) => self.file(&format!("{name}-{plain}.{}.rpm", arch.rpm_name()), sha256),
@@ -169,6 +177,14 @@ impl Proof {
 fn rpm_arch(file: &str) -> Option<Arch> {
     let (_, arch) = file.strip_suffix(".rpm")?.rsplit_once('.')?;
     Arch::from_rpm_name(arch)
+}
+
+/// Gives the package that an RPM's file name claims, `name-version-release.arch.rpm`; none for a source RPM.
+pub fn rpm_package(file: &str) -> Option<(PackageName, Arch)> {
+    let (stem, _) = file.strip_suffix(".rpm")?.rsplit_once('.')?;
+    let (plain, _release) = stem.rsplit_once('-')?;
+    let (name, _version) = plain.rsplit_once('-')?;
+    Some((name.parse().ok()?, rpm_arch(file)?))
 }
 
 fn basename(path: &RelativePath) -> &str {

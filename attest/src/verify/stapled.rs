@@ -357,6 +357,7 @@ impl<'a> Check<'a> {
             (Some(witnesses), None) => return Err(Broken::NotLogged { witnesses }),
         };
         let (verdict, logged) = logged.map_or((None, None), |(verdict, logged)| (Some(verdict), Some(logged)));
+        logged.as_ref().map_or(Ok(()), |logged| promotion::check_time(&promotions, logged.at))?;
         let of_job = |it: &&Negative| it.job == job_id(request) && is_operators(&self.policy, it);
         let failed = evidence.negatives.iter().filter(of_job).cloned();
         let failed = Attempts::of_negatives(&self.policy, failed);

@@ -108,6 +108,9 @@ fn rpms_are_found_by_name_and_version() {
     assert_eq!(package("Answer", "1.2^git3-2", Arch::Amd64, names[1]), Err(10));
     assert_eq!(package("xx", "1-1", Arch::S390x, "xx-1-1.s390x.rpm"), Err(12));
     proof.file(names[0], &Sha256::of(names[0].as_bytes())).unwrap();
+    let package = |name: &str| rpm_package(name).map(|(name, arch)| format!("{name} {arch}"));
+    assert_eq!(names.map(package), [None, Some("Answer amd64".into()), Some("Answer-doc all".into())]);
+    assert_eq!([package("Answer.x86_64.rpm"), package("x.iso")], [None, None]);
 }
 
 /// Two files of one base name in two folders are two files.
@@ -395,6 +398,24 @@ fn a_promoted_package_is_held_to_the_rule_of_its_new_channel() {
     assert!(matches!(few, Error::TooFew { got: 1, wanted: 2, .. }), "{few}");
     let other = check(promoted(promote(&["hello"]), samples::MAINTAINER_SEED, 2)).unwrap_err();
     assert!(matches!(other, Error::NotPromoted { .. }), "{other}");
+    // A file that is no package is named by no list of packages.
+    let as_file = |work: ServerJob| {
+        let (mut bundle, network) = promoted(work, samples::MAINTAINER_SEED, 2);
+        let request = Signed::<JobRequest>::read(&bundle.request.0).and_then(|r| r.verify(Some(&network))).unwrap();
+        let signed = |at: u8| {
+            let mut attestation = attestation(&request, at, "same");
+            attestation.outputs.push(output("live.iso", "iso"));
+            Octets(attestation.sign(&signing_key(10 + at)).unwrap())
+        };
+        bundle.attestations = vec![signed(0), signed(1)];
+        let proof = verify(&bundle, &network, samples::NOW).unwrap();
+        [(DEB, "same"), ("live.iso", "iso")].map(|(name, content)| {
+            proof.file(name, &Sha256::of(content.as_bytes())).map(drop).map_err(|e| e.exit_code())
+        })
+    };
+    assert_eq!(as_file(promote(&[])), [Ok(()), Ok(())]);
+    assert_eq!(as_file(promote(&["base-files"])), [Ok(()), Err(13)]);
+    assert_eq!(as_file(promote(&["hello"])), [Err(13), Err(13)]);
     let stranger = check(promoted(promote(&[]), 99, 2)).unwrap_err();
     assert!(stranger.to_string().contains("no maintainer of channel stable"), "{stranger}");
     let prune = ServerJob::Prune(Prune { keep: 1, before: None, packages: Vec::new() });

@@ -19,12 +19,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::policy::Policy;
+
 use self::{
     ask::{Apt, Repositories},
     check::{Came, Check},
     input::Wanted,
 };
-use crate::{Error, Verifier, channel::Channels, now, package::Proven, report::printable};
+use crate::{
+    Error, Verifier,
+    channel::{Channels, in_address},
+    now,
+    package::Proven,
+    report::printable,
+};
 
 /// Where fetched staples are kept by default.
 pub const CACHE: &str = "/var/cache/artel/staples";
@@ -176,7 +184,17 @@ fn judged(hook: &Hook, from_apt: &mut impl Read) -> Result<Judged, Error> {
     let came = input.wanted.iter().map(|wanted| (wanted, Came::of(wanted, &addresses, &repositories)));
     let must = |(wanted, came): &(&Wanted, Came)| marks.as_ref().is_none_or(|marks| marks.must(wanted, came, known));
     let mut must: Vec<(&Wanted, Came)> = came.filter(must).collect();
-    let of_network = |base: &&String| marks.as_ref().is_some_and(|marks| marks.mark(base, &repositories));
+    // Who asks for a proof of everything names no marks: the network's own are those that say so, or that a node serves.
+    let own = verifier.as_ref().ok().map(|verifier| verifier.trust.newest());
+    let is_own = |base: &str| {
+        let is_called = |policy: &Policy| {
+            let of = repositories.get(base).map_or(&[][..], |repository| repository.origins.as_slice());
+            of.iter().any(|origin| *origin == policy.name.as_str()) || in_address(base, policy).is_some()
+        };
+        own.is_some_and(is_called) || hook.channels.of.iter().any(|(source, _)| base.starts_with(&ask::plain(source)))
+    };
+    let of_network =
+        |base: &&String| marks.as_ref().map_or_else(|| is_own(base), |marks| marks.mark(base, &repositories));
     let of_network: BTreeSet<&String> = repositories.keys().filter(of_network).collect();
     if of_network.len() > 1 && !must.is_empty() {
         let names = must.iter().map(|(wanted, _)| wanted.name.as_str()).collect();

@@ -4,19 +4,23 @@
 //! Signatures of indexes are apt's and dnf's own business. What an index says a package is, the package must say, too.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     io::Read,
     path::{Path, PathBuf},
 };
 
-use protocol::{Arch, words::RelativePath};
+use protocol::{Arch, Sha256, words::RelativePath};
 
 use crate::{Error, package::Identity, read};
 
 /// The largest index that is read, packed or not, in bytes.
 const INDEX_MAX: usize = 512 << 20;
+/// The largest `Release` that is read, in bytes.
+const RELEASE_MAX: usize = 64 << 20;
+/// Packages that one folder may name: many times those of a large suite, and few enough to be held in memory.
+const ENTRIES_MAX: usize = 1 << 20;
 /// How deep folders without an index are looked through.
 const DEPTH_MAX: usize = 16;
 
@@ -48,13 +52,14 @@ impl Entry {
 /// When an index cannot be read, or names a file outside, or there is no package at all; and where somebody else may find packages that
 /// are not found here: by an index of another kind or place, behind a link, or very deep.
 pub fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
-    let mut read = BTreeSet::new();
+    let mut read = BTreeMap::new();
     let mut entries = apt(root, &mut read)?;
     entries.extend(rpm(root, &mut read)?);
-    let mut lying = Vec::new();
-    walk(root, (DEPTH_MAX, &read), &mut lying)?;
+    let mut found = Found::default();
+    walk(root, (DEPTH_MAX, &read), &mut found)?;
+    found.by_hash_is_read(&read)?;
     let named: BTreeSet<PathBuf> = entries.iter().map(|entry| entry.file.clone()).collect();
-    entries.extend(lying.into_iter().filter(|entry| !named.contains(&entry.file)));
+    entries.extend(found.packages.into_iter().filter(|entry| !named.contains(&entry.file)));
     entries.sort();
     entries.dedup();
     if entries.is_empty() {
@@ -63,7 +68,10 @@ pub fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     Ok(entries)
 }
 
-fn apt(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> {
+/// The indexes that were read, and the SHA-256 of each.
+type Indexes = BTreeMap<PathBuf, Sha256>;
+
+fn apt(root: &Path, known: &mut Indexes) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for suite in folders(&root.join("dists"))? {
         for component in folders(&suite)? {
@@ -72,6 +80,9 @@ fn apt(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> 
                 if binary && let Some(text) = index_text(&index.join("Packages"), known)? {
                     let malformed = |why| Error::Form { path: index.join("Packages"), why };
                     entries.extend(packages(&text, root).map_err(malformed)?);
+                    if entries.len() > ENTRIES_MAX {
+                        return Err(malformed(too_many()));
+                    }
                 }
             }
         }
@@ -80,14 +91,15 @@ fn apt(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> 
 }
 
 /// Reads `Packages` in each form that is there: apt may take any, so all must say the same.
-fn index_text(path: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Option<String>, Error> {
+fn index_text(path: &Path, known: &mut Indexes) -> Result<Option<String>, Error> {
     let malformed = |path: &Path, why: String| Error::Form { path: path.into(), why };
     let mut found: Option<String> = None;
     for form in [path.to_owned(), path.with_extension("gz"), path.with_extension("xz")] {
         if !form.is_file() {
             continue;
         }
-        let text = match String::from_utf8(unpacked(&form)?) {
+        let (bytes, sha256) = unpacked(&form)?;
+        let text = match String::from_utf8(bytes) {
             Ok(text) if text.len() <= INDEX_MAX && !text.contains('\r') => text,
             _ => {
                 return Err(malformed(
@@ -100,14 +112,15 @@ fn index_text(path: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Option<Strin
             return Err(malformed(&form, "it says something else than the same index in another form".into()));
         }
         found = Some(text);
-        known.insert(form);
+        known.insert(form, sha256);
     }
     Ok(found)
 }
 
-/// Reads a file, unpacked where its name says that it is packed.
-fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
+/// Reads a file, unpacked where its name says that it is packed, and gives the SHA-256 of what lies there.
+fn unpacked(path: &Path) -> Result<(Vec<u8>, Sha256), Error> {
     let packed = read(path, INDEX_MAX)?;
+    let sha256 = Sha256::of(&packed);
     let mut bytes = Vec::new();
     let limit = INDEX_MAX as u64 + 1;
     let done = match path.extension().and_then(OsStr::to_str) {
@@ -115,10 +128,10 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
         Some("xz") => {
             liblzma::read::XzDecoder::new_multi_decoder(packed.as_slice()).take(limit).read_to_end(&mut bytes)
         }
-        Some(_) | None => return Ok(packed),
+        Some(_) | None => return Ok((packed, sha256)),
     };
     done.map_err(|source| Error::Read { path: path.into(), source })?;
-    Ok(bytes)
+    Ok((bytes, sha256))
 }
 
 /// Reads the text of apt's `Packages`, of the repository in a folder.
@@ -131,7 +144,17 @@ pub fn packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
         let [name, version, arch, file] = fields(paragraph)?;
         Ok(Entry { file: below(root, file)?, wanted: Some([name, version, arch].map(str::to_owned)) })
     };
-    paragraphs.map(entry).collect()
+    few(paragraphs.map(entry))
+}
+
+/// Collects entries, as many as fit into memory.
+fn few(entries: impl Iterator<Item = Result<Entry, String>>) -> Result<Vec<Entry>, String> {
+    let entries: Vec<Entry> = entries.take(ENTRIES_MAX + 1).collect::<Result<_, _>>()?;
+    if entries.len() > ENTRIES_MAX { Err(too_many()) } else { Ok(entries) }
+}
+
+fn too_many() -> String {
+    format!("it names more than {ENTRIES_MAX} packages: check its parts one after the other")
 }
 
 /// The fields of a package in apt's index that are read here.
@@ -158,27 +181,44 @@ fn below(root: &Path, path: &str) -> Result<PathBuf, String> {
     Ok(root.join(path.as_str()))
 }
 
-fn rpm(root: &Path, known: &mut BTreeSet<PathBuf>) -> Result<Vec<Entry>, Error> {
+fn rpm(root: &Path, known: &mut Indexes) -> Result<Vec<Entry>, Error> {
     let path = root.join("repodata/repomd.xml");
     if !path.is_file() {
         return Ok(Vec::new());
     }
     let malformed = |why: String| Error::Form { path: path.clone(), why };
-    let text = String::from_utf8(read(&path, INDEX_MAX)?).map_err(|e| malformed(e.to_string()))?;
-    let href = primary_of(&text).ok_or_else(|| malformed("it names no primary index".into()))?;
+    let (bytes, sha256) = unpacked(&path)?;
+    let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
+    let which = "it names no primary index, or further ones, which are not read here (createrepo_c writes none with --no-database)";
+    let href = primary_of(&text).ok_or_else(|| malformed(which.to_owned()))?;
     let primary = below(root, href).map_err(malformed)?;
-    known.extend([path.clone(), primary.clone()]);
     if primary.extension() != Some(OsStr::new("gz")) {
         return Err(malformed(format!("{href} is not packed by gzip, which alone is read here")));
     }
-    let text = String::from_utf8(unpacked(&primary)?).map_err(|e| malformed(e.to_string()))?;
+    let (bytes, of_primary) = unpacked(&primary)?;
+    known.extend([(path.clone(), sha256), (primary, of_primary)]);
+    let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
     primary_packages(&text, root).map_err(malformed)
 }
 
-/// Gives where the primary index lies, by the text of dnf's `repomd.xml`.
+/// Gives where the primary index lies, by the text of dnf's `repomd.xml`; none where there are others of the kind (`primary_zck`, which
+/// dnf likes better, or a second one), or where it is written in another way than such files are.
 pub fn primary_of(text: &str) -> Option<&str> {
-    let primary = elements(text, "data").find(|element| element.contains("type=\"primary\""));
-    primary.and_then(|data| attribute(data, "location", "href"))
+    let all = elements(text, "data");
+    if begun(text, "data") != all.clone().count() || text.contains("<!") {
+        return None;
+    }
+    // What precedes the first end of a tag are the element's own attributes.
+    let kind = |data: &&str| -> Option<bool> {
+        let (tag, _) = data.split_once('>')?;
+        Some(attributes(tag)?.into_iter().find(|(name, _)| *name == "type")?.1.starts_with("primary"))
+    };
+    let kinds: Option<Vec<bool>> = all.clone().map(|data| kind(&data)).collect();
+    let mut primary = all.zip(kinds?).filter(|(_, is_primary)| *is_primary).map(|(data, _)| data);
+    let data = primary.next().filter(|_| primary.next().is_none())?;
+    let (tag, _) = data.split_once('>')?;
+    let is_it = attributes(tag)?.contains(&("type", "primary"));
+    alone(data, "location", "href").filter(|_| is_it)
 }
 
 /// Reads the text of dnf's primary index, of the repository in a folder.
@@ -187,37 +227,42 @@ pub fn primary_of(text: &str) -> Option<&str> {
 /// Words, when a package lacks what names it, or names a file outside.
 pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     // Others read XML that is written in other ways; what they find must be found here.
-    let is_name = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
-    let begun = text.split("<package").skip(1).filter(|rest| !rest.starts_with(is_name)).count();
-    if begun != elements(text, "package").count() || text.contains("<!") {
+    if begun(text, "package") != elements(text, "package").count() || text.contains("<!") {
         return Err("it is not written as such indexes are".into());
     }
-    let packages = elements(text, "package").map(|package| {
-        let (href, wanted) = described(package).ok_or("a package lacks what names it")?;
+    few(elements(text, "package").map(|package| {
+        let (href, wanted) =
+            described(package).ok_or("a package lacks what names it, or it is not written as such indexes are")?;
         Ok(Entry { file: below(root, href)?, wanted: Some(wanted) })
-    });
-    packages.collect()
+    }))
+}
+
+/// Counts where elements of a name begin, however they are written.
+fn begun(text: &str, name: &str) -> usize {
+    let is_name = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
+    text.split(&format!("<{name}")).skip(1).filter(|rest| !rest.starts_with(is_name)).count()
 }
 
 /// Gives where a package of a primary index lies, and what it is.
 fn described(package: &str) -> Option<(&str, [String; 3])> {
     let text = |name: &str| {
-        let (_, rest) = package.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once('<')?.0.to_owned())
+        let (_, rest) = package.split_once(&format!("<{name}>")).filter(|_| begun(package, name) == 1)?;
+        Some(rest.split_once('<')?.0).filter(|text| !text.contains('&')).map(str::to_owned)
     };
-    let part = |name: &str| attribute(package, "version", name);
+    let version = tag(package, "version")?;
+    let part = |name: &str| version.iter().find(|(of, _)| *of == name).map(|(_, value)| *value);
     let plain = format!("{}-{}", part("ver")?, part("rel")?);
     let version = match part("epoch") {
         None | Some("0") => plain,
         Some(epoch) => format!("{epoch}:{plain}"),
     };
     let arch = Arch::from_rpm_name(&text("arch")?).map(|arch| arch.to_string());
-    Some((attribute(package, "location", "href")?, [text("name")?, version, arch.unwrap_or_default()]))
+    Some((alone(package, "location", "href")?, [text("name")?, version, arch.unwrap_or_default()]))
 }
 
 /// Gives the text of each element of a name, from its first attribute to its end. Of XML no more is read than what writers of
 /// such files write.
-fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> + Clone {
     let (begin, end) = (format!("<{name} "), format!("</{name}>"));
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -228,11 +273,35 @@ fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-fn attribute<'a>(element: &'a str, of: &str, name: &str) -> Option<&'a str> {
-    let (_, rest) = element.split_once(&format!("<{of} "))?;
-    let (tag, _) = rest.split_once('>')?;
-    let (_, value) = tag.split_once(&format!("{name}=\""))?;
-    Some(value.split_once('"')?.0)
+/// Gives the attributes of the only element of a name.
+fn tag<'a>(element: &'a str, of: &str) -> Option<Vec<(&'a str, &'a str)>> {
+    let (_, rest) = element.split_once(&format!("<{of} ")).filter(|_| begun(element, of) == 1)?;
+    attributes(rest.split_once('>')?.0)
+}
+
+/// Gives the only attribute of the only element of a name: others might say where it is relative to (`xml:base`).
+fn alone<'a>(element: &'a str, of: &str, name: &str) -> Option<&'a str> {
+    match tag(element, of)?.as_slice() {
+        [(only, value)] if *only == name => Some(value),
+        _ => None,
+    }
+}
+
+/// Takes the attributes of a tag apart, as writers of such files write them; none where they are written in another way.
+fn attributes(tag: &str) -> Option<Vec<(&str, &str)>> {
+    let mut rest = tag.strip_suffix('/').unwrap_or(tag).trim();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once("=\"")?;
+        let (value, behind) = value.split_once('"')?;
+        let is_plain = name.chars().all(|c| c.is_alphanumeric() || "-_.:".contains(c)) && !value.contains(['&', '<']);
+        if !is_plain || !(behind.is_empty() || behind.starts_with(|c: char| c.is_ascii_whitespace())) {
+            return None;
+        }
+        all.push((name, value));
+        rest = behind.trim_start();
+    }
+    Some(all)
 }
 
 /// Gives the folders in a folder, sorted; none where it is not there.
@@ -251,7 +320,49 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-fn walk(folder: &Path, (depth, known): (usize, &BTreeSet<PathBuf>), entries: &mut Vec<Entry>) -> Result<(), Error> {
+/// What lies in a folder.
+#[derive(Debug, Default)]
+struct Found {
+    packages: Vec<Entry>,
+    /// `Release` and `InRelease`, which name apt's indexes by their hashes.
+    releases: Vec<PathBuf>,
+    /// What apt would take for an index that has this hash.
+    by_hash: Vec<PathBuf>,
+}
+
+impl Found {
+    /// Refuses an index that apt finds by its hash alone and that says something else than those which were read.
+    fn by_hash_is_read(&self, known: &Indexes) -> Result<(), Error> {
+        if self.by_hash.is_empty() {
+            return Ok(());
+        }
+        let mut listed = BTreeSet::new();
+        for path in &self.releases {
+            let text = String::from_utf8_lossy(&read(path, RELEASE_MAX)?).into_owned();
+            listed.extend(text.lines().filter_map(listed_index).map(str::to_ascii_lowercase));
+        }
+        let known: BTreeSet<&Sha256> = known.values().collect();
+        let hash = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        for path in self.by_hash.iter().filter(|path| listed.contains(&hash(path))) {
+            // Whatever hash it is called by, it may be one of those that were read.
+            if !known.contains(&Sha256::of(&read(path, INDEX_MAX)?)) {
+                let why = "apt reads it as an index, and it is none of those that were read here".to_owned();
+                return Err(Error::Form { path: path.clone(), why });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the hash of a line of `Release` that names an index of packages.
+fn listed_index(line: &str) -> Option<&str> {
+    let mut words = line.split_ascii_whitespace();
+    let (hash, _size, path) = (words.next()?, words.next()?, words.next()?);
+    let name = path.rsplit('/').next()?;
+    (name == "Packages" || name.starts_with("Packages.")).then_some(hash)
+}
+
+fn walk(folder: &Path, (depth, known): (usize, &Indexes), found: &mut Found) -> Result<(), Error> {
     for path in listed(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let package = [".deb", ".udeb", ".rpm"].iter().any(|end| name.ends_with(end)) && !name.ends_with(".src.rpm");
@@ -266,15 +377,19 @@ fn walk(folder: &Path, (depth, known): (usize, &BTreeSet<PathBuf>), entries: &mu
         if kind.is_dir() && depth == 0 {
             return unread("what lies so deep was not checked");
         }
-        if index && !known.contains(&path) {
+        if index && !known.contains_key(&path) {
             return unread(
                 "it is an index of a kind or in a place that is not read here: name the folder that it is of",
             );
         }
         if kind.is_dir() {
-            walk(&path, (depth - 1, known), entries)?;
+            walk(&path, (depth - 1, known), found)?;
         } else if package {
-            entries.push(Entry { file: path, wanted: None });
+            found.packages.push(Entry { file: path, wanted: None });
+        } else if name == "Release" || name == "InRelease" {
+            found.releases.push(path);
+        } else if path.ancestors().nth(2).is_some_and(|above| above.ends_with("by-hash")) {
+            found.by_hash.push(path);
         }
     }
     Ok(())
@@ -297,6 +412,12 @@ mod tests {
     }
 
     const PACKAGES: &str = "Package: tiny\nVersion: 1:2\nArchitecture: all\nDescription: a\n Package: b\nFilename: pool/tiny_2_all.deb\n\n";
+    const HIDDEN: &str = "dists/main/main/binary-amd64/by-hash/SHA512/ab12";
+
+    fn release(hash: &str) -> Vec<u8> {
+        format!("SHA512:\n {hash} 7 main/binary-amd64/Packages.zst\n").into_bytes()
+    }
+
     const REPOMD: &str = "<repomd>\n<data type=\"other\">\n<location href=\"repodata/o.xml.gz\"/></data>\n  <data type=\"primary\">\n\
                           <location href=\"repodata/p.xml.gz\"/>\n</data></repomd>";
     const PRIMARY: &str = "<metadata packages=\"1\">\n<package type=\"rpm\"><name>Answer</name><arch>x86_64</arch>\
@@ -337,7 +458,7 @@ mod tests {
         let other = PACKAGES.replace("tiny_2", "other_2");
         let deep = "deep/".repeat(DEPTH_MAX + 2);
         type Files<'a> = Vec<(&'a str, Vec<u8>)>;
-        let refused: [(&str, Files<'_>); 9] = [
+        let refused: Vec<(&str, Files<'_>)> = vec![
             (
                 "something else",
                 vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.gz", gz(&other))],
@@ -362,6 +483,17 @@ mod tests {
                 ],
             ),
             ("not checked", vec![(deep.as_str(), vec![])]),
+            (
+                "none of those that were read",
+                vec![(index, PACKAGES.into()), (HIDDEN, vec![1]), ("dists/main/InRelease", release("AB12"))],
+            ),
+            (
+                "further ones",
+                vec![
+                    ("repodata/repomd.xml", REPOMD.replace("other", "primary_zck").into()),
+                    ("repodata/p.xml.gz", gz(PRIMARY)),
+                ],
+            ),
         ];
         for (why, files) in refused {
             let dir = tempfile::tempdir().unwrap();
@@ -378,6 +510,48 @@ mod tests {
         let (dir, same) = (tempfile::tempdir().unwrap(), "dists/main/main/binary-amd64/Packages.xz");
         lay(dir.path(), same, &xz(&PACKAGES.replace("Filename: ", "filename:")));
         assert_eq!(entries(dir.path()).unwrap()[0].file, dir.path().join("pool/tiny_2_all.deb"));
+    }
+
+    /// What apt finds by its hash alone, as `Release` names it.
+    #[test]
+    fn what_lies_there_by_its_hash_is_one_of_those_that_were_read() {
+        let index = "dists/main/main/binary-amd64/Packages";
+        let dir = tempfile::tempdir().unwrap();
+        lay(dir.path(), index, PACKAGES.as_bytes());
+        lay(dir.path(), HIDDEN, b"of an earlier generation");
+        lay(dir.path(), "dists/main/Release", &release("cd34"));
+        assert_eq!(entries(dir.path()).unwrap().len(), 1, "nobody finds what no Release names");
+        lay(dir.path(), "dists/main/Release", &release("ab12"));
+        assert!(entries(dir.path()).is_err());
+        lay(dir.path(), HIDDEN, PACKAGES.as_bytes());
+        assert_eq!(entries(dir.path()).unwrap().len(), 1, "it is the index that was read");
+    }
+
+    /// What another reader of XML takes for the place of a package is what is read here, or nothing is.
+    #[test]
+    fn places_in_dnfs_index_are_read_in_one_way() {
+        let root = Path::new("/r");
+        assert_eq!(primary_packages(PRIMARY, root).unwrap()[0].file, root.join("pool/Answer.rpm"));
+        let place = "<location href=\"pool/Answer.rpm\"/>";
+        for other in [
+            "<location xhref=\"pool/Answer.rpm\" href=\"pool/evil.bin\"/>",
+            "<location xml:base=\"http://evil.example/\" href=\"pool/Answer.rpm\"/>",
+            "<location x=' href=\"pool/Answer.rpm\"' href=\"pool/evil.bin\"/>",
+            "<location href=\"pool/Answer.rpm\"/><location href=\"pool/evil.bin\"/>",
+            "<format><location href=\"pool/Answer.rpm\"/></format><location\nhref=\"pool/evil.bin\"/>",
+            "<location href=\"pool/&#65;nswer.rpm\"/>",
+            "<location href='pool/Answer.rpm'/>",
+        ] {
+            let why = primary_packages(&PRIMARY.replace(place, other), root).unwrap_err();
+            assert!(why.contains("as such indexes are"), "{other}: {why}");
+        }
+        assert!(primary_packages(&PRIMARY.replace("<arch>", "<arch>noarch</arch><arch>"), root).is_err());
+        assert_eq!(primary_of(REPOMD), Some("repodata/p.xml.gz"));
+        for (from, to) in
+            [("other", "primary"), ("other", "primary_db"), ("<data type=\"other\"", "<data\ntype=\"primary\"")]
+        {
+            assert_eq!(primary_of(&REPOMD.replace(from, to)), None, "{to}");
+        }
     }
 
     #[test]

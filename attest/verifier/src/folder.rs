@@ -83,7 +83,7 @@ impl Verifier {
     fn entry(&self, entry: &Entry) -> Result<Proven, Error> {
         let wanted = entry.identity()?;
         let proven = self.file(&Place::beside(&entry.file))?;
-        wanted.iter().try_for_each(|wanted| proven.is(wanted))?;
+        wanted.as_ref().map_or_else(|| proven.is_named_so(), |wanted| proven.is(wanted))?;
         Ok(proven)
     }
 }

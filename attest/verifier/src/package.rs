@@ -10,7 +10,7 @@ use std::{
 use attest::{
     log::proof,
     staple,
-    verify::{Chain, Moment, Stapled, verify_stapled},
+    verify::{Chain, DebName, Moment, Stapled, rpm_package, verify_stapled},
 };
 use protocol::{Arch, PackageName, Sha256, words::DebVersion};
 use sha2::Digest as _;
@@ -170,6 +170,31 @@ impl Proven {
         let got = self.identity.as_ref().map_or("no package".to_owned(), ToString::to_string);
         let wanted = version.map_or(name.to_owned(), |version| format!("{name} {version}"));
         Err(Error::OtherPackage { got, wanted: wanted.chars().take(200).collect() })
+    }
+
+    /// Checks that a file which has the name of a package is that package: whoever names it asks for that one, and may be given
+    /// another, older one. A file with a name of another form says what it is by itself.
+    ///
+    /// # Errors
+    /// [`Error::OtherPackage`].
+    pub fn is_named_so(&self) -> Result<(), Error> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let Identity { name, version, arch } = identity;
+        let called = plain_name(&self.file);
+        let plain = |version: &DebVersion| {
+            version.as_str().split_once(':').map_or_else(|| version.to_string(), |(_, plain)| plain.to_owned())
+        };
+        let is_other = match DebName::parse(&called) {
+            Some(deb) => (deb.name, plain(&deb.version), deb.arch) != (name.clone(), plain(version), *arch),
+            None => {
+                let of_rpm = rpm_package(&called).is_some();
+                of_rpm && called != format!("{name}-{}.{}.rpm", plain(version), arch.rpm_name())
+            }
+        };
+        if !is_other {
+            return Ok(());
+        }
+        Err(Error::OtherPackage { got: identity.to_string(), wanted: called.chars().take(200).collect() })
     }
 
     /// Checks that it is the package that was asked for.

@@ -37,7 +37,8 @@ this was logged and witnessed as the policy asks, and that the package is what i
   FILE        a package or another file, with its evidence beside it (FILE.intoto.jsonl, FILE.tlog-proof)
   PACKAGE     name or name=version, looked for in the folder of --in
   REPOSITORY  a folder: every package of its indexes, or every package in it where it has none
-  BUNDLE      a job's evidence in one file; HEX is the network's id, the only thing that is believed then
+  BUNDLE      a job's evidence in one file; HEX is the network's id, the only thing that is believed then. It has no proof from the
+              log, and the newest policy that it brings along counts: no other option goes with it
 
   --policy FILE      what is trusted, as `artel policy export` writes it [default: /etc/artel/verify.policy]
   --in FOLDER        where a PACKAGE is looked for [default: .]
@@ -47,8 +48,8 @@ this was logged and witnessed as the policy asks, and that the package is what i
   --max-age SPAN     how old the newest sign of life of the log may be, for instance 30d
   --checkpoint FILE  a newer checkpoint of the log (LOG/checkpoint): witnesses say in it until when they saw the log alive
   --agree N          operators that must agree at least
-  --channel NAME     accept packages of this channel only; may stand several times; a PACKAGE or REPOSITORY needs it, or
-                     --from, where the policy's channels have different rules
+  --channel NAME     accept packages of this channel only; may stand several times; it is needed, or --from, where the policy's
+                     channels have different rules
   --from ADDRESS     what is named is from a repository there: it must be proven for the channel of that address
                      (.../repo/NAME/); where it says none, and the policy's channels have different rules, nothing is proven
   --channel-of WORD  with --from: ADDRESS=NAME says the channel of what is from there, NAME that of everything else whose address
@@ -169,9 +170,9 @@ pub fn run(options: Options) -> Result<(String, u8), Error> {
     let mut verifier = Verifier::open(&policy, |demands| changes.make(demands), now())?;
     verifier.checkpoint = checkpoint.map(|path| read(&path, attest::log::note::NOTE_MAX)).transpose()?;
     let source = from.as_deref().filter(|from| !from.is_empty());
-    let allowed = from.as_ref().map(|_| channels.allowed(source, &verifier)).transpose()?;
-    // Whoever serves a folder chooses what lies in it, so that nobody but the caller can say for which channel it is.
-    let of_folder = || allowed.clone().map_or_else(|| channels.allowed(None, &verifier), Ok);
+    let of_source = from.as_ref().map(|_| channels.allowed(source, &verifier)).transpose()?;
+    // Whoever serves a file or folder chooses what lies there, so that nobody but the caller can say for which channel it is.
+    let allowed = || of_source.clone().map_or_else(|| channels.allowed(None, &verifier), Ok);
     let many = |checked: Vec<Checked>, allowed: &Allowed| {
         let is_allowed = |proven: Proven| allowed.check(&proven).map(|()| proven);
         Answer::Many(
@@ -185,17 +186,17 @@ pub fn run(options: Options) -> Result<(String, u8), Error> {
             return Err(usage("--evidence and --is are of one FILE"));
         }
         if path.is_dir() {
-            let allowed = of_folder()?;
+            let allowed = allowed()?;
             return verifier.repository(path).map(|checked| many(checked, &allowed));
         }
         if is_named {
-            let allowed = of_folder()?;
+            let allowed = allowed()?;
             return verifier.named(&inside, what).map(|checked| many(checked, &allowed));
         }
         let place = evidence.as_ref().map_or_else(|| Place::beside(path), |stem| Place::elsewhere(path, stem));
         let is_it = |proven: Proven| {
-            wanted.as_ref().map_or(Ok(()), |wanted| proven.is(wanted))?;
-            allowed.as_ref().map_or(Ok(()), |allowed| allowed.check(&proven))?;
+            wanted.as_ref().map_or_else(|| proven.is_named_so(), |wanted| proven.is(wanted))?;
+            allowed()?.check(&proven)?;
             Ok(proven)
         };
         Ok(Answer::File(Box::new(Checked { file: path.into(), result: verifier.file(&place).and_then(is_it) })))
@@ -219,6 +220,8 @@ struct Words {
     words: std::vec::IntoIter<String>,
     options: Options,
     network: Option<NetworkId>,
+    /// The first option that is not for a bundle.
+    of_policy: Option<String>,
 }
 
 fn parse(words: Vec<String>) -> Result<Asked, Error> {
@@ -234,7 +237,7 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
         what: Vec::new(),
         output: Output::Text,
     };
-    let mut words = Words { words: words.into_iter(), options, network: None };
+    let mut words = Words { words: words.into_iter(), options, network: None, of_policy: None };
     while let Some(word) = words.words.next() {
         match word.as_str() {
             "--" => {
@@ -249,9 +252,13 @@ fn parse(words: Vec<String>) -> Result<Asked, Error> {
             _ => words.options.what.push(word),
         }
     }
-    let Words { options, network, .. } = words;
+    let Words { options, network, of_policy, .. } = words;
     match network {
         Some(_) if options.what.is_empty() => Err(usage("name a BUNDLE")),
+        Some(_) if of_policy.is_some() => Err(usage(&format!(
+            "{} asks for what a bundle cannot show: name a FILE under a policy file instead of --network",
+            of_policy.unwrap_or_default()
+        ))),
         Some(network) => {
             let paths = options.what.iter().map(PathBuf::from).collect();
             Ok(Asked::Bundle { network, paths, output: options.output })
@@ -272,6 +279,9 @@ impl Words {
         }
         let value = value.or_else(|| self.words.next()).ok_or_else(|| usage(&format!("{name} needs a value")))?;
         let wrong = |why: String| usage(&format!("{name}: {why}"));
+        if name != "--network" {
+            self.of_policy.get_or_insert_with(|| name.to_owned());
+        }
         let Options { policy, changes, checkpoint, inside, evidence, wanted, from, channels, .. } = &mut self.options;
         match name {
             "--policy" => *policy = value.into(),

@@ -63,7 +63,8 @@ fn text(answer: &Result<Answer, Error>) -> String {
         Ok(Answer::File(checked)) => match &checked.result {
             Ok(proven) => {
                 lines.extend(proven.chain.lines());
-                lines.push(format!("ok {}", checked.file.display()));
+                let what = proven.identity.as_ref().map_or_else(String::new, |identity| format!("{identity}, "));
+                lines.push(format!("ok {}: {what}for channel {}", checked.file.display(), proven.chain.proof.channel));
             }
             Err(error) => lines.push(refused(&checked.file, error)),
         },

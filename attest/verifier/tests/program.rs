@@ -58,6 +58,13 @@ fn a_proven_file() {
     assert!(text.contains("2 operators agree, 2 needed by channel stable"), "{text}");
     assert!(text.contains("op-c") && text.contains("signed something else"), "{text}");
     assert!(text.lines().last().unwrap().starts_with("ok "), "{text}");
+    assert!(text.contains("note: a bundle has no proof from the log"), "{text}");
+    // What cannot be asked of a bundle is not passed over.
+    for demand in [["--log", "2"], ["--agree", "3"], ["--channel", "weak"], ["--max-age", "30d"], ["--policy", "p"]] {
+        let output = bench.run(&demand, &[DEB]);
+        let said = String::from_utf8(output.stderr.clone()).unwrap();
+        assert!(code(&output) == 2 && said.contains(&format!("{} asks for what", demand[0])), "{said}");
+    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_file_with_its_evidence_is_proven_and_told_by_whom() {
         "(node 0b513ad9b4924015ca0902ed079044d3ac5dbec2306f06948c10da8eb6e39f2d) signed something else",
         "entry 40 of 81",
         "seen by op-b at 2026-11-21T00:00:00Z",
-        "ok base-files_12.4_amd64.deb",
+        "ok base-files_12.4_amd64.deb: base-files 12.4 amd64, for channel stable",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -162,9 +162,14 @@ fn a_package_is_what_its_control_file_says() {
         bench.rename(&format!("{DEB}{end}"), &format!("evil_1_amd64.deb{end}"));
     }
     let output = bench.run(&["evil_1_amd64.deb"]);
-    assert_eq!(output.status.code(), Some(0), "what it is was proven, and told: {}", words(&output));
-    let json: Value = serde_json::from_slice(&bench.run(&["--json", "evil_1_amd64.deb"]).stdout).unwrap();
-    assert_eq!(json["results"][0]["package"]["name"], "base-files");
+    assert_eq!(output.status.code(), Some(12), "whoever names it asks for evil: {}", words(&output));
+    assert!(words(&output).contains("it is base-files 12.4 amd64, not evil_1_amd64.deb"), "{}", words(&output));
+    assert_eq!(bench.code(&["--is", "base-files=12.4/amd64", "evil_1_amd64.deb"]), 0, "the caller knows better");
+    for end in ["", ".intoto.jsonl", ".tlog-proof"] {
+        bench.rename(&format!("evil_1_amd64.deb{end}"), &format!("download.deb{end}"));
+    }
+    let json: Value = serde_json::from_slice(&bench.run(&["--json", "download.deb"]).stdout).unwrap();
+    assert_eq!(json["results"][0]["package"]["name"], "base-files", "a name that says nothing");
     for other in [("other", "12.4", "amd64"), ("base-files", "12.5", "amd64"), ("base-files", "12.4", "arm64")] {
         let mislabelled = deb(other, "a");
         assert_eq!(Bench::new(&[&mislabelled, &mislabelled]).code(&[DEB]), 10, "{other:?}");
@@ -219,6 +224,9 @@ fn a_folder_is_checked_for_the_channel_that_it_is_said_to_be_of() {
     let mut policy = Policy { channels: vec![samples::channel(1, 1), strong], ..Sample::policy(0) };
     policy.maintainers[0].channels.push("strong".parse().unwrap());
     let bench = Bench::under(&policy, &[&good]);
+    let of_file = |more: &[&str]| bench.code(&[more, &[DEB]].concat());
+    assert_eq!([of_file(&[]), of_file(&["--channel", "stable"]), of_file(&["--channel", "strong"])], [13, 0, 13]);
+    assert_eq!(of_file(&["--from", "http://mirror.example/repo/strong/"]), 13);
     for what in [&["."][..], &["base-files"]] {
         let of = |more: &[&str]| bench.run(&[more, what].concat());
         let said = words(&of(&[]));

@@ -326,6 +326,14 @@ fn promotions_lead_to_the_channel_whose_rule_counts() {
     let few = promoted(&["x", "x"]);
     lines = few.lines();
     assert_eq!(code(check(&few, &lines)), 11, "enough for stable, not for testing");
+    // Whoever maintains the first channel alone says when it was asked for, and the log when it was decided.
+    let decided = |after: u64| {
+        let at = Timestamp::from_millis(samples::NOW.as_millis() + after);
+        let sample = promoted(&["x", "x", "x"]).decided(at);
+        check(&sample, &sample.lines())
+    };
+    assert_eq!(decided(86_400_000).unwrap().proof.channel.as_str(), "testing");
+    assert_eq!(code(decided(86_400_001)), 13, "its time was over");
     let mut stripped = split(&lines);
     stripped.remove(1);
     assert_eq!(

@@ -58,6 +58,11 @@ fn hash(path: &Path) -> Result<Sha256, Error> {
 fn text((proof, attempts): (&Proof, &Attempts), files: &[PathBuf]) -> String {
     let mut lines = proof.lines();
     lines.extend(attempts.lines(Some(proof)).iter().map(|line| printable(line)));
+    lines.push(
+        "note: a bundle has no proof from the log, so that nobody asked whether this was logged and seen by witnesses, or \
+         whether there is a newer policy"
+            .to_owned(),
+    );
     lines.extend(files.iter().map(|path| format!("ok {}", path.display())));
     lines.push(String::new());
     lines.join("\n")
@@ -72,5 +77,5 @@ fn report((proof, attempts): (&Proof, &Attempts), files: &[PathBuf]) -> Value {
     };
     let attempts: Vec<_> = attempts.list().iter().map(attempt).collect();
     let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
-    with_proof(proof, json!({ "attempts": attempts, "outputs": proof.outputs, "files": files }))
+    with_proof(proof, json!({ "attempts": attempts, "outputs": proof.outputs, "files": files, "log": Value::Null }))
 }

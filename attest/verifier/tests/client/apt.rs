@@ -378,11 +378,14 @@ fn a_package_must_be_proven_for_the_channels_of_all_sources_that_list_it() {
         bench.repository("repo/strong", "sample", &[(DEB, (IDENTITY.0, version, IDENTITY.2), &good)]);
         let (updated, words) = bench.apt(&["update"]);
         assert!(updated, "{words}");
-        bench.hook(&[]);
-        let result = bench.install(&[&format!("base-files={}", IDENTITY.1)]);
-        match wanted {
-            true => assert!(result.is_ok(), "another version is there: {result:?}"),
-            false => refused(result, "where it comes from only those of strong are accepted"),
+        // Who asks for a proof of everything asks for no less.
+        for options in [&[][..], &["--all"]] {
+            bench.hook(options);
+            let result = bench.install(&[&format!("base-files={}", IDENTITY.1)]);
+            match wanted {
+                true => assert!(result.is_ok(), "another version is there: {result:?}"),
+                false => refused(result, "where it comes from only those of strong are accepted"),
+            }
         }
     }
 }
