@@ -6,7 +6,10 @@
 
 mod explaining;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use protocol::{ChannelName, NetworkId, job::Isolation, limits::SLOTS_MAX, peer::HOSTS_MAX, words::HostRule};
 use serde::{Deserialize, Serialize};
@@ -92,6 +95,11 @@ impl Home {
     /// The policy that the network began with, as `init` wrote it.
     pub fn genesis(&self) -> PathBuf {
         self.0.join("network.policy")
+    }
+
+    /// Says that this node has coordinated, outside of its database.
+    pub fn coordinated(&self) -> PathBuf {
+        self.0.join("coordinated")
     }
 
     /// How far `artel log verify` has read the transparency log.
@@ -209,6 +217,29 @@ impl Default for Reach {
             connections: 64,
         }
     }
+}
+
+impl Reach {
+    /// Where the web interface listens; none where it is off.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn web_address(&self) -> Result<Option<SocketAddr>, String> {
+        web_address(&self.web)
+    }
+}
+
+/// Reads where the web interface listens; none for `off`.
+///
+/// # Errors
+/// What to write instead.
+pub fn web_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| format!("{text:?} is no address to listen on; write it as 127.0.0.1:4780, or off"))
 }
 
 /// What the node offers as a builder.

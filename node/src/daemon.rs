@@ -392,10 +392,9 @@ fn net_config(config: &Config, key: &ed25519_dalek::SigningKey) -> net::Config {
 
 async fn bind_web(home: &Home, config: &Config) -> Result<Vec<(Listener, Access)>, Error> {
     let mut listeners = vec![(owner_socket(&home.socket())?, Access::Owner)];
-    if config.reach.web != "off" {
-        let address = config.reach.web.parse().map_err(|_| {
-            Error::Configuration(format!("reach.web is {:?}; write it as 127.0.0.1:4780, or off", config.reach.web))
-        })?;
+    if let Some(address) =
+        config.reach.web_address().map_err(|why| Error::Configuration(format!("`web` in [reach]: {why}")))?
+    {
         listeners.push((Listener::tcp(address).await?, Access::Public));
     }
     Ok(listeners)

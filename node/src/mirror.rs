@@ -72,23 +72,31 @@ impl Mirror {
                 biased;
                 () = stop.cancelled() => return,
                 // One that lags asks for the newest by itself.
-                Ok(release) = heard.recv() => self.follow(&release).await,
+                Ok(release) = heard.recv() => drop(self.follow(&release).await),
                 _ = ask.tick() => {
                     learn_places(&self.shared, &self.desk).await;
                     let channels: Vec<ChannelName> = self.trees.keys().cloned().collect();
                     for channel in channels {
-                        if let Some(release) = self.newest(&channel).await {
-                            self.follow(&release).await;
-                        }
+                        self.follow_newest(&channel).await;
                     }
                 }
             }
         }
     }
 
-    /// Asks the coordinators for the newest release of a channel: first who leads, then the others, which follow it too.
-    async fn newest(&self, channel: &ChannelName) -> Option<Verified<Release>> {
-        let mut newest: Option<Verified<Release>> = None;
+    /// Takes the newest release that a coordinator gives. One that does not hold, whatever its number, hides no other.
+    async fn follow_newest(&mut self, channel: &ChannelName) {
+        for release in self.newest(channel).await {
+            if self.follow(&release).await {
+                return;
+            }
+        }
+    }
+
+    /// Asks the coordinators for the newest release of a channel: first who leads, then the others, which follow it too. Gives each
+    /// answer once, the newest first.
+    async fn newest(&self, channel: &ChannelName) -> Vec<Verified<Release>> {
+        let mut releases = Vec::new();
         for node in self.coordinators() {
             let Ok(Response::Record(record)) = self.desk.ask(node, Request::Release(channel.clone())).await else {
                 debug!(%channel, node = %node.short(), "no release from this coordinator");
@@ -96,16 +104,14 @@ impl Mirror {
             };
             match intake::read_release(&self.shared, &record.0, &self.candidates()) {
                 Ok(release) if release.get().channel != *channel => {}
-                Ok(release) => {
-                    let order = |r: &Release| (r.generation, r.term);
-                    if newest.as_ref().is_none_or(|known| order(known.get()) < order(release.get())) {
-                        newest = Some(release);
-                    }
-                }
+                Ok(release) => releases.push(release),
                 Err(why) => warn!(%channel, %why, "a release was refused"),
             }
         }
-        newest
+        let order = |r: &Verified<Release>| std::cmp::Reverse((r.get().generation, r.get().term, r.id()));
+        releases.sort_by_key(order);
+        releases.dedup_by_key(|release| release.id());
+        releases
     }
 
     fn candidates(&self) -> BTreeSet<NodeId> {
@@ -121,15 +127,22 @@ impl Mirror {
         all
     }
 
-    async fn follow(&mut self, release: &Verified<Release>) {
+    /// Takes a release where it is news; false when it does not hold, or not yet.
+    async fn follow(&mut self, release: &Verified<Release>) -> bool {
         let (channel, generation) = (release.get().channel.clone(), release.get().generation);
-        let Some(tree) = self.trees.get(&channel) else { return };
+        let Some(tree) = self.trees.get(&channel) else { return true };
         if !tree.wants(release.get()) {
-            return;
+            return true;
         }
         match self.take(release).await {
-            Ok(bytes) => info!(%channel, generation, bytes, "release mirrored"),
-            Err(why) => warn!(%channel, generation, %why, "release not taken"),
+            Ok(bytes) => {
+                info!(%channel, generation, bytes, "release mirrored");
+                true
+            }
+            Err(why) => {
+                warn!(%channel, generation, %why, "release not taken");
+                false
+            }
         }
     }
 

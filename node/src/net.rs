@@ -41,19 +41,19 @@ use protocol::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    discovery::AddressError,
-    exchange::{AskError, FrameError, Reply},
-    gossip::{PublishError, Topic, Verdictor},
-    identity::address_suffix,
-    streams::{ByteStream, Purpose, ReadHalf, StreamError, WriteHalf},
-    swarm::Task,
-};
 use self::{
     discovery::Book,
     identity::peer_of,
     streams::{Finisher, Slot},
     swarm::Command,
+};
+pub use self::{
+    discovery::{AddressError, check_address},
+    exchange::{AskError, FrameError, Reply},
+    gossip::{PublishError, Topic, Verdictor},
+    identity::address_suffix,
+    streams::{ByteStream, Purpose, ReadHalf, StreamError, WriteHalf},
+    swarm::Task,
 };
 
 /// How long [`Net::ask`] and [`Net::open`] wait, dialling included.

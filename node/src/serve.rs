@@ -325,6 +325,10 @@ impl Desk {
     async fn adopt_policy(&self, record: &Octets) -> Result<Response, Refusal> {
         let decisions = self.leader()?;
         let policies = self.shared.policies().followed_by(&record.0).map_err(|e| invalid(&e))?;
+        // A chain that cannot be checked already is not made worse by a revocation.
+        if self.shared.policies().can_be_verified().is_ok() {
+            policies.can_be_verified().map_err(Refusal::Invalid)?;
+        }
         let last = policies.chain().last().expect("a chain is never empty").as_ref().clone();
         if last.get().expires <= clock::now() {
             return Err(Refusal::Invalid("the policy has expired".into()));
@@ -488,20 +492,27 @@ impl Desk {
         (quorum > 0 && self.shared.leads().is_some()).then(|| cosigner.seen(quorum)).flatten()
     }
 
-    /// Answers with a part of the transparency log, as far as this node keeps it: any coordinator does, whoever leads.
+    /// Answers with a part of the transparency log, as far as this node keeps it: any coordinator does, whoever leads, and who was one
+    /// gives what it has to those who come after it.
     async fn transparency(&self, path: &str) -> Result<Response, Refusal> {
         let resource: Resource = path.parse().map_err(|e| invalid(&e))?;
-        let decisions = self.decisions().ok_or_else(|| self.not_coordinator())?;
+        let decisions = self.decisions();
         if resource == Resource::Checkpoint
-            && let Some(seen) = self.seen_checkpoint()
+            && let Some(seen) = decisions.as_ref().and_then(|_| self.seen_checkpoint())
         {
             return Ok(Response::View(Octets(seen.to_string().into_bytes())));
         }
-        let bytes = decisions.book().serve(resource).await.map_err(|error| {
+        let bytes = match &decisions {
+            Some(decisions) => decisions.book().serve(resource).await,
+            None => tlog::serve_kept(self.shared.store.clone(), resource).await,
+        };
+        let bytes = bytes.map_err(|error| {
             debug!(error = %chain(&error), "a part of the transparency log is not read");
             Refusal::Busy("the database failed".into())
         })?;
-        let bytes = bytes.ok_or_else(|| Refusal::Unknown(format!("{resource} of the log")))?;
+        let unknown =
+            || decisions.map_or_else(|| self.not_coordinator(), |_| Refusal::Unknown(format!("{resource} of the log")));
+        let bytes = bytes.ok_or_else(unknown)?;
         if bytes.len() > limits::RESPONSE_MAX - 64 {
             return Err(Refusal::Invalid(
                 "this part of the log is too large; fetch it from a coordinator by HTTP".into(),

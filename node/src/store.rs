@@ -60,7 +60,8 @@ pub enum Error {
         path: PathBuf,
     },
     /// The database is damaged, so nothing in it can be relied on.
-    #[error("the database {} is damaged: move it away and let the node fetch its state from its peers, or restore a backup", path.display())]
+    #[error("the database {} is damaged: move it away, and the node fetches what it needs from its peers; one that has coordinated must not begin anew with the same \
+         key: give it a new home folder, and have the roots name its new key", path.display())]
     Damaged {
         /// The database file.
         path: PathBuf,

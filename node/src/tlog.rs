@@ -171,6 +171,21 @@ pub fn keep(store: &Store, entries: &[Placed]) -> Result<(), Error> {
     entries.chunks(BATCH).try_for_each(|batch| write(store, &mut edge, batch))
 }
 
+/// Gives a tile or entries that a node kept which runs no candidate any more; none where it has not so many.
+///
+/// # Errors
+/// [`Error`].
+pub async fn serve_kept(store: Store, resource: Resource) -> Result<Option<Vec<u8>>, Error> {
+    tokio::task::spawn_blocking(move || kept(&store, resource)).await.map_err(|_| store::Error::Stopped)?
+}
+
+fn kept(store: &Store, resource: Resource) -> Result<Option<Vec<u8>>, Error> {
+    if resource == Resource::Checkpoint || !resource.is_within(store.log_look(pages::edge)?.head().size) {
+        return Ok(None);
+    }
+    store.log_look(|pages| pages::bytes(pages, resource)).map(Some)
+}
+
 /// Writes entries of which the first is at most the next one; what is kept already must be the same.
 fn write(store: &Store, edge: &mut Edge, batch: &[Placed]) -> Result<(), Error> {
     let size = edge.head().size;

@@ -289,6 +289,29 @@ async fn a_mirror_takes_no_older_release_and_keeps_the_proof_of_two_contents() {
     assert!(network.node("mirror").log().contains("one generation was signed with two contents"));
 }
 
+/// Disks lose folders. A coordinator that has its database, but neither its repository nor its blobs, has published by its own ledger.
+#[tokio::test]
+async fn a_coordinator_that_lost_its_repository_goes_on_from_a_mirrors() {
+    let Some(ground) = ground().await else { return };
+    let plan = Plan { mirrors: vec!["mirror".into()], ..Plan::builders(3) };
+    let mut network = Network::found(&ground, &plan);
+    network.start_some(&["coordinator", "b1", "b2", "mirror"]).await;
+    let member = join(&mut network, "b3").await;
+    release(&network, &ground, &member, (1, "1.0")).await;
+    let channel = network.channel.clone();
+    let home = &network.node("coordinator").home;
+    let lost = [home.repository(&channel), home.blobs()];
+    network.node("coordinator").stop().await;
+    for folder in lost {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    network.start_some(&["coordinator"]).await;
+    release(&network, &ground, &member, (2, "1.1")).await;
+    let log = network.node("coordinator").log();
+    let writes = |generation: u32| log.matches(&format!("repository published generation={generation} ")).count();
+    assert_eq!((writes(1), writes(2)), (2, 1), "it has the first one again, and continues it");
+}
+
 /// Publishes a version, waits until the mirror has it, and gives the signed release.
 async fn release(network: &Network, ground: &Ground, member: &Copycat, (number, version): (u64, &str)) -> Vec<u8> {
     let job = network.submit(&ground.tiny_version(version, network.folder())).await;

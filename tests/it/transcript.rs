@@ -187,6 +187,25 @@ async fn who_joins_and_reaches_nobody_is_told_so_and_can_stop() {
     assert_eq!(carl.ended().await, Some(0));
 }
 
+/// A second history under the same key would convict the node, and stop its network.
+#[tokio::test]
+async fn who_lost_its_database_does_not_begin_its_network_anew() {
+    let Some(ground) = ground().await else { return };
+    let scratch = Scratch::make();
+    let mut anna = Person::new(&ground, &scratch, "anna");
+    anna.does(&format!("init --network guild --operator anna {}", init_words())).await;
+    anna.runs_the_daemon().await;
+    anna.does("node stop").await;
+    assert_eq!(anna.ended().await, Some(0));
+    let (database, aside) = (anna.home.join("artel.redb"), anna.home.join("aside"));
+    fs::rename(&database, &aside).unwrap();
+    anna.fails("node run", 1, &["has coordinated", "put the database back", "new key"]).await;
+    fs::rename(&aside, &database).unwrap();
+    anna.runs_the_daemon().await;
+    anna.does("node stop").await;
+    assert_eq!(anna.ended().await, Some(0));
+}
+
 /// A process group, which does not outlive its test.
 struct Group(String);
 
@@ -241,6 +260,9 @@ async fn mistakes_without_a_network_are_told_with_what_to_do_next() {
     let carl = Person::new(&ground, &scratch, "carl");
     carl.fails("node run", 3, &["artel init"]).await;
     carl.fails("init --join artel1nonsense", 2, &["not a ticket", "artel node ticket"]).await;
+    carl.fails("init --web nonsense", 2, &["nonsense", "127.0.0.1:4780, or off"]).await;
+    carl.fails("init --announce example.org", 2, &["example.org", "not a multiaddr"]).await;
+    carl.fails("init --listen 4700", 2, &["4700", "not a multiaddr"]).await;
     carl.does(&format!("init {}", init_words())).await;
     carl.fails("status", 6, &["no answer from the daemon", "artel node run"]).await;
     carl.fails("job show 0123", 6, &["no answer from the daemon", "artel node run"]).await;

@@ -229,11 +229,14 @@ impl Ledger {
         let job = self.jobs.get(&id)?;
         let of = |said: Said| {
             let spoken = job.attempts.iter().filter(move |attempt| attempt.said == said);
-            spoken.map(|attempt| attempt.lease).collect()
+            spoken.map(|attempt| attempt.lease)
         };
+        // A canary is none of the job's attempts.
+        let canary = known.is_none().then_some(lease).filter(|lease| self.canary_is_bound(*lease));
         let kept = self.dossiers.get(&id).into_iter().flat_map(|dossier| dossier.negatives.iter().rev());
         let negatives = kept.take(limits::ATTEMPTS_MAX as usize).cloned().collect();
-        Some(Grounds { job: id, bound: of(Said::Bound), failed: of(Said::Failed), negatives })
+        let bound = of(Said::Bound).chain(canary).collect();
+        Some(Grounds { job: id, bound, failed: of(Said::Failed).collect(), negatives })
     }
 
     /// Says again who is to show what it has.

@@ -13,8 +13,9 @@ use super::{Context, exit, output};
 use crate::{
     charter::{ChannelEntry, Charter, CoordinatorsEntry, MaintainerEntry, RootsEntry},
     clock,
-    config::{Builder, Config, Explain, Home, Mirror, Network, Reach, Storage},
+    config::{self, Builder, Config, Explain, Home, Mirror, Network, Reach, Storage},
     keys::{self, Sign as _, Signer},
+    net,
     ticket::Ticket,
 };
 
@@ -54,13 +55,13 @@ pub(super) struct Init {
     #[arg(long, value_delimiter = ',', default_value = "builder")]
     role: Vec<Role>,
     /// libp2p addresses to listen on [default: QUIC and TCP on port 4700]
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     listen: Vec<String>,
     /// Where the web interface listens, or `off`
-    #[arg(long, default_value = "127.0.0.1:4780")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4780", value_parser = web_address)]
     web: String,
     /// Make this node known by these addresses
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     announce: Vec<String>,
 }
 
@@ -193,6 +194,16 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// Takes what `artel node run` will take, as it is written.
+fn multiaddr(text: &str) -> Result<String, net::AddressError> {
+    net::check_address(text).map(|()| text.to_owned())
+}
+
+/// Takes what `artel node run` will take, as it is written.
+fn web_address(text: &str) -> Result<String, String> {
+    config::web_address(text).map(|_| text.to_owned())
 }
 
 fn key_of(home: &Home, name: &str, file: Option<&Path>) -> anyhow::Result<Signer> {

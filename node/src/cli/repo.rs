@@ -3,8 +3,6 @@
 mod change;
 mod key;
 
-use std::net::SocketAddr;
-
 use clap::Subcommand;
 use protocol::ChannelName;
 use web::{Backend, api::RepositoryView};
@@ -114,7 +112,7 @@ fn address(config: &Config) -> anyhow::Result<String> {
         exit::failure(exit::FAILED, "the web interface of this node is off, so that nobody gets packages from it")
             .hint("set `web` in its configuration and restart it, or ask another node")
     };
-    let listens: SocketAddr = config.reach.web.parse().map_err(|_| off())?;
+    let listens = config.reach.web_address().ok().flatten().ok_or_else(off)?;
     Ok(match config.reach.web_hosts.first() {
         Some(name) => format!("{name}:{}", listens.port()),
         None if listens.ip().is_unspecified() => format!("ADDRESS-OF-THIS-NODE:{}", listens.port()),

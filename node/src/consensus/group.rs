@@ -146,7 +146,7 @@ impl Group {
             let what = "only one of its voters can found a group; this member waits to be added".to_owned();
             return Err(Error::Refused { what });
         }
-        if self.shared.marks.last_log().is_some() || self.is_founded_elsewhere(voters).await {
+        if self.has_log() || self.is_founded_elsewhere(voters).await {
             return Ok(());
         }
         let members: BTreeSet<Member> = voters.iter().copied().map(Member::from).collect();
@@ -157,6 +157,11 @@ impl Group {
             }
             Err(RaftError::Fatal(e)) => Err(Error::Stopped { why: e.to_string() }),
         }
+    }
+
+    /// Says whether this member has anything of the group's log, as its disk has it.
+    pub fn has_log(&self) -> bool {
+        self.shared.marks.last_log().is_some()
     }
 
     /// Whether another one of the voters holds a log already.

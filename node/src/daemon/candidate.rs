@@ -105,11 +105,15 @@ impl Candidate {
         let config = consensus::Config::new(shared.id, candidates(policies.current()));
         let group = Group::open(config, log.clone(), Applier(Arc::clone(&replica)), switchboard).await;
         let group = group.map_err(|e| chain(&e))?;
-        info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
-        self.start(&group, (&replica, log.health()), &mut parts, &until);
-        parts.spawn(tell_health(log.health(), until.clone()));
+        let may = self.may_begin(&group);
+        if may.is_ok() {
+            info!(candidates = policies.current().coordinators.candidates().len(), "this node may coordinate");
+            self.start(&group, (&replica, log.health()), &mut parts, &until);
+            parts.spawn(tell_health(log.health(), until.clone()));
+        }
         let result = tokio::select! {
             biased;
+            Err(why) = std::future::ready(may) => Err(why),
             () = stop.cancelled() => Ok(()),
             () = self.let_go(&group) => {
                 info!("this node no longer coordinates");
@@ -233,8 +237,10 @@ impl Candidate {
             let now = standing.borrow_and_update().clone();
             let work = async {
                 if now.voters.is_empty() {
-                    self.found(group, &candidates(current.chain()[0].get())).await;
-                } else if now.leads() && (now.voters != wanted || !now.learners.is_empty()) {
+                    return self.found(group, &candidates(current.chain()[0].get())).await;
+                }
+                self.mark();
+                if now.leads() && (now.voters != wanted || !now.learners.is_empty()) {
                     match group.set_voters(wanted.clone()).await {
                         Ok(()) => info!(members = wanted.len(), "the group of coordinators is as the policy says"),
                         Err(error) => warn!(error = %chain(&error), "the group of coordinators is not changed yet"),
@@ -262,12 +268,40 @@ impl Candidate {
         }
     }
 
+    /// Refuses to begin anew where this node has taken part before and knows nothing of it any more: a second history under its key
+    /// would convict it, and stop the network.
+    fn may_begin(&self, group: &Group) -> Result<(), String> {
+        let mark = self.shared.home.coordinated();
+        if group.has_log() || !mark.exists() {
+            return Ok(());
+        }
+        Err(format!(
+            "this node has coordinated, as {} says, and its database has nothing of that: put the database back as it was when \
+             the node was stopped, or give the node a new home folder and have the roots name its new key",
+            mark.display()
+        ))
+    }
+
+    /// Remembers outside of the database that this node takes part.
+    fn mark(&self) {
+        let mark = self.shared.home.coordinated();
+        if mark.exists() {
+            return;
+        }
+        let text = "This node coordinates, or has. It must not begin anew under the same key.\n";
+        if let Err(error) = std::fs::write(&mark, text) {
+            warn!(%error, path = %mark.display(), "that this node coordinates is not noted");
+        }
+    }
+
     async fn found(&self, group: &Group, first: &BTreeSet<NodeId>) {
         if !first.contains(&self.shared.id) {
             return debug!("this member waits to be added to the group");
         }
-        if let Err(error) = group.found(first).await {
-            warn!(error = %chain(&error), "the group is not founded yet");
+        match group.found(first).await {
+            Ok(()) if group.has_log() => self.mark(),
+            Ok(()) => {}
+            Err(error) => warn!(error = %chain(&error), "the group is not founded yet"),
         }
     }
 

@@ -12,7 +12,15 @@ mod logged;
 mod serve;
 mod withdraw;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use attest::{bundle::Bundle, staple, summary};
 use ledger::{
@@ -53,6 +61,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// How often a coordinator looks for releases of others that it did not hear of, and makes its key known.
 const FOLLOW_EVERY: Duration = Duration::from_secs(10);
+/// How soon they are followed again when this node's ledger was not as far as they are.
+const BEHIND_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the publisher does, one after the other.
 #[derive(Debug)]
@@ -108,6 +118,8 @@ pub(super) struct Publisher {
     /// The term in which each channel was brought to the newest generation of all coordinators.
     caught_up: BTreeMap<ChannelName, Term>,
     looks: Looks,
+    /// A release was heard of that this node's ledger does not know yet, or never will.
+    behind: AtomicBool,
 }
 
 impl Publisher {
@@ -124,6 +136,7 @@ impl Publisher {
             repositories: BTreeMap::new(),
             caught_up: BTreeMap::new(),
             looks: Looks::default(),
+            behind: AtomicBool::default(),
         }
     }
 
@@ -137,6 +150,9 @@ impl Publisher {
         self.open_published().await;
         let (mut look, mut follow) = (tokio::time::interval(LOOK_EVERY), tokio::time::interval(FOLLOW_EVERY));
         loop {
+            if self.behind.swap(false, Relaxed) {
+                follow.reset_after(BEHIND_AGAIN);
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attest::trust::{self, Demands, Trust};
 use ed25519_dalek::SigningKey;
 use protocol::{
     NetworkId, NodeId, Timestamp, Verified,
@@ -11,7 +12,10 @@ use protocol::{
 use tokio::sync::watch;
 use tracing::error;
 
-use super::judge::{self, ReadError};
+use super::{
+    chain,
+    judge::{self, ReadError},
+};
 use crate::{
     blobs::Blobs,
     config::Config,
@@ -89,6 +93,22 @@ impl Policies {
     /// Every policy, the genesis first.
     pub fn chain(&self) -> &[Arc<Verified<Policy>>] {
         &self.chain
+    }
+
+    /// Checks that verifiers could check the log under each of these policies: one under which they cannot would stay in the chain, and
+    /// stop them for good. To be asked before a policy is adopted.
+    ///
+    /// # Errors
+    /// What to change.
+    pub fn can_be_verified(&self) -> Result<(), String> {
+        let place = |(at, policy): (usize, Vec<u8>)| (policy, (at == 0).then_some(0));
+        let policies: Vec<_> = self.envelopes().into_iter().enumerate().map(place).collect();
+        let trust = Trust::new(self.network, &policies, Demands::default(), Timestamp::ZERO);
+        let why = |error: trust::Error| {
+            let advice = if matches!(error, trust::Error::Log { .. }) { ": name fewer nodes" } else { "" };
+            format!("nobody could check the log under this policy ({}){advice}", chain(&error))
+        };
+        trust.map(drop).map_err(why)
     }
 
     /// Every envelope, the genesis first.
@@ -205,4 +225,40 @@ pub(super) fn members(policy: &Policy) -> Members {
     let candidates = policy.coordinators.candidates().iter().copied();
     let members: Members = operators.chain(policy.mirrors.iter().copied()).chain(candidates.clone()).collect();
     members.with_candidates(candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        policy::{Channel, Operator},
+        testing::{samples, signing_key},
+    };
+
+    use super::*;
+    use crate::keys;
+
+    #[test]
+    fn a_policy_that_would_stop_every_verifier_is_not_adopted() {
+        let first =
+            Policy { channels: vec![Channel { witnesses: 2, ..samples::channel(2, 3) }], ..samples::genesis(3) };
+        let genesis = Signed::sign(&first, None, &[&signing_key(samples::ROOT_SEED)]).verify(None).unwrap();
+        let network = NetworkId::from(genesis.id());
+        let known = Policies::verify(&network, &[genesis.to_bytes()]).unwrap();
+        known.can_be_verified().unwrap();
+        let operator = |at: u16| {
+            let mut seed = [7; 32];
+            seed[..2].copy_from_slice(&at.to_be_bytes());
+            let node = NodeId::from(keys::public(&SigningKey::from_bytes(&seed)));
+            Operator { name: format!("op{at:04}").parse().unwrap(), nodes: vec![node] }
+        };
+        let followed = |operators: u16| {
+            let operators = first.operators.iter().cloned().chain((0..operators).map(operator)).collect();
+            let second = Policy { number: 2, network: Some(network), operators, ..first.clone() };
+            let signed = Signed::sign(&second, Some(&network), &[&signing_key(samples::ROOT_SEED)]);
+            known.followed_by(&signed.to_bytes()).unwrap().can_be_verified()
+        };
+        followed(400).unwrap();
+        let why = followed(600).unwrap_err();
+        assert!(why.contains("nobody could check the log") && why.contains("name fewer nodes"), "{why}");
+    }
 }

@@ -73,7 +73,7 @@ impl Network {
             Some(folder) => (folder.clone(), false),
             None => (temporary_folder()?, true),
         };
-        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         // The build user, who owns nothing here, must be able to pass through.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))?;
         let folder = folder.canonicalize()?;

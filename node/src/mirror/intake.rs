@@ -152,9 +152,7 @@ impl Intake {
     /// Reads a file that is here. What was summed up before are the sizes that the manifest lists, so that they must be true.
     async fn read_as_listed(&self, file: &ReleaseFile, max: u64) -> Result<Vec<u8>, String> {
         let bytes = self.shared.blobs.read(&file.hash, max).await.map_err(|e| chain(&e))?;
-        if bytes.len() as u64 != file.size {
-            return Err(format!("{} has {} bytes, and the manifest says {}", file.path, bytes.len(), file.size));
-        }
+        has_listed_size(file, bytes.len() as u64)?;
         Ok(bytes.to_vec())
     }
 
@@ -250,6 +248,14 @@ fn evidence_of<'a>(manifest: &'a Manifest, package: &PublishedPackage) -> Option
     manifest.file(&path).filter(|file| file.hash == package.bundle)
 }
 
+/// Refuses a file that is not as long as the manifest says.
+fn has_listed_size(file: &ReleaseFile, bytes: u64) -> Result<(), String> {
+    if bytes == file.size {
+        return Ok(());
+    }
+    Err(format!("{} has {bytes} bytes, and the manifest says {}", file.path, file.size))
+}
+
 /// Refuses a release that has no room here, or whose evidence or indexes are larger than any of ours, before a byte of it is
 /// fetched.
 fn check_sizes(manifest: &Manifest, room: u64) -> Result<(), String> {
@@ -257,7 +263,7 @@ fn check_sizes(manifest: &Manifest, room: u64) -> Result<(), String> {
     let all = sum(&mut manifest.files.iter());
     if all > room {
         return Err(format!(
-            "the release has {all} bytes, and a channel may have {room} here; raise storage.quota-mib to take it"
+            "the release has {all} bytes, and a channel may have {room} here; raise `quota_mib` in [storage] to take it"
         ));
     }
     let is_read = |f: &&ReleaseFile| follow::covered::is_index(f) || signatures::is_read(f);
@@ -324,5 +330,43 @@ pub(crate) async fn keep_fork(shared: &Shared, release: &Verified<Release>) -> O
             tracing::warn!(%error, folder = %folder.display(), "two contradicting releases cannot be kept");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(files: &[(&str, u64)]) -> Manifest {
+        let hash = Hash::of(b"content");
+        let file = |&(path, size): &(&str, u64)| ReleaseFile {
+            hash,
+            path: path.parse().unwrap(),
+            size,
+            sha256: Sha256::of(b"content"),
+        };
+        Manifest { files: files.iter().map(file).collect(), packages: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_read_into_memory_has_the_size_that_was_summed_up() {
+        let lying = manifest(&[("dists/trixie/main/binary-amd64/Packages", 0)]);
+        let why = has_listed_size(&lying.files[0], 7).unwrap_err();
+        assert!(why.ends_with("has 7 bytes, and the manifest says 0"), "{why}");
+        has_listed_size(&manifest(&[("dists/trixie/main/binary-amd64/Packages", 7)]).files[0], 7).unwrap();
+    }
+
+    #[test]
+    fn a_release_without_room_or_with_endless_indexes_costs_nothing() {
+        let room = 4 * INDEXES_MAX;
+        let indexes = ["dists/trixie/main/binary-amd64/Packages", "dists/trixie/InRelease"];
+        check_sizes(&manifest(&indexes.map(|path| (path, INDEXES_MAX / 2))), room).unwrap();
+        let why = check_sizes(&manifest(&indexes.map(|path| (path, INDEXES_MAX / 2 + 1))), room).unwrap_err();
+        assert!(why.contains("indexes and signatures"), "{why}");
+        // What is no index needs room, but is not read into memory.
+        let pool = ["pool/a.tar", "pool/b.tar"];
+        check_sizes(&manifest(&pool.map(|path| (path, INDEXES_MAX))), room).unwrap();
+        let why = check_sizes(&manifest(&pool.map(|path| (path, u64::MAX))), room).unwrap_err();
+        assert!(why.contains("`quota_mib` in [storage]"), "{why}");
     }
 }

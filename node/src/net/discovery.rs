@@ -55,6 +55,14 @@ pub(super) fn parse(text: &str) -> Result<(Option<PeerId>, Multiaddr), AddressEr
     Ok((peer, address))
 }
 
+/// Says whether a node could listen there, or be told of there.
+///
+/// # Errors
+/// Not a multiaddr.
+pub fn check_address(text: &str) -> Result<(), AddressError> {
+    parse(text).map(|_| ())
+}
+
 /// Takes the `/p2p/` part off the end of an address.
 pub(super) fn take_peer(address: &mut Multiaddr) -> Option<PeerId> {
     let Some(Protocol::P2p(peer)) = address.iter().last() else { return None };

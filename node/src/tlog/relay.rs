@@ -37,6 +37,8 @@ use crate::{
 pub const VIEW: &str = "transparency/";
 /// How long one node may take.
 const WITHIN: Duration = Duration::from_secs(5);
+/// Former coordinators that are asked.
+const FORMER_MAX: usize = 16;
 /// How old a checkpoint may be that a stranger is given.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -190,6 +192,20 @@ impl Relay {
         leader.into_iter().chain(others).filter(|node| *node != self.shared.id).collect()
     }
 
+    /// Gives who coordinated once and does no more, the latest first: they keep what they wrote.
+    fn former(&self) -> Vec<NodeId> {
+        let policies = self.shared.policies();
+        let now = policies.current().coordinators.candidates();
+        let mut former: Vec<NodeId> = Vec::new();
+        for node in policies.chain().iter().rev().flat_map(|policy| policy.get().coordinators.candidates()) {
+            if !now.contains(node) && !former.contains(node) && *node != self.shared.id {
+                former.push(*node);
+            }
+        }
+        former.truncate(FORMER_MAX);
+        former
+    }
+
     async fn ask_one(&self, node: NodeId, resource: Resource) -> Result<Vec<u8>, Missing> {
         let ask = || self.shared.net.ask(node, question(resource));
         // A connection to who was restarted may break only now; asking twice does no harm.
@@ -236,7 +252,18 @@ impl Relay {
 }
 
 impl Source for Relay {
+    /// As [`Relay::ask`]; what none of them has, who coordinated before is asked for, all at once: the coordinators of now may all be
+    /// new. The reader checks what comes.
     async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
-        Ok(self.ask(resource).await?)
+        let missing = match self.ask(resource).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(missing) => missing,
+        };
+        let asked: Vec<_> = self.former().into_iter().map(|node| Box::pin(self.ask_one(node, resource))).collect();
+        if asked.is_empty() || resource == Resource::Checkpoint {
+            return Err(missing.into());
+        }
+        let (bytes, _) = futures::future::select_ok(asked).await.map_err(|_| missing)?;
+        Ok(bytes)
     }
 }

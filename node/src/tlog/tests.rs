@@ -223,6 +223,10 @@ async fn what_is_missing_is_fetched_and_proven() {
         write(&kept, &log, (1210, 1500)).unwrap();
         assert_serves(&kept, &log, 1500);
         assert_eq!(kept.checkpoint().unwrap().claims().head(), log.head(1500));
+        // Who is no candidate any more gives the same, and signs nothing.
+        let of = |text: &str| super::kept(&kept.store, text.parse().unwrap()).unwrap();
+        assert_eq!(of("tile/entries/004").unwrap(), log.files(1500)["tile/entries/004"]);
+        assert_eq!([of("checkpoint"), of("tile/entries/006")], [None, None]);
     }
 }
 

@@ -74,7 +74,7 @@ impl Worker {
         drop(slot);
         self.wanted.notify_one();
         let told = match ended {
-            Ended::Built(hidden) => self.bind_and_show(number, hidden, &daemon).await,
+            Ended::Built(hidden) => self.note_and_show(number, hidden, &daemon).await,
             Ended::Failed(report) => self.deliver(report, &daemon).await,
         };
         if told {

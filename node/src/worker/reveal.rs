@@ -116,12 +116,18 @@ impl Worker {
         }
     }
 
-    /// Commits to a result, waits for the word and shows it. Gives false when stopped before; then the note stays.
-    pub(super) async fn bind_and_show(&self, lease: LeaseNumber, hidden: Hidden, daemon: &CancellationToken) -> bool {
-        let note = codec::encode(&hidden);
-        if let Err(error) = self.shared.store.run(move |store| store.attempt_put(lease, &note)).await {
-            warn!(%lease, %error, "a result is not noted; a restart would lose it");
+    /// Notes a new result, commits to it, waits for the word and shows it. Gives false when stopped before; then the note stays.
+    pub(super) async fn note_and_show(&self, lease: LeaseNumber, hidden: Hidden, daemon: &CancellationToken) -> bool {
+        let Some(over) = self.state().held.get(&lease).map(|held| held.stop.clone()) else { return false };
+        if self.note(lease, &hidden, (daemon, &over)).await {
+            return self.bind_and_show(lease, hidden, daemon).await;
         }
+        // It is bound to nothing yet, so that nothing is owed to anybody.
+        over.is_cancelled()
+    }
+
+    /// Commits to a result that is noted, waits for the word and shows it. Gives false when stopped before.
+    async fn bind_and_show(&self, lease: LeaseNumber, hidden: Hidden, daemon: &CancellationToken) -> bool {
         let tokens = self.state().held.get(&lease).map(|held| (held.stop.clone(), held.reveal.clone()));
         let Some((over, reveal)) = tokens else { return false };
         self.enter(lease, "commit");
@@ -150,6 +156,25 @@ impl Worker {
         }
         let Hidden { log, salt, attestation, .. } = hidden;
         self.deliver(Request::Revealed(Revealed { log, salt: Some(salt), lease, attestation }), daemon).await
+    }
+
+    /// Notes a result before this node binds itself to it, for as long as that takes: after a restart it could not be shown
+    /// otherwise, and would count as withheld. Gives false when the daemon stops before, or the lease is over.
+    async fn note(&self, lease: LeaseNumber, hidden: &Hidden, ends: (&CancellationToken, &CancellationToken)) -> bool {
+        let note = Arc::new(codec::encode(hidden));
+        loop {
+            let bytes = Arc::clone(&note);
+            match self.shared.store.run(move |store| store.attempt_put(lease, &bytes)).await {
+                Ok(_) => return true,
+                Err(error) => warn!(%lease, %error, "a result is not noted yet, and is not committed to before"),
+            }
+            tokio::select! {
+                biased;
+                () = ends.0.cancelled() => return false,
+                () = ends.1.cancelled() => return false,
+                () = tokio::time::sleep(COMMIT_AGAIN) => {}
+            }
+        }
     }
 
     async fn commit_again(&self, commitment: &Commitment) -> Word {

@@ -105,6 +105,11 @@ impl Ledger {
         Some(canary.lease.job)
     }
 
+    /// Says whether a canary's builder is bound to its answer.
+    pub(crate) fn canary_is_bound(&self, number: LeaseNumber) -> bool {
+        self.reputation.canaries.get(&number).is_some_and(|canary| canary.committed.is_some())
+    }
+
     /// Says that a canary lives; false when there is none under this lease.
     pub(crate) fn renew_canary(&mut self, node: NodeId, number: LeaseNumber, turn: &Turn) -> bool {
         let Some(canary) = self.reputation.canaries.get_mut(&number).filter(|c| c.lease.node == node) else {

@@ -174,7 +174,14 @@ fn a_disabled_builder_comes_back_by_a_canary() {
     let again = court.bench.lease(builder(0, 0), job);
     assert_eq!(again.number, canary.number, "one at a time; a lost grant is said again");
     let before = court.bench.ledger.job(canary.job).unwrap();
-    assert_eq!(court.bench.reveal(&canary, "true"), Some(Response::Done));
+    let bound = |court: &Court| court.bench.ledger.grounds(canary.node, canary.number).unwrap().bound;
+    assert!(!bound(&court).contains(&canary.number));
+    assert_eq!(court.bench.commit(&canary, "true"), Some(Response::Reveal));
+    assert!(
+        bound(&court).contains(&canary.number),
+        "its builder looks for its own commitment before it shows anything"
+    );
+    assert_eq!(court.bench.show(&canary, "true"), Some(Response::Done));
     assert!(court.news().iter().any(|news| matches!(news, News::Restored { .. })));
     assert_eq!(court.bench.ledger.job(canary.job).unwrap(), before, "it changes nothing about the job");
     assert_eq!(court.may(builder(0, 0)), May::Yes);

@@ -107,8 +107,8 @@ fn replay(store: &Store, network: NetworkId, genesis: &Verified<Policy>) -> Resu
 /// A snapshot holds the ledger's own form, which changed with its rules; commands did not.
 fn old_form(error: &dyn std::error::Error) -> String {
     format!(
-        "its snapshot has the form of an older version: let that version end its open jobs, then begin with an empty folder and \
-         the same key ({})",
+        "its snapshot has the form of an older version: go on with that version, or begin with an empty folder and a new key that \
+         the roots name as coordinator ({})",
         in_words(error)
     )
 }

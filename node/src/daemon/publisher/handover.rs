@@ -8,11 +8,16 @@
 //! A publication is reported only when a majority of the coordinators holds its files, so that whoever leads next can have
 //! them; and nothing is published that does not continue the newest generation that was reported.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use ledger::Doubt;
 use protocol::{
     ChannelName, NodeId, Verified,
+    lease::Term,
     message::{Request, Response},
     release::{Release, ReleaseFile},
 };
@@ -39,7 +44,7 @@ impl Publisher {
     /// The term in which this node may publish now.
     ///
     /// The group knows first that a majority is gone, while the ledger's loop may still wait for a proposal.
-    pub(super) fn office(shared: &Shared, decisions: &Decisions) -> Result<protocol::lease::Term, NotLeading> {
+    pub(super) fn office(shared: &Shared, decisions: &Decisions) -> Result<Term, NotLeading> {
         let standing = decisions.standing();
         let leads = shared.leads().filter(|term| standing.leads() && standing.term == *term);
         leads.ok_or_else(|| NotLeading { why: "it is not the leader of the coordinators".into() })
@@ -54,7 +59,7 @@ impl Publisher {
     /// Takes over what another coordinator published, when it is newer.
     pub(super) async fn follow(&mut self, release: &Verified<Release>) {
         let (channel, generation) = (release.get().channel.clone(), release.get().generation);
-        if release.signers().contains(&self.shared.id.into()) {
+        if release.signers().contains(&self.shared.id.into()) || !self.was_given(release).await {
             return;
         }
         match self.take_from(release).await {
@@ -64,6 +69,26 @@ impl Publisher {
         }
     }
 
+    /// Says whether this node's ledger gave a release's generation to anybody, and knows its term. One that is above both is made up,
+    /// or heard before the ledger came here, and is asked for again; once it was taken over, nothing lower would be published.
+    async fn was_given(&self, release: &Verified<Release>) -> bool {
+        let given = self.given(&release.get().channel).await;
+        self.knows(release, (given, self.decisions.standing().term))
+    }
+
+    /// Says whether a release is within bounds; where one is not, the ledger may be behind, and all are asked again soon.
+    fn knows(&self, release: &Verified<Release>, bounds: (u64, Term)) -> bool {
+        let may_be = may_be(release.get(), bounds);
+        self.behind.fetch_or(!may_be, Relaxed);
+        may_be
+    }
+
+    /// Gives the newest generation of a channel that this node's ledger gave to anybody.
+    async fn given(&self, channel: &ChannelName) -> u64 {
+        let of = channel.clone();
+        self.decisions.view(move |ledger| ledger.generation(&of)).await.unwrap_or_default()
+    }
+
     /// Follows every channel's newest release: gossip may have been missed. Who leads has nobody to follow.
     pub(super) async fn follow_all(&mut self) {
         if self.others().is_empty() || Self::office(&self.shared, &self.decisions).is_ok() {
@@ -71,7 +96,8 @@ impl Publisher {
         }
         let policies = self.shared.policies();
         for channel in policies.current().channels.iter().map(|c| &c.name) {
-            for release in self.newest(channel).await {
+            let bounds = (self.given(channel).await, self.decisions.standing().term);
+            for release in self.newest(channel, bounds).await {
                 self.follow(&release).await;
                 if self.must_be_had(&release) {
                     break;
@@ -89,21 +115,28 @@ impl Publisher {
     pub(super) async fn catch_up(&mut self, channel: &ChannelName, doubt: Doubt) -> Result<(), Failure> {
         let term = Self::office(&self.shared, &self.decisions).map_err(|not| not.to_string())?;
         let certain = doubt == Doubt::Nothing;
-        if certain && (self.others().is_empty() || self.caught_up.get(channel) == Some(&term)) {
+        if certain && self.caught_up.get(channel) == Some(&term) {
             return Ok(());
         }
         let of = channel.clone();
         let look = move |ledger: &ledger::Ledger| (ledger.released(&of), ledger.generation(&of));
         let (released, given) = self.decisions.view(look).await.unwrap_or_default();
-        let newest = if certain { self.newest(channel).await } else { self.newest_anywhere(channel, given).await };
+        // Who coordinates alone asks nobody for what it has; without it, it goes on no more than anybody else.
+        if certain && self.others().is_empty() && self.repository(channel)?.generation() >= released {
+            self.caught_up.insert(channel.clone(), term);
+            return Ok(());
+        }
+        let bounds = (given, term);
+        let newest =
+            if certain { self.newest(channel, bounds).await } else { self.newest_anywhere(channel, bounds).await };
         let (found, trouble) = self.take_newest(newest).await;
         // In doubt what was found counts, even when its files cannot be had: it is out.
         let wanted = if certain { released } else { released.max(found) };
         let have = self.repository(channel)?.generation();
         if have < wanted {
             return Err(Failure::from(format!(
-                "generation {wanted} of channel {channel} was published by another coordinator and is not here, only \
-                 generation {have}; the next one waits until a node that holds it can be reached{trouble}"
+                "generation {wanted} of channel {channel} was published and is not here, only generation {have}; the next \
+                 one waits until a node that holds it, a coordinator of before or a mirror, can be reached{trouble}"
             )));
         }
         self.caught_up.insert(channel.clone(), term);
@@ -230,32 +263,42 @@ impl Publisher {
         Ok(self.repositories.get_mut(channel).expect("inserted just now"))
     }
 
+    /// Gives the newest release that this node knows itself, as a mirror for one.
+    async fn own(&self, channel: &ChannelName) -> Option<Verified<Release>> {
+        let of = channel.clone();
+        let known = self.shared.store.run(move |store| store.release(&of)).await.ok().flatten()?;
+        intake::read_release(&self.shared, &known.bytes, &self.ever_candidates()).ok()
+    }
+
     /// Asks the other coordinators for their newest release of a channel; when none gives any, mirrors and other members. Gives
-    /// each once, the newest first.
-    async fn newest(&self, channel: &ChannelName) -> Vec<Verified<Release>> {
+    /// each once, the newest first. What is above these bounds is none of ours, and hides no other.
+    async fn newest(&self, channel: &ChannelName, bounds: (u64, Term)) -> Vec<Verified<Release>> {
         let mut releases = self.ask_releases(channel, &self.others()).await;
+        releases.retain(|release| self.knows(release, bounds));
         if releases.is_empty() {
             let members: Vec<NodeId> = self.members().into_iter().take(OTHERS_MAX).collect();
             releases = self.ask_releases(channel, &members).await;
+            releases.extend(self.own(channel).await);
+            releases.retain(|release| self.knows(release, bounds));
         }
         newest_first(releases)
     }
 
-    /// Asks the other coordinators and every member within reach. What is above every generation that was given to anybody is
-    /// none of ours.
-    async fn newest_anywhere(&self, channel: &ChannelName, given: u64) -> Vec<Verified<Release>> {
+    /// Asks the other coordinators and every member within reach, as [`Publisher::newest`] does.
+    async fn newest_anywhere(&self, channel: &ChannelName, bounds: (u64, Term)) -> Vec<Verified<Release>> {
         let everybody: Vec<NodeId> = self.others().into_iter().chain(self.members()).collect();
         let mut releases = self.ask_releases(channel, &everybody).await;
-        releases.retain(|release| release.get().generation <= given);
+        releases.retain(|release| self.knows(release, bounds));
         newest_first(releases)
     }
 
-    /// The members within reach that are no coordinators: mirrors among them.
+    /// Who is within reach and no coordinator: members, mirrors among them, and who coordinated before.
     fn members(&self) -> Vec<NodeId> {
-        let policies = self.shared.policies();
+        let (policies, ever) = (self.shared.policies(), self.ever_candidates());
         let coordinators = policies.current().coordinators.candidates();
+        let is_one = |node: &NodeId| policies.current().is_member(node) || ever.contains(node);
         let mut members: Vec<_> = self.shared.net.peers().into_iter().map(|p| p.node).collect();
-        members.retain(|n| policies.current().is_member(n) && !coordinators.contains(n));
+        members.retain(|node| is_one(node) && !coordinators.contains(node));
         members
     }
 
@@ -311,6 +354,11 @@ impl Publisher {
     }
 }
 
+/// Says whether a release can be one of this network, where so many generations were given, in terms up to this one.
+fn may_be(release: &Release, (given, term): (u64, Term)) -> bool {
+    release.generation <= given && release.term <= term
+}
+
 /// Sorts releases, the newest first, each once.
 fn newest_first(mut releases: Vec<Verified<Release>>) -> Vec<Verified<Release>> {
     let order = |r: &Verified<Release>| std::cmp::Reverse((r.get().generation, r.get().term, r.id()));
@@ -350,7 +398,6 @@ impl Asked {
 mod tests {
     use protocol::{
         Hash, Signed, Timestamp,
-        lease::Term,
         testing::{node, signing_key},
     };
 
@@ -372,5 +419,8 @@ mod tests {
         let must = sorted.iter().find(|release| is_signed_by(release, &[node(10), node(12)])).unwrap();
         assert_eq!(must.get().generation, 3);
         assert!(!is_signed_by(&sorted[0], &[node(10)]));
+        // A liar's number above all others would end the channel: nothing that is lower is written after it.
+        let of = |generation, term| may_be(release(generation, term, 10).get(), (7, Term(9)));
+        assert_eq!([of(7, 9), of(8, 9), of(7, 10), of(u64::MAX, 1)], [true, false, false, false]);
     }
 }

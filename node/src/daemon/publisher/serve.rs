@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use attest::{bundle::Bundle, staple, trust::Trust};
+use attest::{
+    bundle::Bundle,
+    staple,
+    trust::{Demands, LogDemand, Trust},
+};
 use ledger::{Doubt, Service};
 use protocol::{
     Arch, ChannelName, Hash, JobId, PackageName, Signed, Timestamp,
@@ -148,6 +152,9 @@ impl Publisher {
         record: &Recorder,
     ) -> Result<Done, Failure> {
         record.step("choose");
+        let trust = self.shared.trust().map_err(|e| chain(&e))?;
+        let demands = Demands { log: LogDemand::Witnesses(0), ..trust.demands().clone() };
+        let unseen = (*trust).clone().demanding(demands, Timestamp::ZERO).map_err(|e| chain(&e))?;
         let (source, target) = (self.have(from)?, self.have(&service.channel));
         let target = match target {
             Ok(target) => target,
@@ -158,7 +165,8 @@ impl Publisher {
         };
         let chosen = choose(&source, &target, from, &wanted);
         let evidence = Evidence {
-            trust: self.shared.trust().map_err(|e| chain(&e))?,
+            trust,
+            unseen,
             channel: service.channel.clone(),
             envelopes: self.shared.policies().envelopes(),
             promotion: service.request.clone(),
@@ -348,6 +356,8 @@ fn choose(
 /// What proves a package in its new channel: its own evidence, the newest policies, and the request that moves it.
 struct Evidence {
     trust: Arc<Trust>,
+    /// The same, whoever has seen the log.
+    unseen: Trust,
     channel: ChannelName,
     envelopes: Vec<Vec<u8>>,
     promotion: Vec<u8>,
@@ -372,12 +382,27 @@ impl Evidence {
         let bar = Bar { trust: &self.trust, channel: &self.channel };
         let log = std::fs::read(root.join(format!("{}{}", stock.path, staple::PROOF_SUFFIX))).ok();
         let staples = Staples { lines: None, proof: log.as_deref() };
-        let proof = match evidence::prove(&bar, &bundle, &staples, stock.job) {
+        let proven = match evidence::prove(&bar, &bundle, &staples, stock.job) {
+            Err(error) if error.is_of_the_log() => {
+                evidence::prove(&Bar { trust: &self.unseen, ..bar }, &bundle, &staples, stock.job)
+            }
+            proven => proven,
+        };
+        let proof = match proven {
             Ok(chain) => chain.proof,
             // It gets a newer proof on its way.
             Err(error) if error.is_of_the_log() => return Ok(()),
             Err(error) => return Err(chain(&error)),
         };
+        // What is moved now is held to what the channel asks for now; under an earlier policy it may have asked for less.
+        let wanted = self.trust.newest().channel(&self.channel).map_or(0, |channel| channel.agree);
+        if proof.agree.len() < usize::from(wanted) {
+            return Err(format!(
+                "{} of {wanted} operators that channel {} asks for agree",
+                proof.agree.len(),
+                self.channel
+            ));
+        }
         proof.package(&stock.name, &stock.version, stock.arch, &stock.sha256).map(drop).map_err(|e| chain(&e))
     }
 }
