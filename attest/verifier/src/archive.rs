@@ -3,6 +3,8 @@
 //!
 //! Signatures of indexes are apt's and dnf's own business. What an index says a package is, the package must say, too.
 
+pub mod dnf;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -11,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{Arch, Sha256, words::RelativePath};
+use protocol::{Sha256, words::RelativePath};
 
 use crate::{Error, package::Identity, read};
 
@@ -190,118 +192,15 @@ fn rpm(root: &Path, known: &mut Indexes) -> Result<Vec<Entry>, Error> {
     let (bytes, sha256) = unpacked(&path)?;
     let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
     let which = "it names no primary index, or further ones, which are not read here (createrepo_c writes none with --no-database)";
-    let href = primary_of(&text).ok_or_else(|| malformed(which.to_owned()))?;
-    let primary = below(root, href).map_err(malformed)?;
+    let href = dnf::primary_of(&text).ok_or_else(|| malformed(which.to_owned()))?;
+    let primary = below(root, &href).map_err(malformed)?;
     if primary.extension() != Some(OsStr::new("gz")) {
         return Err(malformed(format!("{href} is not packed by gzip, which alone is read here")));
     }
     let (bytes, of_primary) = unpacked(&primary)?;
     known.extend([(path.clone(), sha256), (primary, of_primary)]);
     let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
-    primary_packages(&text, root).map_err(malformed)
-}
-
-/// Gives where the primary index lies, by the text of dnf's `repomd.xml`; none where there are others of the kind (`primary_zck`, which
-/// dnf likes better, or a second one), or where it is written in another way than such files are.
-pub fn primary_of(text: &str) -> Option<&str> {
-    let all = elements(text, "data");
-    if begun(text, "data") != all.clone().count() || text.contains("<!") {
-        return None;
-    }
-    // What precedes the first end of a tag are the element's own attributes.
-    let kind = |data: &&str| -> Option<bool> {
-        let (tag, _) = data.split_once('>')?;
-        Some(attributes(tag)?.into_iter().find(|(name, _)| *name == "type")?.1.starts_with("primary"))
-    };
-    let kinds: Option<Vec<bool>> = all.clone().map(|data| kind(&data)).collect();
-    let mut primary = all.zip(kinds?).filter(|(_, is_primary)| *is_primary).map(|(data, _)| data);
-    let data = primary.next().filter(|_| primary.next().is_none())?;
-    let (tag, _) = data.split_once('>')?;
-    let is_it = attributes(tag)?.contains(&("type", "primary"));
-    alone(data, "location", "href").filter(|_| is_it)
-}
-
-/// Reads the text of dnf's primary index, of the repository in a folder.
-///
-/// # Errors
-/// Words, when a package lacks what names it, or names a file outside.
-pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
-    // Others read XML that is written in other ways; what they find must be found here.
-    if begun(text, "package") != elements(text, "package").count() || text.contains("<!") {
-        return Err("it is not written as such indexes are".into());
-    }
-    few(elements(text, "package").map(|package| {
-        let (href, wanted) =
-            described(package).ok_or("a package lacks what names it, or it is not written as such indexes are")?;
-        Ok(Entry { file: below(root, href)?, wanted: Some(wanted) })
-    }))
-}
-
-/// Counts where elements of a name begin, however they are written.
-fn begun(text: &str, name: &str) -> usize {
-    let is_name = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
-    text.split(&format!("<{name}")).skip(1).filter(|rest| !rest.starts_with(is_name)).count()
-}
-
-/// Gives where a package of a primary index lies, and what it is.
-fn described(package: &str) -> Option<(&str, [String; 3])> {
-    let text = |name: &str| {
-        let (_, rest) = package.split_once(&format!("<{name}>")).filter(|_| begun(package, name) == 1)?;
-        Some(rest.split_once('<')?.0).filter(|text| !text.contains('&')).map(str::to_owned)
-    };
-    let version = tag(package, "version")?;
-    let part = |name: &str| version.iter().find(|(of, _)| *of == name).map(|(_, value)| *value);
-    let plain = format!("{}-{}", part("ver")?, part("rel")?);
-    let version = match part("epoch") {
-        None | Some("0") => plain,
-        Some(epoch) => format!("{epoch}:{plain}"),
-    };
-    let arch = Arch::from_rpm_name(&text("arch")?).map(|arch| arch.to_string());
-    Some((alone(package, "location", "href")?, [text("name")?, version, arch.unwrap_or_default()]))
-}
-
-/// Gives the text of each element of a name, from its first attribute to its end. Of XML no more is read than what writers of
-/// such files write.
-fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> + Clone {
-    let (begin, end) = (format!("<{name} "), format!("</{name}>"));
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (_, after) = rest.split_once(begin.as_str())?;
-        let (element, behind) = after.split_once(end.as_str()).unwrap_or((after, ""));
-        rest = behind;
-        Some(element)
-    })
-}
-
-/// Gives the attributes of the only element of a name.
-fn tag<'a>(element: &'a str, of: &str) -> Option<Vec<(&'a str, &'a str)>> {
-    let (_, rest) = element.split_once(&format!("<{of} ")).filter(|_| begun(element, of) == 1)?;
-    attributes(rest.split_once('>')?.0)
-}
-
-/// Gives the only attribute of the only element of a name: others might say where it is relative to (`xml:base`).
-fn alone<'a>(element: &'a str, of: &str, name: &str) -> Option<&'a str> {
-    match tag(element, of)?.as_slice() {
-        [(only, value)] if *only == name => Some(value),
-        _ => None,
-    }
-}
-
-/// Takes the attributes of a tag apart, as writers of such files write them; none where they are written in another way.
-fn attributes(tag: &str) -> Option<Vec<(&str, &str)>> {
-    let mut rest = tag.strip_suffix('/').unwrap_or(tag).trim();
-    let mut all = Vec::new();
-    while !rest.is_empty() {
-        let (name, value) = rest.split_once("=\"")?;
-        let (value, behind) = value.split_once('"')?;
-        let is_plain = name.chars().all(|c| c.is_alphanumeric() || "-_.:".contains(c)) && !value.contains(['&', '<']);
-        if !is_plain || !(behind.is_empty() || behind.starts_with(|c: char| c.is_ascii_whitespace())) {
-            return None;
-        }
-        all.push((name, value));
-        rest = behind.trim_start();
-    }
-    Some(all)
+    dnf::primary_packages(&text, root).map_err(malformed)
 }
 
 /// Gives the folders in a folder, sorted; none where it is not there.
@@ -339,7 +238,8 @@ impl Found {
         let mut listed = BTreeSet::new();
         for path in &self.releases {
             let text = String::from_utf8_lossy(&read(path, RELEASE_MAX)?).into_owned();
-            listed.extend(text.lines().filter_map(listed_index).map(str::to_ascii_lowercase));
+            let words: Vec<&str> = text.split_ascii_whitespace().collect();
+            listed.extend(words.windows(3).filter_map(listed_index).map(str::to_ascii_lowercase));
         }
         let known: BTreeSet<&Sha256> = known.values().collect();
         let hash = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
@@ -354,10 +254,9 @@ impl Found {
     }
 }
 
-/// Gives the hash of a line of `Release` that names an index of packages.
-fn listed_index(line: &str) -> Option<&str> {
-    let mut words = line.split_ascii_whitespace();
-    let (hash, _size, path) = (words.next()?, words.next()?, words.next()?);
+/// Gives the hash where three words of `Release` name an index of packages: apt reads them three by three, whatever line they stand on.
+fn listed_index<'a>(words: &[&'a str]) -> Option<&'a str> {
+    let [hash, _size, path] = words else { return None };
     let name = path.rsplit('/').next()?;
     (name == "Packages" || name.starts_with("Packages.")).then_some(hash)
 }
@@ -368,8 +267,8 @@ fn walk(folder: &Path, (depth, known): (usize, &Indexes), found: &mut Found) -> 
         let package = [".deb", ".udeb", ".rpm"].iter().any(|end| name.ends_with(end)) && !name.ends_with(".src.rpm");
         let kind = fs::symlink_metadata(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let is_called_index = name == "Packages" || name.starts_with("Packages.") || name == "repomd.xml";
-        // Repositories of RPMs have them in a folder of that name.
-        let index = is_called_index && !kind.is_dir();
+        // Repositories of RPMs have them in a folder of that name; in `Packages.diff` are changes, which apt may apply.
+        let index = is_called_index && !(kind.is_dir() && name == "Packages");
         let unread = |why: &str| Err(Error::Form { path: path.clone(), why: why.to_owned() });
         if kind.is_symlink() && path.is_dir() {
             return unread("a link to a folder is not followed, and what lies behind it was not checked");
@@ -397,7 +296,10 @@ fn walk(folder: &Path, (depth, known): (usize, &Indexes), found: &mut Found) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        dnf::tests::{PRIMARY, REPOMD},
+        *,
+    };
 
     fn lay(root: &Path, path: &str, bytes: &[u8]) {
         let path = root.join(path);
@@ -417,11 +319,6 @@ mod tests {
     fn release(hash: &str) -> Vec<u8> {
         format!("SHA512:\n {hash} 7 main/binary-amd64/Packages.zst\n").into_bytes()
     }
-
-    const REPOMD: &str = "<repomd>\n<data type=\"other\">\n<location href=\"repodata/o.xml.gz\"/></data>\n  <data type=\"primary\">\n\
-                          <location href=\"repodata/p.xml.gz\"/>\n</data></repomd>";
-    const PRIMARY: &str = "<metadata packages=\"1\">\n<package type=\"rpm\"><name>Answer</name><arch>x86_64</arch>\
-                           <version epoch=\"3\" ver=\"1.2\" rel=\"1\"/><location href=\"pool/Answer.rpm\"/></package></metadata>";
 
     #[test]
     fn indexes_of_both_kinds_are_read() {
@@ -482,6 +379,10 @@ mod tests {
                     ("repodata/p.xml.gz", gz(&format!("{PRIMARY}<package\ntype=\"rpm\"></package>"))),
                 ],
             ),
+            (
+                "not read here",
+                vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.diff/Index", vec![])],
+            ),
             ("not checked", vec![(deep.as_str(), vec![])]),
             (
                 "none of those that were read",
@@ -521,37 +422,13 @@ mod tests {
         lay(dir.path(), HIDDEN, b"of an earlier generation");
         lay(dir.path(), "dists/main/Release", &release("cd34"));
         assert_eq!(entries(dir.path()).unwrap().len(), 1, "nobody finds what no Release names");
-        lay(dir.path(), "dists/main/Release", &release("ab12"));
-        assert!(entries(dir.path()).is_err());
+        let of_two = b"SHA512: cd34 7 main/binary-amd64/Packages.xz ab12 7 main/binary-amd64/Packages.zst\n";
+        for release in [&release("ab12")[..], b"SHA512: ab12 7 main/binary-amd64/Packages.zst\n", of_two] {
+            lay(dir.path(), "dists/main/Release", release);
+            assert!(entries(dir.path()).is_err(), "{}", String::from_utf8_lossy(release));
+        }
         lay(dir.path(), HIDDEN, PACKAGES.as_bytes());
         assert_eq!(entries(dir.path()).unwrap().len(), 1, "it is the index that was read");
-    }
-
-    /// What another reader of XML takes for the place of a package is what is read here, or nothing is.
-    #[test]
-    fn places_in_dnfs_index_are_read_in_one_way() {
-        let root = Path::new("/r");
-        assert_eq!(primary_packages(PRIMARY, root).unwrap()[0].file, root.join("pool/Answer.rpm"));
-        let place = "<location href=\"pool/Answer.rpm\"/>";
-        for other in [
-            "<location xhref=\"pool/Answer.rpm\" href=\"pool/evil.bin\"/>",
-            "<location xml:base=\"http://evil.example/\" href=\"pool/Answer.rpm\"/>",
-            "<location x=' href=\"pool/Answer.rpm\"' href=\"pool/evil.bin\"/>",
-            "<location href=\"pool/Answer.rpm\"/><location href=\"pool/evil.bin\"/>",
-            "<format><location href=\"pool/Answer.rpm\"/></format><location\nhref=\"pool/evil.bin\"/>",
-            "<location href=\"pool/&#65;nswer.rpm\"/>",
-            "<location href='pool/Answer.rpm'/>",
-        ] {
-            let why = primary_packages(&PRIMARY.replace(place, other), root).unwrap_err();
-            assert!(why.contains("as such indexes are"), "{other}: {why}");
-        }
-        assert!(primary_packages(&PRIMARY.replace("<arch>", "<arch>noarch</arch><arch>"), root).is_err());
-        assert_eq!(primary_of(REPOMD), Some("repodata/p.xml.gz"));
-        for (from, to) in
-            [("other", "primary"), ("other", "primary_db"), ("<data type=\"other\"", "<data\ntype=\"primary\"")]
-        {
-            assert_eq!(primary_of(&REPOMD.replace(from, to)), None, "{to}");
-        }
     }
 
     #[test]

@@ -180,7 +180,8 @@ impl Proven {
     pub fn is_named_so(&self) -> Result<(), Error> {
         let Some(identity) = &self.identity else { return Ok(()) };
         let Identity { name, version, arch } = identity;
-        let called = plain_name(&self.file);
+        let (called, epoch) = plain_and_epoch(&self.file);
+        let epoch_of = version.as_str().split_once(':').map_or("0", |(epoch, _)| epoch);
         let plain = |version: &DebVersion| {
             version.as_str().split_once(':').map_or_else(|| version.to_string(), |(_, plain)| plain.to_owned())
         };
@@ -191,7 +192,7 @@ impl Proven {
                 of_rpm && called != format!("{name}-{}.{}.rpm", plain(version), arch.rpm_name())
             }
         };
-        if !is_other {
+        if !is_other && epoch.is_none_or(|epoch| epoch == epoch_of) {
             return Ok(());
         }
         Err(Error::OtherPackage { got: identity.to_string(), wanted: called.chars().take(200).collect() })
@@ -231,13 +232,20 @@ pub(crate) fn digest(file: &mut File, path: &Path) -> Result<Sha256, Error> {
     Ok(Sha256::from_bytes(hasher.finalize().into()))
 }
 
-/// Gives a file's name as its builders wrote it: apt's cache keeps the epoch in it (`tiny_1%3a0.5_amd64.deb`).
+/// Gives a file's name as its builders wrote it.
 fn plain_name(path: &Path) -> String {
+    plain_and_epoch(path).0
+}
+
+/// Gives a file's name as its builders wrote it, and the epoch, which apt's cache keeps in it (`tiny_1%3a0.5_amd64.deb`).
+fn plain_and_epoch(path: &Path) -> (String, Option<String>) {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let Some((before, rest)) = name.split_once("_") else { return name };
+    let Some((before, rest)) = name.split_once("_") else { return (name, None) };
     match rest.split_once("%3a") {
-        Some((epoch, rest)) if epoch.bytes().all(|b| b.is_ascii_digit()) => format!("{before}_{rest}"),
-        _ => name,
+        Some((epoch, rest)) if epoch.bytes().all(|b| b.is_ascii_digit()) => {
+            (format!("{before}_{rest}"), Some(epoch.to_owned()))
+        }
+        _ => (name, None),
     }
 }
 

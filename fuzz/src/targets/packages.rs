@@ -114,13 +114,13 @@ pub const INDEX: Target = Target {
     run: |bytes| {
         let Ok(text) = str::from_utf8(bytes) else { return false };
         let root = Path::new("/repository");
-        let found = [archive::packages(text, root), archive::primary_packages(text, root)];
+        let found = [archive::packages(text, root), archive::dnf::primary_packages(text, root)];
         for entry in found.iter().flatten().flatten() {
             let inside = entry.file.strip_prefix(root).expect("it lies in the repository");
             assert!(inside.components().all(|part| matches!(part, std::path::Component::Normal(_))));
             let _ = entry.identity();
         }
-        archive::primary_of(text).is_some() || found.iter().flatten().any(|entries| !entries.is_empty())
+        archive::dnf::primary_of(text).is_some() || found.iter().flatten().any(|entries| !entries.is_empty())
     },
 };
 
