@@ -334,6 +334,7 @@ impl Book {
                     info!(from, to, "entries of the transparency log are missing here and are fetched");
                     if let Err(why) = self.fill(source, (from, to), head).await? {
                         warn!(from, to, %why, "the missing entries cannot be fetched yet");
+                        source.turn();
                         tokio::time::sleep(AGAIN).await;
                     }
                 }

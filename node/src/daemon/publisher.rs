@@ -149,8 +149,10 @@ impl Publisher {
     ) {
         self.open_published().await;
         let (mut look, mut follow) = (tokio::time::interval(LOOK_EVERY), tokio::time::interval(FOLLOW_EVERY));
+        // Whoever says such things all the time must not put it off each time.
+        let mut is_soon = false;
         loop {
-            if self.behind.swap(false, Relaxed) {
+            if self.behind.swap(false, Relaxed) && !std::mem::replace(&mut is_soon, true) {
                 follow.reset_after(BEHIND_AGAIN);
             }
             tokio::select! {
@@ -167,6 +169,7 @@ impl Publisher {
                     self.ask_to_resign().await;
                 }
                 _ = follow.tick() => {
+                    is_soon = false;
                     self.register().await;
                     self.renew_keyrings().await;
                     self.follow_all().await;

@@ -11,6 +11,9 @@ use attest::log::{
 pub trait Source: Sync {
     /// Gives what a log serves under a path. It is believed by nobody yet.
     fn fetch(&self, resource: Resource) -> impl Future<Output = Result<Vec<u8>, FetchError>> + Send;
+
+    /// Says that what it gave was of no use, so that it asks in another way, where it knows one.
+    fn turn(&self) {}
 }
 
 /// Why something was not served, in words.

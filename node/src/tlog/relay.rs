@@ -9,7 +9,10 @@
 mod kept;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -48,6 +51,8 @@ pub struct Relay {
     shared: Arc<Shared>,
     /// The largest checkpoint so far: one candidate may be behind another.
     newest: Arc<Mutex<Option<Verified>>>,
+    /// How often what was fetched was of no use.
+    turn: Arc<AtomicUsize>,
     strangers: Arc<Strangers>,
 }
 
@@ -112,7 +117,7 @@ impl Relay {
     pub fn new(shared: Arc<Shared>, budget: &Arc<Budget>) -> Self {
         let questions = Questions::new(budget);
         let strangers = Strangers { questions, kept: Mutex::default(), checkpoint: Mutex::default() };
-        Self { shared, newest: Arc::default(), strangers: Arc::new(strangers) }
+        Self { shared, newest: Arc::default(), turn: Arc::default(), strangers: Arc::new(strangers) }
     }
 
     /// Gives what candidates have, to a stranger within this node's budget for strangers.
@@ -253,17 +258,47 @@ impl Relay {
 
 impl Source for Relay {
     /// As [`Relay::ask`]; what none of them has, who coordinated before is asked for, all at once: the coordinators of now may all be
-    /// new. The reader checks what comes.
+    /// new. The reader checks what comes. Where that was of no use, each is asked alone, one after the other: whoever lies must not be
+    /// the first for ever.
     async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
+        let former = self.former();
+        let sources: Vec<NodeId> = self.candidates().into_iter().chain(former.iter().copied()).collect();
+        if let Some(node) = alone(self.turn.load(Relaxed), &sources) {
+            return Ok(self.ask_one(node, resource).await?);
+        }
         let missing = match self.ask(resource).await {
             Ok(bytes) => return Ok(bytes),
             Err(missing) => missing,
         };
-        let asked: Vec<_> = self.former().into_iter().map(|node| Box::pin(self.ask_one(node, resource))).collect();
-        if asked.is_empty() || resource == Resource::Checkpoint {
+        if former.is_empty() || resource == Resource::Checkpoint {
             return Err(missing.into());
         }
+        let asked = former.into_iter().map(|node| Box::pin(self.ask_one(node, resource)));
         let (bytes, _) = futures::future::select_ok(asked).await.map_err(|_| missing)?;
         Ok(bytes)
+    }
+
+    fn turn(&self) {
+        self.turn.fetch_add(1, Relaxed);
+    }
+}
+
+/// Gives who is asked alone after so many failures; after none, and when each had its turn, all are asked.
+fn alone(failures: usize, sources: &[NodeId]) -> Option<NodeId> {
+    (failures % (sources.len() + 1)).checked_sub(1).map(|at| sources[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::testing::node;
+
+    use super::alone;
+
+    #[test]
+    fn each_has_its_turn() {
+        let two = [node(1), node(2)];
+        let turns: Vec<_> = (0..5).map(|failures| alone(failures, &two)).collect();
+        assert_eq!(turns, [None, Some(node(1)), Some(node(2)), None, Some(node(1))]);
+        assert_eq!(alone(7, &[]), None);
     }
 }

@@ -1,6 +1,9 @@
 //! The book against a tree in memory: crashes at any point, gaps, contradictions, and what it serves.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use attest::{
     log::{
@@ -208,6 +211,40 @@ async fn fill(kept: &Arc<Book>, other: &Other) -> Result<Result<(), ReadError>, 
     let step = kept.state().step();
     let Step::Fetch { from, to, head } = step else { panic!("something is missing, not {step:?}") };
     kept.fill(other, (from, to), head).await
+}
+
+/// Several that can be asked, of whom one is, until what it gives is of no use.
+struct Several {
+    others: Vec<Other>,
+    turn: AtomicUsize,
+}
+
+impl Source for Several {
+    async fn fetch(&self, resource: Resource) -> Result<Vec<u8>, FetchError> {
+        self.others[self.turn.load(Relaxed) % self.others.len()].fetch(resource).await
+    }
+
+    fn turn(&self) {
+        self.turn.fetch_add(1, Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn who_lies_is_not_asked_for_ever() {
+    let (log, forked) = (Memory::sized(700), Memory::forked(700, 3));
+    let kept = book(&Disk::default());
+    kept.restore(log.head(600)).unwrap();
+    kept.append(placed(&log, 600, 610), log.head(610));
+    let others = vec![Other::of(&forked, 610), Other::of(&Memory::sized(0), 0), Other::of(&log, 610)];
+    let (stop, mut heads) = (CancellationToken::new(), kept.heads());
+    let several = Several { others, turn: AtomicUsize::default() };
+    let filled = async {
+        tokio::time::timeout(WITHIN, heads.wait_for(|head| head.size == 610)).await.unwrap().unwrap();
+        stop.cancel();
+    };
+    let (ran, ()) = tokio::join!(Arc::clone(&kept).run(several, stop.clone()), filled);
+    ran.unwrap();
+    assert_serves(&kept, &log, 610);
 }
 
 #[tokio::test]

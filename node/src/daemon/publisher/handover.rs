@@ -284,10 +284,12 @@ impl Publisher {
         newest_first(releases)
     }
 
-    /// Asks the other coordinators and every member within reach, as [`Publisher::newest`] does.
+    /// Asks the other coordinators and every member within reach, and looks at what this node knows itself, as [`Publisher::newest`]
+    /// does.
     async fn newest_anywhere(&self, channel: &ChannelName, bounds: (u64, Term)) -> Vec<Verified<Release>> {
         let everybody: Vec<NodeId> = self.others().into_iter().chain(self.members()).collect();
         let mut releases = self.ask_releases(channel, &everybody).await;
+        releases.extend(self.own(channel).await);
         releases.retain(|release| self.knows(release, bounds));
         newest_first(releases)
     }
