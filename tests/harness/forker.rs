@@ -42,8 +42,8 @@ pub struct Forker {
 struct Offered {
     /// The history that each member is shown.
     shown: BTreeMap<NodeId, Shown>,
-    /// What it answers to some questions, always the same.
-    told: Vec<(Request, Response)>,
+    /// What it answers to some questions, and how often it did.
+    told: Vec<(Request, Response, u32)>,
     /// The signed release; none while it has none to show.
     release: Option<Vec<u8>>,
     /// How often it was asked for it since it has it.
@@ -109,7 +109,18 @@ impl Forker {
     /// # Panics
     /// When a task panicked before.
     pub fn tell(&self, request: Request, response: Response) {
-        self.offered.lock().unwrap().told.push((request, response));
+        let mut offered = self.offered.lock().unwrap();
+        offered.told.retain(|(told, ..)| *told != request);
+        offered.told.push((request, response, 0));
+    }
+
+    /// How often it gave the answer that it was told to give.
+    ///
+    /// # Panics
+    /// When a task panicked before.
+    pub fn answered(&self, request: &Request) -> u32 {
+        let offered = self.offered.lock().unwrap();
+        offered.told.iter().find(|(told, ..)| told == request).map_or(0, |(_, _, times)| *times)
     }
 
     /// How often it was asked for the release that it offers.
@@ -157,8 +168,11 @@ impl Offered {
             self.asked += 1;
             return Response::Record(Octets(release.clone()));
         }
-        let told = self.told.iter().find(|(told, _)| told == request);
-        told.map_or_else(|| answer(self.shown.get(from), request), |(_, response)| response.clone())
+        let Some((_, response, times)) = self.told.iter_mut().find(|(told, ..)| told == request) else {
+            return answer(self.shown.get(from), request);
+        };
+        *times += 1;
+        response.clone()
     }
 }
 

@@ -62,6 +62,12 @@ async fn a_killed_builder_loses_its_lease_in_time_and_leaves_nothing() {
     nothing_is_left(&attempts);
     let attempt = attempt_of(&detail, &victim).clone();
     assert_eq!(attempt.state, AttemptState::Lost);
+    network.job_until((job, "the log says so"), WITHIN, |d| logged(d, &victim) == Some("nothing came")).await;
+}
+
+/// How a builder's attempt ended, by the log.
+fn logged<'a>(detail: &'a JobDetail, node: &NodeId) -> Option<&'a str> {
+    detail.logged.iter().find(|attempt| attempt.node == *node)?.outcome.as_deref()
 }
 
 #[tokio::test]
@@ -100,5 +106,8 @@ async fn interrupted_in_time(network: &mut Network, ground: &Ground) -> bool {
     assert!(said || took > limits::LEASE_TTL - 2 * limits::LEASE_RENEW_EVERY, "{attempt:?}");
     let detail = network.over(job, WITHIN).await;
     assert_eq!(detail.summary.state, JobState::Reproduced, "two operators of two go on: {detail:#?}");
+    let word = if said { "interrupted" } else { "nothing came" };
+    let ends = |d: &JobDetail| d.logged.iter().any(|one| one.node == victim && one.outcome.as_deref() == Some(word));
+    network.job_until((job, "the log says so, too"), WITHIN, ends).await;
     said && took < SAID_WITHIN
 }

@@ -246,6 +246,12 @@ async fn judged_by_strangers(network: &mut Network, ground: &Ground, old_proof: 
         (13, &[], [deb.clone(), lines.clone(), Some(old_proof.to_vec())], "the proof that nobody had seen"),
         (11, &["--agree", "3"], [deb.clone(), lines.clone(), proof.clone()], "two agree, three are wanted"),
     ];
+    // Who is kept from seeing anything newer notices, too.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let frozen = verify(&["--max-age", "1s"], good.clone().map(Some)).await;
+    assert!(frozen.code == 13 && frozen.out.contains("newest sign of life of the log"), "{frozen:?}");
+    let said = verify(&["--max-age", "1h"], good.clone().map(Some)).await;
+    assert_eq!(said.code, 0, "{said:?}");
     for (code, more, contents, why) in refused {
         let said = verify(more, contents).await;
         assert_eq!(said.code, code, "{why}: {said:?}");

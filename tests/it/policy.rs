@@ -1,6 +1,7 @@
 //! The policy as a chain: roots on several machines, versions that the network refuses, keys that are revoked while it builds.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,8 +14,12 @@ use artel::{
     keys,
 };
 use ed25519_dalek::SigningKey;
-use harness::{Ground, Network, Plan, Said, processes_of, run, until};
-use protocol::{OperatorName, PublicKey, envelope::Signed};
+use harness::{Copycat, Forker, Ground, Network, Plan, Said, processes_of, run, until};
+use protocol::{
+    OperatorName, PublicKey,
+    envelope::Signed,
+    message::{Octets, Request, Response},
+};
 use web::{
     Backend,
     api::{ApiError, JobState},
@@ -131,6 +136,10 @@ async fn roots_on_several_machines_revoke_an_operator_while_it_builds() {
     assert_eq!(network.job(before).await.summary.state, JobState::Reproduced, "what was decided stays");
 
     told_by_history(&roots).await;
+    let listed = roots.does(0, &["log", "ls", "--from", "0"]).await;
+    let revoked = network.id_of("b1").to_string();
+    let is_its = |line: &&str| line.contains(" revocation ") && line.contains(&revoked);
+    assert_eq!(listed.lines().filter(is_its).count(), 1, "the log has it: {listed}");
 }
 
 /// Looks at what the history tells of the three versions.
@@ -206,6 +215,35 @@ async fn the_network_never_goes_back() {
             (client.policy().await.ok()? == third[..]).then_some(())
         })
         .await;
+    }
+    let followed = [sign(&next, &both[..1]), sign(&next, &both)];
+    members_follow_the_roots_alone(&mut network, third, followed).await;
+}
+
+/// A coordinator that lies hands out a policy that too few roots signed: members stay with what they have, and take the one that enough
+/// signed.
+async fn members_follow_the_roots_alone(network: &mut Network, newest: Vec<u8>, [few, enough]: [Vec<u8>; 2]) {
+    let folder = network.folder().join("member");
+    let member = Copycat::join(network, "b3", &folder).await;
+    let answer = member.ask(Request::Policy).await;
+    let Response::Records(known) = answer else { panic!("{answer:?}") };
+    drop(member);
+    assert_eq!(known.last().map(|record| &record.0), Some(&newest));
+    network.node("coordinator").kill();
+    let liar = Forker::take_over(network, &BTreeMap::new()).await;
+    let told = |next: Vec<u8>| Response::Records(known.iter().cloned().chain([Octets(next)]).collect());
+    liar.tell(Request::Policy, told(few));
+    until("they asked for the policy", WITHIN, async || (liar.answered(&Request::Policy) > 1).then_some(())).await;
+    for name in ["b1", "b2"] {
+        let policy = network.client(name).policy().await.unwrap();
+        assert_eq!(policy, newest[..], "{name} stays with what enough roots signed");
+    }
+    // Who took the first after all, if only now, would not take another one of the same number.
+    liar.tell(Request::Policy, told(enough.clone()));
+    for name in ["b1", "b2"] {
+        let client = network.client(name);
+        let has = async || (client.policy().await.ok()? == enough[..]).then_some(());
+        until(&format!("{name} takes what enough roots signed"), WITHIN, has).await;
     }
 }
 

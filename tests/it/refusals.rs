@@ -196,4 +196,6 @@ async fn a_flipped_byte_in_a_store_is_noticed_and_fetched_from_somebody_else() {
         "the package is not blamed"
     );
     assert!(detail.attempts.iter().all(|a| a.outputs.is_empty()), "wrong bytes are never built: {detail:#?}");
+    let signed = |d: &JobDetail| d.logged.iter().any(|a| a.words() == "failed" && a.statement.is_some());
+    network.job_until((job, "the log names what the builder signed about itself"), WITHIN, signed).await;
 }

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use attest::{bundle::Bundle, verify};
+use attest::{
+    bundle::Bundle,
+    staple,
+    trust::{Demands, Trust},
+    verify,
+};
 use harness::{Ground, Network, Plan, Said, run, until};
 use protocol::{Sha256, words::RelativePath};
 use web::{
@@ -106,9 +111,37 @@ async fn a_spec_goes_all_the_way_to_dnf() {
         let said = run(&ground.verify, network.folder(), &arguments).await;
         assert_eq!(said.code, 12, "a changed file is not proven: {said:?}");
     }
+    by_staples(&network, &ground).await;
     rebuilt(&network, &ground, &detail).await;
     if may_install() {
         installed_and_refused(&network).await;
+    }
+}
+
+/// What lies beside each package proves it to a stranger with a policy file, as it was signed.
+async fn by_staples(network: &Network, ground: &Ground) {
+    let folder = network.folder().join("stranger");
+    fs::create_dir_all(&folder).unwrap();
+    let bundle = Bundle::from_bytes(&get(network, &format!("{POOL}/{PROGRAM}.artel-bundle")).await).unwrap();
+    let policies: Vec<_> = bundle.policies.iter().map(|policy| (policy.0.clone(), None)).collect();
+    let trust = Trust::new(network.id, &policies, Demands::default(), artel::clock::now()).unwrap();
+    let policy = folder.join("verify.policy");
+    fs::write(&policy, trust.to_string()).unwrap();
+    for name in [PROGRAM, DOC] {
+        for suffix in ["", staple::SUFFIX, staple::PROOF_SUFFIX] {
+            fs::write(folder.join(format!("{name}{suffix}")), get(network, &format!("{POOL}/{name}{suffix}")).await)
+                .unwrap();
+        }
+        let package = folder.join(name);
+        let words = ["--policy", policy.to_str().unwrap(), package.to_str().unwrap()];
+        let said = run(&ground.verify, &folder, &words).await;
+        assert!(said.code == 0 && said.out.contains("2 operators agree"), "{said:?}");
+        let signed = fs::read(&package).unwrap();
+        fs::write(&package, [signed.as_slice(), b"!"].concat()).unwrap();
+        assert_eq!(run(&ground.verify, &folder, &words).await.code, 12, "a changed package is not proven");
+        fs::write(&package, signed).unwrap();
+        fs::remove_file(folder.join(format!("{name}{}", staple::SUFFIX))).unwrap();
+        assert_eq!(run(&ground.verify, &folder, &words).await.code, 10, "nothing beside it proves it");
     }
 }
 

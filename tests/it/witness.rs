@@ -21,8 +21,10 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use harness::{Forker, Liar, Network, Plan, free_port, run, until};
 use protocol::{
-    NetworkId, Sha256,
+    NetworkId, Sha256, envelope,
     job::{Prune, ServerJob},
+    lease::Term,
+    release::{Manifest, Release},
     words::RelativePath,
 };
 use web::{
@@ -153,7 +155,7 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
     let histories: BTreeMap<_, _> = [("mirror-a", Memory::sized(300)), ("mirror-b", Memory::forked(520, 77))]
         .map(|(name, history)| (network.id_of(name), history))
         .into();
-    let _forker = Forker::take_over(&mut network, &histories).await;
+    let forker = Forker::take_over(&mut network, &histories).await;
     for name in mirrors {
         network.node(name).start();
         network.node(name).up().await;
@@ -205,6 +207,24 @@ async fn two_mirrors_that_were_shown_two_histories_find_out_and_stop() {
         let (status, html) = get(&network.public_address(name), "/");
         assert_eq!(status, 200);
         assert!(html.contains(r#"role="alert""#) && html.contains("The log of this network was forked"), "{html}");
+    }
+    takes_nothing_more(&mut network, &forker, &mirrors).await;
+}
+
+/// A release that the coordinator signs is taken by nobody who knows.
+async fn takes_nothing_more(network: &mut Network, forker: &Forker, mirrors: &[&str]) {
+    let manifest = forker.hold(Manifest { files: Vec::new(), packages: Vec::new() }.to_bytes()).await;
+    let channel = network.channel.clone();
+    let release = Release { at: artel::clock::now(), term: Term(1), channel, manifest, generation: 1 };
+    forker.offer(envelope::Signed::sign(&release, Some(&network.id), &[forker.key()]).to_bytes());
+    for name in mirrors {
+        let node = network.node(name);
+        until(&format!("{name} refuses a release"), WITHIN, async || {
+            let refused = |line: &str| line.contains("release not taken") && line.contains("was forked");
+            node.log().lines().any(refused).then_some(())
+        })
+        .await;
+        assert!(network.client(name).repositories().await.unwrap().iter().all(|view| view.generation == 0));
     }
 }
 

@@ -9,7 +9,8 @@ FILE is a DSSE envelope as JSON. It must
   2. hold an in-toto Statement v1 that in_toto_attestation accepts, written as that library reads it,
   3. hold a predicate that parses as SLSA provenance v1 with no field that the schema does not know,
 
-and each of a list of mutations must be refused by the judge whose subject it is. Exits 0 when all of this holds, 1 when
+and each of 20 mutations or more must be refused by securesystemslib, 20 others or more by in_toto_attestation itself, and a few by what
+we ask for beyond that. Exits 0 when all of this holds, 1 when
 something does not, 2 on wrong usage or where a library is missing. Install the judges into a virtual environment:
 
     python3 -m venv VENV && VENV/bin/pip install securesystemslib in-toto-attestation cryptography
@@ -40,6 +41,8 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 # Test 1 of RFC 8032: a key that signed nothing of ours.
 STRANGER = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+# Mutations that each of the two libraries must be shown, at least.
+MUTATIONS_MIN = 20
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
 
 
@@ -67,35 +70,34 @@ def key_of(key_hex):
     return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_hex)))
 
 
-def check_statement(payload):
-    """in_toto_attestation: the Statement validates, and the predicate is SLSA provenance without foreign fields."""
+def check_by_library(payload):
+    """in_toto_attestation alone: the Statement validates, and its predicate parses as the schema's own message type."""
     try:
         message = json_format.Parse(payload, statement_pb2.Statement())
         Statement.copy_from_pb(message).validate()
+        provenance = json_format.ParseDict(json.loads(payload)["predicate"], provenance_pb2.Provenance())
     except Exception as error:
         raise Refused(f"in_toto_attestation: {type(error).__name__}: {error}") from error
+    return message, provenance
+
+
+def check_statement(payload):
+    """in_toto_attestation, and what we ask for beyond that."""
+    message, provenance = check_by_library(payload)
     if message.predicate_type != PROVENANCE:
         raise Refused(f"predicate type is {message.predicate_type}")
     for subject in message.subject:
         for algorithm in ("sha256", "blake3"):
             if not re.fullmatch("[0-9a-f]{64}", subject.digest.get(algorithm, "")):
                 raise Refused(f"subject {subject.name} has no {algorithm}")
-    check_provenance(json.loads(payload)["predicate"])
-    return message
-
-
-def check_provenance(predicate):
-    """The schema's own message type: parsing refuses unknown fields and times that are not RFC 3339."""
-    try:
-        provenance = json_format.ParseDict(predicate, provenance_pb2.Provenance())
-    except Exception as error:
-        raise Refused(f"SLSA provenance: {type(error).__name__}: {error}") from error
     definition, details = provenance.build_definition, provenance.run_details
     if not definition.build_type or not definition.external_parameters or not details.builder.id:
         raise Refused("SLSA provenance: buildType, externalParameters and builder.id are required")
+    times = json.loads(payload)["predicate"]["runDetails"]["metadata"]
     for field in ("startedOn", "finishedOn"):
-        if not TIME.match(predicate["runDetails"]["metadata"][field]):
+        if not TIME.match(times[field]):
             raise Refused(f"{field} is not YYYY-MM-DDThh:mm:ssZ")
+    return message
 
 
 def judge(document, key_hex):
@@ -135,37 +137,85 @@ def cut_signature(document):
 
 def signed_mutations(document):
     """Changes that the signature must catch: (name, changed envelope)."""
-    yield "another digest", with_payload(document, lambda s: s["subject"][0]["digest"].update(sha256="0" * 64))
-    yield "another file name", with_payload(document, lambda s: s["subject"][0].update(name="other.deb"))
-    yield "another builder", with_payload(document, lambda s: s["predicate"]["runDetails"]["builder"].update(id="x"))
-    yield "one more subject", with_payload(document, lambda s: s["subject"].append(dict(s["subject"][0], name="more")))
-    external = lambda s: s["predicate"]["buildDefinition"]["externalParameters"]
-    yield "another network", with_payload(document, lambda s: external(s).update(network="0" * 64))
-    yield "another version", with_payload(document, lambda s: external(s).update(version="9.9"))
-    yield "a signature that was cut", with_envelope(document, cut_signature)
-    yield "another payload type", with_envelope(document, lambda d: d.update(payloadType="application/json"))
-    yield "a flipped bit in the signature", with_envelope(document, flipped_signature)
-    yield "no signature", with_envelope(document, lambda d: d.update(signatures=[]))
-    yield "a foreign key id", with_envelope(document, lambda d: d["signatures"][0].update(keyid="ff" * 32))
+    definition = lambda s: s["predicate"]["buildDefinition"]
+    external = lambda s: definition(s)["externalParameters"]
+    details = lambda s: s["predicate"]["runDetails"]
+    statements = {
+        "another digest": lambda s: s["subject"][0]["digest"].update(sha256="0" * 64),
+        "another file name": lambda s: s["subject"][0].update(name="other.deb"),
+        "one more subject": lambda s: s["subject"].append(dict(s["subject"][0], name="more")),
+        "another builder": lambda s: details(s)["builder"].update(id="x"),
+        "another start": lambda s: details(s)["metadata"].update(startedOn="2001-01-01T00:00:00Z"),
+        "another network": lambda s: external(s).update(network="0" * 64),
+        "another job": lambda s: external(s).update(job="0" * 64),
+        "another version": lambda s: external(s).update(version="9.9"),
+        "another architecture": lambda s: external(s).update(architecture="riscv64"),
+        "another channel": lambda s: external(s).update(channel="other"),
+        "another lease": lambda s: definition(s)["internalParameters"].update(lease=99),
+        "without what it was made of": lambda s: definition(s).update(resolvedDependencies=[]),
+    }
+    for name, change in statements.items():
+        yield name, with_payload(document, change)
+    payload = base64.b64decode(document["payload"])
+    envelopes = {
+        "a space behind the payload": lambda d: d.update(payload=base64.b64encode(payload + b" ").decode()),
+        "a payload that was cut": lambda d: d.update(payload=base64.b64encode(payload[:-1]).decode()),
+        "a payload that is no base64": lambda d: d.update(payload="!" + d["payload"][1:]),
+        "another payload type": lambda d: d.update(payloadType="application/json"),
+        "a signature that was cut": cut_signature,
+        "a flipped bit in the signature": flipped_signature,
+        "no signature": lambda d: d.update(signatures=[]),
+        "a foreign key id": lambda d: d["signatures"][0].update(keyid="ff" * 32),
+    }
+    for name, change in envelopes.items():
+        yield name, with_envelope(document, change)
+
+
+def changed_payloads(document, changes):
+    """The payloads of a statement after each of these changes: (name, payload)."""
+    for name, change in changes.items():
+        yield name, base64.b64decode(with_payload(document, change)["payload"])
 
 
 def statement_mutations(document):
-    """Changes that the Statement's and the predicate's judges must catch even if somebody signs them: (name, payload)."""
-    changes = {
-        "no subject": lambda s: s.update(subject=[]),
-        "a subject without digest": lambda s: s["subject"][0].pop("digest"),
-        "a subject without BLAKE3": lambda s: s["subject"][0]["digest"].pop("blake3"),
+    """Changes that the library must catch even if somebody signs them: (name, payload)."""
+    definition = lambda s: s["predicate"]["buildDefinition"]
+    details = lambda s: s["predicate"]["runDetails"]
+    yield from changed_payloads(document, {
+        "no statement type": lambda s: s.pop("_type"),
         "another statement type": lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"),
+        "a statement type that is a number": lambda s: s.update(_type=1),
         "no predicate type": lambda s: s.pop("predicateType"),
         "an empty predicate": lambda s: s.update(predicate={}),
+        "a predicate that is a list": lambda s: s.update(predicate=[s["predicate"]]),
         "an unknown field of the statement": lambda s: s.update(extra=1),
         "an unknown field of the predicate": lambda s: s["predicate"].update(extra=1),
-        "no build type": lambda s: s["predicate"]["buildDefinition"].pop("buildType"),
+        "an unknown field of the definition": lambda s: definition(s).update(extra=1),
+        "an unknown field of the builder": lambda s: details(s)["builder"].update(extra=1),
+        "no subject": lambda s: s.update(subject=[]),
+        "a subject that is a word": lambda s: s.update(subject="file"),
+        "a subject without digest": lambda s: s["subject"][0].pop("digest"),
+        "a subject with an empty digest": lambda s: s["subject"][0].update(digest={}),
+        "a digest that is a number": lambda s: s["subject"][0]["digest"].update(sha256=1),
+        "an unknown field of a subject": lambda s: s["subject"][0].update(extra=1),
+        "a build type that is a list": lambda s: definition(s).update(buildType=[]),
+        "dependencies that are a word": lambda s: definition(s).update(resolvedDependencies="none"),
+        "a time that is none": lambda s: details(s)["metadata"].update(startedOn="yesterday"),
+        "a time without a zone": lambda s: details(s)["metadata"].update(finishedOn="2026-01-01T00:00:00"),
+    })
+    yield "two values", base64.b64decode(document["payload"]) * 2
+
+
+def own_mutations(document):
+    """Changes that the library takes, and that we refuse: (name, payload)."""
+    definition = lambda s: s["predicate"]["buildDefinition"]
+    yield from changed_payloads(document, {
+        "a subject without BLAKE3": lambda s: s["subject"][0]["digest"].pop("blake3"),
+        "a digest that was cut": lambda s: s["subject"][0]["digest"].update(sha256="0" * 63),
+        "a digest that is no hexadecimal": lambda s: s["subject"][0]["digest"].update(sha256="x" * 64),
+        "no build type": lambda s: definition(s).pop("buildType"),
         "no builder": lambda s: s["predicate"]["runDetails"]["builder"].pop("id"),
-        "a time that is none": lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="yesterday"),
-    }
-    for name, change in changes.items():
-        yield name, base64.b64decode(with_payload(document, change)["payload"])
+    })
 
 
 def refuses(name, check):
@@ -192,13 +242,14 @@ def main(arguments):
         print(f"judge: {path}: {why}", file=sys.stderr)
         return 1
     print(f"accepted  {path}: {', '.join(subject.name for subject in statement.subject)}")
-    verdicts = [refuses("another key", lambda: judge(document, STRANGER))]
-    for name, changed in signed_mutations(document):
-        verdicts.append(refuses(name, lambda: judge(changed, key_hex)))
-    for name, payload in statement_mutations(document):
-        verdicts.append(refuses(name, lambda: check_statement(payload)))
+    signed = [refuses("another key", lambda: check_signature(document, STRANGER))]
+    signed += [refuses(name, lambda: check_signature(changed, key_hex)) for name, changed in signed_mutations(document)]
+    stated = [refuses(name, lambda: check_by_library(payload)) for name, payload in statement_mutations(document)]
+    own = [refuses(name, lambda: check_statement(payload)) for name, payload in own_mutations(document)]
+    print(f"securesystemslib refused {sum(signed)}, in_toto_attestation {sum(stated)}, what is asked for beyond that {sum(own)}")
+    verdicts = signed + stated + own
     print(f"{sum(verdicts)} of {len(verdicts)} mutations refused")
-    return 0 if all(verdicts) else 1
+    return 0 if all(verdicts) and min(len(signed), len(stated)) >= MUTATIONS_MIN else 1
 
 
 if __name__ == "__main__":
