@@ -4,7 +4,7 @@
 //! It runs in the test's own process, in place of the coordinator that was planned and not started.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -42,8 +42,8 @@ pub struct Forker {
 struct Offered {
     /// The history that each member is shown.
     shown: BTreeMap<NodeId, Shown>,
-    /// What it answers to some questions, and how often it did.
-    told: Vec<(Request, Response, u32)>,
+    /// What it answers to some questions, and to whom it did.
+    told: Vec<(Request, Response, BTreeSet<NodeId>)>,
     /// The signed release; none while it has none to show.
     release: Option<Vec<u8>>,
     /// How often it was asked for it since it has it.
@@ -111,16 +111,16 @@ impl Forker {
     pub fn tell(&self, request: Request, response: Response) {
         let mut offered = self.offered.lock().unwrap();
         offered.told.retain(|(told, ..)| *told != request);
-        offered.told.push((request, response, 0));
+        offered.told.push((request, response, BTreeSet::new()));
     }
 
-    /// How often it gave the answer that it was told to give.
+    /// Who was given the answer that it was told to give.
     ///
     /// # Panics
     /// When a task panicked before.
-    pub fn answered(&self, request: &Request) -> u32 {
+    pub fn answered(&self, request: &Request) -> BTreeSet<NodeId> {
         let offered = self.offered.lock().unwrap();
-        offered.told.iter().find(|(told, ..)| told == request).map_or(0, |(_, _, times)| *times)
+        offered.told.iter().find(|(told, ..)| told == request).map(|(.., to)| to.clone()).unwrap_or_default()
     }
 
     /// How often it was asked for the release that it offers.
@@ -168,10 +168,10 @@ impl Offered {
             self.asked += 1;
             return Response::Record(Octets(release.clone()));
         }
-        let Some((_, response, times)) = self.told.iter_mut().find(|(told, ..)| told == request) else {
+        let Some((_, response, to)) = self.told.iter_mut().find(|(told, ..)| told == request) else {
             return answer(self.shown.get(from), request);
         };
-        *times += 1;
+        to.insert(*from);
         response.clone()
     }
 }

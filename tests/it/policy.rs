@@ -233,7 +233,8 @@ async fn members_follow_the_roots_alone(network: &mut Network, newest: Vec<u8>, 
     let liar = Forker::take_over(network, &BTreeMap::new()).await;
     let told = |next: Vec<u8>| Response::Records(known.iter().cloned().chain([Octets(next)]).collect());
     liar.tell(Request::Policy, told(few));
-    until("they asked for the policy", WITHIN, async || (liar.answered(&Request::Policy) > 1).then_some(())).await;
+    let both = ["b1", "b2"].map(|name| network.id_of(name)).into();
+    until("both asked", WITHIN, async || liar.answered(&Request::Policy).is_superset(&both).then_some(())).await;
     for name in ["b1", "b2"] {
         let policy = network.client(name).policy().await.unwrap();
         assert_eq!(policy, newest[..], "{name} stays with what enough roots signed");

@@ -188,19 +188,30 @@ fn rpm(root: &Path, known: &mut Indexes) -> Result<Vec<Entry>, Error> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let malformed = |why: String| Error::Form { path: path.clone(), why };
-    let (bytes, sha256) = unpacked(&path)?;
-    let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
-    let which = "it names no primary index, or further ones, which are not read here (createrepo_c writes none with --no-database)";
-    let href = dnf::primary_of(&text).ok_or_else(|| malformed(which.to_owned()))?;
-    let primary = below(root, &href).map_err(malformed)?;
-    if primary.extension() != Some(OsStr::new("gz")) {
-        return Err(malformed(format!("{href} is not packed by gzip, which alone is read here")));
+    let text = dnf_text(&path, known)?;
+    let places = dnf::indexes_of(&text).map_err(|why| Error::Form { path: path.clone(), why })?;
+    let mut index = |place: &str| -> Result<(PathBuf, String), Error> {
+        let malformed = |why: String| Error::Form { path: path.clone(), why };
+        let index = below(root, place).map_err(malformed)?;
+        if index.extension() != Some(OsStr::new("gz")) {
+            return Err(malformed(format!("{place} is not packed by gzip, which alone is read here")));
+        }
+        let text = dnf_text(&index, known)?;
+        Ok((index, text))
+    };
+    for list in &places.lists {
+        let (path, text) = index(list)?;
+        dnf::only_lists(&text).map_err(|why| Error::Form { path, why })?;
     }
-    let (bytes, of_primary) = unpacked(&primary)?;
-    known.extend([(path.clone(), sha256), (primary, of_primary)]);
-    let text = String::from_utf8(bytes).map_err(|e| malformed(e.to_string()))?;
-    dnf::primary_packages(&text, root).map_err(malformed)
+    let (path, text) = index(&places.primary)?;
+    dnf::primary_packages(&text, root).map_err(|why| Error::Form { path, why })
+}
+
+/// Reads an index of dnf's.
+fn dnf_text(path: &Path, known: &mut Indexes) -> Result<String, Error> {
+    let (bytes, sha256) = unpacked(path)?;
+    known.insert(path.to_owned(), sha256);
+    String::from_utf8(bytes).map_err(|error| Error::Form { path: path.to_owned(), why: error.to_string() })
 }
 
 /// Gives the folders in a folder, sorted; none where it is not there.
@@ -238,6 +249,11 @@ impl Found {
         let mut listed = BTreeSet::new();
         for path in &self.releases {
             let text = String::from_utf8_lossy(&read(path, RELEASE_MAX)?).into_owned();
+            // apt parts words at fewer of them.
+            if text.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
+                let why = "it has control characters, of which others make something else".to_owned();
+                return Err(Error::Form { path: path.clone(), why });
+            }
             let words: Vec<&str> = text.split_ascii_whitespace().collect();
             listed.extend(words.windows(3).filter_map(listed_index).map(str::to_ascii_lowercase));
         }
@@ -297,7 +313,7 @@ fn walk(folder: &Path, (depth, known): (usize, &Indexes), found: &mut Found) -> 
 #[cfg(test)]
 mod tests {
     use super::{
-        dnf::tests::{PRIMARY, REPOMD},
+        dnf::tests::{OTHER, PRIMARY, REPOMD},
         *,
     };
 
@@ -327,6 +343,7 @@ mod tests {
         lay(dir.path(), "dists/main/main/binary-arm64/Packages.gz", &gz(PACKAGES));
         lay(dir.path(), "repodata/repomd.xml", REPOMD.as_bytes());
         lay(dir.path(), "repodata/p.xml.gz", &gz(PRIMARY));
+        lay(dir.path(), "repodata/o.xml.gz", &gz(OTHER));
         let found = entries(dir.path()).unwrap();
         let wanted = |entry: &Entry| entry.identity().unwrap().unwrap().to_string();
         assert_eq!(found.iter().map(wanted).collect::<Vec<_>>(), ["Answer 3:1.2-1 amd64", "tiny 1:2 all"]);
@@ -343,7 +360,34 @@ mod tests {
         assert_eq!(names.collect::<Vec<_>>(), ["x.deb", "y.rpm"]);
     }
 
-    /// What apt or dnf would find, and this program does not, must not look proven.
+    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+
+    fn is_refused(why: &str, files: Files<'_>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in &files {
+            lay(dir.path(), &format!("{path}{}", if path.ends_with('/') { "x" } else { "" }), bytes);
+        }
+        let words = entries(dir.path()).unwrap_err().words();
+        assert!(words.contains(why), "{why}: {words}");
+    }
+
+    /// What dnf would find, and this program does not, must not look proven.
+    #[test]
+    fn what_is_not_read_of_dnfs_is_said() {
+        let of = |repomd: &str, other: &str, primary: &str| {
+            vec![
+                ("repodata/repomd.xml", repomd.into()),
+                ("repodata/o.xml.gz", gz(other)),
+                ("repodata/p.xml.gz", gz(primary)),
+            ]
+        };
+        is_refused("as such indexes", of(REPOMD, OTHER, &format!("{PRIMARY}<package\ntype=\"rpm\"></package>")));
+        is_refused("as such indexes", of(REPOMD, PRIMARY, PRIMARY));
+        is_refused("of the kind \"primary_zck\"", of(&REPOMD.replace("other", "primary_zck"), OTHER, PRIMARY));
+        is_refused("not packed by gzip", of(&REPOMD.replace("o.xml.gz", "o.xml.zst"), OTHER, PRIMARY));
+    }
+
+    /// What apt would find, and this program does not, must not look proven.
     #[test]
     fn what_is_not_read_is_said() {
         let index = "dists/main/main/binary-amd64/Packages";
@@ -354,7 +398,6 @@ mod tests {
         };
         let other = PACKAGES.replace("tiny_2", "other_2");
         let deep = "deep/".repeat(DEPTH_MAX + 2);
-        type Files<'a> = Vec<(&'a str, Vec<u8>)>;
         let refused: Vec<(&str, Files<'_>)> = vec![
             (
                 "something else",
@@ -373,13 +416,6 @@ mod tests {
                 vec![(index, PACKAGES.replace("Description", "filename:pool/other.deb\nDescription").into())],
             ),
             (
-                "as such indexes",
-                vec![
-                    ("repodata/repomd.xml", REPOMD.into()),
-                    ("repodata/p.xml.gz", gz(&format!("{PRIMARY}<package\ntype=\"rpm\"></package>"))),
-                ],
-            ),
-            (
                 "not read here",
                 vec![(index, PACKAGES.into()), ("dists/main/main/binary-amd64/Packages.diff/Index", vec![])],
             ),
@@ -388,22 +424,8 @@ mod tests {
                 "none of those that were read",
                 vec![(index, PACKAGES.into()), (HIDDEN, vec![1]), ("dists/main/InRelease", release("AB12"))],
             ),
-            (
-                "further ones",
-                vec![
-                    ("repodata/repomd.xml", REPOMD.replace("other", "primary_zck").into()),
-                    ("repodata/p.xml.gz", gz(PRIMARY)),
-                ],
-            ),
         ];
-        for (why, files) in refused {
-            let dir = tempfile::tempdir().unwrap();
-            for (path, bytes) in &files {
-                lay(dir.path(), &format!("{path}{}", if path.ends_with('/') { "x" } else { "" }), bytes);
-            }
-            let words = entries(dir.path()).unwrap_err().words();
-            assert!(words.contains(why), "{why}: {words}");
-        }
+        refused.into_iter().for_each(|(why, files)| is_refused(why, files));
         let dir = tempfile::tempdir().unwrap();
         lay(dir.path(), "a/x.deb", b"x");
         std::os::unix::fs::symlink(dir.path().join("a"), dir.path().join("b")).unwrap();
@@ -423,10 +445,12 @@ mod tests {
         lay(dir.path(), "dists/main/Release", &release("cd34"));
         assert_eq!(entries(dir.path()).unwrap().len(), 1, "nobody finds what no Release names");
         let of_two = b"SHA512: cd34 7 main/binary-amd64/Packages.xz ab12 7 main/binary-amd64/Packages.zst\n";
-        for release in [&release("ab12")[..], b"SHA512: ab12 7 main/binary-amd64/Packages.zst\n", of_two] {
+        let of_apt = b"SHA512:\n ab12 7\x0cX main/binary-amd64/Packages.zst\n";
+        for release in [&release("ab12")[..], b"SHA512: ab12 7 main/binary-amd64/Packages.zst\n", of_two, of_apt] {
             lay(dir.path(), "dists/main/Release", release);
             assert!(entries(dir.path()).is_err(), "{}", String::from_utf8_lossy(release));
         }
+        lay(dir.path(), "dists/main/Release", &release("ab12"));
         lay(dir.path(), HIDDEN, PACKAGES.as_bytes());
         assert_eq!(entries(dir.path()).unwrap().len(), 1, "it is the index that was read");
     }

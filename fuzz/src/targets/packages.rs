@@ -120,7 +120,9 @@ pub const INDEX: Target = Target {
             assert!(inside.components().all(|part| matches!(part, std::path::Component::Normal(_))));
             let _ = entry.identity();
         }
-        archive::dnf::primary_of(text).is_some() || found.iter().flatten().any(|entries| !entries.is_empty())
+        archive::dnf::indexes_of(text).is_ok()
+            || archive::dnf::only_lists(text).is_ok()
+            || found.iter().flatten().any(|entries| !entries.is_empty())
     },
 };
 

@@ -3,7 +3,7 @@
 //! Readers of XML differ in what they make of what is rare: an instruction, another encoding, a prefix. An index that has such things, or
 //! says a thing twice or in another place than writers of such files do, is refused, since dnf might find something else in it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use protocol::Arch;
 use quick_xml::{
@@ -17,39 +17,76 @@ use super::{ENTRIES_MAX, Entry, below, too_many};
 const READ: [(&str, usize); 6] =
     [("data", 1), ("package", 1), ("location", 2), ("name", 2), ("arch", 2), ("version", 2)];
 
+/// The kinds of indexes that are read.
+const KINDS: [&str; 3] = ["primary", "filelists", "other"];
+/// How deep elements may lie in each other, and how long the beginning of one may be, in bytes: many times those of such files.
+const DEPTH_MAX: usize = 16;
+const TAG_MAX: usize = 64 << 10;
+
 /// Why an index is refused.
 fn unread() -> String {
     "it is not written as such indexes are".into()
 }
 
-/// Gives where the primary index lies, by the text of `repomd.xml`; none where there are others of the kind (`primary_zck`, which
-/// dnf likes better, or a second one), or where it is not written as such files are.
-pub fn primary_of(text: &str) -> Option<String> {
-    let mut primary = None;
-    let mut inside = None;
-    let mut elements = Elements::of(text).ok()?;
-    while let Some(step) = elements.next().ok()? {
+/// Where the indexes of a repository lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The index that says which packages there are.
+    pub primary: String,
+    /// Those that only say more of them: which files they have, and what was changed.
+    pub lists: Vec<String>,
+}
+
+/// Gives where the indexes lie, by the text of `repomd.xml`.
+///
+/// # Errors
+/// Words, where there is an index of another kind (of those that begin with `primary` dnf likes some better), or the same one twice, or
+/// the text is not written as such files are.
+pub fn indexes_of(text: &str) -> Result<Places, String> {
+    let (mut found, mut inside) = (BTreeMap::new(), None);
+    let mut elements = Elements::of(text, &[])?;
+    while let Some(step) = elements.next()? {
         match step {
             Step::Begin("data", element) => {
-                let kind = element.only("type")?;
-                if kind.starts_with("primary") && (kind != "primary" || primary.replace(None).is_some()) {
-                    return None;
-                }
-                inside = Some(kind == "primary");
+                let kind = element.only("type").ok_or_else(unread)?;
+                let known = KINDS.into_iter().find(|known| *known == kind).ok_or_else(|| {
+                    format!("it names an index of the kind {kind:?}, which is not read here (createrepo_c writes none with --no-database)")
+                })?;
+                inside = Some(known);
             }
-            Step::Begin("location", element) if inside? => {
-                let [(name, href)] = <[_; 1]>::try_from(element.attributes).ok()?;
-                let place = primary.as_mut().filter(|_| name == "href")?;
-                if place.replace(href).is_some() {
-                    return None;
+            Step::Begin("location", element) => {
+                let place = element.place().ok_or_else(unread)?;
+                if found.insert(inside.ok_or_else(unread)?, place).is_some() {
+                    return Err(unread());
                 }
             }
             Step::End("data") => inside = None,
-            Step::Begin("location", _) | Step::End(_) | Step::Text(_) => {}
-            Step::Begin(..) => return None,
+            Step::End(_) | Step::Text(_) => {}
+            Step::Begin(..) => return Err(unread()),
         }
     }
-    primary?
+    let primary = found.remove("primary").ok_or("it names no primary index")?;
+    Ok(Places { primary, lists: found.into_values().collect() })
+}
+
+/// Checks that an index only says more of packages: dnf reads all of them with the same reader, and would take packages, and places of
+/// packages, out of each.
+///
+/// # Errors
+/// Words, when it says anything else.
+pub fn only_lists(text: &str) -> Result<(), String> {
+    let mut elements = Elements::of(text, &["filelists", "otherdata", "file", "changelog"])?;
+    while let Some(step) = elements.next()? {
+        let is_fine = match step {
+            Step::Begin("package", element) => element.only("pkgid").is_some(),
+            Step::Begin(name, _) => name == "version",
+            Step::End(_) | Step::Text(_) => true,
+        };
+        if !is_fine {
+            return Err(unread());
+        }
+    }
+    Ok(())
 }
 
 /// Reads the text of a primary index, of the repository in a folder.
@@ -59,10 +96,13 @@ pub fn primary_of(text: &str) -> Option<String> {
 pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     let mut package: Option<Package> = None;
-    let mut elements = Elements::of(text)?;
+    let mut elements = Elements::of(text, &[])?;
     while let Some(step) = elements.next()? {
         match step {
-            Step::Begin("package", _) if package.is_none() => package = Some(Package::default()),
+            // With a `pkgid` it would be more of another one.
+            Step::Begin("package", element) if package.is_none() && element.only("pkgid").is_none() => {
+                package = Some(Package::default());
+            }
             Step::Begin(name, element) => {
                 package.as_mut().and_then(|package| package.take(name, element)).ok_or_else(unread)?;
             }
@@ -102,11 +142,7 @@ impl Package {
             "name" => self.name.replace(String::new()).map(drop),
             "arch" => self.arch.replace(String::new()).map(drop),
             "version" => self.version.replace(element).map(drop),
-            "location" => {
-                // Another attribute might say where it is relative to (`xml:base`).
-                let [(name, href)] = <[_; 1]>::try_from(element.attributes).ok()?;
-                self.place.replace(href).map(drop).or((name != "href").then_some(()))
-            }
+            "location" => self.place.replace(element.place()?).map(drop),
             _ => Some(()),
         };
         self.open = Some(of);
@@ -152,6 +188,12 @@ impl Element {
         Some(Self { attributes: attributes.collect::<Option<_>>()? })
     }
 
+    /// Gives the place that it names and nothing else: another attribute might say where that is relative to (`xml:base`).
+    fn place(self) -> Option<String> {
+        let [(name, href)] = <[_; 1]>::try_from(self.attributes).ok()?;
+        (name == "href").then_some(href)
+    }
+
     fn only(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
@@ -170,6 +212,8 @@ enum Step {
 /// The parts of an index that are read, one after the other.
 struct Elements<'a> {
     reader: Reader<&'a [u8]>,
+    /// The other elements that may be there; any where there are none.
+    others: &'static [&'static str],
     /// Elements that are open.
     depth: usize,
     /// Whether the innermost of them says something itself: a name, a place.
@@ -177,14 +221,14 @@ struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    fn of(text: &'a str) -> Result<Self, String> {
+    fn of(text: &'a str, others: &'static [&'static str]) -> Result<Self, String> {
         // Without a declaration some encodings are told by their first bytes; each of those has a zero, or begins otherwise.
         if !text.starts_with('<') || text.contains('\0') {
             return Err(unread());
         }
         let mut reader = Reader::from_str(text);
         reader.config_mut().expand_empty_elements = true;
-        Ok(Self { reader, depth: 0, leaf: false })
+        Ok(Self { reader, others, depth: 0, leaf: false })
     }
 
     fn next(&mut self) -> Result<Option<Step>, String> {
@@ -194,7 +238,9 @@ impl<'a> Elements<'a> {
                 Event::Start(start) => {
                     let known = known(start.local_name().as_ref());
                     let misplaced = |(name, depth)| start.name().as_ref() != name || self.depth != depth;
-                    if self.leaf || known.is_some_and(misplaced) {
+                    let is_other = self.others.is_empty() || self.others.contains(&start.name().as_ref());
+                    let is_huge = self.depth == DEPTH_MAX || start.len() > TAG_MAX;
+                    if self.leaf || is_huge || !known.map_or(is_other, |known| !misplaced(known)) {
                         return Err(unread());
                     }
                     self.depth += 1;
@@ -239,6 +285,8 @@ fn known(name: &str) -> Option<(&'static str, usize)> {
 pub(super) mod tests {
     use super::*;
 
+    pub(in crate::archive) const OTHER: &str =
+        "<otherdata><package pkgid=\"ab\"><version/><changelog author=\"a\">b &lt;</changelog></package></otherdata>";
     pub(in crate::archive) const REPOMD: &str = "<repomd>\n<data type=\"other\">\n<location href=\"repodata/o.xml.gz\"/></data>\n  <data type=\"primary\">\n\
                               <location href=\"repodata/p.xml.gz\"/>\n</data></repomd>";
     pub(in crate::archive) const PRIMARY: &str = "<metadata packages=\"1\">\n<package type=\"rpm\"><name>Answer</name><arch>x86_64</arch>\
@@ -289,18 +337,44 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn there_is_one_primary_index() {
-        assert_eq!(primary_of(REPOMD).as_deref(), Some("repodata/p.xml.gz"));
+    fn there_is_one_index_of_a_kind() {
+        let places = indexes_of(REPOMD).unwrap();
+        assert_eq!(
+            (places.primary.as_str(), places.lists),
+            ("repodata/p.xml.gz", vec!["repodata/o.xml.gz".to_owned()])
+        );
         for (from, to) in [
             ("other", "primary"),
             ("other", "primary_db"),
+            ("other", "prestodelta"),
             ("<data type=\"other\"", "<data\ntype=\"primary\""),
             ("<location href=\"repodata/p.xml.gz\"/>", ""),
             ("<repomd>", "<?x <data type=\"primary\"><location href=\"repodata/o.xml.gz\"/></data> ?><repomd>"),
             ("</repomd>", "</repomd><location href=\"repodata/o.xml.gz\"/>"),
             ("href=\"repodata/p", "xml:base=\"http://evil.example/\" href=\"repodata/p"),
         ] {
-            assert_eq!(primary_of(&REPOMD.replace(from, to)), None, "{to}");
+            assert!(indexes_of(&REPOMD.replace(from, to)).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn what_says_more_of_packages_says_nothing_else() {
+        let files = "<filelists packages=\"1\"><package pkgid=\"ab\" name=\"Answer\" arch=\"x86_64\"><version epoch=\"3\" ver=\"1.2\" rel=\"1\"/>\
+                     <file type=\"dir\">/usr</file></package></filelists>";
+        only_lists(files).unwrap();
+        only_lists(OTHER).unwrap();
+        for (from, to) in [
+            (" pkgid=\"ab\"", ""),
+            ("<file ", "<location href=\"pool/evil.bin\"/><file "),
+            ("<file ", "<checksum pkgid=\"YES\">cd</checksum><file "),
+            ("<file ", "<x:location href=\"pool/evil.bin\"/><file "),
+            ("</filelists>", "<patch/></filelists>"),
+        ] {
+            assert!(only_lists(&files.replace(from, to)).is_err(), "{to}");
+        }
+        assert!(primary_packages(&PRIMARY.replace("<package ", "<package pkgid=\"ab\" "), Path::new("/r")).is_err());
+        let long = PRIMARY.replace("<package ", &format!("<package a=\"{}\" ", "x".repeat(TAG_MAX)));
+        let deep = PRIMARY.replace("<name>", &format!("{}<name>", "<a>".repeat(DEPTH_MAX)));
+        assert!([long, deep].iter().all(|text| primary_packages(text, Path::new("/r")).is_err()));
     }
 }
