@@ -20,7 +20,10 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -221,6 +224,8 @@ pub struct Book {
     heads: watch::Sender<Head>,
     /// The newest checkpoint, signed once.
     signed: Mutex<Option<Signed>>,
+    /// Whether nothing is signed for now, see [`Book::hold`].
+    held: AtomicBool,
 }
 
 impl Book {
@@ -241,11 +246,26 @@ impl Book {
             work: Notify::new(),
             heads: watch::Sender::new(head),
             signed: Mutex::new(None),
+            held: AtomicBool::new(false),
         }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs nothing until [`Book::go_on`]: what was written last before a crash comes again out of the group's log, and was signed for.
+    pub fn hold(&self) {
+        self.held.store(true, Relaxed);
+    }
+
+    /// Ends [`Book::hold`] when all that the ledger knows now is written.
+    pub async fn go_on(&self) {
+        let size = self.state().ledger.size;
+        let mut heads = self.heads.subscribe();
+        // The sender is this book's own.
+        drop(heads.wait_for(|head| head.size >= size).await);
+        self.held.store(false, Relaxed);
     }
 
     /// Takes what a batch logged, in order, and the ledger's head after it. It is written soon.
@@ -415,12 +435,13 @@ impl Book {
         tokio::task::spawn_blocking(move || book.read(resource)).await.map_err(|_| store::Error::Stopped)?
     }
 
-    /// Signs what is written, once for each head. None before there is anything, and while entries are missing here: others
-    /// know more then.
+    /// Signs what is written, once for each head. None before there is anything, while entries are missing here, since others
+    /// know more then, and while it is held.
     pub fn checkpoint(&self) -> Option<Signed> {
         let head = {
             let state = self.state();
-            Some(state.edge.head()).filter(|head| head.size > 0 && state.gap().is_none())
+            let is_whole = state.gap().is_none() && !self.held.load(Relaxed);
+            Some(state.edge.head()).filter(|head| head.size > 0 && is_whole)
         }?;
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         if signed.as_ref().is_none_or(|signed| signed.claims().head() != head) {

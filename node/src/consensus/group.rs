@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use openraft::{Raft, ServerState, SnapshotPolicy, error::InitializeError, error::RaftError, metrics::RaftMetrics};
+use openraft::{
+    LogId, Raft, ServerState, SnapshotPolicy, error::InitializeError, error::RaftError, metrics::RaftMetrics,
+};
 use protocol::NodeId;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -89,6 +91,8 @@ pub struct Group {
     pub(super) shared: Arc<Shared>,
     proposals: mpsc::Sender<Proposal>,
     standing: watch::Receiver<Standing>,
+    /// Where its log ended when it was opened.
+    opened: Option<LogId<Member>>,
     tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
     ending: CancellationToken,
 }
@@ -133,7 +137,8 @@ impl Group {
         tasks.spawn(pulse.run(ending.clone()));
         tasks.spawn(proposer.run(queue, ending.clone()));
         let tasks = Arc::new(tokio::sync::Mutex::new(tasks));
-        Ok(Group { raft, shared, proposals, standing, tasks, ending })
+        let opened = shared.marks.last_log();
+        Ok(Group { raft, shared, proposals, standing, opened, tasks, ending })
     }
 
     /// Founds the group with these voters, if nothing is founded yet: every one of them may call it, at any time. A member that
@@ -162,6 +167,16 @@ impl Group {
     /// Says whether this member has anything of the group's log, as its disk has it.
     pub fn has_log(&self) -> bool {
         self.shared.marks.last_log().is_some()
+    }
+
+    /// Waits until everything is applied here again that was applied before the last stop, or this member is stopped. What its log had is
+    /// decided then, or was replaced under a later term.
+    pub async fn caught_up(&self) {
+        let Some(opened) = self.opened else { return };
+        let is_past =
+            |applied: LogId<Member>| applied.index >= opened.index || applied.leader_id.term > opened.leader_id.term;
+        // Without an engine there is nothing to wait for.
+        drop(self.raft.metrics().wait_for(|now| now.last_applied.is_some_and(is_past)).await);
     }
 
     /// Whether another one of the voters holds a log already.

@@ -95,6 +95,7 @@ impl Candidate {
         let policies = shared.policies();
         let genesis = &policies.chain()[0];
         let book = self.book().await?;
+        book.hold();
         let replica = Replica::new((shared.id, shared.network), genesis, Arc::clone(&book), self.news.clone())?;
         let log = self.log(genesis).await?;
         // It ends last: a snapshot waits for what it writes.
@@ -212,6 +213,16 @@ impl Candidate {
         parts.spawn(async move {
             explainer.run(disputes_in, e).await;
             ("explainer", Ok(()))
+        });
+        let (of, book, until) = (group.clone(), Arc::clone(replica.book()), stop.clone());
+        parts.spawn(async move {
+            let caught_up = async {
+                of.caught_up().await;
+                book.go_on().await;
+                std::future::pending::<()>().await;
+            };
+            until.run_until_cancelled(caught_up).await;
+            ("checkpoints", Ok(()))
         });
         let (this, of, until) = (self.clone(), group.clone(), stop.clone());
         parts.spawn(async move {

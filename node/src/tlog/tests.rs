@@ -229,6 +229,25 @@ impl Source for Several {
     }
 }
 
+/// A crash takes the last batches, which come again: what was signed for before must not look as if it had gone back.
+#[tokio::test]
+async fn nothing_is_signed_until_what_a_crash_took_is_written_again() {
+    let log = Memory::sized(300);
+    let kept = book(&Disk::default());
+    write(&kept, &log, (0, 290)).unwrap();
+    kept.hold();
+    assert_eq!(kept.checkpoint(), None);
+    kept.append(placed(&log, 290, 300), log.head(300));
+    let (book, entries) = (Arc::clone(&kept), placed(&log, 290, 300));
+    let written = async {
+        tokio::task::yield_now().await;
+        assert_eq!(kept.checkpoint(), None, "the ledger knows more than is written");
+        book.write(&entries).unwrap();
+    };
+    tokio::join!(kept.go_on(), written);
+    assert_eq!(kept.checkpoint().unwrap().claims().head(), log.head(300));
+}
+
 #[tokio::test]
 async fn who_lies_is_not_asked_for_ever() {
     let (log, forked) = (Memory::sized(700), Memory::forked(700, 3));

@@ -138,6 +138,12 @@ async fn the_group_goes_on_after_the_upgrade() {
         let pile = Seen::default();
         let group = Group::open(config, log, pile.clone(), Nobody).await.unwrap();
         group.found(&voters).await.unwrap();
+        group.caught_up().await;
+        assert_eq!(
+            pile.0.lock().unwrap().applied.len() + 1,
+            applied,
+            "what was applied before is again, without anybody's asking"
+        );
         let mut standing = group.standing();
         standing.wait_for(crate::consensus::Standing::leads).await.unwrap();
         let position = group.propose(format!("after start {start}").into_bytes()).await.unwrap();
