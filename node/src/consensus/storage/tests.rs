@@ -5,6 +5,11 @@ mod model;
 mod old;
 mod space;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use openraft::{
     RaftLogReader, StorageError, Vote,
     storage::{RaftLogStorage, RaftLogStorageExt},
@@ -12,7 +17,7 @@ use openraft::{
 };
 
 use self::model::{entry, id, meta};
-use super::{Error, Log, Place, RecordError};
+use super::{Error, Health, Log, Place, RecordError};
 use crate::{
     consensus::{
         Durable, Frozen, Machine, Member, PAYLOAD_BYTES_MAX, Position, Snapshots, Types, guard::Marks, machine::Adapter,
@@ -196,9 +201,10 @@ async fn old_entries_come_from_the_disk() {
 /// What waits together is synced together.
 #[tokio::test]
 async fn changes_that_wait_share_a_transaction() {
-    let disk = Disk::default();
-    let store = Store::open_with(disk.clone()).unwrap();
+    let (disk, free) = (Disk::default(), Arc::new(AtomicU64::new(u64::MAX)));
+    let store = Store::open_with_room(disk.clone(), free.clone()).unwrap();
     let mut log = Log::open(&store).unwrap();
+    let mut health = log.health();
     let before = disk.operations();
     for index in 0..64 {
         log.blocking_append([entry(1, index, vec![1; 300])]).await.unwrap();
@@ -208,8 +214,14 @@ async fn changes_that_wait_share_a_transaction() {
         let mut log = log.clone();
         async move { log.blocking_append([entry(1, index, vec![1; 300])]).await.unwrap() }
     });
+    // How soon the writer wakes must not matter: it waits for space until all of them wait.
+    free.store(0, Ordering::SeqCst);
+    let freed = async {
+        health.wait_for(|health| *health != Health::Sound).await.unwrap();
+        free.store(u64::MAX, Ordering::SeqCst);
+    };
     let before = disk.operations();
-    futures::future::join_all(waiting).await;
+    tokio::join!(futures::future::join_all(waiting), freed);
     let together = disk.operations() - before;
     assert!(together * 8 < alone, "{together} disk operations together, {alone} one by one");
 }
