@@ -20,10 +20,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -225,7 +222,7 @@ pub struct Book {
     /// The newest checkpoint, signed once.
     signed: Mutex<Option<Signed>>,
     /// Whether nothing is signed for now, see [`Book::hold`].
-    held: AtomicBool,
+    held: watch::Sender<bool>,
 }
 
 impl Book {
@@ -246,7 +243,7 @@ impl Book {
             work: Notify::new(),
             heads: watch::Sender::new(head),
             signed: Mutex::new(None),
-            held: AtomicBool::new(false),
+            held: watch::Sender::new(false),
         }))
     }
 
@@ -256,7 +253,7 @@ impl Book {
 
     /// Signs nothing until [`Book::go_on`]: what was written last before a crash comes again out of the group's log, and was signed for.
     pub fn hold(&self) {
-        self.held.store(true, Relaxed);
+        self.held.send_replace(true);
     }
 
     /// Ends [`Book::hold`] when all that the ledger knows now is written.
@@ -265,7 +262,7 @@ impl Book {
         let mut heads = self.heads.subscribe();
         // The sender is this book's own.
         drop(heads.wait_for(|head| head.size >= size).await);
-        self.held.store(false, Relaxed);
+        self.held.send_replace(false);
     }
 
     /// Takes what a batch logged, in order, and the ledger's head after it. It is written soon.
@@ -440,7 +437,7 @@ impl Book {
     pub fn checkpoint(&self) -> Option<Signed> {
         let head = {
             let state = self.state();
-            let is_whole = state.gap().is_none() && !self.held.load(Relaxed);
+            let is_whole = state.gap().is_none() && !*self.held.borrow();
             Some(state.edge.head()).filter(|head| head.size > 0 && is_whole)
         }?;
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);

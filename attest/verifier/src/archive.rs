@@ -211,7 +211,11 @@ fn rpm(root: &Path, known: &mut Indexes) -> Result<Vec<Entry>, Error> {
 fn dnf_text(path: &Path, known: &mut Indexes) -> Result<String, Error> {
     let (bytes, sha256) = unpacked(path)?;
     known.insert(path.to_owned(), sha256);
-    String::from_utf8(bytes).map_err(|error| Error::Form { path: path.to_owned(), why: error.to_string() })
+    let malformed = |why: String| Error::Form { path: path.to_owned(), why };
+    if bytes.len() > INDEX_MAX {
+        return Err(malformed(format!("it is larger than {INDEX_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))
 }
 
 /// Gives the folders in a folder, sorted; none where it is not there.

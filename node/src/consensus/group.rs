@@ -169,14 +169,17 @@ impl Group {
         self.shared.marks.last_log().is_some()
     }
 
-    /// Waits until everything is applied here again that was applied before the last stop, or this member is stopped. What its log had is
-    /// decided then, or was replaced under a later term.
+    /// Waits until everything is applied here again that was applied before the last stop. What its log had is decided then, or was
+    /// replaced under a later term.
     pub async fn caught_up(&self) {
         let Some(opened) = self.opened else { return };
         let is_past =
             |applied: LogId<Member>| applied.index >= opened.index || applied.leader_id.term > opened.leader_id.term;
-        // Without an engine there is nothing to wait for.
-        drop(self.raft.metrics().wait_for(|now| now.last_applied.is_some_and(is_past)).await);
+        let mut metrics = self.raft.metrics();
+        if metrics.wait_for(|now| now.last_applied.is_some_and(is_past)).await.is_err() {
+            // The engine ended before: it never will be.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether another one of the voters holds a log already.

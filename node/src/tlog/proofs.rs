@@ -112,17 +112,19 @@ impl Book {
         .await
     }
 
-    /// Waits until so many entries are written, for a while.
+    /// Waits until so many entries are written and may be signed for, for a while.
     ///
     /// # Errors
     /// Words, when that takes too long.
     pub async fn written(&self, size: u64) -> Result<(), String> {
-        let mut heads = self.heads();
-        let written = tokio::time::timeout(WRITTEN_WITHIN, heads.wait_for(|head| head.size >= size)).await;
-        match written {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(format!("the log of {size} entries is not written yet")),
-        }
+        let (mut heads, mut held) = (self.heads(), self.held.subscribe());
+        let written = async {
+            // Both senders are this book's own.
+            drop(heads.wait_for(|head| head.size >= size).await);
+            drop(held.wait_for(|held| !held).await);
+        };
+        let written = tokio::time::timeout(WRITTEN_WITHIN, written).await;
+        written.map_err(|_| format!("the log of {size} entries is not written yet"))
     }
 
     /// Gives the entries of subjects that a checkpoint of `size` entries covers, each with its proof. What is not logged, or

@@ -19,7 +19,8 @@ const READ: [(&str, usize); 6] =
 
 /// The kinds of indexes that are read.
 const KINDS: [&str; 3] = ["primary", "filelists", "other"];
-/// How deep elements may lie in each other, and how long the beginning of one may be, in bytes: many times those of such files.
+/// How deep elements may lie in each other, and how long the beginning of one that is read may be, in bytes: many times those of such
+/// files.
 const DEPTH_MAX: usize = 16;
 const TAG_MAX: usize = 64 << 10;
 
@@ -50,7 +51,7 @@ pub fn indexes_of(text: &str) -> Result<Places, String> {
             Step::Begin("data", element) => {
                 let kind = element.only("type").ok_or_else(unread)?;
                 let known = KINDS.into_iter().find(|known| *known == kind).ok_or_else(|| {
-                    format!("it names an index of the kind {kind:?}, which is not read here (createrepo_c writes none with --no-database)")
+                    format!("it names an index of the kind {kind:?}, and none but {} are read here", KINDS.join(", "))
                 })?;
                 inside = Some(known);
             }
@@ -239,7 +240,7 @@ impl<'a> Elements<'a> {
                     let known = known(start.local_name().as_ref());
                     let misplaced = |(name, depth)| start.name().as_ref() != name || self.depth != depth;
                     let is_other = self.others.is_empty() || self.others.contains(&start.name().as_ref());
-                    let is_huge = self.depth == DEPTH_MAX || start.len() > TAG_MAX;
+                    let is_huge = self.depth == DEPTH_MAX || known.is_some() && start.len() > TAG_MAX;
                     if self.leaf || is_huge || !known.map_or(is_other, |known| !misplaced(known)) {
                         return Err(unread());
                     }
