@@ -45,7 +45,7 @@ pub struct Places {
 /// the text is not written as such files are.
 pub fn indexes_of(text: &str) -> Result<Places, String> {
     let (mut found, mut inside) = (BTreeMap::new(), None);
-    let mut elements = Elements::of(text, &[])?;
+    let mut elements = Elements::of(text, &["repomd"], &[])?;
     while let Some(step) = elements.next()? {
         match step {
             Step::Begin("data", element) => {
@@ -76,7 +76,7 @@ pub fn indexes_of(text: &str) -> Result<Places, String> {
 /// # Errors
 /// Words, when it says anything else.
 pub fn only_lists(text: &str) -> Result<(), String> {
-    let mut elements = Elements::of(text, &["filelists", "otherdata", "file", "changelog"])?;
+    let mut elements = Elements::of(text, &["filelists", "otherdata"], &["file", "changelog"])?;
     while let Some(step) = elements.next()? {
         let is_fine = match step {
             Step::Begin("package", element) => element.only("pkgid").is_some(),
@@ -97,7 +97,7 @@ pub fn only_lists(text: &str) -> Result<(), String> {
 pub fn primary_packages(text: &str, root: &Path) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     let mut package: Option<Package> = None;
-    let mut elements = Elements::of(text, &[])?;
+    let mut elements = Elements::of(text, &["metadata"], &[])?;
     while let Some(step) = elements.next()? {
         match step {
             // With a `pkgid` it would be more of another one.
@@ -213,6 +213,8 @@ enum Step {
 /// The parts of an index that are read, one after the other.
 struct Elements<'a> {
     reader: Reader<&'a [u8]>,
+    /// What the element may be called that has all others in it.
+    roots: &'static [&'static str],
     /// The other elements that may be there; any where there are none.
     others: &'static [&'static str],
     /// Elements that are open.
@@ -222,14 +224,14 @@ struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    fn of(text: &'a str, others: &'static [&'static str]) -> Result<Self, String> {
+    fn of(text: &'a str, roots: &'static [&'static str], others: &'static [&'static str]) -> Result<Self, String> {
         // Without a declaration some encodings are told by their first bytes; each of those has a zero, or begins otherwise.
         if !text.starts_with('<') || text.contains('\0') {
             return Err(unread());
         }
         let mut reader = Reader::from_str(text);
         reader.config_mut().expand_empty_elements = true;
-        Ok(Self { reader, others, depth: 0, leaf: false })
+        Ok(Self { reader, roots, others, depth: 0, leaf: false })
     }
 
     fn next(&mut self) -> Result<Option<Step>, String> {
@@ -239,7 +241,10 @@ impl<'a> Elements<'a> {
                 Event::Start(start) => {
                     let known = known(start.local_name().as_ref());
                     let misplaced = |(name, depth)| start.name().as_ref() != name || self.depth != depth;
-                    let is_other = self.others.is_empty() || self.others.contains(&start.name().as_ref());
+                    let is_other = match self.depth {
+                        0 => self.roots.contains(&start.name().as_ref()),
+                        _ => self.others.is_empty() || self.others.contains(&start.name().as_ref()),
+                    };
                     let is_huge = self.depth == DEPTH_MAX || known.is_some() && start.len() > TAG_MAX;
                     if self.leaf || is_huge || !known.map_or(is_other, |known| !misplaced(known)) {
                         return Err(unread());
@@ -328,6 +333,7 @@ pub(super) mod tests {
             ("<metadata", "<?xml version=\"1.0\" encoding=\"UTF-7\"?><metadata"),
             ("<metadata", "<!DOCTYPE metadata><metadata"),
             ("<metadata", "\u{feff}<metadata"),
+            ("metadata", "otherdata"),
             ("<package", "<package type=\"rpm\"/><package"),
             ("</metadata>", ""),
         ] {
