@@ -225,8 +225,10 @@ struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     fn of(text: &'a str, roots: &'static [&'static str], others: &'static [&'static str]) -> Result<Self, String> {
-        // Without a declaration some encodings are told by their first bytes; each of those has a zero, or begins otherwise.
-        if !text.starts_with('<') || text.contains('\0') {
+        // Without a declaration some encodings are told by their first bytes; each of those has a zero, or begins otherwise. What such
+        // files never have is not even looked through.
+        let is_rare = text.contains('\0') || text.contains("<!") || text.rfind("<?").is_some_and(|at| at > 0);
+        if !text.starts_with('<') || is_rare {
             return Err(unread());
         }
         let mut reader = Reader::from_str(text);
