@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A release whose packages are not each proven by k operators is not taken, whoever signed it; nor is one that goes back, or that
-//! nobody proves to be in the log.
+//! nobody proves to be in the log, nor any while the policy is over.
 
 pub mod intake;
 
@@ -148,6 +148,7 @@ impl Mirror {
 
     async fn take(&mut self, release: &Verified<Release>) -> Result<u64, String> {
         self.shared.check_log()?;
+        self.check_in_force()?;
         let channel = release.get().channel.clone();
         let from = self.providers();
         let manifest = self.intake.manifest(release.get(), &from).await?;
@@ -165,6 +166,17 @@ impl Mirror {
         put.map_err(|e| chain(&e))?;
         self.shared.withdraw_releases(&channel, generation).await.map_err(|e| chain(&e))?;
         Ok(fetched)
+    }
+
+    /// Checks that the policy has not ended. Coordinators publish nothing after its end; one that does so all the same, whatever time
+    /// it writes into a release, is followed by nobody. What is here is served on.
+    fn check_in_force(&self) -> Result<(), String> {
+        let ended = self.shared.policies().current().expires;
+        if ended <= clock::now() {
+            let at = clock::rfc3339(ended);
+            return Err(format!("the policy has expired at {at}: nothing is taken before its roots sign the next one"));
+        }
+        Ok(())
     }
 
     /// Checks that a release was logged and that as many operators have seen it as its channel asks for. The proof is kept for

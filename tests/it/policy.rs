@@ -18,7 +18,9 @@ use harness::{Copycat, Forker, Ground, Network, Plan, Said, processes_of, run, u
 use protocol::{
     OperatorName, PublicKey,
     envelope::Signed,
+    lease::Term,
     message::{Octets, Request, Response},
+    release::{Manifest, Release},
 };
 use web::{
     Backend,
@@ -220,14 +222,18 @@ async fn the_network_never_goes_back() {
     members_follow_the_roots_alone(&mut network, third, followed).await;
 }
 
+/// Gives the chain of policies that the coordinator hands out, as a member that does not run is told it.
+async fn handed_out(network: &mut Network, member: &str) -> Vec<Octets> {
+    let folder = network.folder().join("member");
+    let answer = Copycat::join(network, member, &folder).await.ask(Request::Policy).await;
+    let Response::Records(known) = answer else { panic!("{answer:?}") };
+    known
+}
+
 /// A coordinator that lies hands out a policy that too few roots signed: members stay with what they have, and take the one that enough
 /// signed.
 async fn members_follow_the_roots_alone(network: &mut Network, newest: Vec<u8>, [few, enough]: [Vec<u8>; 2]) {
-    let folder = network.folder().join("member");
-    let member = Copycat::join(network, "b3", &folder).await;
-    let answer = member.ask(Request::Policy).await;
-    let Response::Records(known) = answer else { panic!("{answer:?}") };
-    drop(member);
+    let known = handed_out(network, "b3").await;
     assert_eq!(known.last().map(|record| &record.0), Some(&newest));
     network.node("coordinator").kill();
     let liar = Forker::take_over(network, &BTreeMap::new()).await;
@@ -263,4 +269,48 @@ async fn under_an_expired_policy_nothing_is_accepted_and_the_next_one_goes_on() 
     network.change_policy(|charter| charter.expires = year).await;
     let job = network.submit(&ground.deb("artel-tiny_1.0.dsc")).await;
     assert_eq!(network.over(job, WITHIN).await.summary.state, JobState::Published);
+}
+
+/// A coordinator that overlooks the end of its policy may sign what it likes: mirrors take nothing before the roots have signed the next.
+#[tokio::test]
+async fn under_an_expired_policy_mirrors_take_nothing_whatever_a_coordinator_signs() {
+    let Some(ground) = ground().await else { return };
+    let plan = Plan { mirrors: vec!["mirror".into()], ..Plan::builders(2) };
+    let mut network = Network::found(&ground, &plan);
+    network.start_some(&["coordinator", "mirror"]).await;
+    let end = clock::now().after(Duration::from_secs(20));
+    let ending = network.next_policy(|charter| charter.expires = clock::rfc3339(end));
+    network.coordinator().adopt_policy(ending.clone().into()).await.unwrap();
+    let client = network.client("mirror");
+    let knows = async || (client.policy().await.ok()? == ending[..]).then_some(());
+    until("the mirror has the policy that ends soon", WITHIN, knows).await;
+    let mut chain = handed_out(&mut network, "b1").await;
+    until("the policy has ended", WITHIN, async || (clock::now() > end).then_some(())).await;
+
+    network.node("coordinator").kill();
+    let hostile = Forker::take_over(&mut network, &BTreeMap::new()).await;
+    let manifest = hostile.hold(Manifest { files: Vec::new(), packages: Vec::new() }.to_bytes()).await;
+    let channel = network.channel.clone();
+    // It says that it is from before the end.
+    let release = Release { at: end, term: Term(1), channel, manifest, generation: 1 };
+    hostile.offer(Signed::sign(&release, Some(&network.id), &[hostile.key()]).to_bytes());
+    let seen = not_taken(&mut network, 0, |why| why.contains("has expired")).await;
+
+    // Under the next policy it is looked at as any other: nobody proves that it was logged.
+    let year = clock::rfc3339(clock::now().after(Duration::from_secs(365 * 86_400)));
+    chain.push(Octets(network.next_policy(|charter| charter.expires = year)));
+    hostile.tell(Request::Policy, Response::Records(chain));
+    not_taken(&mut network, seen, |why| !why.contains("has expired")).await;
+}
+
+/// Waits until the mirror says, after so many lines of its log, that it does not take a release, in such words. Gives how many lines
+/// there are then.
+async fn not_taken(network: &mut Network, seen: usize, words: fn(&str) -> bool) -> usize {
+    let mirror = network.node("mirror");
+    until("the mirror does not take the release", WITHIN, async || {
+        let log = mirror.log();
+        let said = log.lines().skip(seen).any(|line| line.contains("release not taken") && words(line));
+        said.then(|| log.lines().count())
+    })
+    .await
 }
