@@ -6,16 +6,20 @@ ARTEL = $(TARGET)/debug/artel
 NEXTEST = $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PACKAGE ?= base-files
 
-.PHONY: demo test lint unit demos packages operators boot bench sim versions blame chaos judges fuzz fuzz-smoke fuzz-on fuzz-table release setup clean
+.PHONY: demo test judged lint unit demos packages operators boot bench sim versions blame chaos judges fuzz fuzz-smoke fuzz-on fuzz-table release setup clean
 
 demo: setup
 	$(CARGO) build --locked -p artel
 	$(ARTEL) demo --package $(PACKAGE)
 
-test: setup lint unit demos
+test: judged lint unit demos
 
 setup:
 	@.ci/setup
+
+# Go's reader of the log, too: a minute where it is not there yet.
+judged:
+	@.ci/setup judges
 
 lint:
 	$(CARGO) fmt --all --check

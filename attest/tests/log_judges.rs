@@ -1,7 +1,7 @@
 //! One log, read by programs that nobody here wrote: `signed_note` with `tlog_tiles`, `ct-merkle`, and Go's `sumdb/note` with
 //! `sumdb/tlog`. What our own reader refuses, each of them refuses.
 //!
-//! Go's reader is judged where Go and Debian's `golang-golang-x-mod-dev` are installed; `make judges` insists. It also shows them
+//! Go's reader is judged where Go and Debian's `golang-golang-x-mod-dev` are installed; CI and `make judges` insist. It also shows them
 //! the log of a real network, as its nodes served it, in the folder that `ARTEL_LOG_FOLDER` names.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot lay out its files has failed")]
