@@ -168,8 +168,8 @@ impl Mirror {
         Ok(fetched)
     }
 
-    /// Checks that the policy has not ended. Coordinators publish nothing after its end; one that does so all the same, whatever time
-    /// it writes into a release, is followed by nobody. What is here is served on.
+    /// Checks that the policy has not ended. Coordinators begin no publication after its end; what one signs all the same, whatever
+    /// time it writes into a release, no mirror takes. What is here is served on.
     fn check_in_force(&self) -> Result<(), String> {
         let ended = self.shared.policies().current().expires;
         if ended <= clock::now() {
